@@ -1,0 +1,28 @@
+# make setup   a virtual environment in .venv with everything in it (again only when the pins change)
+# make demo    set-up, then three sample families: fit, evaluate, render, interpolate, a page to look at
+# make test    set-up, lint, types, tests, and the wheel built, installed and used
+# make clean   removes what the others made, but not runs/
+# PYTHON=python3.12 chooses the interpreter of a new .venv; KEEP_TORCH=1 uses the torch that is installed already.
+PYTHON ?= python3
+export PYTHON KEEP_TORCH
+STAMP := .venv/.stamp
+
+.PHONY: help setup demo test clean
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@bash scripts/setup.sh
+	@touch $@
+
+demo: $(STAMP)
+	@.venv/bin/python scripts/demo.py
+
+test: $(STAMP)
+	@bash scripts/test.sh
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

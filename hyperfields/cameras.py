@@ -1,0 +1,107 @@
+"""Pinhole cameras and the rays of their pixels.
+
+Frames: OpenCV cameras (+X right, +Y down, +Z forward), right-handed worlds with +Z up.
+`T_world_camera` takes camera points to the world. Pixel centres are at + 0.5. Angles are radians.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Rays(NamedTuple):
+    """Half-lines in the world frame."""
+
+    origins: Tensor  # [... 3]
+    directions: Tensor  # [... 3], unit length
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion."""
+
+    T_world_camera: Tensor  # [4 4] float32, rigid
+    fx: float  # pixels
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    def resized(self, height: int, width: int) -> Camera:
+        """The same camera with another number of pixels: same position, same field of view."""
+        sx, sy = width / self.width, height / self.height
+        return Camera(
+            self.T_world_camera, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy, width, height
+        )
+
+    def rays(self) -> Rays:
+        """Rays of all pixels, row by row: origins and unit directions `[height * width, 3]`, world frame."""
+        v, u = torch.meshgrid(
+            torch.arange(self.height, dtype=torch.float32) + 0.5,
+            torch.arange(self.width, dtype=torch.float32) + 0.5,
+            indexing="ij",
+        )
+        local = torch.stack(((u - self.cx) / self.fx, (v - self.cy) / self.fy, torch.ones_like(u)), -1)
+        pose = self.T_world_camera.float()
+        directions = torch.nn.functional.normalize(local.reshape(-1, 3) @ pose[:3, :3].T, dim=-1)
+        return Rays(pose[:3, 3].expand_as(directions).contiguous(), directions)
+
+
+def look_at(position: Tensor, target: Tensor, up: Tensor | None = None) -> Tensor:
+    """`T_world_camera` `[4 4]` (OpenCV) of a camera at `position` `[3]` that looks at `target` `[3]`.
+
+    Raises:
+        ValueError: when the viewing direction is zero or parallel to `up` (default +Z).
+    """
+    up = torch.tensor([0.0, 0.0, 1.0]) if up is None else up
+    forward = target - position
+    right = torch.linalg.cross(forward, up)
+    if float(right.norm()) < 1e-8 * (1.0 + float(forward.norm())):
+        raise ValueError(f"look_at: direction {forward.tolist()} is zero or parallel to up {up.tolist()}")
+    forward, right = forward / forward.norm(), right / right.norm()
+    pose = torch.eye(4)
+    pose[:3, 0], pose[:3, 1], pose[:3, 2] = right, torch.linalg.cross(forward, right), forward
+    pose[:3, 3] = position
+    return pose
+
+
+def orbit(
+    frames: int,
+    *,
+    radius: float,
+    elevation: float = math.radians(25.0),
+    start: float = 0.0,
+    fov: float = 0.6911112,
+    height: int = 128,
+    width: int = 128,
+) -> list[Camera]:
+    """Cameras on a horizontal circle round the origin, all looking at it.
+
+    Args:
+        frames: how many, evenly spaced over a full turn.
+        radius: distance from the origin, world units.
+        elevation: angle above the horizon, radians.
+        start: azimuth of the first camera, radians, from +X towards +Y.
+        fov: horizontal field of view, radians.
+        height, width: pixels.
+    """
+    focal = 0.5 * width / math.tan(0.5 * fov)
+    cameras = []
+    for i in range(frames):
+        azimuth = start + 2.0 * math.pi * i / frames
+        position = radius * torch.tensor(
+            [
+                math.cos(elevation) * math.cos(azimuth),
+                math.cos(elevation) * math.sin(azimuth),
+                math.sin(elevation),
+            ]
+        )
+        pose = look_at(position, torch.zeros(3))
+        cameras.append(Camera(pose, focal, focal, 0.5 * width, 0.5 * height, width, height))
+    return cameras

@@ -1,0 +1,107 @@
+"""Fields: functions of points whose weights are an argument. They own no parameters: a config, a `spec`, a call.
+
+Points are `[s n d]`, or packed `[m d]` with `counts [s]`; the answer has the same leading axes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from hyperfields import ops
+from hyperfields.encodings import Encoding, SphericalHarmonics
+from hyperfields.families import Kind
+from hyperfields.weights import Weights, WeightSpec, layers, linear_spec
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageField:
+    """(x, y) in [0, 1]^2 -> colour in about [0, 1] (sRGB, not clamped)."""
+
+    encoding: Encoding
+    hidden: tuple[int, ...] = (32, 32)
+    channels: int = 3
+
+    @property
+    def spec(self) -> WeightSpec:
+        return self.encoding.spec | linear_spec("mlp", (self.encoding.channels, *self.hidden, self.channels))
+
+    def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """x `[s n 2]` -> `[s n c]`."""
+        features = self.encoding(x, weights, counts)
+        return ops.batched_mlp(features, layers(weights, "mlp"), counts=counts) + 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeField:
+    """A point of the scene box [-1, 1]^3 -> signed distance in scene units, negative inside."""
+
+    encoding: Encoding
+    hidden: tuple[int, ...] = (32, 32)
+
+    @property
+    def spec(self) -> WeightSpec:
+        return self.encoding.spec | linear_spec("mlp", (self.encoding.channels, *self.hidden, 1))
+
+    def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """x `[s n 3]` -> `[s n 1]`."""
+        features = self.encoding(x * 0.5 + 0.5, weights, counts)
+        return ops.batched_mlp(features, layers(weights, "mlp"), counts=counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class RadianceField:
+    """A point of [-1, 1]^3 and a direction -> density (per scene unit) and colour in [0, 1].
+
+    As in Mildenhall et al. 2020, section 3: density does not depend on the direction.
+    """
+
+    encoding: Encoding
+    hidden: tuple[int, ...] = (32,)
+    geometry: int = 15  # features that the density network hands to the colour network
+    color_hidden: tuple[int, ...] = (32,)
+    directions: SphericalHarmonics = SphericalHarmonics(3)
+
+    @property
+    def spec(self) -> WeightSpec:
+        density = linear_spec("density", (self.encoding.channels, *self.hidden, 1 + self.geometry))
+        color_in = self.geometry + self.directions.channels
+        return self.encoding.spec | density | linear_spec("color", (color_in, *self.color_hidden, 3))
+
+    def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """x `[s n 3]` -> density `[s n 1]`."""
+        return self._density(weights, x, counts)[0]
+
+    def _density(self, weights: Weights, x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+        features = self.encoding(x * 0.5 + 0.5, weights, counts)
+        out = ops.batched_mlp(features, layers(weights, "density"), counts=counts)
+        # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
+        return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
+
+    def __call__(
+        self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`."""
+        density, geometry = self._density(weights, x, counts)
+        features = torch.cat((geometry, self.directions(d)), -1)
+        color = ops.batched_mlp(features, layers(weights, "color"), counts=counts)
+        return density, torch.sigmoid(color)
+
+
+Field = ImageField | ShapeField | RadianceField
+
+
+def kind_of(field: Field) -> Kind:
+    """The kind of scenes that a field describes."""
+    if isinstance(field, ImageField):
+        return "images"
+    if isinstance(field, ShapeField):
+        return "shapes"
+    if isinstance(field, RadianceField):
+        return "views"
+    assert_never(field)
+
+

@@ -1,0 +1,60 @@
+"""Hypernetworks: a latent code in, the weights of a field out. One generator a file, one interface.
+
+A `Hypernet` sees a `WeightSpec` (names, shapes, fan-ins, sources) and never the field. Shared entries are plain
+parameters, factored ones are mixed from bases, generated ones go to the generator that the config names.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from torch import Tensor, nn
+
+from hyperfields.hypernets.factored import Factored
+from hyperfields.hypernets.full import Full, FullGenerator
+from hyperfields.hypernets.low_rank import LowRank, LowRankGenerator
+from hyperfields.hypernets.modulation import Modulation, ModulationGenerator
+from hyperfields.weights import Weights, WeightSpec
+
+__all__ = ["Factored", "Full", "Generator", "Hypernet", "LowRank", "Modulation"]
+
+Generator = Full | LowRank | Modulation
+
+
+class Hypernet(nn.Module):
+    """Latents `[s z]` -> `Weights` of every entry of `spec`, `[s ...]` each (`[1 ...]` for shared grid tables).
+
+    At step 0 the weights have the statistics that the spec asks for, whatever the latent.
+    """
+
+    def __init__(self, spec: WeightSpec, latent_size: int, generator: Generator) -> None:
+        super().__init__()
+        self.shared = nn.ParameterDict()
+        self.factored = nn.ModuleDict()
+        generated = {}
+        for name, entry in spec.items():
+            key = name.replace(".", "/")  # torch reserves the dot
+            if entry.source == "shared":
+                self.shared[key] = nn.Parameter(entry.initial())
+            elif entry.source == "factored":
+                self.factored[key] = Factored(entry, latent_size)
+            elif entry.source == "generated":
+                generated[name] = entry
+            else:
+                assert_never(entry.source)
+        self.generator: nn.Module
+        if isinstance(generator, Full):
+            self.generator = FullGenerator(generated, latent_size, generator)
+        elif isinstance(generator, LowRank):
+            self.generator = LowRankGenerator(generated, latent_size, generator)
+        elif isinstance(generator, Modulation):
+            self.generator = ModulationGenerator(generated, latent_size, generator)
+        else:
+            assert_never(generator)
+
+    def forward(self, codes: Tensor) -> Weights:
+        weights: Weights = {key.replace("/", "."): value[None] for key, value in self.shared.items()}
+        for key, table in self.factored.items():
+            weights[key.replace("/", ".")] = table(codes)
+        weights.update(self.generator(codes))
+        return weights

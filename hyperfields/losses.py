@@ -1,0 +1,33 @@
+"""Losses: plain tensors in, unreduced values out."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def color_loss(color: Tensor, target: Tensor) -> Tensor:
+    """Squared error, `[... c]` -> `[...]`."""
+    return (color - target).square().mean(-1)
+
+
+def distance_loss(distance: Tensor, target: Tensor, width: float = 0.1) -> Tensor:
+    """Error of signed distances `[... 1]` -> `[...]`, both clamped to +- `width` so that capacity goes to the surface.
+
+    Source: Park et al. 2019, "DeepSDF", equation 4.
+    """
+    return (distance.clamp(-width, width) - target.clamp(-width, width)).abs().squeeze(-1)
+
+
+def pixel_loss(rgb: Tensor, alpha: Tensor, target: Tensor) -> Tensor:
+    """Squared error on a black and on a white background, averaged: right on both is right on any.
+
+    Args:
+        rgb: premultiplied colours `[... 3]`.
+        alpha: `[...]`.
+        target: straight `[... 4]`.
+    """
+    truth = target[..., :3] * target[..., 3:]
+    on_black = rgb - truth
+    on_white = on_black - (alpha[..., None] - target[..., 3:])
+    return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1))
+

@@ -1,0 +1,91 @@
+"""The whole model: latents + hypernetwork + field, and `bind`, which turns a latent into a function."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor, nn
+
+from hyperfields.families import Kind
+from hyperfields.fields import Field, RadianceField, kind_of
+from hyperfields.hypernets import Generator, Hypernet
+from hyperfields.latents import LatentTable
+from hyperfields.weights import Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What a model is made of; `latent_size` numbers are what one more scene costs."""
+
+    field: Field
+    generator: Generator
+    latent_size: int
+
+
+class Bound:
+    """A field with weights: an ordinary function of points. `s` scenes at once, in the order of the latents.
+
+    Images `fn(x)`, shapes `fn(x)`, views `fn(x, d)`; points `[s n d]`, or packed `[m d]` with `counts [s]`.
+    """
+
+    def __init__(self, field: Field, weights: Weights, scenes: int) -> None:
+        self.field, self.weights, self.scenes = field, weights, scenes
+
+    def __call__(self, *points_and_counts: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
+        return self.field(self.weights, *points_and_counts)  # type: ignore[arg-type]
+
+    def density(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Density alone, `[... 1]`; views only.
+
+        Raises:
+            TypeError: for other kinds.
+        """
+        if not isinstance(self.field, RadianceField):
+            raise TypeError(f"density: this is a field of kind {kind_of(self.field)!r}, wanted 'views'")
+        return self.field.density(self.weights, x, counts)
+
+
+class HyperField(nn.Module):
+    """A latent code goes into a hypernetwork that generates the weights of a small field."""
+
+    def __init__(self, config: ModelConfig, scenes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.latents = LatentTable(scenes, config.latent_size)
+        self.hypernet = Hypernet(config.field.spec, config.latent_size, config.generator)
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.config.field)
+
+    def bind(self, codes: Tensor) -> Bound:
+        """Run the hypernetwork once on `codes` `[s z]` and return the fields as one function of points.
+
+        Differentiable in the codes and in the networks. Wrap it in `torch.no_grad()` for rendering.
+
+        Raises:
+            ValueError: when the codes have another size than the model's.
+        """
+        if codes.dim() != 2 or codes.shape[1] != self.config.latent_size:
+            raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted [s, {self.config.latent_size}]")
+        return Bound(self.config.field, self.hypernet(codes), codes.shape[0])
+
+    def networks_numel(self) -> int:
+        """Numbers shared by all scenes."""
+        return sum(p.numel() for p in self.hypernet.parameters())
+
+    def bytes_per_scene(self, scenes: int | None = None, *, bytes_per_number: int = 2) -> tuple[float, int]:
+        """(amortised, marginal): networks and codes over `scenes`, and one more code; 16 bits a number by default."""
+        scenes = scenes or self.latents.codes.shape[0]
+        marginal = self.config.latent_size * bytes_per_number
+        return self.networks_numel() * bytes_per_number / scenes + marginal, marginal
+
+
+def parameter_groups(model: HyperField) -> dict[str, list[nn.Parameter]]:
+    """Parameters by their role: `grid` (tables and bases), `networks` (heads and base weights), `latents`."""
+    grid = [*model.hypernet.shared.parameters()]
+    networks = [*model.hypernet.generator.parameters()]
+    for table in model.hypernet.factored.values():
+        for name, parameter in table.named_parameters():
+            (networks if name.startswith("head") else grid).append(parameter)
+    return {"grid": grid, "networks": networks, "latents": [model.latents.codes]}

@@ -1,0 +1,902 @@
+"""Compiled CPU kernels (numba), registered as torch operators with first derivatives.
+
+Layout of the work: an op is cut into tasks that do not depend on the number of threads, the tasks run on a small
+thread pool (kernels release the GIL), and no two tasks write the same memory. Results are therefore the same at any
+number of threads, and no second OpenMP pool fights with torch's.
+
+A second derivative is refused: the backward operators have no autograd formula, so torch raises and names them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+# NaN and infinity keep their meaning; only the order of sums may change.
+_FAST = {"contract", "reassoc", "nsz"}
+_U = np.uint64  # unsigned indices need no wrap-around check, which is what lets LLVM vectorise the loops
+_BLOCK = 256  # points that share one pass of index computation: their scratch stays in L1
+_TILE = np.uint64(128)  # points of an MLP tile, transposed: rows of 128 numbers in L1
+_CHUNK = 4096  # points of one task
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+os.register_at_fork(after_in_child=_forget_pool)
+
+
+def _parallel(task: Callable[[int], None], count: int) -> None:
+    """Run task(0) ... task(count - 1) on as many threads as torch uses."""
+    global _pool
+    threads = min(torch.get_num_threads(), count)
+    if threads <= 1:
+        for index in range(count):
+            task(index)
+        return
+    if _pool is None:
+        _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="hyperfields")
+    numbers = itertools.count()
+
+    def work() -> None:
+        while (index := next(numbers)) < count:
+            task(index)
+
+    futures = [_pool.submit(work) for _ in range(threads - 1)]
+    work()
+    for future in futures:
+        future.result()
+
+
+def _starts(counts: Tensor) -> np.ndarray:
+    starts = np.zeros(counts.shape[0] + 1, np.int64)
+    np.cumsum(counts.numpy(), out=starts[1:])
+    return starts
+
+
+def _blocks(starts: np.ndarray, size: int) -> np.ndarray:
+    """Cut packed points into pieces of at most `size` that stay within a scene: rows (scene, begin, end)."""
+    pieces = [
+        (scene, begin, min(begin + size, int(end)))
+        for scene, (start, end) in enumerate(itertools.pairwise(starts.tolist()))
+        for begin in range(start, end, size)
+    ]
+    return np.array(pieces, np.int64).reshape(-1, 3)
+
+
+# ------------------------------------------------------------------------------------------------ hash_encode
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _corners(x, begin, count, scale, resolution, rows, dense, smooth, index, weight, slope):
+    """Rows and blend weights of the 2^d corners of `count` points: index and weight [2^d, BLOCK], slope [d, BLOCK]."""
+    half = x.dtype.type(0.5)
+    one = x.dtype.type(1.0)
+    two = x.dtype.type(2.0)
+    three = x.dtype.type(3.0)
+    zero = x.dtype.type(0.0)
+    inside = True
+    for i in range(count):
+        for d in range(x.shape[1]):
+            value = x[begin + i, d]
+            inside = inside & (value >= zero) & (value <= one)
+    u_rows = np.uint32(rows)
+    mask = np.uint32(rows - 1)
+    if x.shape[1] == 3:
+        stride1 = np.uint32(resolution) if dense else np.uint32(2654435761)
+        stride2 = np.uint32(resolution * resolution) if dense else np.uint32(805459861)
+        for i in range(count):
+            p0 = x[begin + i, 0] * scale + half
+            p1 = x[begin + i, 1] * scale + half
+            p2 = x[begin + i, 2] * scale + half
+            g0 = np.floor(p0)
+            g1 = np.floor(p1)
+            g2 = np.floor(p2)
+            w0 = p0 - g0
+            w1 = p1 - g1
+            w2 = p2 - g2
+            if smooth:
+                slope[0, i] = scale * (two * three * w0 * (one - w0))
+                slope[1, i] = scale * (two * three * w1 * (one - w1))
+                slope[2, i] = scale * (two * three * w2 * (one - w2))
+                w0 = w0 * w0 * (three - two * w0)
+                w1 = w1 * w1 * (three - two * w1)
+                w2 = w2 * w2 * (three - two * w2)
+            else:
+                slope[0, i] = scale
+                slope[1, i] = scale
+                slope[2, i] = scale
+            a0 = np.uint32(np.int32(g0))
+            b0 = np.uint32(a0 + np.uint32(1))
+            a1 = np.uint32(np.uint32(np.int32(g1)) * stride1)
+            b1 = np.uint32(a1 + stride1)
+            a2 = np.uint32(np.uint32(np.int32(g2)) * stride2)
+            b2 = np.uint32(a2 + stride2)
+            v0 = one - w0
+            v1 = one - w1
+            v2 = one - w2
+            if dense:
+                index[0, i] = np.uint32(a0 + a1 + a2)
+                index[1, i] = np.uint32(b0 + a1 + a2)
+                index[2, i] = np.uint32(a0 + b1 + a2)
+                index[3, i] = np.uint32(b0 + b1 + a2)
+                index[4, i] = np.uint32(a0 + a1 + b2)
+                index[5, i] = np.uint32(b0 + a1 + b2)
+                index[6, i] = np.uint32(a0 + b1 + b2)
+                index[7, i] = np.uint32(b0 + b1 + b2)
+            else:
+                index[0, i] = (a0 ^ a1 ^ a2) & mask
+                index[1, i] = (b0 ^ a1 ^ a2) & mask
+                index[2, i] = (a0 ^ b1 ^ a2) & mask
+                index[3, i] = (b0 ^ b1 ^ a2) & mask
+                index[4, i] = (a0 ^ a1 ^ b2) & mask
+                index[5, i] = (b0 ^ a1 ^ b2) & mask
+                index[6, i] = (a0 ^ b1 ^ b2) & mask
+                index[7, i] = (b0 ^ b1 ^ b2) & mask
+            weight[0, i] = v0 * v1 * v2
+            weight[1, i] = w0 * v1 * v2
+            weight[2, i] = v0 * w1 * v2
+            weight[3, i] = w0 * w1 * v2
+            weight[4, i] = v0 * v1 * w2
+            weight[5, i] = w0 * v1 * w2
+            weight[6, i] = v0 * w1 * w2
+            weight[7, i] = w0 * w1 * w2
+    else:
+        stride1 = np.uint32(resolution) if dense else np.uint32(2654435761)
+        for i in range(count):
+            p0 = x[begin + i, 0] * scale + half
+            p1 = x[begin + i, 1] * scale + half
+            g0 = np.floor(p0)
+            g1 = np.floor(p1)
+            w0 = p0 - g0
+            w1 = p1 - g1
+            if smooth:
+                slope[0, i] = scale * (two * three * w0 * (one - w0))
+                slope[1, i] = scale * (two * three * w1 * (one - w1))
+                w0 = w0 * w0 * (three - two * w0)
+                w1 = w1 * w1 * (three - two * w1)
+            else:
+                slope[0, i] = scale
+                slope[1, i] = scale
+            a0 = np.uint32(np.int32(g0))
+            b0 = np.uint32(a0 + np.uint32(1))
+            a1 = np.uint32(np.uint32(np.int32(g1)) * stride1)
+            b1 = np.uint32(a1 + stride1)
+            if dense:
+                index[0, i] = np.uint32(a0 + a1)
+                index[1, i] = np.uint32(b0 + a1)
+                index[2, i] = np.uint32(a0 + b1)
+                index[3, i] = np.uint32(b0 + b1)
+            else:
+                index[0, i] = (a0 ^ a1) & mask
+                index[1, i] = (b0 ^ a1) & mask
+                index[2, i] = (a0 ^ b1) & mask
+                index[3, i] = (b0 ^ b1) & mask
+            weight[0, i] = (one - w0) * (one - w1)
+            weight[1, i] = w0 * (one - w1)
+            weight[2, i] = (one - w0) * w1
+            weight[3, i] = w0 * w1
+    if dense:
+        corners = 1 << x.shape[1]
+        if inside:  # a vertex on the far face lies at most one table length too far
+            for c in range(corners):
+                for i in range(count):
+                    row = index[c, i]
+                    index[c, i] = row - u_rows if row >= u_rows else row
+        else:
+            for c in range(corners):
+                for i in range(count):
+                    index[c, i] = index[c, i] % u_rows
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _encode_block(x, table, out, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll):
+    """corners and unroll are tuples whose lengths (2^d, f) are known to the compiler, so that it unrolls the loops."""
+    index = np.empty((len(corners), _BLOCK), np.uint32)
+    weight = np.empty((len(corners), _BLOCK), x.dtype)
+    slope = np.empty((3, _BLOCK), x.dtype)
+    features = len(unroll)
+    for first in range(begin, end, _BLOCK):
+        count = min(_BLOCK, end - first)
+        for level in range(scales.shape[0]):
+            rows = offsets[level + 1] - offsets[level]
+            _corners(x, first, count, scales[level], resolutions[level], rows, dense[level], smooth, index, weight, slope)
+            base = _U(offsets[level] * features)
+            for i in range(count):
+                for f in range(features):
+                    total = x.dtype.type(0.0)
+                    for c in range(len(corners)):
+                        total += weight[c, i] * table[base + _U(index[c, i]) * _U(features) + _U(f)]
+                    out[first + i, level * features + f] = total
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _scatter_level(x, grad, grad_table, level, scale, resolution, rows, offset, dense, smooth, begin, end, corners, unroll):
+    index = np.empty((len(corners), _BLOCK), np.uint32)
+    weight = np.empty((len(corners), _BLOCK), x.dtype)
+    slope = np.empty((3, _BLOCK), x.dtype)
+    features = len(unroll)
+    base = _U(offset * features)
+    column = level * features
+    for first in range(begin, end, _BLOCK):
+        count = min(_BLOCK, end - first)
+        _corners(x, first, count, scale, resolution, rows, dense, smooth, index, weight, slope)
+        for i in range(count):
+            for c in range(len(corners)):
+                row = base + _U(index[c, i]) * _U(features)
+                for f in range(features):
+                    grad_table[row + _U(f)] += weight[c, i] * grad[first + i, column + f]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _point_gradient(x, table, grad, grad_x, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll):
+    index = np.empty((len(corners), _BLOCK), np.uint32)
+    weight = np.empty((len(corners), _BLOCK), x.dtype)
+    slope = np.empty((3, _BLOCK), x.dtype)
+    value = np.empty(len(corners), x.dtype)
+    features = len(unroll)
+    one = x.dtype.type(1.0)
+    for first in range(begin, end, _BLOCK):
+        count = min(_BLOCK, end - first)
+        for i in range(count):
+            for d in range(x.shape[1]):
+                grad_x[first + i, d] = x.dtype.type(0.0)
+        for level in range(scales.shape[0]):
+            rows = offsets[level + 1] - offsets[level]
+            _corners(x, first, count, scales[level], resolutions[level], rows, dense[level], smooth, index, weight, slope)
+            base = _U(offsets[level] * features)
+            for i in range(count):
+                for c in range(len(corners)):
+                    total = x.dtype.type(0.0)
+                    for f in range(features):
+                        entry = table[base + _U(index[c, i]) * _U(features) + _U(f)]
+                        total += entry * grad[first + i, level * features + f]
+                    value[c] = total
+                if x.shape[1] == 3:
+                    w0 = weight[1, i] + weight[3, i] + weight[5, i] + weight[7, i]
+                    w1 = weight[2, i] + weight[3, i] + weight[6, i] + weight[7, i]
+                    w2 = weight[4, i] + weight[5, i] + weight[6, i] + weight[7, i]
+                    v0, v1, v2 = one - w0, one - w1, one - w2
+                    d0 = v2 * (v1 * (value[1] - value[0]) + w1 * (value[3] - value[2]))
+                    d0 += w2 * (v1 * (value[5] - value[4]) + w1 * (value[7] - value[6]))
+                    d1 = v2 * (v0 * (value[2] - value[0]) + w0 * (value[3] - value[1]))
+                    d1 += w2 * (v0 * (value[6] - value[4]) + w0 * (value[7] - value[5]))
+                    d2 = v1 * (v0 * (value[4] - value[0]) + w0 * (value[5] - value[1]))
+                    d2 += w1 * (v0 * (value[6] - value[2]) + w0 * (value[7] - value[3]))
+                    grad_x[first + i, 0] += slope[0, i] * d0
+                    grad_x[first + i, 1] += slope[1, i] * d1
+                    grad_x[first + i, 2] += slope[2, i] * d2
+                else:
+                    w0 = weight[1, i] + weight[3, i]
+                    w1 = weight[2, i] + weight[3, i]
+                    d0 = (one - w1) * (value[1] - value[0]) + w1 * (value[3] - value[2])
+                    d1 = (one - w0) * (value[2] - value[0]) + w0 * (value[3] - value[1])
+                    grad_x[first + i, 0] += slope[0, i] * d0
+                    grad_x[first + i, 1] += slope[1, i] * d1
+
+
+class _Levels:
+    """The grid's numbers as arrays, in the dtype of the points."""
+
+    def __init__(self, dtype, scales, resolutions, offsets, dims, features):  # type: ignore[no-untyped-def]
+        self.scales = np.array(scales, dtype)
+        self.resolutions = np.array(resolutions, np.int64)
+        self.offsets = np.array(offsets, np.int64)
+        self.dense = np.diff(self.offsets) >= self.resolutions.astype(object) ** dims
+        self.dense = self.dense.astype(np.bool_)
+        self.corners = (0,) * 2**dims
+        self.unroll = (0,) * features
+
+
+@torch.library.custom_op("hyperfields::hash_encode_cpu", mutates_args=())
+def hash_encode_cpu(
+    x: Tensor,
+    table: Tensor,
+    counts: Tensor,
+    scales: list[float],
+    resolutions: list[int],
+    offsets: list[int],
+    smoothstep: bool,
+) -> Tensor:
+    features = table.shape[2]
+    out = x.new_empty(x.shape[0], len(scales) * features)
+    points, tables, result = x.detach().contiguous().numpy(), _flat(table), out.numpy()
+    lv = _Levels(points.dtype, scales, resolutions, offsets, x.shape[1], features)
+    pieces = _blocks(_starts(counts), _CHUNK)
+
+    def task(number: int) -> None:
+        scene, begin, end = pieces[number]
+        rows = tables[scene if len(tables) > 1 else 0]
+        _encode_block(
+            points, rows, result, lv.scales, lv.resolutions, lv.offsets, lv.dense, smoothstep, begin, end,
+            lv.corners, lv.unroll,
+        )  # fmt: skip
+
+    _parallel(task, len(pieces))
+    return out
+
+
+@torch.library.custom_op("hyperfields::hash_encode_cpu_backward", mutates_args=())
+def hash_encode_cpu_backward(
+    grad: Tensor,
+    x: Tensor,
+    table: Tensor,
+    counts: Tensor,
+    scales: list[float],
+    resolutions: list[int],
+    offsets: list[int],
+    smoothstep: bool,
+    need_x: bool,
+    need_table: bool,
+) -> tuple[Tensor, Tensor]:
+    scenes, _, features = table.shape
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
+    grad_table = torch.zeros_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
+    points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
+    lv = _Levels(points.dtype, scales, resolutions, offsets, x.shape[1], features)
+    starts = _starts(counts)
+    if need_table:
+        flat_grad = _flat(grad_table)
+        bounds = starts if scenes > 1 else starts[[0, -1]]
+
+        def scatter(number: int) -> None:
+            scene, level = divmod(number, len(scales))
+            _scatter_level(
+                points, cotangent, flat_grad[scene], level, lv.scales[level], lv.resolutions[level],
+                lv.offsets[level + 1] - lv.offsets[level], lv.offsets[level], lv.dense[level], smoothstep,
+                bounds[scene], bounds[scene + 1], lv.corners, lv.unroll,
+            )  # fmt: skip
+
+        _parallel(scatter, scenes * len(scales))
+    if need_x:
+        tables, result, pieces = _flat(table), grad_x.numpy(), _blocks(starts, _CHUNK)
+
+        def differentiate(number: int) -> None:
+            scene, begin, end = pieces[number]
+            rows = tables[scene if scenes > 1 else 0]
+            _point_gradient(
+                points, rows, cotangent, result, lv.scales, lv.resolutions, lv.offsets, lv.dense, smoothstep,
+                begin, end, lv.corners, lv.unroll,
+            )  # fmt: skip
+
+        _parallel(differentiate, len(pieces))
+    return grad_x, grad_table
+
+
+@hash_encode_cpu.register_fake
+def _(x, table, counts, scales, resolutions, offsets, smoothstep):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape[0], len(scales) * table.shape[2])
+
+
+@hash_encode_cpu_backward.register_fake
+def _(grad, x, table, counts, scales, resolutions, offsets, smoothstep, need_x, need_table):  # type: ignore[no-untyped-def]
+    return (x.new_empty(x.shape if need_x else 0), x.new_empty(table.shape if need_table else 0))
+
+
+def _encode_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    x, table, counts, *ctx.grid = inputs
+    ctx.save_for_backward(x, table, counts)
+
+
+def _encode_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    x, table, counts = ctx.saved_tensors
+    need_x, need_table = ctx.needs_input_grad[:2]
+    grad_x, grad_table = hash_encode_cpu_backward(grad, x, table, counts, *ctx.grid, need_x, need_table)
+    return grad_x if need_x else None, grad_table if need_table else None, None, None, None, None, None
+
+
+hash_encode_cpu.register_autograd(_encode_backward, setup_context=_encode_context)
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    """[s, ...] -> numpy [s, numbers]."""
+    return tensor.detach().contiguous().reshape(tensor.shape[0], -1).numpy()
+
+
+# ------------------------------------------------------------------------------------------------ batched_mlp
+# Points of a tile are transposed, so that every loop runs over 128 points with scalar weights. Sizes are padded to
+# multiples of 4 (with zeros); four rows of inputs update four rows of outputs at a time, which keeps the
+# multiply-add units busy without a matrix library.
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _multiply(w, w0, x, x0, y, y0, n_out, n_in):
+    """y[j, p] += sum_i w[j, i] x[i, p]; w0, x0, y0: where the matrices start in the flat arrays."""
+    n_out, n_in, w0, x0, y0 = _U(n_out), _U(n_in), _U(w0), _U(x0), _U(y0)
+    one, two, three, four = _U(1), _U(2), _U(3), _U(4)
+    for j in range(_U(0), n_out, four):
+        ya = y0 + j * _TILE
+        yb, yc, yd = ya + _TILE, ya + two * _TILE, ya + three * _TILE
+        for i in range(_U(0), n_in, four):
+            a = w0 + j * n_in + i
+            b, c, d = a + n_in, a + two * n_in, a + three * n_in
+            a0, a1, a2, a3 = w[a], w[a + one], w[a + two], w[a + three]
+            b0, b1, b2, b3 = w[b], w[b + one], w[b + two], w[b + three]
+            c0, c1, c2, c3 = w[c], w[c + one], w[c + two], w[c + three]
+            d0, d1, d2, d3 = w[d], w[d + one], w[d + two], w[d + three]
+            xa = x0 + i * _TILE
+            xb, xc, xd = xa + _TILE, xa + two * _TILE, xa + three * _TILE
+            for p in range(_TILE):
+                v0, v1, v2, v3 = x[xa + p], x[xb + p], x[xc + p], x[xd + p]
+                y[ya + p] += a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3
+                y[yb + p] += b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3
+                y[yc + p] += c0 * v0 + c1 * v1 + c2 * v2 + c3 * v3
+                y[yd + p] += d0 * v0 + d1 * v1 + d2 * v2 + d3 * v3
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _outer(g, g0, x, x0, w, w0, n_out, n_in):
+    """w[j, i] += sum_p g[j, p] x[i, p]."""
+    n_out, n_in, w0, x0, g0 = _U(n_out), _U(n_in), _U(w0), _U(x0), _U(g0)
+    one, two, three, four = _U(1), _U(2), _U(3), _U(4)
+    zero = x.dtype.type(0.0)
+    for j in range(_U(0), n_out, four):
+        ga = g0 + j * _TILE
+        gb, gc, gd = ga + _TILE, ga + two * _TILE, ga + three * _TILE
+        for i in range(_U(0), n_in, four):
+            xa = x0 + i * _TILE
+            xb, xc, xd = xa + _TILE, xa + two * _TILE, xa + three * _TILE
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
+            c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = zero
+            for p in range(_TILE):
+                v0, v1, v2, v3 = x[xa + p], x[xb + p], x[xc + p], x[xd + p]
+                ha, hb, hc, hd = g[ga + p], g[gb + p], g[gc + p], g[gd + p]
+                a0 += ha * v0
+                a1 += ha * v1
+                a2 += ha * v2
+                a3 += ha * v3
+                b0 += hb * v0
+                b1 += hb * v1
+                b2 += hb * v2
+                b3 += hb * v3
+                c0 += hc * v0
+                c1 += hc * v1
+                c2 += hc * v2
+                c3 += hc * v3
+                d0 += hd * v0
+                d1 += hd * v1
+                d2 += hd * v2
+                d3 += hd * v3
+            a = w0 + j * n_in + i
+            b, c, d = a + n_in, a + two * n_in, a + three * n_in
+            w[a] += a0
+            w[a + one] += a1
+            w[a + two] += a2
+            w[a + three] += a3
+            w[b] += b0
+            w[b + one] += b1
+            w[b + two] += b2
+            w[b + three] += b3
+            w[c] += c0
+            w[c + one] += c1
+            w[c + two] += c2
+            w[c + three] += c3
+            w[d] += d0
+            w[d + one] += d1
+            w[d + two] += d2
+            w[d + three] += d3
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _load_tile(source, begin, count, tile):
+    """tile[i, p] = source[begin + p, i]; zeros in the padding."""
+    width = source.shape[1]
+    zero = source.dtype.type(0.0)
+    padded = (width + 3) // 4 * 4
+    for i in range(width):
+        row = _U(i) * _TILE
+        for p in range(count):
+            tile[row + _U(p)] = source[begin + p, i]
+        for p in range(count, int(_TILE)):
+            tile[row + _U(p)] = zero
+    for k in range(_U(width) * _TILE, _U(padded) * _TILE):
+        tile[k] = zero
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _store_tile(tile, begin, count, target):
+    for p in range(count):
+        for i in range(target.shape[1]):
+            target[begin + p, i] = tile[_U(i) * _TILE + _U(p)]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _pack(params, sizes, packed, transposed):
+    """One scene's weights [o i] and biases into zero-padded matrices; transposed ones without biases."""
+    source = 0
+    target = 0
+    for layer in range(sizes.shape[0] - 1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        p_in, p_out = (n_in + 3) // 4 * 4, (n_out + 3) // 4 * 4
+        for j in range(n_out):
+            for i in range(n_in):
+                place = i * p_out + j if transposed else j * p_in + i
+                packed[target + place] = params[source + j * n_in + i]
+        source += n_in * n_out
+        target += p_in * p_out
+        for j in range(n_out):
+            packed[target + j] = params[source + j]
+        source += n_out
+        target += p_out
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _unpack_add(packed, sizes, params):
+    source = 0
+    target = 0
+    for layer in range(sizes.shape[0] - 1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        p_in, p_out = (n_in + 3) // 4 * 4, (n_out + 3) // 4 * 4
+        for j in range(n_out):
+            for i in range(n_in):
+                params[target + j * n_in + i] += packed[source + j * p_in + i]
+        source += p_in * p_out
+        target += n_in * n_out
+        for j in range(n_out):
+            params[target + j] += packed[source + j]
+        source += p_out
+        target += n_out
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _mlp_chunk(x, weights, sizes, out, hidden, keep, first_tile, begin, end):
+    """Forward for points begin ... end of one scene; hidden [tiles, ...] keeps the activations when asked to."""
+    widest = 4
+    for size in sizes:
+        widest = max(widest, (size + 3) // 4 * 4)
+    layers = sizes.shape[0] - 1
+    source = np.empty(widest * int(_TILE), x.dtype)
+    last = np.empty(widest * int(_TILE), x.dtype)
+    zero = x.dtype.type(0.0)
+    tile = first_tile
+    for first in range(begin, end, int(_TILE)):
+        count = min(int(_TILE), end - first)
+        _load_tile(x, first, count, source)
+        kept = hidden[tile] if keep else hidden[0]
+        inputs, x0, place, w0 = source, 0, 0, 0
+        for layer in range(layers):
+            p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+            final = layer + 1 == layers
+            target = last if final else kept
+            y0 = 0 if final else place
+            bias = w0 + p_in * p_out
+            for j in range(p_out):
+                value = weights[bias + j]
+                row = _U(y0) + _U(j) * _TILE
+                for p in range(_TILE):
+                    target[row + p] = value
+            _multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
+            if not final:
+                for k in range(_U(y0), _U(y0) + _U(p_out) * _TILE):
+                    target[k] = max(target[k], zero)
+                place += p_out * int(_TILE)
+            inputs, x0 = target, y0
+            w0 = bias + p_out
+        _store_tile(last, first, count, out)
+        tile += 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _mlp_chunk_backward(x, grad, hidden, flipped, sizes, partial, grad_x, need_x, first_tile, begin, end):
+    """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
+    widest = 4
+    for size in sizes:
+        widest = max(widest, (size + 3) // 4 * 4)
+    layers = sizes.shape[0] - 1
+    source = np.empty(widest * int(_TILE), x.dtype)
+    above = np.empty(widest * int(_TILE), x.dtype)
+    below = np.empty(widest * int(_TILE), x.dtype)
+    zero = x.dtype.type(0.0)
+    end_w, end_h = 0, 0
+    for layer in range(layers):
+        p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+        end_w += p_in * p_out + p_out
+        if layer + 1 < layers:
+            end_h += p_out * int(_TILE)
+    tile = first_tile
+    for first in range(begin, end, int(_TILE)):
+        count = min(int(_TILE), end - first)
+        _load_tile(x, first, count, source)
+        _load_tile(grad, first, count, above)
+        w0, h0 = end_w, end_h
+        for layer in range(layers - 1, -1, -1):
+            p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+            w0 -= p_in * p_out + p_out
+            inputs = source if layer == 0 else hidden[tile]
+            if layer > 0:
+                h0 -= p_in * int(_TILE)
+            _outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
+            for j in range(p_out):
+                total = zero
+                row = _U(j) * _TILE
+                for p in range(_TILE):
+                    total += above[row + p]
+                partial[w0 + p_in * p_out + j] += total
+            if layer == 0 and not need_x:
+                break
+            for k in range(_U(p_in) * _TILE):
+                below[k] = zero
+            _multiply(flipped, w0, above, 0, below, 0, p_in, p_out)
+            if layer > 0:
+                start = _U(h0)
+                for k in range(_U(p_in) * _TILE):
+                    below[k] = below[k] if inputs[start + k] > zero else zero
+            above, below = below, above
+        if need_x:
+            _store_tile(above, first, count, grad_x)
+        tile += 1
+
+
+def _pad4(size: int) -> int:
+    return (size + 3) // 4 * 4
+
+
+def _packed_size(sizes: list[int]) -> int:
+    return sum(_pad4(i) * _pad4(o) + _pad4(o) for i, o in itertools.pairwise(sizes))
+
+
+def _hidden_size(sizes: list[int]) -> int:
+    return sum(_pad4(size) for size in sizes[1:-1]) * int(_TILE)
+
+
+def _pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
+    packed = np.zeros((params.shape[0], _packed_size(sizes)), params.detach().numpy().dtype)
+    flat, shape = params.detach().contiguous().numpy(), np.array(sizes, np.int64)
+    _parallel(lambda scene: _pack(flat[scene], shape, packed[scene], transposed), len(packed))
+    return packed
+
+
+def _tiles(pieces: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number of the first tile of each piece, and how many tiles there are."""
+    sizes = -(-(pieces[:, 2] - pieces[:, 1]) // int(_TILE))
+    return np.cumsum(sizes) - sizes, int(sizes.sum())
+
+
+@torch.library.custom_op("hyperfields::mlp_cpu", mutates_args=())
+def mlp_cpu(x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], keep: bool) -> tuple[Tensor, Tensor]:
+    """params [s, numbers]: each layer's weight [o i] and bias [o], flat. Returns the output and what backward needs."""
+    out = x.new_empty(x.shape[0], sizes[-1])
+    pieces = _blocks(_starts(counts), _CHUNK)
+    first, tiles = _tiles(pieces)
+    hidden = x.new_empty(tiles if keep else 0, max(_hidden_size(sizes), 1))
+    kept, points, result = hidden.numpy(), x.detach().contiguous().numpy(), out.numpy()
+    weights, shape = _pack_all(params, sizes, False), np.array(sizes, np.int64)
+
+    def task(number: int) -> None:
+        scene, begin, end = pieces[number]
+        room = kept if keep else np.empty((1, kept.shape[1]), points.dtype)
+        _mlp_chunk(points, weights[scene], shape, result, room, keep, first[number], begin, end)
+
+    _parallel(task, len(pieces))
+    return out, hidden
+
+
+@torch.library.custom_op("hyperfields::mlp_cpu_backward", mutates_args=())
+def mlp_cpu_backward(
+    grad: Tensor, x: Tensor, params: Tensor, hidden: Tensor, counts: Tensor, sizes: list[int], need_x: bool
+) -> tuple[Tensor, Tensor]:
+    grad_x = x.new_empty(x.shape if need_x else (0, x.shape[1]))
+    grad_params = torch.zeros_like(params, memory_format=torch.contiguous_format)
+    pieces = _blocks(_starts(counts), _CHUNK)
+    first, _ = _tiles(pieces)
+    points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
+    kept, result, total = hidden.numpy(), grad_x.numpy(), grad_params.numpy()
+    flipped, shape = _pack_all(params, sizes, True), np.array(sizes, np.int64)
+    partial = np.zeros((len(pieces), flipped.shape[1]), points.dtype)
+
+    def task(number: int) -> None:
+        scene, begin, end = pieces[number]
+        _mlp_chunk_backward(
+            points, cotangent, kept, flipped[scene], shape, partial[number], result, need_x, first[number], begin, end
+        )
+
+    _parallel(task, len(pieces))
+    for number, scene in enumerate(pieces[:, 0]):
+        _unpack_add(partial[number], shape, total[scene])
+    return grad_x, grad_params
+
+
+@mlp_cpu.register_fake
+def _(x, params, counts, sizes, keep):  # type: ignore[no-untyped-def]
+    tiles = torch.library.get_ctx().new_dynamic_size() if keep else 0
+    return x.new_empty(x.shape[0], sizes[-1]), x.new_empty(tiles, max(_hidden_size(sizes), 1))
+
+
+@mlp_cpu_backward.register_fake
+def _(grad, x, params, hidden, counts, sizes, need_x):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape if need_x else (0, x.shape[1])), x.new_empty(params.shape)
+
+
+def _mlp_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    x, params, counts, ctx.sizes, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(x, params, output[1], counts)
+
+
+def _mlp_backward(ctx, grad, _hidden):  # type: ignore[no-untyped-def]
+    x, params, hidden, counts = ctx.saved_tensors
+    need_x = ctx.needs_input_grad[0]
+    grad_x, grad_params = mlp_cpu_backward(grad, x, params, hidden, counts, ctx.sizes, need_x)
+    return grad_x if need_x else None, grad_params, None, None, None
+
+
+mlp_cpu.register_autograd(_mlp_backward, setup_context=_mlp_context)
+
+
+# -------------------------------------------------------------------------------------------------- composite
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _composite_rays(density, values, edges, starts, rgb, alpha, depth, begin, end):
+    for ray in range(begin, end):
+        through = 1.0
+        for c in range(values.shape[1]):
+            rgb[ray, c] = 0.0
+        opacity = 0.0
+        distance = 0.0
+        for k in range(starts[ray], starts[ray + 1]):
+            weight = -through * np.expm1(-float(density[k]) * (float(edges[k, 1]) - float(edges[k, 0])))
+            for c in range(values.shape[1]):
+                rgb[ray, c] += weight * values[k, c]
+            opacity += weight
+            distance += weight * 0.5 * (edges[k, 0] + edges[k, 1])
+            through -= weight
+        alpha[ray] = opacity
+        depth[ray] = distance
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _composite_rays_backward(
+    density, values, edges, starts, g_rgb, g_alpha, g_depth, d_density, d_values, d_edges, begin, end
+):
+    for ray in range(begin, end):
+        # dL/dtau_k = g_k T_{k+1} - sum_{j > k} g_j w_j, with g_k = dL/dw_k; first the whole sum, then what is left.
+        rest = 0.0
+        through = 1.0
+        for k in range(starts[ray], starts[ray + 1]):
+            weight = -through * np.expm1(-float(density[k]) * (float(edges[k, 1]) - float(edges[k, 0])))
+            pull = g_alpha[ray] + g_depth[ray] * 0.5 * (edges[k, 0] + edges[k, 1])
+            for c in range(values.shape[1]):
+                pull += g_rgb[ray, c] * values[k, c]
+            rest += weight * pull
+            through -= weight
+        through = 1.0
+        for k in range(starts[ray], starts[ray + 1]):
+            length = float(edges[k, 1]) - float(edges[k, 0])
+            weight = -through * np.expm1(-float(density[k]) * length)
+            pull = g_alpha[ray] + g_depth[ray] * 0.5 * (edges[k, 0] + edges[k, 1])
+            for c in range(values.shape[1]):
+                pull += g_rgb[ray, c] * values[k, c]
+                d_values[k, c] = weight * g_rgb[ray, c]
+            rest -= weight * pull
+            through -= weight
+            d_optical = pull * through - rest
+            d_density[k] = d_optical * length
+            d_edges[k, 0] = 0.5 * weight * g_depth[ray] - d_optical * density[k]
+            d_edges[k, 1] = 0.5 * weight * g_depth[ray] + d_optical * density[k]
+
+
+def _ray_blocks(rays: int) -> np.ndarray:
+    return _blocks(np.array([0, rays], np.int64), 1024)
+
+
+@torch.library.custom_op("hyperfields::composite_cpu", mutates_args=())
+def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rays = counts.shape[0]
+    outputs = values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
+    inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
+    arrays, starts, pieces = [t.numpy() for t in outputs], _starts(counts), _ray_blocks(rays)
+    _parallel(lambda n: _composite_rays(*inputs, starts, *arrays, pieces[n, 1], pieces[n, 2]), len(pieces))
+    return outputs
+
+
+@torch.library.custom_op("hyperfields::composite_cpu_backward", mutates_args=())
+def composite_cpu_backward(
+    g_rgb: Tensor, g_alpha: Tensor, g_depth: Tensor, density: Tensor, values: Tensor, edges: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    outputs = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (density, values, edges))
+    inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
+    grads = [t.detach().contiguous().numpy() for t in (g_rgb, g_alpha, g_depth)]
+    arrays, starts, pieces = [t.numpy() for t in outputs], _starts(counts), _ray_blocks(counts.shape[0])
+    _parallel(
+        lambda n: _composite_rays_backward(*inputs, starts, *grads, *arrays, pieces[n, 1], pieces[n, 2]), len(pieces)
+    )
+    return outputs
+
+
+@composite_cpu.register_fake
+def _(density, values, edges, counts):  # type: ignore[no-untyped-def]
+    rays = counts.shape[0]
+    return values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
+
+
+@composite_cpu_backward.register_fake
+def _(g_rgb, g_alpha, g_depth, density, values, edges, counts):  # type: ignore[no-untyped-def]
+    return tuple(t.new_empty(t.shape) for t in (density, values, edges))
+
+
+def _composite_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs)
+
+
+def _composite_backward(ctx, g_rgb, g_alpha, g_depth):  # type: ignore[no-untyped-def]
+    return *composite_cpu_backward(g_rgb, g_alpha, g_depth, *ctx.saved_tensors), None
+
+
+composite_cpu.register_autograd(_composite_backward, setup_context=_composite_context)
+
+
+# ------------------------------------------------------------------------------------------------------ march
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _march_rays(origins, directions, near, far, occupancy, step, offset, edges, counts, begin, end):
+    """Same arithmetic in the same order as the reference, so that both keep the same samples."""
+    size = occupancy.shape[0]
+    half, one = origins.dtype.type(0.5), origins.dtype.type(1.0)
+    scale = half * origins.dtype.type(size)
+    for ray in range(begin, end):
+        kept = 0
+        k = 0
+        while True:
+            start = near[ray] + (origins.dtype.type(k) + offset[ray] - one) * step
+            if not start < far[ray]:
+                break
+            stop = min(start + step, far[ray])
+            start = max(start, near[ray])
+            k += 1
+            middle = half * (start + stop)
+            a = int(np.floor((origins[ray, 0] + middle * directions[ray, 0] + one) * scale))
+            b = int(np.floor((origins[ray, 1] + middle * directions[ray, 1] + one) * scale))
+            c = int(np.floor((origins[ray, 2] + middle * directions[ray, 2] + one) * scale))
+            a, b, c = min(max(a, 0), size - 1), min(max(b, 0), size - 1), min(max(c, 0), size - 1)
+            if stop > start and occupancy[a, b, c]:
+                edges[ray, kept, 0] = start
+                edges[ray, kept, 1] = stop
+                kept += 1
+        counts[ray] = kept
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _compact(edges, counts, starts, packed, begin, end):
+    for ray in range(begin, end):
+        first = starts[ray]
+        for k in range(counts[ray]):
+            packed[first + k, 0] = edges[ray, k, 0]
+            packed[first + k, 1] = edges[ray, k, 1]
+
+
+def march_cpu(
+    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, occupancy: Tensor, step: float, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Not differentiable. origins [s r 3], near and far [s r] -> edges [m 2], counts [s*r]."""
+    scenes, rays = near.shape
+    dtype = origins.numpy().dtype
+    longest = float((far - near).max()) if near.numel() else 0.0
+    room = np.empty((scenes * rays, int(longest / step) + 3, 2), dtype)
+    counts = torch.zeros(scenes * rays, dtype=torch.int64)
+    flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, near, far, offset)]
+    grids, numbers, width = occupancy.contiguous().numpy(), counts.numpy(), dtype.type(step)
+    pieces = _blocks(np.arange(scenes + 1, dtype=np.int64) * rays, 512)
+
+    def task(number: int) -> None:
+        scene, begin, end = pieces[number]
+        _march_rays(*flat[:4], grids[scene], width, flat[4], room, numbers, begin, end)
+
+    _parallel(task, len(pieces))
+    starts = _starts(counts)
+    edges = origins.new_empty(int(starts[-1]), 2)
+    packed = edges.numpy()
+    _parallel(lambda n: _compact(room, numbers, starts, packed, pieces[n, 1], pieces[n, 2]), len(pieces))
+    return edges, counts

@@ -1,0 +1,172 @@
+"""What the readers share: choosing scenes by name, decoding pictures, reducing them by area."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from hyperfields.errors import InputError
+
+FloatArray = NDArray[np.float32]
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".exr")
+# What Pillow raises for files that are no pictures, are cut short, or claim to be enormous.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its type when it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def visible_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a folder with one of the (lower-case) suffixes, by name; hidden ones are left out."""
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
+    )
+
+
+def by_stem(files: list[Path]) -> dict[str, Path]:
+    """Scene name -> file. Raises: InputError when two files would give one name."""
+    named: dict[str, Path] = {}
+    for path in files:
+        if path.stem in named:
+            raise InputError(
+                f"{path}: has the same scene name as {named[path.stem].name}; names are taken without "
+                "suffix, rename or remove one"
+            )
+        named[path.stem] = path
+    return named
+
+
+def select(names: Sequence[str], scenes: Sequence[str] | None, limit: int | None) -> list[str]:
+    """The names asked for, sorted: those in `scenes` (names or fnmatch patterns), of them the first `limit`.
+
+    Raises:
+        InputError: a name or pattern that nothing answers to (lists the nearest names), a limit below 1.
+    """
+    chosen = set(names) if scenes is None else set()
+    for wanted in scenes or ():
+        # A name wins over a pattern, so that a file called "a[1]" can be asked for.
+        found = [wanted] if wanted in names else fnmatch.filter(names, wanted)
+        if not found:
+            near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or sorted(names)[:3]
+            raise InputError(
+                f"scenes: no scene called {wanted!r} among {len(names)}; nearest: {', '.join(near)}"
+            )
+        chosen.update(found)
+    if limit is not None and limit < 1:
+        raise InputError(f"limit: {limit} came, wanted a number of scenes of at least 1")
+    if not chosen:
+        raise InputError("scenes: an empty list came, wanted names or patterns; leave it out for all scenes")
+    return sorted(chosen)[:limit]
+
+
+def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | FloatArray:
+    """A picture as straight RGBA `[h w 4]`: uint8, or float32 in [0, 1] when the file has more than 8 bits.
+
+    Greyscale becomes three equal channels, a picture without alpha gets alpha 1, an animation gives its
+    first frame. 16-bit greyscale keeps its bits; Pillow reads 16-bit colour with 8. EXR values are taken as
+    they are (no tone curve), clamped to [0, 1]; their alpha is premultiplied in the file, straight here.
+
+    Args:
+        upright: turn a photograph as its EXIF orientation says.
+
+    Raises:
+        InputError: the file cannot be decoded, or it is an EXR and the OpenEXR package is missing.
+    """
+    if path.suffix.lower() == ".exr":
+        return _read_exr(path)
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened) if upright else opened
+            if image.mode.startswith("I"):
+                grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
+                return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+            return np.array(image.convert("RGBA"))
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path}: not a readable picture ({one_line(error)}); replace or remove the file"
+        ) from error
+
+
+def _read_exr(path: Path) -> FloatArray:
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise InputError(f'{path}: reading EXR needs OpenEXR; pip install "hyperfields[exr]"') from error
+    try:
+        with OpenEXR.File(str(path), separate_channels=True) as opened:
+            bands = {name: np.asarray(c.pixels, dtype=np.float32) for name, c in opened.channels().items()}
+    except Exception as error:  # OpenEXR raises several types, RuntimeError and plain Exception among them
+        raise InputError(
+            f"{path}: not a readable EXR ({one_line(error)}); replace or remove the file"
+        ) from error
+    if "Y" in bands:
+        bands = {"R": bands["Y"], "G": bands["Y"], "B": bands["Y"], **bands}
+    if not {"R", "G", "B"} <= set(bands):
+        raise InputError(f"{path}: EXR channels {sorted(bands)} came, wanted R, G, B (and A) or Y")
+    rgb = np.stack([bands[name] for name in "RGB"], axis=-1)
+    alpha = np.clip(bands.get("A", np.ones_like(bands["R"])), 0.0, 1.0)[..., None]
+    if not (np.isfinite(rgb).all() and np.isfinite(alpha).all()):
+        raise InputError(f"{path}: EXR with NaN or infinite pixels; mend or remove the file")
+    straight = rgb / np.where(alpha > 0.0, alpha, 1.0)
+    return np.concatenate((np.clip(straight, 0.0, 1.0), alpha), axis=-1, dtype=np.float32)
+
+
+def as_unit(pixels: NDArray[np.uint8] | FloatArray) -> FloatArray:
+    """Pixels as float32 in [0, 1]."""
+    return np.asarray(pixels / np.float32(255.0) if pixels.dtype == np.uint8 else pixels, dtype=np.float32)
+
+
+def as_bytes(pixels: FloatArray) -> NDArray[np.uint8]:
+    """Pixels in [0, 1] as the nearest uint8."""
+    return np.asarray(np.clip(pixels, 0.0, 1.0) * 255.0 + 0.5, dtype=np.uint8)
+
+
+def resize_area(pixels: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Resize `[h w c]` to `size` = (height, width): each new pixel is the mean over the area that it covers.
+
+    Exact for any ratio, never leaves the range of the input. Colours under an alpha must be premultiplied.
+    """
+    height, width = size
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    rows = np.einsum("ij,jkc->ikc", _overlaps(height, pixels.shape[0]), pixels, optimize=True)
+    resized: FloatArray = np.einsum("ij,kjc->kic", _overlaps(width, pixels.shape[1]), rows, optimize=True)
+    return resized
+
+
+def resize_straight(rgba: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Resize straight RGBA `[h w 4]` by area under premultiplied alpha: no bleeding of transparent pixels."""
+    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    reduced = resize_area(np.concatenate((colour * alpha, alpha), axis=-1), size)
+    colour, alpha = reduced[..., :3], reduced[..., 3:]
+    straight = np.divide(colour, alpha, out=np.zeros_like(colour), where=alpha > 0.0)
+    return np.concatenate((np.clip(straight, 0.0, 1.0), alpha), axis=-1)
+
+
+def _overlaps(new: int, old: int) -> FloatArray:
+    """`[new old]`: which share of each new cell lies on each old one; rows sum to 1."""
+    ratio = old / new
+    edges = np.arange(new)[:, None] * ratio
+    cells = np.arange(old)[None, :]
+    overlap = np.minimum(edges + ratio, cells + 1) - np.maximum(edges, cells)
+    return np.asarray(np.clip(overlap, 0.0, None) / ratio, dtype=np.float32)

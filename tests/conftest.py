@@ -1,0 +1,26 @@
+"""What every test gets: fixed seeds, and caches of its own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the tests away from the user's caches: neither read (a stale sampling) nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """A test gives the same result alone and after others."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

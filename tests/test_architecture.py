@@ -1,0 +1,230 @@
+"""Imports point down only (docs/architecture.md): every import, inside functions too, against LAYERS."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Room -> layer. A module may import its own layer and those below, and circles are not allowed.
+# `__init__` is the front door of hyperfields: it may see everything, and nothing inside comes back to it.
+LAYERS = {
+    "errors": 0,
+    "ops": 0,
+    "cameras": 1,
+    "families": 1,
+    "losses": 1,
+    "lpips": 1,
+    "metrics": 1,
+    "weights": 1,
+    "encodings": 2,
+    "hypernets": 2,
+    "latents": 2,
+    "render": 2,
+    "export": 3,
+    "fields": 3,
+    "model": 4,
+    "checkpoint": 5,
+    "evaluate": 6,
+    "fit": 6,
+    "infer": 6,
+    "cli": 7,
+    "scenes": 7,
+    "viewer": 8,
+    "scripts": 8,
+    "__init__": 9,
+}
+# Tighter than the layer: the only other rooms that these may import.
+ONLY = {"ops": {"errors"}, "scenes": {"cameras", "errors", "families"}}
+# The definition of the ops must not lean on what is tested against it: of ours it imports only the layout of
+# the grid, which is plain numbers and imports nothing.
+ALONE = {"hyperfields.ops._reference": {"hyperfields.ops.grid"}, "hyperfields.ops.grid": set[str]()}
+
+
+def sources() -> dict[str, Path]:
+    """Module name -> file, wherever hyperfields is installed, and the repository's scripts if it has any."""
+    found: dict[str, Path] = {}
+    for package in ("hyperfields", "hyperfields.scenes", "hyperfields.viewer"):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            found |= modules(Path(folder), package)
+    return found | modules(Path(__file__).parents[1] / "scripts", "scripts")
+
+
+def modules(folder: Path, package: str) -> dict[str, Path]:
+    """Module name -> file, for the Python files below `folder`."""
+    return {
+        ".".join([package, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__"): path
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return "scripts" if parts[0] == "scripts" else parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports(module: str, path: Path, known: set[str]) -> Iterator[tuple[int, str]]:
+    """(line, module) of everything of ours that `module` imports, at any depth of its code."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = [
+                alias.name for alias in node.names if (base, alias.name) != ("hyperfields", "__version__")
+            ]
+            # `from package import module` imports the module, `from module import name` the module before it
+            targets = [f"{base}.{name}" if f"{base}.{name}" in known else base for name in names]
+        else:
+            continue
+        for target in targets:
+            if target.split(".")[0] in ("hyperfields", "scripts"):
+                yield node.lineno, target
+
+
+def violations(files: dict[str, Path]) -> list[str]:
+    """One line for each import that does not point down, and for each file without a layer."""
+    found: list[str] = []
+    for module, path in files.items():
+        here = room(module)
+        if here not in LAYERS:
+            found.append(f"{path}: {here!r} has no layer; add it to LAYERS in tests/test_architecture.py")
+            continue
+        for line, target in sorted(set(imports(module, path, set(files)))):
+            there = room(target)
+            where = f"{path}:{line}: {module} (layer {LAYERS[here]}) imports {target}"
+            if there not in LAYERS:
+                found.append(f"{where}, which has no layer; add it to LAYERS in tests/test_architecture.py")
+            elif there == "__init__":
+                found.append(f"{where}; import the module that defines the name")
+            elif LAYERS[there] > LAYERS[here]:
+                found.append(f"{where} (layer {LAYERS[there]}); imports point down")
+            elif here in ONLY and there != here and there not in ONLY[here]:
+                found.append(f"{where}; {here} may import only {', '.join(sorted(ONLY[here]))}")
+            elif module in ALONE and target not in ALONE[module] | {"hyperfields.errors"}:
+                found.append(f"{where}; of ours it may import only {', '.join(ALONE[module]) or 'errors'}")
+    return found
+
+
+def circles(files: dict[str, Path]) -> list[str]:
+    """Modules that import each other in a circle, each circle once, as `a -> b -> a`."""
+    graph = {m: {t for _, t in imports(m, p, set(files)) if t in files and t != m} for m, p in files.items()}
+    found: list[str] = []
+    done: set[str] = set()
+
+    def visit(module: str, trail: list[str]) -> None:
+        if module in trail:
+            found.append(" -> ".join([*trail[trail.index(module) :], module]))
+        elif module not in done:
+            for target in sorted(graph[module]):
+                visit(target, [*trail, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
+    return found
+
+
+def test_imports_point_down() -> None:
+    found = violations(sources())
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_no_import_circles() -> None:
+    found = circles(sources())
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_the_walk_sees_the_package() -> None:
+    assert {"hyperfields", "hyperfields.cameras", "hyperfields.ops", "hyperfields.scenes"} <= set(sources())
+
+
+# Wrong line -> what the message says; each is written into the file named first, beside empty files.
+BREACHES = [
+    ("cameras.py", "from hyperfields.errors import InputError", None),
+    ("cameras.py", "from hyperfields import __version__", None),
+    ("render.py", "def f():\n    import hyperfields.fields", "render.py:2: hyperfields.render (layer 2)"),
+    ("render.py", "from . import fields", "imports hyperfields.fields (layer 3)"),
+    ("ops/_cpu.py", "from ..weights import WeightSpec", "imports hyperfields.weights (layer 1)"),
+    ("ops/_reference.py", "from hyperfields.ops import _cpu", "may import only hyperfields.ops.grid"),
+    ("ops/_reference.py", "from . import _cpu", "may import only hyperfields.ops.grid"),
+    ("ops/_reference.py", "from hyperfields.ops.grid import GridSpec, PRIMES", None),
+    ("ops/grid.py", "from hyperfields.ops import hash_encode", "of ours it may import only errors"),
+    ("scenes/images.py", "from hyperfields.losses import l2", "may import only cameras, errors, families"),
+    ("fit.py", "from hyperfields.scenes import open_family", "imports hyperfields.scenes (layer 7)"),
+    ("fit.py", "from hyperfields import Camera", "import the module that defines the name"),
+    ("novelty.py", "", "'novelty' has no layer; add it to LAYERS"),
+    ("fit.py", "from hyperfields.novelty import x", "has no layer; add it to LAYERS"),
+]
+
+
+@pytest.mark.parametrize(("name", "code", "expected"), BREACHES)
+def test_what_breaks_the_rule_is_named(tmp_path: Path, name: str, code: str, expected: str | None) -> None:
+    files = dict.fromkeys(
+        ["__init__", "fields", "weights", "ops/__init__", "ops/_cpu", "scenes/__init__"], ""
+    )
+    for file, text in {**{f"{stem}.py": text for stem, text in files.items()}, name: code}.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    found = violations(modules(tmp_path, "hyperfields"))
+    if expected is None:
+        assert found == []
+    else:
+        assert len(found) == 1
+        assert expected in found[0]
+        assert name in found[0]
+
+
+def test_a_circle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def f():\n    from hyperfields import b")
+    (tmp_path / "b.py").write_text("from hyperfields.a import f")
+    assert circles(modules(tmp_path, "hyperfields")) == ["hyperfields.a -> hyperfields.b -> hyperfields.a"]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules in memory after `statement` in a new Python."""
+    code = (
+        f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+HEAVY = {
+    "torch",
+    "numba",
+    "open3d",
+    "skimage",
+    "scipy",
+    "lpips",
+    "torchvision",
+    "imageio",
+    "av",
+    "triton",
+    "tinycudann",
+}
+
+
+@pytest.mark.parametrize("module", ["hyperfields", "hyperfields.cli"])
+def test_import_is_light(module: str) -> None:
+    """`hyperfields --help` has half a second, and torch alone takes more."""
+    assert not loaded_by(f"import {module}") & HEAVY
+
+
+def test_importing_ops_loads_no_kernel() -> None:
+    extra = loaded_by("import hyperfields.ops") - loaded_by("import torch")
+    assert not extra & {"numba", "triton", "tinycudann"}
+
+
+def test_importing_scenes_loads_no_reader() -> None:
+    extra = loaded_by("import hyperfields.scenes") - loaded_by("import torch")
+    assert not extra & {"open3d", "skimage", "imageio", "av"}
