@@ -74,8 +74,8 @@ def write_image(path: Path, image: Tensor) -> None:
 def write_animation(path: Path, frames: Iterable[Tensor], fps: float = 24.0) -> None:
     """Write `frames`, each `[h w 3]` in [0, 1], as .gif (repeats for ever) or .mp4 (H.264).
 
-    A .gif has 256 colours a frame and times in 1/100 s, no frame under 2/100 s; equal neighbours become one long
-    frame. An .mp4 needs even sides: an odd one repeats its last row or column.
+    A .gif has 256 colours a frame and times in 1/100 s, no frame under 2/100 s; equal neighbours become one
+    long frame. An .mp4 needs even sides: an odd one repeats its last row or column.
 
     Raises:
         InputError: for another suffix, a missing folder, a file that cannot be written, no `av` for an .mp4.
@@ -101,11 +101,11 @@ def mesh_from_field(
     """The surface where `distance` is `level`, as a mesh in the field's frame, triangles wound outwards.
 
     The box [-box, box]^3 gets `resolution` cells a side. The field is first asked at the centres of tiles of
-    4^3 samples. Two sorts of tiles are then asked sample by sample: those where |distance - level| is at most
-    `safety` times the reach of the tile (from its centre to the farthest neighbour of its samples), and those
-    beside a tile of the other sign. The others take the sign of their centre: they hold no surface if the field
-    overestimates distances by less than the factor `safety`. For a field that is not nearly a distance (an
-    occupancy) give `safety=math.inf`: all is asked.
+    4^3 samples. Two sorts of tiles are then asked sample by sample: those where |distance - level| is at
+    most `safety` times the reach of the tile (from its centre to the farthest neighbour of its samples),
+    and those beside a tile of the other sign. The others take the sign of their centre: they hold no
+    surface if the field overestimates distances by less than the factor `safety`. For a field that is not
+    nearly a distance (an occupancy) give `safety=math.inf`: all is asked.
 
     A surface that leaves the box is closed by the box. Without a surface in the box the mesh has no faces.
 
@@ -135,10 +135,11 @@ def mesh_from_field(
         raise ValueError(f"mesh_from_field: resolution {resolution} must be at least 2")
     spacing = 2.0 * box / resolution
     values = _sample(distance, resolution, box, block, level, safety, torch.device(device))
+    # A sample exactly on the surface would make triangles without area. It counts as just inside: outside,
+    # the edges of a convex shape would be cut off by a whole cell.
+    values[values == 0.0] = -1e-6 * spacing
     if not bool((values < 0.0).any()):
         return Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
-    # A sample that is exactly on the surface would make triangles without area: it counts as just outside.
-    values[values == 0.0] = 1e-6 * spacing
     # Close the surface at the box: outside is far outside, so that the crossing falls on the last sample.
     padded = torch.nn.functional.pad(values, (1, 1, 1, 1, 1, 1), value=1e3 * box)
     # With values that grow outwards, "descent" winds the triangles outwards (a test says so).
@@ -280,8 +281,8 @@ def _sample(
     corners = torch.cartesian_prod(steps, steps, steps) * _TILE  # [tiles^3 3], first sample of each tile
     middle = 0.5 * (_TILE - 1)
     coarse = torch.cat([ask(corners[part] + middle) for part in blocks(len(corners), block)])
-    # One sample more than to the tile's own corners: then an edge of the grid that crosses the surface has both
-    # its ends asked, and no vertex is placed by a value that was filled in.
+    # One sample more than to the tile's own corners: then an edge of the grid that crosses the surface has
+    # both its ends asked, and no vertex is placed by a value that was filled in.
     reach = 3.0**0.5 * (middle + 1.0) * spacing
     near = coarse.abs() <= safety * reach
     # Tiles beside one of the other sign are asked too: no false surface appears between two signs filled in.

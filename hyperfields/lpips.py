@@ -1,8 +1,8 @@
 """LPIPS, the learned distance between images, without importing torchvision or the `lpips` package.
 
 The trunk (AlexNet or VGG16) is built here in plain torch and filled from a torchvision checkpoint file; the
-linear heads are data files of the installed `lpips` package. Nothing is ever filled with random numbers: what is
-missing raises `LpipsUnavailable`, and the caller prints n/a with its reason.
+linear heads are data files of the installed `lpips` package. Nothing is ever filled with random numbers:
+what is missing raises `LpipsUnavailable`, and the caller prints n/a with its reason.
 
 Source: Zhang, Isola, Efros, Shechtman, Wang: The unreasonable effectiveness of deep features as a perceptual
 metric, 2018; given the same trunk, the values are those of the package `lpips` with its weights v0.1.

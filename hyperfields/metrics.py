@@ -32,7 +32,7 @@ def psnr(image: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(image: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity of `image` `[... h w c]` in [0, 1] to `truth`: `[...]`, mean over pixels, channels.
+    """Structural similarity of `image` `[... h w c]` in [0, 1] to `truth`: `[...]`, the mean over all pixels.
 
     Gaussian window of 11 x 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, only windows that lie
     inside the image (Wang, Bovik, Sheikh, Simoncelli: Image quality assessment, 2004, section III.B).
@@ -70,19 +70,20 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
 def shape_metrics(mesh: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int = 0) -> dict[str, float]:
     """How close `mesh` is to `truth`; both in the same frame (their `scale` and `center` are not used).
 
-    The unit of length is L, the longest side of the bounding box of `truth`. `samples` points are drawn on each
-    of the two surfaces, uniformly by area, and compared with the exact nearest point of the other's triangles.
+    The unit of length is L, the longest side of the bounding box of `truth`. `samples` points are drawn on
+    each of the two surfaces, uniformly by area, and compared with the exact nearest point of the other one's
+    triangles.
 
     - `iou`: volume of the intersection over volume of the union, by `samples` uniform points in the box round
       both meshes, enlarged by 0.02 L on each side. Both meshes are taken as closed.
     - `surface_distance`: mean distance to the other surface, averaged over the two directions, in L.
     - `chamfer`: mean squared distance to the other surface, summed over the two directions, in L squared.
-    - `f_score`: harmonic mean of precision (share of the points of `mesh` within 0.01 L of `truth`) and recall
-      (share of the points of `truth` within 0.01 L of `mesh`).
+    - `f_score`: harmonic mean of precision (share of the points of `mesh` within 0.01 L of `truth`) and
+      recall (share of the points of `truth` within 0.01 L of `mesh`).
     - `normal_consistency`: mean |cos| of the angle between the normal at a point and that of the nearest
       triangle of the other mesh, averaged over the two directions.
 
-    A mesh without area has iou 0, f_score 0, infinite surface_distance and chamfer, and normal_consistency nan.
+    A mesh without area has iou 0, f_score 0, infinite surface_distance and chamfer, normal_consistency nan.
     JSON has neither: the caller writes null. A mean that leaves such scenes out flatters the result.
 
     All randomness comes from `seed`. Not differentiable.
@@ -204,7 +205,8 @@ def _open3d() -> Any:
     except (ImportError, OSError) as error:  # OSError: a system library that is missing
         raise InputError(
             f"open3d, which the shape metrics need, cannot be imported ({error}): "
-            "pip install 'hyperfields[shapes]', and on a bare Debian apt-get install libegl1 libgl1 libx11-6 libusb-1.0-0"
+            "pip install 'hyperfields[shapes]', and on a bare Debian "
+            "apt-get install libegl1 libgl1 libx11-6 libusb-1.0-0"
         ) from error
     return open3d
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import sys
@@ -93,8 +94,8 @@ def open_meshes(
 ) -> MeshFamily:
     """Read the ply, obj, off, stl and glb files of a folder and sample them, or use the cached samples.
 
-    The pools are kept under `$HYPERFIELDS_CACHE` (default `~/.cache/hyperfields`), found by a hash of the
-    file's bytes and of `sampling`, and depend on nothing else.
+    The pools are kept under `$HYPERFIELDS_CACHE` (default `~/.cache/hyperfields`, or `hyperfields` under
+    `$XDG_CACHE_HOME`), found by a hash of the file's bytes and of `sampling`, and depend on nothing else.
 
     Raises:
         InputError: no mesh, one that cannot be read or has no faces, no extent or points that are not finite,
@@ -183,7 +184,7 @@ def _read_triangles(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]
         faces.append(np.asarray(part.triangles, dtype=np.int64) + count)
         count += len(points[-1])
     # A file that is cut short gives some faces and a message; with parts the message may be about a texture.
-    trouble = [line for line in said if "failed" in line or "Unable to load file" in line]
+    trouble = re.search(r"(Read \w+ failed|Unable to load file)[^\x1b\n]*", said.getvalue())
     if trouble and not (parted and any(map(len, faces))):
         raise InputError(f"{path}: not a readable mesh ({trouble[0]}); replace or remove the file")
     if not any(map(len, faces)):
@@ -192,24 +193,17 @@ def _read_triangles(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
 @contextlib.contextmanager
-def _console() -> Iterator[list[str]]:
-    """Catches what compiled code writes to the console: the readers report their errors nowhere else."""
-    lines: list[str] = []
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as caught:
-        saved = [(number, os.dup(number)) for number in (1, 2)]
+def _console() -> Iterator[io.StringIO]:
+    """Catches what the readers print: open3d tells errors only there, RPly (for ply) straight to file 2."""
+    with contextlib.redirect_stdout(io.StringIO()) as said, open(os.devnull, "wb") as nowhere:
+        sys.stderr.flush()
+        copy = os.dup(2)
         try:
-            for number, _ in saved:
-                os.dup2(caught.fileno(), number)
-            yield lines
+            os.dup2(nowhere.fileno(), 2)
+            yield said
         finally:
-            for number, copy in saved:
-                os.dup2(copy, number)
-                os.close(copy)
-            caught.seek(0)
-            text = re.sub(r"\x1b\[[0-9;]*m|\[Open3D \w+\]", "", caught.read().decode(errors="replace"))
-            lines += [line.strip() for line in text.splitlines() if line.strip()]
+            os.dup2(copy, 2)
+            os.close(copy)
 
 
 def sample_pool(mesh: Mesh, sampling: Sampling, seed: int) -> NDArray[np.float32]:
@@ -292,9 +286,9 @@ def _morton(points: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 
 def _cache_folder() -> Path | None:
-    given = os.environ.get("HYPERFIELDS_CACHE")
+    given, common = os.environ.get("HYPERFIELDS_CACHE"), os.environ.get("XDG_CACHE_HOME")
     try:
-        folder = Path(given) if given else Path.home() / ".cache" / "hyperfields"
+        folder = Path(given) if given else Path(common or Path.home() / ".cache") / "hyperfields"
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         _warn_uncached(error)
@@ -305,7 +299,8 @@ def _cache_folder() -> Path | None:
 def _load_pool(path: Path, sampling: Sampling) -> NDArray[np.float32] | None:
     """The cached pool, or None when there is none or it is damaged (npz carries checksums)."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here, because np.load leaves a damaged file open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             pool: NDArray[np.float32] = stored["pool"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -321,11 +316,12 @@ def _save_pool(path: Path, pool: NDArray[np.float32]) -> bool:
             np.savez(stream, pool=pool)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         _warn_uncached(error)
         return False
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):  # renamed: all went well
+                os.unlink(temporary)
     return True
 
 

@@ -29,13 +29,18 @@ TETRAHEDRON = Mesh(
 
 
 def ball(radius: float, center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Field:
-    return lambda p: (p - torch.tensor(center)).norm(dim=-1, keepdim=True) - radius
+    def distance(p: Tensor) -> Tensor:
+        value: Tensor = (p - torch.tensor(center)).norm(dim=-1, keepdim=True) - radius
+        return value
+
+    return distance
 
 
 def brick(half: tuple[float, float, float], center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Field:
     def distance(p: Tensor) -> Tensor:
         q = (p - torch.tensor(center)).abs() - torch.tensor(half)
-        return q.clamp_min(0).norm(dim=-1, keepdim=True) + q.amax(-1, keepdim=True).clamp_max(0)
+        value: Tensor = q.clamp_min(0).norm(dim=-1, keepdim=True) + q.amax(-1, keepdim=True).clamp_max(0)
+        return value
 
     return distance
 

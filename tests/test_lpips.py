@@ -18,8 +18,9 @@ needs_heads = pytest.mark.skipif(
 )
 FILES: dict[Net, str] = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 
-# The published package, in a process of its own: it imports torchvision, which may not import beside this torch.
-# Then the two operators that it misses are declared (nothing here calls them). Prints why when it cannot run.
+# The published package, in a process of its own: it imports torchvision, which may not import beside this
+# torch. Then the two operators that it misses are declared (nothing here calls them). Prints why when it
+# cannot run.
 REFERENCE = """
     import sys, warnings
     warnings.simplefilter("ignore")

@@ -719,6 +719,7 @@ def _(grad, x, params, hidden, counts, sizes, need_x):  # type: ignore[no-untype
 
 
 def _mlp_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.set_materialize_grads(False)
     x, params, counts, ctx.sizes, _ = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(x, params, output[1], counts)
