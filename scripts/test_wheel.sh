@@ -29,8 +29,8 @@ case "$where" in "$room"/venv/*) ;; *) echo "hyperfields.scenes comes from $wher
 say "help"
 time hyperfields --help >/dev/null
 
-use() { # use FAMILY RUN: a tiny fit, its evaluation, a picture of the first scene
-    hyperfields fit "$1" --out "$2" --steps 20 --size 32x32 --limit 4
+use() { # use FAMILY RUN [--size HxW]: a tiny fit, its evaluation, a picture of the first scene
+    hyperfields fit "$1" --out "$2" --steps 20 --limit 4 "${@:3}"
     hyperfields eval "$2" --out "$2.json"
     local scene
     scene=$(python -c 'import json, sys; print(next(iter(json.load(open(sys.argv[1]))["scenes"])))' "$2.json")
@@ -39,14 +39,16 @@ use() { # use FAMILY RUN: a tiny fit, its evaluation, a picture of the first sce
 }
 
 say "images, without extras"
-use "$where/samples/emoji" images
+use "$where/samples/emoji" images --size 32x32
 
 say "installing the extras, pytest and mypy"
 install "$wheel[shapes,metrics,video]" pytest mypy
 
-for family in "$where"/samples/*/; do
-    say "fit, eval, render: samples/$(basename "$family")"
-    use "$family" "run-$(basename "$family")"
+for family in "emoji --size 32x32" "cars_views --size 32x32" shapes_cars; do
+    say "fit, eval, render: samples/$family"
+    read -r name size <<<"$family"
+    # shellcheck disable=SC2086 # two words or none
+    use "$where/samples/$name" "run-$name" $size
 done
 
 say "tests"
@@ -59,8 +61,8 @@ cat >user.py <<'PY'
 import hyperfields
 
 camera: hyperfields.Camera = hyperfields.orbit(3, radius=2.0)[0]
-wrong: int = camera.width
-also_wrong: str = camera.height  # type: ignore[assignment]  # an unused ignore means that the types were lost
+width: int = camera.width
+wrong: str = camera.height  # type: ignore[assignment]  # an unused ignore means that the types were lost
 PY
 mypy user.py
 say "wheel done"

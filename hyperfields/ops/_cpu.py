@@ -37,21 +37,26 @@ def _forget_pool() -> None:
 os.register_at_fork(after_in_child=_forget_pool)
 
 
-def _parallel(task: Callable[[int], None], count: int) -> None:
-    """Run task(0) ... task(count - 1) on as many threads as torch uses."""
+def _parallel(task: Callable[[int, int], None], count: int) -> None:
+    """Run task(lo, hi) over ranges that cover 0 ... count, on as many threads as torch uses.
+
+    A range is a few pieces, so that entering a kernel from Python (about 10 us) is paid some times an op, not once a piece.
+    """
     global _pool
     threads = min(torch.get_num_threads(), count)
     if threads <= 1:
-        for index in range(count):
-            task(index)
+        if count:
+            task(0, count)
         return
+    ranges = min(count, 4 * threads)
+    bounds = [count * r // ranges for r in range(ranges + 1)]
     if _pool is None:
         _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="hyperfields")
     numbers = itertools.count()
 
     def work() -> None:
-        while (index := next(numbers)) < count:
-            task(index)
+        while (index := next(numbers)) < ranges:
+            task(bounds[index], bounds[index + 1])
 
     futures = [_pool.submit(work) for _ in range(threads - 1)]
     work()
@@ -201,8 +206,16 @@ def _corners(x, begin, count, scale, resolution, rows, dense, smooth, index, wei
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _encode_block(x, table, out, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll):
+def _encode(x, tables, out, scales, resolutions, offsets, dense, smooth, pieces, lo, hi, corners, unroll):
     """corners and unroll are tuples whose lengths (2^d, f) are known to the compiler, so that it unrolls the loops."""
+    for number in range(lo, hi):
+        scene, begin, end = pieces[number]
+        table = tables[scene if tables.shape[0] > 1 else 0]
+        _encode_piece(x, table, out, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _encode_piece(x, table, out, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll):
     index = np.empty((len(corners), _BLOCK), np.uint32)
     weight = np.empty((len(corners), _BLOCK), x.dtype)
     slope = np.empty((3, _BLOCK), x.dtype)
@@ -222,6 +235,19 @@ def _encode_block(x, table, out, scales, resolutions, offsets, dense, smooth, be
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _scatter(x, grad, grad_tables, scales, resolutions, offsets, dense, smooth, bounds, lo, hi, corners, unroll):
+    """Tasks are (scene, level) pairs: each owns its rows of one table, so that no two add to the same number."""
+    levels = scales.shape[0]
+    for number in range(lo, hi):
+        scene, level = number // levels, number % levels
+        rows = offsets[level + 1] - offsets[level]
+        _scatter_level(
+            x, grad, grad_tables[scene], level, scales[level], resolutions[level], rows, offsets[level], dense[level],
+            smooth, bounds[scene], bounds[scene + 1], corners, unroll,
+        )  # fmt: skip
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
 def _scatter_level(x, grad, grad_table, level, scale, resolution, rows, offset, dense, smooth, begin, end, corners, unroll):
     index = np.empty((len(corners), _BLOCK), np.uint32)
     weight = np.empty((len(corners), _BLOCK), x.dtype)
@@ -237,6 +263,18 @@ def _scatter_level(x, grad, grad_table, level, scale, resolution, rows, offset, 
                 row = base + _U(index[c, i]) * _U(features)
                 for f in range(features):
                     grad_table[row + _U(f)] += weight[c, i] * grad[first + i, column + f]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _differentiate(
+    x, tables, grad, grad_x, scales, resolutions, offsets, dense, smooth, pieces, lo, hi, corners, unroll
+):
+    for number in range(lo, hi):
+        scene, begin, end = pieces[number]
+        table = tables[scene if tables.shape[0] > 1 else 0]
+        _point_gradient(
+            x, table, grad, grad_x, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll
+        )
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
@@ -315,11 +353,9 @@ def hash_encode_cpu(
     lv = _Levels(points.dtype, scales, resolutions, offsets, x.shape[1], features)
     pieces = _blocks(_starts(counts), _CHUNK)
 
-    def task(number: int) -> None:
-        scene, begin, end = pieces[number]
-        rows = tables[scene if len(tables) > 1 else 0]
-        _encode_block(
-            points, rows, result, lv.scales, lv.resolutions, lv.offsets, lv.dense, smoothstep, begin, end,
+    def task(lo: int, hi: int) -> None:
+        _encode(
+            points, tables, result, lv.scales, lv.resolutions, lv.offsets, lv.dense, smoothstep, pieces, lo, hi,
             lv.corners, lv.unroll,
         )  # fmt: skip
 
@@ -350,24 +386,20 @@ def hash_encode_cpu_backward(
         flat_grad = _flat(grad_table)
         bounds = starts if scenes > 1 else starts[[0, -1]]
 
-        def scatter(number: int) -> None:
-            scene, level = divmod(number, len(scales))
-            _scatter_level(
-                points, cotangent, flat_grad[scene], level, lv.scales[level], lv.resolutions[level],
-                lv.offsets[level + 1] - lv.offsets[level], lv.offsets[level], lv.dense[level], smoothstep,
-                bounds[scene], bounds[scene + 1], lv.corners, lv.unroll,
+        def scatter(lo: int, hi: int) -> None:
+            _scatter(
+                points, cotangent, flat_grad, lv.scales, lv.resolutions, lv.offsets, lv.dense, smoothstep, bounds,
+                lo, hi, lv.corners, lv.unroll,
             )  # fmt: skip
 
         _parallel(scatter, scenes * len(scales))
     if need_x:
         tables, result, pieces = _flat(table), grad_x.numpy(), _blocks(starts, _CHUNK)
 
-        def differentiate(number: int) -> None:
-            scene, begin, end = pieces[number]
-            rows = tables[scene if scenes > 1 else 0]
-            _point_gradient(
-                points, rows, cotangent, result, lv.scales, lv.resolutions, lv.offsets, lv.dense, smoothstep,
-                begin, end, lv.corners, lv.unroll,
+        def differentiate(lo: int, hi: int) -> None:
+            _differentiate(
+                points, tables, cotangent, result, lv.scales, lv.resolutions, lv.offsets, lv.dense, smoothstep,
+                pieces, lo, hi, lv.corners, lv.unroll,
             )  # fmt: skip
 
         _parallel(differentiate, len(pieces))
@@ -512,7 +544,13 @@ def _store_tile(tile, begin, count, target):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _pack(params, sizes, packed, transposed):
+def _pack(params, sizes, packed, transposed, lo, hi):
+    for scene in range(lo, hi):
+        _pack_scene(params[scene], sizes, packed[scene], transposed)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _pack_scene(params, sizes, packed, transposed):
     """One scene's weights [o i] and biases into zero-padded matrices; transposed ones without biases."""
     source = 0
     target = 0
@@ -532,7 +570,14 @@ def _pack(params, sizes, packed, transposed):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _unpack_add(packed, sizes, params):
+def _unpack_add(partial, pieces, sizes, params):
+    """Sum the pieces of each scene, always in the same order."""
+    for number in range(pieces.shape[0]):
+        _unpack_piece(partial[number], sizes, params[pieces[number, 0]])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _unpack_piece(packed, sizes, params):
     source = 0
     target = 0
     for layer in range(sizes.shape[0] - 1):
@@ -550,7 +595,14 @@ def _unpack_add(packed, sizes, params):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_chunk(x, weights, sizes, out, hidden, keep, first_tile, begin, end):
+def _mlp(x, weights, sizes, out, hidden, keep, tiles, pieces, lo, hi):
+    for number in range(lo, hi):
+        scene, begin, end = pieces[number]
+        _mlp_piece(x, weights[scene], sizes, out, hidden, keep, tiles[number], begin, end)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _mlp_piece(x, weights, sizes, out, hidden, keep, first_tile, begin, end):
     """Forward for points begin ... end of one scene; hidden [tiles, ...] keeps the activations when asked to."""
     widest = 4
     for size in sizes:
@@ -588,7 +640,16 @@ def _mlp_chunk(x, weights, sizes, out, hidden, keep, first_tile, begin, end):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_chunk_backward(x, grad, hidden, flipped, sizes, partial, grad_x, need_x, first_tile, begin, end):
+def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, partial, grad_x, need_x, tiles, pieces, lo, hi):
+    for number in range(lo, hi):
+        scene, begin, end = pieces[number]
+        _mlp_piece_backward(
+            x, grad, hidden, flipped[scene], sizes, partial[number], grad_x, need_x, tiles[number], begin, end
+        )
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _mlp_piece_backward(x, grad, hidden, flipped, sizes, partial, grad_x, need_x, first_tile, begin, end):
     """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
     widest = 4
     for size in sizes:
@@ -653,7 +714,7 @@ def _hidden_size(sizes: list[int]) -> int:
 def _pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
     packed = np.zeros((params.shape[0], _packed_size(sizes)), params.detach().numpy().dtype)
     flat, shape = params.detach().contiguous().numpy(), np.array(sizes, np.int64)
-    _parallel(lambda scene: _pack(flat[scene], shape, packed[scene], transposed), len(packed))
+    _parallel(lambda lo, hi: _pack(flat, shape, packed, transposed, lo, hi), len(packed))
     return packed
 
 
@@ -673,10 +734,9 @@ def mlp_cpu(x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], keep: b
     kept, points, result = hidden.numpy(), x.detach().contiguous().numpy(), out.numpy()
     weights, shape = _pack_all(params, sizes, False), np.array(sizes, np.int64)
 
-    def task(number: int) -> None:
-        scene, begin, end = pieces[number]
+    def task(lo: int, hi: int) -> None:
         room = kept if keep else np.empty((1, kept.shape[1]), points.dtype)
-        _mlp_chunk(points, weights[scene], shape, result, room, keep, first[number], begin, end)
+        _mlp(points, weights, shape, result, room, keep, first, pieces, lo, hi)
 
     _parallel(task, len(pieces))
     return out, hidden
@@ -695,15 +755,13 @@ def mlp_cpu_backward(
     flipped, shape = _pack_all(params, sizes, True), np.array(sizes, np.int64)
     partial = np.zeros((len(pieces), flipped.shape[1]), points.dtype)
 
-    def task(number: int) -> None:
-        scene, begin, end = pieces[number]
-        _mlp_chunk_backward(
-            points, cotangent, kept, flipped[scene], shape, partial[number], result, need_x, first[number], begin, end
+    def task(lo: int, hi: int) -> None:
+        _mlp_backward_pieces(
+            points, cotangent, kept, flipped, shape, partial, result, need_x, first, pieces, lo, hi
         )
 
     _parallel(task, len(pieces))
-    for number, scene in enumerate(pieces[:, 0]):
-        _unpack_add(partial[number], shape, total[scene])
+    _unpack_add(partial, pieces, shape, total)
     return grad_x, grad_params
 
 
@@ -788,17 +846,13 @@ def _composite_rays_backward(
             d_edges[k, 1] = 0.5 * weight * g_depth[ray] + d_optical * density[k]
 
 
-def _ray_blocks(rays: int) -> np.ndarray:
-    return _blocks(np.array([0, rays], np.int64), 1024)
-
-
 @torch.library.custom_op("hyperfields::composite_cpu", mutates_args=())
 def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rays = counts.shape[0]
     outputs = values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
     inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
-    arrays, starts, pieces = [t.numpy() for t in outputs], _starts(counts), _ray_blocks(rays)
-    _parallel(lambda n: _composite_rays(*inputs, starts, *arrays, pieces[n, 1], pieces[n, 2]), len(pieces))
+    arrays, starts = [t.numpy() for t in outputs], _starts(counts)
+    _parallel(lambda lo, hi: _composite_rays(*inputs, starts, *arrays, lo, hi), rays)
     return outputs
 
 
@@ -809,10 +863,8 @@ def composite_cpu_backward(
     outputs = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (density, values, edges))
     inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
     grads = [t.detach().contiguous().numpy() for t in (g_rgb, g_alpha, g_depth)]
-    arrays, starts, pieces = [t.numpy() for t in outputs], _starts(counts), _ray_blocks(counts.shape[0])
-    _parallel(
-        lambda n: _composite_rays_backward(*inputs, starts, *grads, *arrays, pieces[n, 1], pieces[n, 2]), len(pieces)
-    )
+    arrays, starts = [t.numpy() for t in outputs], _starts(counts)
+    _parallel(lambda lo, hi: _composite_rays_backward(*inputs, starts, *grads, *arrays, lo, hi), counts.shape[0])
     return outputs
 
 
@@ -842,12 +894,14 @@ composite_cpu.register_autograd(_composite_backward, setup_context=_composite_co
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _march_rays(origins, directions, near, far, occupancy, step, offset, edges, counts, begin, end):
+def _march_rays(origins, directions, near, far, grids, step, offset, edges, counts, begin, end):
     """Same arithmetic in the same order as the reference, so that both keep the same samples."""
-    size = occupancy.shape[0]
+    size = grids.shape[1]
+    rays = counts.shape[0] // grids.shape[0]
     half, one = origins.dtype.type(0.5), origins.dtype.type(1.0)
     scale = half * origins.dtype.type(size)
     for ray in range(begin, end):
+        occupancy = grids[ray // rays]
         kept = 0
         k = 0
         while True:
@@ -889,15 +943,11 @@ def march_cpu(
     counts = torch.zeros(scenes * rays, dtype=torch.int64)
     flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, near, far, offset)]
     grids, numbers, width = occupancy.contiguous().numpy(), counts.numpy(), dtype.type(step)
-    pieces = _blocks(np.arange(scenes + 1, dtype=np.int64) * rays, 512)
-
-    def task(number: int) -> None:
-        scene, begin, end = pieces[number]
-        _march_rays(*flat[:4], grids[scene], width, flat[4], room, numbers, begin, end)
-
-    _parallel(task, len(pieces))
+    _parallel(
+        lambda lo, hi: _march_rays(*flat[:4], grids, width, flat[4], room, numbers, lo, hi), scenes * rays
+    )
     starts = _starts(counts)
     edges = origins.new_empty(int(starts[-1]), 2)
     packed = edges.numpy()
-    _parallel(lambda n: _compact(room, numbers, starts, packed, pieces[n, 1], pieces[n, 2]), len(pieces))
+    _parallel(lambda lo, hi: _compact(room, numbers, starts, packed, lo, hi), scenes * rays)
     return edges, counts
