@@ -125,9 +125,46 @@ def render_volume(
     ray = torch.repeat_interleave(torch.arange(scenes * count), numbers)
     d = directions.reshape(-1, 3)[ray]
     x = torch.addcmul(origins.reshape(-1, 3)[ray], edges.mean(-1, keepdim=True), d)
+    render_volume.last = edges.shape[0]  # type: ignore[attr-defined]
     density, rgb = fn(x, d, numbers.reshape(scenes, count).sum(1))
     values, alpha, depth = ops.composite(density.squeeze(-1), rgb, edges, counts=numbers)
     mean = torch.where(alpha > 1e-4, depth / alpha.clamp(min=1e-4), torch.full_like(depth, math.inf))
     return Rendered(
         values.reshape(scenes, count, 3), alpha.reshape(scenes, count), mean.reshape(scenes, count)
     )
+
+
+class OccupancyTracker:
+    """Which cells of each scene's box are worth sampling while the fields still change.
+
+    Keeps a decaying maximum of the density seen in every cell (Mueller et al. 2022, appendix C), one grid a scene.
+    Everything counts as occupied until it was looked at.
+    """
+
+    def __init__(self, scenes: int, size: int, *, step: float, threshold: float = 0.01, decay: float = 0.9) -> None:
+        self.size, self.decay = size, decay
+        self.limit = -math.log1p(-threshold) / step
+        self.density = torch.full((scenes, size**3), math.inf)
+
+    def cells(self, scenes: Tensor) -> Tensor:
+        """Occupied cells of `scenes` `[s]`: `[s g g g]` bool."""
+        occupied = self.density[scenes] > self.limit
+        return occupied.reshape(-1, self.size, self.size, self.size)
+
+    @torch.no_grad()
+    def update(self, density: PointFn, scenes: Tensor, share: float, generator: torch.Generator) -> None:
+        """Look at a random point of a random `share` of the cells of `scenes`; all of a scene's cells when 1."""
+        total = self.size**3
+        count = max(int(total * share), 1)
+        if count < total:
+            cell = torch.randint(total, (len(scenes), count), generator=generator)
+        else:
+            cell = torch.arange(total).expand(len(scenes), total)
+        index = torch.stack((cell // self.size**2, cell // self.size % self.size, cell % self.size), -1)
+        jitter = torch.rand(index.shape, generator=generator)
+        x = ((index + jitter) * (2.0 / self.size) - 1.0).reshape(-1, 3)
+        seen = density(x, torch.full((len(scenes),), count)).reshape(len(scenes), count)
+        old = self.density[scenes]
+        faded = old.gather(1, cell)
+        faded = torch.where(faded.isinf(), torch.zeros_like(faded), faded * self.decay)
+        self.density[scenes] = old.scatter(1, cell, torch.maximum(faded, seen))

@@ -31,6 +31,7 @@ LAYERS = {
     "fields": 3,
     "model": 4,
     "checkpoint": 5,
+    "presets": 5,
     "evaluate": 6,
     "fit": 6,
     "infer": 6,
