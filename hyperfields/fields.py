@@ -64,6 +64,8 @@ class RadianceField:
     geometry: int = 15  # features that the density network hands to the colour network
     color_hidden: tuple[int, ...] = (32,)
     directions: SphericalHarmonics = SphericalHarmonics(3)
+    step: float = 0.03  # length of a sample along a ray, scene units
+    occupancy: int = 32  # cells along a side of the grid that skips empty space
 
     @property
     def spec(self) -> WeightSpec:

@@ -6,10 +6,9 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -23,7 +22,8 @@ from hyperfields.latents import gaussian_prior
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Preset, Recipe, preset
 from hyperfields.render import OccupancyTracker, render_volume
-from hyperfields.weights import flatten
+from hyperfields.hypernets import Direct
+from hyperfields.weights import flatten, numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 WARM_UP = 50  # steps of a rising rate
@@ -69,11 +69,14 @@ class Objective:
         if isinstance(field, RadianceField):
             self.tracker = OccupancyTracker(scenes, field.occupancy, step=field.step)
 
-    def __call__(self, bound: Bound, scenes: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean loss of `bound`, the fields of `scenes` `[s]`, on fresh samples."""
+    def __call__(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean loss of `bound`, the fields of `scenes` `[s]` (numbers in the family), on fresh samples.
+
+        local: `[s]`, their numbers among the scenes of this objective.
+        """
         self.calls += 1
         if self.tracker is not None:
-            return self._views(bound, self.tracker, scenes, generator)
+            return self._views(bound, self.tracker, scenes, local, generator)
         batch = self.family.batch(scenes, max(self.recipe.samples // len(scenes), 1), generator)
         assert isinstance(batch, Points)
         answer = bound(batch.x)
@@ -83,18 +86,23 @@ class Objective:
         return losses.color_loss(answer, batch.target).mean()
 
     def _views(
-        self, bound: Bound, tracker: OccupancyTracker, scenes: Tensor, generator: torch.Generator
+        self,
+        bound: Bound,
+        tracker: OccupancyTracker,
+        scenes: Tensor,
+        local: Tensor,
+        generator: torch.Generator,
     ) -> Tensor:
         recipe = self.recipe
         # All cells at first, then now and then a share of them: a few per cent of a step.
         if self.calls % 8 < 2:
-            tracker.update(bound.density, scenes, 1.0 if self.calls < 64 else 0.25, generator)
+            tracker.update(bound.density, local, 1.0 if self.calls < 64 else 0.25, generator)
         rays = int(recipe.samples / (self.per_ray * len(scenes))) // 16 * 16
         rays = min(max(rays, 64), 4096)
         batch = self.family.batch(scenes, rays, generator)
         assert isinstance(batch, Pixels) and isinstance(self.field, RadianceField)
         offset = torch.rand(len(scenes), rays, generator=generator)
-        seen = render_volume(bound, batch.rays, tracker.cells(scenes), step=self.field.step, offset=offset)
+        seen = render_volume(bound, batch.rays, tracker.cells(local), step=self.field.step, offset=offset)
         self.per_ray = 0.9 * self.per_ray + 0.1 * max(seen.samples / (len(scenes) * rays), 1.0)
         return losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba).mean()
 
@@ -179,4 +187,318 @@ class Deck:
         return self.order[self.place - self.hand : self.place]
 
 
-Report = Callable[[Progress], None]
+class Optimization:
+    """Gradient descent on some scenes of a family: everything that a step reads or changes."""
+
+    def __init__(
+        self,
+        bind: Callable[[Tensor], tuple[Bound, Tensor | None]],  # numbers among `scenes` -> fields, codes
+        groups: dict[str, list[nn.Parameter]],
+        objective: Objective,
+        scenes: Tensor,  # [s] numbers in the family
+        seed: int,
+    ) -> None:
+        self.bind, self.objective, self.scenes = bind, objective, scenes
+        self.optimizers = Optimizers(groups, objective.recipe)
+        self.deck = Deck(len(scenes), objective.recipe.scenes)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def loss(self) -> tuple[Tensor, Tensor]:
+        """(what is minimised, the data's part of it) for the next batch of scenes."""
+        local = self.deck.draw(self.generator)
+        bound, codes = self.bind(local)
+        data = self.objective(bound, self.scenes[local], local, self.generator)
+        prior = 0.0 if codes is None else self.objective.recipe.prior * gaussian_prior(codes).mean()
+        return data + prior, data.detach()
+
+    def rehearse(self) -> None:
+        """One step that changes nothing: compiles the kernels before the clock starts."""
+        before = self.state()
+        self.loss()[0].backward()  # type: ignore[no-untyped-call]
+        self.restore(before)
+
+    def step(self, progress: Progress) -> None:
+        total, data = self.loss()
+        self.optimizers.step(total, rate(progress))
+        value = float(data)
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value} at step {progress.step}; lower the rates")
+        weight = 0.1 if progress.step < 100 else 0.01
+        progress.loss = value if math.isnan(progress.loss) else (1 - weight) * progress.loss + weight * value
+        progress.step += 1
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            "generator": self.generator.get_state(),
+            "deck.order": self.deck.order.clone(),
+            "deck.place": torch.tensor(self.deck.place),
+            **{f"optimizer.{name}": value.clone() for name, value in self.optimizers.state().items()},
+            **{f"objective.{name}": value.clone() for name, value in self.objective.state().items()},
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.generator.set_state(state["generator"])
+        self.deck.order, self.deck.place = state["deck.order"], int(state["deck.place"])
+        self.optimizers.restore(part(state, "optimizer."))
+        self.objective.restore(part(state, "objective."))
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries under a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+class SceneWeights(nn.Module):
+    """The weights of one scene as parameters of their own, for fitting it alone."""
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self.field = field
+        self.values = nn.ParameterDict(
+            {name.replace(".", "/"): nn.Parameter(entry.initial()[None]) for name, entry in field.spec.items()}
+        )
+
+    def bind(self, _: Tensor) -> tuple[Bound, None]:
+        return Bound(self.field, {name.replace("/", "."): value for name, value in self.values.items()}, 1), None
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        shared = {name.replace(".", "/") for name, entry in self.field.spec.items() if entry.source != "generated"}
+        return {
+            "grid": [value for name, value in self.values.items() if name in shared],
+            "networks": [value for name, value in self.values.items() if name not in shared],
+        }
+
+
+class Fit:
+    """A fit in its folder: make it, `run` it; a stopped one goes on from its last state.
+
+    Raises:
+        InputError: the folder holds another fit, or cannot be written, or there is nothing to resume.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        out: Path,
+        config: FitConfig,
+        *,
+        model: ModelConfig | None = None,
+        recipe: Recipe | None = None,
+        resume: bool = False,
+        note: dict[str, Any] | None = None,
+    ) -> None:
+        self.family, self.out, self.config = family, out, config
+        picture = describe(family)
+        chosen = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
+        self.recipe = recipe or chosen[1]
+        model = model or chosen[0]
+        if config.individually:
+            model = alone(model)
+        self.record = {
+            "format": checkpoint.FORMAT,
+            "kind": family.kind,
+            "scenes": list(family.names),
+            "fingerprint": fingerprint(family),
+            "model": checkpoint.to_json(model),
+            "recipe": dataclasses.asdict(self.recipe),
+            "fit": dataclasses.asdict(config),
+            "picture": picture,
+            "versions": checkpoint.versions(),
+            **(note or {}),
+        }
+        torch.manual_seed(config.seed)
+        self.model = HyperField(model, len(family.names))
+        self.progress = Progress()
+        self._begin_optimization()
+        state = out / checkpoint.STATE
+        if resume:
+            self._resume(state)
+        elif (out / checkpoint.CONFIG).exists():
+            raise InputError(f"{out}: holds a fit already; add --resume to go on with it, or choose another --out")
+        else:
+            checkpoint.write_config(out, self.record)
+
+    def run(self, report: Callable[[Progress], None] = lambda progress: None) -> HyperField:
+        """Fit to the end, or until Ctrl-C, which saves the state first.
+
+        Raises:
+            KeyboardInterrupt: again, after the state is saved.
+        """
+        saved = started = time.monotonic()
+        before = self.progress.seconds
+        logged = before
+        try:
+            self.optimization.rehearse()
+            saved = started = time.monotonic()
+            while not self._finished():
+                self.optimization.step(self.progress)
+                now = time.monotonic()
+                self.progress.seconds = before + now - started
+                self._advance()
+                report(self.progress)
+                if self.progress.seconds - logged > 5.0:
+                    logged = self.progress.seconds
+                    self._log()
+                if now - saved > CHECKPOINT_SECONDS:
+                    self._save_state()
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            self._save_state()
+            raise
+        self._log()
+        self._save_state()
+        checkpoint.write_model(self.out, self.model)
+        summary = {
+            "steps": self.progress.step,
+            "seconds": self.progress.seconds,
+            "loss": self.progress.loss,
+            "parameters": self.model.networks_numel(),
+        }
+        checkpoint.write_atomically(self.out / checkpoint.SUMMARY, json.dumps(summary, indent=1).encode())
+        return self.model
+
+    # The clock ------------------------------------------------------------------------------------------------
+
+    def _share(self) -> tuple[float, float]:
+        """(first, last) fraction of the fit that belongs to the scene at work; all of it when fitted together."""
+        if not self.config.individually:
+            return 0.0, 1.0
+        count = len(self.family.names)
+        return self.progress.scene / count, (self.progress.scene + 1) / count
+
+    def _elapsed(self) -> float:
+        if self.config.steps is not None:
+            return self.progress.step / self.config.steps
+        assert self.config.minutes is not None
+        return self.progress.seconds / (60.0 * self.config.minutes)
+
+    def _finished(self) -> bool:
+        return self.progress.scene >= len(self.family.names) if self.config.individually else self._elapsed() >= 1.0
+
+    def _advance(self) -> None:
+        """Move the clock of the schedule; when a scene that is fitted alone is done, keep it and begin the next."""
+        first, last = self._share()
+        self.progress.fraction = (self._elapsed() - first) / (last - first)
+        if self.config.individually and self.progress.fraction >= 1.0:
+            assert isinstance(self.module, SceneWeights)
+            bound, _ = self.module.bind(torch.zeros(1))
+            with torch.no_grad():
+                self.model.latents.codes[self.progress.scene] = flatten(bound.weights, bound.field.spec)[0]
+            self.progress.scene += 1
+            self.progress.fraction = 0.0
+            if not self._finished():
+                self._begin_optimization()
+
+    # What is optimised ----------------------------------------------------------------------------------------
+
+    def _begin_optimization(self) -> None:
+        field = self.model.config.field
+        self.module: nn.Module
+        if self.config.individually:
+            torch.manual_seed(self.config.seed + self.progress.scene)
+            self.module = SceneWeights(field)
+            scenes, bind, groups = torch.tensor([self.progress.scene]), self.module.bind, self.module.groups()
+            recipe = dataclasses.replace(self.recipe, scenes=1)
+        else:
+            self.module, recipe = self.model, self.recipe
+            scenes, bind, groups = torch.arange(len(self.family.names)), self.model.bind_scenes, parameter_groups(self.model)
+        objective = Objective(self.family, field, recipe, len(scenes))
+        self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
+
+    # On disk --------------------------------------------------------------------------------------------------
+
+    def _log(self) -> None:
+        line = json.dumps({"step": self.progress.step, "seconds": round(self.progress.seconds, 3), "loss": self.progress.loss})
+        with open(self.out / checkpoint.METRICS, "a") as file:
+            file.write(line + "\n")
+
+    def _save_state(self) -> None:
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.config.individually:
+            tensors |= {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        tensors |= self.optimization.state()
+        header = {"progress": json.dumps(dataclasses.asdict(self.progress))}
+        data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, header)
+        checkpoint.write_atomically(self.out / checkpoint.STATE, data)
+
+    def _resume(self, path: Path) -> None:
+        old = checkpoint.read_config(self.out)
+        for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit"):
+            new = json.loads(json.dumps(self.record[key]))
+            if old.get(key) != new:
+                raise InputError(
+                    f"{self.out}: its {key} differs from this call's; resume with the same family and settings"
+                )
+        if not path.is_file():
+            return  # stopped before the first state was written: begin at the beginning
+        tensors, header = checkpoint.read_tensors(path)
+        try:
+            self.progress = Progress(**json.loads(header["progress"]))
+            if not self._finished():
+                self._begin_optimization()
+                self.module.load_state_dict(part(tensors, "module." if self.config.individually else "model."))
+                self.optimization.restore(tensors)
+            self.model.load_state_dict(part(tensors, "model."))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
+        log = self.out / checkpoint.METRICS
+        if log.is_file():
+            lines = [line for line in log.read_text().splitlines(True) if json.loads(line)["step"] <= self.progress.step]
+            checkpoint.write_atomically(log, "".join(lines).encode())
+
+
+def alone(model: ModelConfig) -> ModelConfig:
+    """The same field without a hypernetwork: every scene owns its table and its networks."""
+    return ModelConfig(model.field, Direct(), numel(model.field.spec))
+
+
+def describe(family: Family) -> dict[str, Any]:
+    """What pictures of a family look like, so that a run renders without its data."""
+    truth = first_truth(family)
+    if isinstance(truth, Mesh):
+        meshes = [family.truth(number) for number in range(len(family.names))]
+        frames = [[m.scale, *m.center] for m in meshes if isinstance(m, Mesh)]
+        return {"frames": dict(zip(family.names, frames, strict=True))}
+    if isinstance(truth, list):
+        camera = truth[0].camera
+        position = camera.T_world_camera[:3, 3]
+        return {
+            "size": [camera.height, camera.width],
+            "fov": 2.0 * math.atan(0.5 * camera.width / camera.fx),
+            "radius": float(position.norm()),
+            "elevation": math.asin(float(position[2] / position.norm())),
+        }
+    return {"size": [truth.shape[0], truth.shape[1]]}
+
+
+def first_truth(family: Family) -> Tensor | Mesh | list[View]:
+    """What the first scene looks like, from whichever split there is."""
+    for split in ("test", "val", "train"):
+        try:
+            return family.truth(0, split)
+        except InputError:
+            if split == "train":
+                raise
+    raise AssertionError
+
+
+def fit(
+    family: Family,
+    out: str | Path,
+    config: FitConfig,
+    *,
+    model: ModelConfig | None = None,
+    recipe: Recipe | None = None,
+    resume: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> HyperField:
+    """Fit a family into the folder `out` and return the model. `model` and `recipe` replace the preset's.
+
+    A fit of so many steps gives the same bits again on the same machine and threads, resumed or not; one of so many
+    minutes follows the clock.
+
+    Raises:
+        InputError: the folder holds another fit, or cannot be written.
+        KeyboardInterrupt: after the state is saved; `resume=True` goes on.
+    """
+    return Fit(family, Path(out), config, model=model, recipe=recipe, resume=resume).run(report)

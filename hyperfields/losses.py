@@ -30,4 +30,3 @@ def pixel_loss(rgb: Tensor, alpha: Tensor, target: Tensor) -> Tensor:
     on_black = rgb - truth
     on_white = on_black - (alpha[..., None] - target[..., 3:])
     return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1))
-

@@ -70,6 +70,11 @@ class HyperField(nn.Module):
             raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted [s, {self.config.latent_size}]")
         return Bound(self.config.field, self.hypernet(codes), codes.shape[0])
 
+    def bind_scenes(self, scenes: Tensor) -> tuple[Bound, Tensor]:
+        """The fields of fitted scenes, by number `[s]`, and their codes `[s z]`; gradients reach only those codes."""
+        codes = self.latents(scenes)
+        return self.bind(codes), codes
+
     def networks_numel(self) -> int:
         """Numbers shared by all scenes."""
         return sum(p.numel() for p in self.hypernet.parameters())

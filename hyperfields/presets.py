@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, assert_never
 
+from hyperfields.errors import InputError
 from hyperfields.encodings import FactoredGrid, HashGrid
 from hyperfields.families import Kind
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import ImageField, RadianceField, ShapeField
 from hyperfields.hypernets import Full, Generator, LowRank, Modulation
 from hyperfields.model import ModelConfig
 
@@ -25,7 +26,6 @@ class Recipe:
     rate_networks: float = 2e-3
     rate_latents: float = 1e-2
     prior: float = 1e-6  # weight of the Gaussian prior on latents
-    step_length: float = 0.0  # views: length of a sample along a ray, scene units
 
 
 def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfig, Recipe]:
@@ -34,5 +34,31 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
     Args:
         scenes: how many the family has: bases that many scenes share are cheap, so more scenes get more.
         side: longest side of the pictures in pixels, for images and views; sets the finest level.
+
+    Raises:
+        InputError: an unknown name.
     """
-    raise NotImplementedError
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r}: wanted one of {', '.join(PRESETS)}")
+    generators: dict[Preset, Generator] = {"tiny": Modulation(), "default": LowRank(4), "faithful": Full()}
+    generator = generators[name]
+    bases = {"tiny": 0, "default": 16, "faithful": 64}[name]
+    if kind == "images":
+        if name == "default":
+            bases = 16 if scenes < 256 else 64
+        grid = _grid(2, 6, 12, 5, side, bases)
+        return ModelConfig(ImageField(grid, (32, 32)), generator, 64), Recipe(32, 2**15)
+    if kind == "shapes":
+        grid = _grid(3, 6, 14, 6, 62, bases)
+        return ModelConfig(ShapeField(grid, (32, 32)), generator, 64), Recipe(8, 2**16)
+    if kind == "views":
+        grid = _grid(3, 8, 12, 8, 107, bases)
+        return ModelConfig(RadianceField(grid), generator, 64), Recipe(8, 2**16)
+    assert_never(kind)
+
+
+def _grid(dims: int, levels: int, log2_table: int, coarsest: int, finest: int, bases: int) -> HashGrid | FactoredGrid:
+    finest = max(finest, coarsest)
+    if bases == 0:
+        return HashGrid(dims, levels, 2, log2_table, coarsest, finest)
+    return FactoredGrid(dims, levels, 2, log2_table, coarsest, finest, bases=bases)

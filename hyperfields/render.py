@@ -28,6 +28,7 @@ class Rendered(NamedTuple):
     alpha: Tensor  # [s r]
     depth: Tensor  # [s r] mean distance along the ray, world units; inf where alpha is 0
     normals: Tensor | None = None  # [s r 3] unit, world frame, zero where nothing was hit
+    samples: int = 0  # points that the function was asked for
 
 
 def on_background(rendered: Rendered, background: float = 1.0) -> Tensor:
@@ -125,12 +126,14 @@ def render_volume(
     ray = torch.repeat_interleave(torch.arange(scenes * count), numbers)
     d = directions.reshape(-1, 3)[ray]
     x = torch.addcmul(origins.reshape(-1, 3)[ray], edges.mean(-1, keepdim=True), d)
-    render_volume.last = edges.shape[0]  # type: ignore[attr-defined]
     density, rgb = fn(x, d, numbers.reshape(scenes, count).sum(1))
     values, alpha, depth = ops.composite(density.squeeze(-1), rgb, edges, counts=numbers)
     mean = torch.where(alpha > 1e-4, depth / alpha.clamp(min=1e-4), torch.full_like(depth, math.inf))
     return Rendered(
-        values.reshape(scenes, count, 3), alpha.reshape(scenes, count), mean.reshape(scenes, count)
+        values.reshape(scenes, count, 3),
+        alpha.reshape(scenes, count),
+        mean.reshape(scenes, count),
+        samples=edges.shape[0],
     )
 
 

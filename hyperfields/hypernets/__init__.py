@@ -10,15 +10,16 @@ from typing import assert_never
 
 from torch import Tensor, nn
 
+from hyperfields.hypernets.direct import Direct, DirectGenerator
 from hyperfields.hypernets.factored import Factored
 from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.low_rank import LowRank, LowRankGenerator
 from hyperfields.hypernets.modulation import Modulation, ModulationGenerator
 from hyperfields.weights import Weights, WeightSpec
 
-__all__ = ["Factored", "Full", "Generator", "Hypernet", "LowRank", "Modulation"]
+__all__ = ["Direct", "Factored", "Full", "Generator", "Hypernet", "LowRank", "Modulation"]
 
-Generator = Full | LowRank | Modulation
+Generator = Full | LowRank | Modulation | Direct
 
 
 class Hypernet(nn.Module):
@@ -34,12 +35,12 @@ class Hypernet(nn.Module):
         generated = {}
         for name, entry in spec.items():
             key = name.replace(".", "/")  # torch reserves the dot
-            if entry.source == "shared":
+            if entry.source == "generated" or isinstance(generator, Direct):
+                generated[name] = entry
+            elif entry.source == "shared":
                 self.shared[key] = nn.Parameter(entry.initial())
             elif entry.source == "factored":
                 self.factored[key] = Factored(entry, latent_size)
-            elif entry.source == "generated":
-                generated[name] = entry
             else:
                 assert_never(entry.source)
         self.generator: nn.Module
@@ -49,6 +50,8 @@ class Hypernet(nn.Module):
             self.generator = LowRankGenerator(generated, latent_size, generator)
         elif isinstance(generator, Modulation):
             self.generator = ModulationGenerator(generated, latent_size, generator)
+        elif isinstance(generator, Direct):
+            self.generator = DirectGenerator(generated)
         else:
             assert_never(generator)
 

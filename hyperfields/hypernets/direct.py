@@ -1,0 +1,25 @@
+"""No sharing at all: the code of a scene *is* its weights. What "fit each alone" is stored as."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor, nn
+
+from hyperfields.weights import Weights, WeightSpec, split
+
+
+@dataclasses.dataclass(frozen=True)
+class Direct:
+    """Every scene owns all its weights; the latent size is `weights.numel(spec)`."""
+
+
+class DirectGenerator(nn.Module):
+    """Codes `[s, numel(spec)]` -> weights of `spec`, by cutting; it has no parameters."""
+
+    def __init__(self, spec: WeightSpec) -> None:
+        super().__init__()
+        self.spec = dict(spec)
+
+    def forward(self, codes: Tensor) -> Weights:
+        return split(codes, self.spec)
