@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import json
 import os
 import platform
@@ -59,6 +60,11 @@ class Run:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.config["scenes"])
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the model file: tells which model a file of codes belongs to."""
+        return hashlib.sha256((self.path / MODEL).read_bytes()).hexdigest()[:16]
 
     def index(self, name: str) -> int:
         """Number of a scene.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -58,8 +59,10 @@ class HyperField(nn.Module):
     def kind(self) -> Kind:
         return kind_of(self.config.field)
 
-    def bind(self, codes: Tensor) -> Bound:
+    def bind(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Bound:
         """Run the hypernetwork once on `codes` `[s z]` and return the fields as one function of points.
+
+        residual: what to add to each scene's weights, from `hypernets.Residual`.
 
         Differentiable in the codes and in the networks. Wrap it in `torch.no_grad()` for rendering.
 
@@ -68,7 +71,7 @@ class HyperField(nn.Module):
         """
         if codes.dim() != 2 or codes.shape[1] != self.config.latent_size:
             raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted [s, {self.config.latent_size}]")
-        return Bound(self.config.field, self.hypernet(codes), codes.shape[0])
+        return Bound(self.config.field, self.hypernet(codes, residual), codes.shape[0])
 
     def bind_scenes(self, scenes: Tensor) -> tuple[Bound, Tensor]:
         """The fields of fitted scenes, by number `[s]`, and their codes `[s z]`; gradients reach only those codes."""

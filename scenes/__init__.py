@@ -23,6 +23,7 @@ def open_family(
     size: tuple[int, int] | None = None,
     scenes: Sequence[str] | None = None,
     limit: int | None = None,
+    views: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Family:
     """Open a folder of images, meshes or scene folders; its `kind` says which it was.
@@ -33,6 +34,7 @@ def open_family(
         size: (height, width) of the pictures, for images and views.
         scenes: names or fnmatch patterns; default all.
         limit: only the first so many by name, counted after `scenes`.
+        views: numbers of the training pictures to use, for views only; default all.
         progress: called as (done, total, name) after each shape.
 
     Raises:
@@ -48,13 +50,15 @@ def open_family(
         raise InputError(f"{folder}: holds no {kind}, but {' and '.join(held) or 'nothing to fit'}")
     if size is not None and min(size) < 1:
         raise InputError(f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1")
+    if views is not None and kind != "views":
+        raise InputError(f"views: are for a family of views, but this one holds {kind}; leave it out")
     if kind == "shapes":
         if size is not None:
             raise InputError("size: is for images and views, but the family holds shapes; leave it out")
         return open_meshes(folder, scenes=scenes, limit=limit, progress=progress)
     if kind == "images":
         return open_images(folder, size=size, scenes=scenes, limit=limit)
-    return open_views(folder, size=size, scenes=scenes, limit=limit)
+    return open_views(folder, size=size, scenes=scenes, limit=limit, views=views)
 
 
 def detect_kind(path: str | PathLike[str]) -> Kind:

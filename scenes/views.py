@@ -40,11 +40,17 @@ class ViewFamily:
     Args:
         folders: scene name -> folder with its `transforms_{train,val,test}.json`.
         size: (height, width) to which pictures and cameras are brought.
+        views: numbers of the training pictures to use, in the order of the transforms file; default all.
     """
 
     kind: Kind = "views"
 
-    def __init__(self, folders: dict[str, Path], size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        folders: dict[str, Path],
+        size: tuple[int, int] | None = None,
+        views: Sequence[int] | None = None,
+    ) -> None:
         self.names = tuple(sorted(folders))
         self._folders = [folders[name] for name in self.names]
         self._size = size
@@ -53,6 +59,12 @@ class ViewFamily:
         rgba, tables, counts = [], [], []
         for folder in self._folders:
             frames = _read_transforms(folder, "train")
+            if views is not None:
+                if not views or not all(0 <= view < len(frames) for view in views):
+                    raise InputError(
+                        f"views: {list(views)} came, but {folder} has training views 0 to {len(frames) - 1}"
+                    )
+                frames = [frames[view] for view in views]
             counts.append(len(frames))
             for frame in frames:
                 camera, pixels = self._view(frame)
@@ -136,6 +148,7 @@ def open_views(
     size: tuple[int, int] | None = None,
     scenes: Sequence[str] | None = None,
     limit: int | None = None,
+    views: Sequence[int] | None = None,
 ) -> ViewFamily:
     """Read a folder whose sub-folders are scenes in the NeRF-synthetic layout, or one such scene.
 
@@ -145,6 +158,7 @@ def open_views(
 
     Args:
         size: (height, width) to which pictures and cameras are brought.
+        views: numbers of the training pictures to use, default all.
 
     Raises:
         InputError: a transforms file is missing, malformed or has no focal length; a lens with distortion; a
@@ -156,7 +170,7 @@ def open_views(
         raise InputError(
             f"{folder}: no transforms_train.json in it or in a folder of it; wanted the NeRF-synthetic layout"
         )
-    return ViewFamily({name: folders[name] for name in select(list(folders), scenes, limit)}, size)
+    return ViewFamily({name: folders[name] for name in select(list(folders), scenes, limit)}, size, views)
 
 
 def _read_transforms(folder: Path, split: str) -> list[Frame]:

@@ -6,6 +6,7 @@ parameters, factored ones are mixed from bases, generated ones go to the generat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never
 
 from torch import Tensor, nn
@@ -15,9 +16,10 @@ from hyperfields.hypernets.factored import Factored
 from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.low_rank import LowRank, LowRankGenerator
 from hyperfields.hypernets.modulation import Modulation, ModulationGenerator
+from hyperfields.hypernets.residual import Residual
 from hyperfields.weights import Weights, WeightSpec
 
-__all__ = ["Direct", "Factored", "Full", "Generator", "Hypernet", "LowRank", "Modulation"]
+__all__ = ["Direct", "Factored", "Full", "Generator", "Hypernet", "LowRank", "Modulation", "Residual"]
 
 Generator = Full | LowRank | Modulation | Direct
 
@@ -55,9 +57,13 @@ class Hypernet(nn.Module):
         else:
             assert_never(generator)
 
-    def forward(self, codes: Tensor) -> Weights:
+    def forward(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Weights:
+        """residual: what to add for each of these scenes, as a `Residual` gives it."""
+        residual = residual or {}
         weights: Weights = {key.replace("/", "."): value[None] for key, value in self.shared.items()}
         for key, table in self.factored.items():
-            weights[key.replace("/", ".")] = table(codes)
-        weights.update(self.generator(codes))
+            name = key.replace("/", ".")
+            weights[name] = table(codes, residual.get(name))
+        for name, value in self.generator(codes).items():
+            weights[name] = value + residual[name] if name in residual else value
         return weights

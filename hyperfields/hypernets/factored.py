@@ -34,8 +34,10 @@ class Factored(nn.Module):
         spread = entry.bound * math.sqrt(0.5 / entry.bases)
         self.bases = nn.ParameterList((torch.rand(entry.bases, size) * 2 - 1) * spread for size in sizes)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        coefficients = self.head(codes).split(self.count, 1)
+    def forward(self, codes: Tensor, residual: Tensor | None = None) -> Tensor:
+        """residual `[s groups*bases]` is added to the coefficients."""
+        mixed = self.head(codes) if residual is None else self.head(codes) + residual
+        coefficients = mixed.split(self.count, 1)
         levels = [
             torch.addmm(base, mix, bases)
             for base, mix, bases in zip(self.base, coefficients, self.bases, strict=True)

@@ -116,14 +116,13 @@ def assert_same_at_any_number_of_threads(call: Call, inputs: Mapping[str, Tensor
 def assert_second_derivative_is_refused(call: Call, inputs: Mapping[str, Tensor], operator: str) -> None:
     """Differentiating any gradient of the cpu kernels again raises and names the operator; a zero would be a lie."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in inputs.items()}
-    for name, leaf in leaves.items():
+    for leaf in leaves.values():
         result = call("cpu", **leaves)
         total = sum(o.square().sum() for o in ((result,) if isinstance(result, Tensor) else result))
         assert isinstance(total, Tensor)
         (gradient,) = torch.autograd.grad(total, leaf, create_graph=True)
-        with pytest.raises(RuntimeError, match=rf"hyperfields::{operator}\b.*no autograd formula"):
+        with pytest.raises(RuntimeError, match=rf"hyperfields(\.|::){operator}\b.*no autograd formula"):
             torch.autograd.grad(gradient.square().sum(), list(leaves.values()), allow_unused=True)
-        assert name  # the loop variable says which input failed in pytest's traceback
 
 
 # opcheck's tests that say something about an operator of ours. Left out is test_aot_dispatch_static, which
