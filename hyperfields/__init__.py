@@ -7,22 +7,71 @@ torch nor any kernel, and `hyperfields --help` stays quick.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it. A line here needs one under TYPE_CHECKING; a test compares them.
 _EXPORTS = {
+    "Bound": "model",
     "Camera": "cameras",
+    "Codes": "infer",
+    "Direct": "hypernets",
+    "FactoredGrid": "encodings",
     "Family": "families",
+    "FitConfig": "fit",
+    "Fourier": "encodings",
+    "Full": "hypernets",
+    "HashGrid": "encodings",
+    "HyperField": "model",
+    "Identity": "encodings",
+    "ImageField": "fields",
     "InputError": "errors",
+    "LowRank": "hypernets",
     "Mesh": "families",
+    "ModelConfig": "model",
+    "Modulation": "hypernets",
     "Pixels": "families",
     "Points": "families",
+    "Progress": "fit",
+    "RadianceField": "fields",
     "Rays": "cameras",
+    "Recipe": "presets",
+    "Rendered": "render",
+    "Run": "checkpoint",
+    "ShapeField": "fields",
+    "SphericalHarmonics": "encodings",
     "View": "families",
+    "evaluate": "evaluate",
+    "export_scene": "movie",
+    "fit": "fit",
+    "format_report": "evaluate",
+    "infer": "infer",
+    "interpolate": "latents",
+    "interpolate_run": "movie",
+    "load_codes": "infer",
+    "load_field": "checkpoint",
+    "load_run": "checkpoint",
     "look_at": "cameras",
+    "mesh_from_field": "export",
+    "occupancy_grid": "render",
+    "on_background": "render",
     "orbit": "cameras",
+    "orbit_cameras": "picture",
+    "preset": "presets",
+    "psnr": "metrics",
+    "render_picture": "picture",
+    "render_run": "movie",
+    "render_volume": "render",
+    "sample_image": "render",
+    "shape_metrics": "metrics",
+    "ssim": "metrics",
+    "trace_surface": "render",
+    "write_animation": "export",
+    "write_image": "export",
+    "write_mesh": "export",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -32,12 +81,59 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.cameras import Rays as Rays
     from hyperfields.cameras import look_at as look_at
     from hyperfields.cameras import orbit as orbit
+    from hyperfields.checkpoint import Run as Run
+    from hyperfields.checkpoint import load_field as load_field
+    from hyperfields.checkpoint import load_run as load_run
+    from hyperfields.encodings import FactoredGrid as FactoredGrid
+    from hyperfields.encodings import Fourier as Fourier
+    from hyperfields.encodings import HashGrid as HashGrid
+    from hyperfields.encodings import Identity as Identity
+    from hyperfields.encodings import SphericalHarmonics as SphericalHarmonics
     from hyperfields.errors import InputError as InputError
+    from hyperfields.evaluate import evaluate as evaluate
+    from hyperfields.evaluate import format_report as format_report
+    from hyperfields.export import mesh_from_field as mesh_from_field
+    from hyperfields.export import write_animation as write_animation
+    from hyperfields.export import write_image as write_image
+    from hyperfields.export import write_mesh as write_mesh
     from hyperfields.families import Family as Family
     from hyperfields.families import Mesh as Mesh
     from hyperfields.families import Pixels as Pixels
     from hyperfields.families import Points as Points
     from hyperfields.families import View as View
+    from hyperfields.fields import ImageField as ImageField
+    from hyperfields.fields import RadianceField as RadianceField
+    from hyperfields.fields import ShapeField as ShapeField
+    from hyperfields.fit import FitConfig as FitConfig
+    from hyperfields.fit import Progress as Progress
+    from hyperfields.fit import fit as fit
+    from hyperfields.hypernets import Direct as Direct
+    from hyperfields.hypernets import Full as Full
+    from hyperfields.hypernets import LowRank as LowRank
+    from hyperfields.hypernets import Modulation as Modulation
+    from hyperfields.infer import Codes as Codes
+    from hyperfields.infer import infer as infer
+    from hyperfields.infer import load_codes as load_codes
+    from hyperfields.latents import interpolate as interpolate
+    from hyperfields.metrics import psnr as psnr
+    from hyperfields.metrics import shape_metrics as shape_metrics
+    from hyperfields.metrics import ssim as ssim
+    from hyperfields.model import Bound as Bound
+    from hyperfields.model import HyperField as HyperField
+    from hyperfields.model import ModelConfig as ModelConfig
+    from hyperfields.movie import export_scene as export_scene
+    from hyperfields.movie import interpolate_run as interpolate_run
+    from hyperfields.movie import render_run as render_run
+    from hyperfields.picture import orbit_cameras as orbit_cameras
+    from hyperfields.picture import render_picture as render_picture
+    from hyperfields.presets import Recipe as Recipe
+    from hyperfields.presets import preset as preset
+    from hyperfields.render import Rendered as Rendered
+    from hyperfields.render import occupancy_grid as occupancy_grid
+    from hyperfields.render import on_background as on_background
+    from hyperfields.render import render_volume as render_volume
+    from hyperfields.render import sample_image as sample_image
+    from hyperfields.render import trace_surface as trace_surface
 
 
 if not TYPE_CHECKING:  # hidden from type checkers, which would accept any misspelt name after seeing it
@@ -50,6 +146,22 @@ if not TYPE_CHECKING:  # hidden from type checkers, which would accept any missp
         value = getattr(importlib.import_module(f"hyperfields.{_EXPORTS[name]}"), name)
         globals()[name] = value  # the next access does not come here
         return value
+
+
+class _Package(ModuleType):
+    """`hyperfields.fit` is the function, also after something has imported the module of that name.
+
+    The import of a submodule sets it as an attribute of its package, whatever was there (Python's language
+    reference, 5.4.2). Here the public name wins; the module is `importlib.import_module("hyperfields.fit")`.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and _EXPORTS.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

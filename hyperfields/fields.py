@@ -16,6 +16,9 @@ from hyperfields.encodings import Encoding, SphericalHarmonics
 from hyperfields.families import Kind
 from hyperfields.weights import Weights, WeightSpec, layers, linear_spec
 
+# Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
+ACTIVATION: ops.Activation = "leaky_relu"
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageField:
@@ -32,7 +35,7 @@ class ImageField:
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 2]` -> `[s n c]`."""
         features = self.encoding(x, weights, counts)
-        return ops.batched_mlp(features, layers(weights, "mlp"), counts=counts) + 0.5
+        return ops.batched_mlp(features, layers(weights, "mlp"), ACTIVATION, counts=counts) + 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ShapeField:
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> `[s n 1]`."""
         features = self.encoding(x * 0.5 + 0.5, weights, counts)
-        return ops.batched_mlp(features, layers(weights, "mlp"), counts=counts)
+        return ops.batched_mlp(features, layers(weights, "mlp"), ACTIVATION, counts=counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,7 @@ class RadianceField:
 
     def _density(self, weights: Weights, x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         features = self.encoding(x * 0.5 + 0.5, weights, counts)
-        out = ops.batched_mlp(features, layers(weights, "density"), counts=counts)
+        out = ops.batched_mlp(features, layers(weights, "density"), ACTIVATION, counts=counts)
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
         return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
 
@@ -89,7 +92,7 @@ class RadianceField:
         """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`."""
         density, geometry = self._density(weights, x, counts)
         features = torch.cat((geometry, self.directions(d)), -1)
-        color = ops.batched_mlp(features, layers(weights, "color"), counts=counts)
+        color = ops.batched_mlp(features, layers(weights, "color"), ACTIVATION, counts=counts)
         return density, torch.sigmoid(color)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,9 +124,12 @@ class Optimizers:
 
     def __init__(self, groups: dict[str, list[nn.Parameter]], recipe: Recipe) -> None:
         rates = {"grid": recipe.rate_grid, "networks": recipe.rate_networks, "latents": recipe.rate_latents}
+        # Rows of a table that few points reach have tiny gradients, which a small eps keeps alive; in the networks the
+        # same eps blows noise up to full steps, and fits diverge.
+        eps = {"grid": 1e-15, "networks": 1e-6}
         settings: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-15}
         dense = [
-            {"params": parameters, "lr": rates[name], "peak": rates[name]}
+            {"params": parameters, "lr": rates[name], "peak": rates[name], "eps": eps[name]}
             for name, parameters in groups.items()
             if name != "latents" and parameters
         ]
@@ -353,6 +357,7 @@ class Fit:
             "seconds": self.progress.seconds,
             "loss": self.progress.loss,
             "parameters": self.model.networks_numel(),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
         checkpoint.write_atomically(self.out / checkpoint.SUMMARY, json.dumps(summary, indent=1).encode())
         return self.model

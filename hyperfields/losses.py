@@ -10,12 +10,13 @@ def color_loss(color: Tensor, target: Tensor) -> Tensor:
     return (color - target).square().mean(-1)
 
 
-def distance_loss(distance: Tensor, target: Tensor, width: float = 0.1) -> Tensor:
-    """Error of signed distances `[... 1]` -> `[...]`, both clamped to +- `width` so that capacity goes to the surface.
+def distance_loss(distance: Tensor, target: Tensor, width: float = 0.02) -> Tensor:
+    """Error of signed distances `[... 1]` -> `[...]`, relative beyond about `width` (scene units) from the surface.
 
-    Source: Park et al. 2019, "DeepSDF", equation 4.
+    Capacity goes to the surface, and far from it the field still is a distance, so rays may step by it.
+    Source: the relative error of Mueller et al. 2022, section 4, with an offset.
     """
-    return (distance.clamp(-width, width) - target.clamp(-width, width)).abs().squeeze(-1)
+    return ((distance - target).abs() / (target.abs() + width)).squeeze(-1)
 
 
 def pixel_loss(rgb: Tensor, alpha: Tensor, target: Tensor) -> Tensor:

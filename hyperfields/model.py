@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from hyperfields.families import Kind
 from hyperfields.fields import Field, RadianceField, kind_of
 from hyperfields.hypernets import Generator, Hypernet
 from hyperfields.latents import LatentTable
+from hyperfields.render import occupancy_grid
 from hyperfields.weights import Weights
 
 
@@ -31,6 +33,7 @@ class Bound:
 
     def __init__(self, field: Field, weights: Weights, scenes: int) -> None:
         self.field, self.weights, self.scenes = field, weights, scenes
+        self._occupancy: dict[int, Tensor] = {}
 
     def __call__(self, *points_and_counts: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
         return self.field(self.weights, *points_and_counts)  # type: ignore[arg-type]
@@ -44,6 +47,22 @@ class Bound:
         if not isinstance(self.field, RadianceField):
             raise TypeError(f"density: this is a field of kind {kind_of(self.field)!r}, wanted 'views'")
         return self.field.density(self.weights, x, counts)
+
+    @torch.no_grad()
+    def occupancy(self, size: int | None = None) -> Tensor:
+        """Cells of the scene box that are not empty, `[s g g g]` bool, `size` a side (default: the field's).
+
+        Looked for once and kept: the weights must not change any more. Views only. Not differentiable.
+
+        Raises:
+            TypeError: for other kinds.
+        """
+        if not isinstance(self.field, RadianceField):
+            raise TypeError(f"occupancy: this is a field of kind {kind_of(self.field)!r}, wanted 'views'")
+        size = size or self.field.occupancy
+        if size not in self._occupancy:
+            self._occupancy[size] = occupancy_grid(self.density, self.scenes, size, step=self.field.step)
+        return self._occupancy[size]
 
 
 class HyperField(nn.Module):

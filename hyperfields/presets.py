@@ -23,8 +23,8 @@ class Recipe:
     scenes: int  # scenes of a step
     samples: int  # points of a step, over all its scenes; for views: points along rays
     rate_grid: float = 1e-2
-    rate_networks: float = 2e-3
-    rate_latents: float = 1e-2
+    rate_networks: float = 5e-3
+    rate_latents: float = 1e-1
     prior: float = 1e-6  # weight of the Gaussian prior on latents
 
 
@@ -40,20 +40,23 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
     """
     if name not in PRESETS:
         raise InputError(f"preset {name!r}: wanted one of {', '.join(PRESETS)}")
-    generators: dict[Preset, Generator] = {"tiny": Modulation(), "default": LowRank(4), "faithful": Full()}
+    generators: dict[Preset, Generator] = {"tiny": Modulation(), "default": LowRank(3), "faithful": Full()}
     generator = generators[name]
-    bases = {"tiny": 0, "default": 16, "faithful": 64}[name]
     if kind == "images":
-        if name == "default":
-            bases = 16 if scenes < 256 else 64
+        bases = {"tiny": 0, "default": 16 if scenes < 256 else 64, "faithful": 128}[name]
+        latent = 64 if scenes < 256 else 128
         grid = _grid(2, 6, 12, 5, side, bases)
-        return ModelConfig(ImageField(grid, (32, 32)), generator, 64), Recipe(32, 2**15)
+        return ModelConfig(ImageField(grid), generator, latent), Recipe(min(scenes, 128), 2**15)
     if kind == "shapes":
+        bases = {"tiny": 0, "default": 16, "faithful": 64}[name]
         grid = _grid(3, 6, 14, 6, 62, bases)
-        return ModelConfig(ShapeField(grid, (32, 32)), generator, 64), Recipe(8, 2**16)
+        return ModelConfig(ShapeField(grid), generator, 64), Recipe(min(scenes, 32), 2**16)
     if kind == "views":
-        grid = _grid(3, 8, 12, 8, 107, bases)
-        return ModelConfig(RadianceField(grid), generator, 64), Recipe(8, 2**16)
+        # A fifth as many bases as scenes: a scene then costs about a quarter of what it costs alone.
+        bases = {"tiny": 0, "default": min(max(scenes // 5, 6), 64), "faithful": 64}[name]
+        grid = _grid(3, 8, 12, 8, 128, bases)
+        field = RadianceField(grid, step=0.025)
+        return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), 2**16, rate_grid=2e-2)
     assert_never(kind)
 
 

@@ -19,7 +19,7 @@ from hyperfields.ops.grid import GridSpec
 __all__ = ["Activation", "Backend", "Composited", "GridSpec", "backends", "batched_mlp", "composite", "hash_encode", "march"]
 
 Backend = Literal["auto", "cpu", "reference"]
-Activation = Literal["relu", "sine"]
+Activation = Literal["leaky_relu", "relu", "sine"]
 
 
 class Composited(NamedTuple):
@@ -125,7 +125,7 @@ def batched_mlp(
 ) -> Tensor:  # [s n o], or [m o]
     """One small MLP a scene, all scenes in one call; `activation` between layers, the last one linear.
 
-    Differentiable once in everything; the reference twice. `"sine"` is sin(x): its frequency belongs in the weights.
+    Differentiable once in everything; the reference twice. `"leaky_relu"` has slope 0.01 below 0; `"sine"` is sin(x): its frequency belongs in the weights.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
@@ -134,8 +134,8 @@ def batched_mlp(
     scenes, width = numbers.shape[0], packed.shape[1]
     if not layers:
         raise ValueError("layers: got none, wanted at least one")
-    if activation not in ("relu", "sine"):
-        raise ValueError(f"activation: got {activation!r}, wanted 'relu' or 'sine'")
+    if activation not in _reference.ACTIVATIONS:
+        raise ValueError(f"activation: got {activation!r}, wanted one of {', '.join(_reference.ACTIVATIONS)}")
     for number, (weight, bias) in enumerate(layers):
         _same_kind(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
         if weight.dim() != 3 or weight.shape[0] != scenes or weight.shape[2] != width:
@@ -147,7 +147,7 @@ def batched_mlp(
             raise ValueError(
                 f"layers[{number}] bias: got shape {tuple(bias.shape)}, wanted [{scenes}, {width}]"
             )
-    refusal = "" if activation == "relu" else f"activation {activation!r} (relu is compiled)"
+    refusal = f"activation {activation!r} (relu and leaky_relu are compiled)" if activation == "sine" else ""
     if _choose(backend, x, refusal) == "reference":
         result = _reference.batched_mlp(packed, layers, activation, numbers)
     else:
@@ -159,7 +159,8 @@ def batched_mlp(
         params = torch.cat(pieces, 1)
         keep = torch.is_grad_enabled() and (packed.requires_grad or params.requires_grad)
         sizes = [packed.shape[1], *(weight.shape[1] for weight, _ in layers)]
-        result, _ = _cpu.mlp_cpu(packed, params, numbers, sizes, keep)
+        slope = _reference.LEAK if activation == "leaky_relu" else 0.0
+        result, _ = _cpu.mlp_cpu(packed, params, numbers, sizes, keep, slope)
     return result.reshape(*x.shape[:-1], width)
 
 

@@ -595,14 +595,14 @@ def _unpack_piece(packed, sizes, params):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp(x, weights, sizes, out, hidden, keep, tiles, pieces, lo, hi):
+def _mlp(x, weights, sizes, slope, out, hidden, keep, tiles, pieces, lo, hi):
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
-        _mlp_piece(x, weights[scene], sizes, out, hidden, keep, tiles[number], begin, end)
+        _mlp_piece(x, weights[scene], sizes, slope, out, hidden, keep, tiles[number], begin, end)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_piece(x, weights, sizes, out, hidden, keep, first_tile, begin, end):
+def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, end):
     """Forward for points begin ... end of one scene; hidden [tiles, ...] keeps the activations when asked to."""
     widest = 4
     for size in sizes:
@@ -610,7 +610,6 @@ def _mlp_piece(x, weights, sizes, out, hidden, keep, first_tile, begin, end):
     layers = sizes.shape[0] - 1
     source = np.empty(widest * int(_TILE), x.dtype)
     last = np.empty(widest * int(_TILE), x.dtype)
-    zero = x.dtype.type(0.0)
     tile = first_tile
     for first in range(begin, end, int(_TILE)):
         count = min(int(_TILE), end - first)
@@ -631,7 +630,7 @@ def _mlp_piece(x, weights, sizes, out, hidden, keep, first_tile, begin, end):
             _multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
             if not final:
                 for k in range(_U(y0), _U(y0) + _U(p_out) * _TILE):
-                    target[k] = max(target[k], zero)
+                    target[k] = max(target[k], slope * target[k])
                 place += p_out * int(_TILE)
             inputs, x0 = target, y0
             w0 = bias + p_out
@@ -640,16 +639,16 @@ def _mlp_piece(x, weights, sizes, out, hidden, keep, first_tile, begin, end):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, partial, grad_x, need_x, tiles, pieces, lo, hi):
+def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, tiles, pieces, lo, hi):
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         _mlp_piece_backward(
-            x, grad, hidden, flipped[scene], sizes, partial[number], grad_x, need_x, tiles[number], begin, end
+            x, grad, hidden, flipped[scene], sizes, slope, partial[number], grad_x, need_x, tiles[number], begin, end
         )
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_piece_backward(x, grad, hidden, flipped, sizes, partial, grad_x, need_x, first_tile, begin, end):
+def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, first_tile, begin, end):
     """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
     widest = 4
     for size in sizes:
@@ -692,7 +691,7 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, partial, grad_x, need_x
             if layer > 0:
                 start = _U(h0)
                 for k in range(_U(p_in) * _TILE):
-                    below[k] = below[k] if inputs[start + k] > zero else zero
+                    below[k] = below[k] if inputs[start + k] > zero else slope * below[k]
             above, below = below, above
         if need_x:
             _store_tile(above, first, count, grad_x)
@@ -725,7 +724,9 @@ def _tiles(pieces: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 @torch.library.custom_op("hyperfields::mlp_cpu", mutates_args=())
-def mlp_cpu(x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], keep: bool) -> tuple[Tensor, Tensor]:
+def mlp_cpu(
+    x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], keep: bool, slope: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """params [s, numbers]: each layer's weight [o i] and bias [o], flat. Returns the output and what backward needs."""
     out = x.new_empty(x.shape[0], sizes[-1])
     pieces = _blocks(_starts(counts), _CHUNK)
@@ -736,7 +737,7 @@ def mlp_cpu(x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], keep: b
 
     def task(lo: int, hi: int) -> None:
         room = kept if keep else np.empty((1, kept.shape[1]), points.dtype)
-        _mlp(points, weights, shape, result, room, keep, first, pieces, lo, hi)
+        _mlp(points, weights, shape, points.dtype.type(slope), result, room, keep, first, pieces, lo, hi)
 
     _parallel(task, len(pieces))
     return out, hidden
@@ -744,7 +745,8 @@ def mlp_cpu(x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], keep: b
 
 @torch.library.custom_op("hyperfields::mlp_cpu_backward", mutates_args=())
 def mlp_cpu_backward(
-    grad: Tensor, x: Tensor, params: Tensor, hidden: Tensor, counts: Tensor, sizes: list[int], need_x: bool
+    grad: Tensor, x: Tensor, params: Tensor, hidden: Tensor, counts: Tensor, sizes: list[int], need_x: bool,
+    slope: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     grad_x = x.new_empty(x.shape if need_x else (0, x.shape[1]))
     grad_params = torch.zeros_like(params, memory_format=torch.contiguous_format)
@@ -757,7 +759,7 @@ def mlp_cpu_backward(
 
     def task(lo: int, hi: int) -> None:
         _mlp_backward_pieces(
-            points, cotangent, kept, flipped, shape, partial, result, need_x, first, pieces, lo, hi
+            points, cotangent, kept, flipped, shape, points.dtype.type(slope), partial, result, need_x, first, pieces, lo, hi
         )
 
     _parallel(task, len(pieces))
@@ -766,19 +768,19 @@ def mlp_cpu_backward(
 
 
 @mlp_cpu.register_fake
-def _(x, params, counts, sizes, keep):  # type: ignore[no-untyped-def]
+def _(x, params, counts, sizes, keep, slope=0.0):  # type: ignore[no-untyped-def]
     tiles = torch.library.get_ctx().new_dynamic_size() if keep else 0
     return x.new_empty(x.shape[0], sizes[-1]), x.new_empty(tiles, max(_hidden_size(sizes), 1))
 
 
 @mlp_cpu_backward.register_fake
-def _(grad, x, params, hidden, counts, sizes, need_x):  # type: ignore[no-untyped-def]
+def _(grad, x, params, hidden, counts, sizes, need_x, slope=0.0):  # type: ignore[no-untyped-def]
     return x.new_empty(x.shape if need_x else (0, x.shape[1])), x.new_empty(params.shape)
 
 
 def _mlp_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.set_materialize_grads(False)
-    x, params, counts, ctx.sizes, _ = inputs
+    x, params, counts, ctx.sizes, _, ctx.slope = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(x, params, output[1], counts)
 
@@ -786,8 +788,8 @@ def _mlp_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
 def _mlp_backward(ctx, grad, _hidden):  # type: ignore[no-untyped-def]
     x, params, hidden, counts = ctx.saved_tensors
     need_x = ctx.needs_input_grad[0]
-    grad_x, grad_params = mlp_cpu_backward(grad, x, params, hidden, counts, ctx.sizes, need_x)
-    return grad_x if need_x else None, grad_params, None, None, None
+    grad_x, grad_params = mlp_cpu_backward(grad, x, params, hidden, counts, ctx.sizes, need_x, ctx.slope)
+    return grad_x if need_x else None, grad_params, None, None, None, None
 
 
 mlp_cpu.register_autograd(_mlp_backward, setup_context=_mlp_context)

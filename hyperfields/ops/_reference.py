@@ -12,6 +12,13 @@ from torch import Tensor
 from hyperfields.ops.grid import PRIMES, GridSpec
 
 _UINT32 = 0xFFFFFFFF
+LEAK = 0.01  # slope of leaky_relu below 0
+
+ACTIVATIONS = {
+    "leaky_relu": lambda h: torch.nn.functional.leaky_relu(h, LEAK),
+    "relu": torch.relu,
+    "sine": torch.sin,
+}
 
 
 def hash_encode(x: Tensor, table: Tensor, grid: GridSpec, counts: Tensor) -> Tensor:
@@ -54,7 +61,7 @@ def batched_mlp(
     x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activation: str, counts: Tensor
 ) -> Tensor:
     """x `[m i]`, layers of (weight `[s o i]`, bias `[s o]` or None), counts `[s]` -> `[m o]`."""
-    act = {"relu": torch.relu, "sine": torch.sin}[activation]
+    act = ACTIVATIONS[activation]
     outputs = []
     for scene, points in enumerate(x.split(counts.tolist())):
         h = points
