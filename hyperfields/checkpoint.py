@@ -102,7 +102,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder") from None
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder"
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -164,7 +166,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     if not folder.is_dir() or not path.is_file():
-        raise InputError(f"{folder}: not a run, it has no {CONFIG}; make one with: hyperfields fit FAMILY --out {folder}")
+        raise InputError(
+            f"{folder}: not a run, it has no {CONFIG}; make one with: hyperfields fit FAMILY --out {folder}"
+        )
     try:
         config = json.loads(path.read_bytes())
         number = config["format"]
@@ -196,13 +200,17 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     config = read_config(folder)
     path = folder / MODEL
     if not path.is_file():
-        raise InputError(f"{folder}: has no {MODEL} yet; finish it with: hyperfields fit ... --out {folder} --resume")
+        raise InputError(
+            f"{folder}: has no {MODEL} yet; finish it with: hyperfields fit ... --out {folder} --resume"
+        )
     try:
         model = HyperField(from_json(config["model"]), len(config["scenes"]))
         tensors, _ = read_tensors(path)
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (RuntimeError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: damaged or of another model than {CONFIG} says: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{path}: damaged or of another model than {CONFIG} says: {str(error).splitlines()[0]}"
+        ) from None
     return Run(folder, config, model.eval())
 
 
@@ -234,5 +242,7 @@ def load_field(path: str | os.PathLike[str]) -> Bound:
     """
     tensors, header = read_tensors(Path(path))
     if "field" not in header:
-        raise InputError(f"{path}: not a standalone field; write one with: hyperfields export RUN --scene NAME --out {path}")
+        raise InputError(
+            f"{path}: not a standalone field; write one with: hyperfields export RUN --scene NAME --out {path}"
+        )
     return Bound(from_json(json.loads(header["field"])), tensors, 1)

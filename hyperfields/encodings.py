@@ -61,7 +61,8 @@ class Fourier:
 class SphericalHarmonics:
     """Real spherical harmonics of unit directions up to `degree` (1 to 4, exclusive of the constant's scale).
 
-    Columns run l = 0 ... degree - 1, m = -l ... l. Source: Sloan 2008, "Stupid spherical harmonics tricks", appendix A2.
+    Columns run l = 0 ... degree - 1, m = -l ... l.
+    Source: Sloan 2008, "Stupid spherical harmonics tricks", appendix A2.
     """
 
     degree: int = 3

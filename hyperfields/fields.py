@@ -66,7 +66,7 @@ class RadianceField:
     hidden: tuple[int, ...] = (32,)
     geometry: int = 15  # features that the density network hands to the colour network
     color_hidden: tuple[int, ...] = (32,)
-    directions: SphericalHarmonics = SphericalHarmonics(3)
+    directions: SphericalHarmonics = dataclasses.field(default_factory=SphericalHarmonics)
     step: float = 0.03  # length of a sample along a ray, scene units
     occupancy: int = 32  # cells along a side of the grid that skips empty space
 
@@ -108,5 +108,3 @@ def kind_of(field: Field) -> Kind:
     if isinstance(field, RadianceField):
         return "views"
     assert_never(field)
-
-

@@ -19,11 +19,11 @@ from hyperfields import checkpoint, losses
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Mesh, Pixels, Points, View, fingerprint
 from hyperfields.fields import Field, RadianceField, ShapeField
+from hyperfields.hypernets import Direct
 from hyperfields.latents import gaussian_prior
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Preset, Recipe, preset
 from hyperfields.render import OccupancyTracker, render_volume
-from hyperfields.hypernets import Direct
 from hyperfields.weights import flatten, numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
@@ -108,7 +108,10 @@ class Objective:
         return losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba).mean()
 
     def state(self) -> dict[str, Tensor]:
-        state = {"calls": torch.tensor(self.calls), "per_ray": torch.tensor(self.per_ray, dtype=torch.float64)}
+        state = {
+            "calls": torch.tensor(self.calls),
+            "per_ray": torch.tensor(self.per_ray, dtype=torch.float64),
+        }
         if self.tracker is not None:
             state["density"] = self.tracker.density
         return state
@@ -144,7 +147,7 @@ class Optimizers:
     def step(self, loss: Tensor, factor: float) -> None:
         for optimizer in self.all:
             optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for optimizer in self.all:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
@@ -218,7 +221,7 @@ class Optimization:
     def rehearse(self) -> None:
         """One step that changes nothing: compiles the kernels before the clock starts."""
         before = self.state()
-        self.loss()[0].backward()  # type: ignore[no-untyped-call]
+        self.loss()[0].backward()
         self.restore(before)
 
     def step(self, progress: Progress) -> None:
@@ -259,14 +262,21 @@ class SceneWeights(nn.Module):
         super().__init__()
         self.field = field
         self.values = nn.ParameterDict(
-            {name.replace(".", "/"): nn.Parameter(entry.initial()[None]) for name, entry in field.spec.items()}
+            {
+                name.replace(".", "/"): nn.Parameter(entry.initial()[None])
+                for name, entry in field.spec.items()
+            }
         )
 
     def bind(self, _: Tensor) -> tuple[Bound, None]:
-        return Bound(self.field, {name.replace("/", "."): value for name, value in self.values.items()}, 1), None
+        return Bound(
+            self.field, {name.replace("/", "."): value for name, value in self.values.items()}, 1
+        ), None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        shared = {name.replace(".", "/") for name, entry in self.field.spec.items() if entry.source != "generated"}
+        shared = {
+            name.replace(".", "/") for name, entry in self.field.spec.items() if entry.source != "generated"
+        }
         return {
             "grid": [value for name, value in self.values.items() if name in shared],
             "networks": [value for name, value in self.values.items() if name not in shared],
@@ -318,7 +328,9 @@ class Fit:
         if resume:
             self._resume(state)
         elif (out / checkpoint.CONFIG).exists():
-            raise InputError(f"{out}: holds a fit already; add --resume to go on with it, or choose another --out")
+            raise InputError(
+                f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
+            )
         else:
             checkpoint.write_config(out, self.record)
 
@@ -378,7 +390,11 @@ class Fit:
         return self.progress.seconds / (60.0 * self.config.minutes)
 
     def _finished(self) -> bool:
-        return self.progress.scene >= len(self.family.names) if self.config.individually else self._elapsed() >= 1.0
+        return (
+            self.progress.scene >= len(self.family.names)
+            if self.config.individually
+            else self._elapsed() >= 1.0
+        )
 
     def _advance(self) -> None:
         """Move the clock of the schedule; when a scene that is fitted alone is done, keep it and begin the next."""
@@ -406,14 +422,26 @@ class Fit:
             recipe = dataclasses.replace(self.recipe, scenes=1)
         else:
             self.module, recipe = self.model, self.recipe
-            scenes, bind, groups = torch.arange(len(self.family.names)), self.model.bind_scenes, parameter_groups(self.model)
+            scenes, bind, groups = (
+                torch.arange(len(self.family.names)),
+                self.model.bind_scenes,
+                parameter_groups(self.model),
+            )
         objective = Objective(self.family, field, recipe, len(scenes))
-        self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
+        self.optimization = Optimization(
+            bind, groups, objective, scenes, self.config.seed + self.progress.scene
+        )
 
     # On disk --------------------------------------------------------------------------------------------------
 
     def _log(self) -> None:
-        line = json.dumps({"step": self.progress.step, "seconds": round(self.progress.seconds, 3), "loss": self.progress.loss})
+        line = json.dumps(
+            {
+                "step": self.progress.step,
+                "seconds": round(self.progress.seconds, 3),
+                "loss": self.progress.loss,
+            }
+        )
         with open(self.out / checkpoint.METRICS, "a") as file:
             file.write(line + "\n")
 
@@ -441,14 +469,20 @@ class Fit:
             self.progress = Progress(**json.loads(header["progress"]))
             if not self._finished():
                 self._begin_optimization()
-                self.module.load_state_dict(part(tensors, "module." if self.config.individually else "model."))
+                self.module.load_state_dict(
+                    part(tensors, "module." if self.config.individually else "model.")
+                )
                 self.optimization.restore(tensors)
             self.model.load_state_dict(part(tensors, "model."))
         except (KeyError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
         log = self.out / checkpoint.METRICS
         if log.is_file():
-            lines = [line for line in log.read_text().splitlines(True) if json.loads(line)["step"] <= self.progress.step]
+            lines = [
+                line
+                for line in log.read_text().splitlines(True)
+                if json.loads(line)["step"] <= self.progress.step
+            ]
             checkpoint.write_atomically(log, "".join(lines).encode())
 
 

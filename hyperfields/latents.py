@@ -36,7 +36,9 @@ def interpolate(codes: Tensor, frames: int, mode: str = "lerp") -> Tensor:
         ValueError: fewer than two codes or frames, or an unknown mode.
     """
     if codes.shape[0] < 2 or frames < 2:
-        raise ValueError(f"interpolate: got {codes.shape[0]} codes and {frames} frames, wanted at least 2 of each")
+        raise ValueError(
+            f"interpolate: got {codes.shape[0]} codes and {frames} frames, wanted at least 2 of each"
+        )
     if mode not in ("lerp", "slerp"):
         raise ValueError(f"interpolate mode: got {mode!r}, wanted 'lerp' or 'slerp'")
     place = torch.linspace(0.0, codes.shape[0] - 1.0, frames)
@@ -50,5 +52,6 @@ def interpolate(codes: Tensor, frames: int, mode: str = "lerp") -> Tensor:
     angle = torch.acos((unit_a * unit_b).sum(-1, keepdim=True).clamp(-1.0, 1.0))
     sine = torch.sin(angle)
     turned = (torch.sin((1.0 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / sine.clamp(min=1e-6)
-    direction = torch.where(sine > 1e-6, turned, unit_a + t * (unit_b - unit_a))
-    return direction * (length_a + t * (length_b - length_a))
+    direction: Tensor = torch.where(sine > 1e-6, turned, unit_a + t * (unit_b - unit_a))
+    path: Tensor = direction * (length_a + t * (length_b - length_a))
+    return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,8 @@ class Bound:
         self.field, self.weights, self.scenes = field, weights, scenes
         self._occupancy: dict[int, Tensor] = {}
 
-    def __call__(self, *points_and_counts: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
-        return self.field(self.weights, *points_and_counts)  # type: ignore[arg-type]
+    def __call__(self, *points_and_counts: Any) -> Any:
+        return self.field(self.weights, *points_and_counts)
 
     def density(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """Density alone, `[... 1]`; views only.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, assert_never
 
-from hyperfields.errors import InputError
 from hyperfields.encodings import FactoredGrid, HashGrid
+from hyperfields.errors import InputError
 from hyperfields.families import Kind
 from hyperfields.fields import ImageField, RadianceField, ShapeField
 from hyperfields.hypernets import Full, Generator, LowRank, Modulation
@@ -60,7 +60,9 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
     assert_never(kind)
 
 
-def _grid(dims: int, levels: int, log2_table: int, coarsest: int, finest: int, bases: int) -> HashGrid | FactoredGrid:
+def _grid(
+    dims: int, levels: int, log2_table: int, coarsest: int, finest: int, bases: int
+) -> HashGrid | FactoredGrid:
     finest = max(finest, coarsest)
     if bases == 0:
         return HashGrid(dims, levels, 2, log2_table, coarsest, finest)

@@ -30,7 +30,9 @@ class Factored(nn.Module):
         columns = math.prod(entry.shape[1:])
         sizes = [(end - start) * columns for start, end in itertools.pairwise(entry.groups)]
         # The sum keeps the variance that the spec asks for: half of it in the base, half in the mixture.
-        self.base = nn.ParameterList((torch.rand(size) * 2 - 1) * entry.bound * math.sqrt(0.5) for size in sizes)
+        self.base = nn.ParameterList(
+            (torch.rand(size) * 2 - 1) * entry.bound * math.sqrt(0.5) for size in sizes
+        )
         spread = entry.bound * math.sqrt(0.5 / entry.bases)
         self.bases = nn.ParameterList((torch.rand(entry.bases, size) * 2 - 1) * spread for size in sizes)
 

@@ -16,7 +16,17 @@ from torch import Tensor
 from hyperfields.ops import _reference
 from hyperfields.ops.grid import GridSpec
 
-__all__ = ["Activation", "Backend", "Composited", "GridSpec", "backends", "batched_mlp", "composite", "hash_encode", "march"]
+__all__ = [
+    "Activation",
+    "Backend",
+    "Composited",
+    "GridSpec",
+    "backends",
+    "batched_mlp",
+    "composite",
+    "hash_encode",
+    "march",
+]
 
 Backend = Literal["auto", "cpu", "reference"]
 Activation = Literal["leaky_relu", "relu", "sine"]
@@ -65,7 +75,9 @@ def _pack(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     if counts.dtype != torch.int64 or counts.device.type != "cpu":
         raise TypeError(f"counts: got {counts.dtype} on {counts.device}, wanted torch.int64 on cpu")
     if int(counts.sum()) != x.shape[0] or (counts.numel() > 0 and int(counts.min()) < 0):
-        raise ValueError(f"counts: sum is {int(counts.sum())}, wanted the {x.shape[0]} points of {name}, none negative")
+        raise ValueError(
+            f"counts: sum is {int(counts.sum())}, wanted the {x.shape[0]} points of {name}, none negative"
+        )
     return x, counts
 
 
@@ -110,7 +122,13 @@ def hash_encode(
         from hyperfields.ops import _cpu
 
         result = _cpu.hash_encode_cpu(
-            packed, table, numbers, list(grid.scales), list(grid.resolutions), list(grid.offsets), grid.smoothstep
+            packed,
+            table,
+            numbers,
+            list(grid.scales),
+            list(grid.resolutions),
+            list(grid.offsets),
+            grid.smoothstep,
         )
     return result.reshape(*x.shape[:-1], grid.channels)
 
@@ -125,7 +143,8 @@ def batched_mlp(
 ) -> Tensor:  # [s n o], or [m o]
     """One small MLP a scene, all scenes in one call; `activation` between layers, the last one linear.
 
-    Differentiable once in everything; the reference twice. `"leaky_relu"` has slope 0.01 below 0; `"sine"` is sin(x): its frequency belongs in the weights.
+    Differentiable once in everything; the reference twice. `"leaky_relu"` has slope 0.01 below 0;
+    `"sine"` is sin(x): its frequency belongs in the weights.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
@@ -155,7 +174,10 @@ def batched_mlp(
 
         pieces: list[Tensor] = []
         for weight, bias in layers:
-            pieces += [weight.reshape(scenes, -1), weight.new_zeros(weight.shape[:2]) if bias is None else bias]
+            pieces += [
+                weight.reshape(scenes, -1),
+                weight.new_zeros(weight.shape[:2]) if bias is None else bias,
+            ]
         params = torch.cat(pieces, 1)
         keep = torch.is_grad_enabled() and (packed.requires_grad or params.requires_grad)
         sizes = [packed.shape[1], *(weight.shape[1] for weight, _ in layers)]

@@ -40,7 +40,7 @@ os.register_at_fork(after_in_child=_forget_pool)
 def _parallel(task: Callable[[int, int], None], count: int) -> None:
     """Run task(lo, hi) over ranges that cover 0 ... count, on as many threads as torch uses.
 
-    A range is a few pieces, so that entering a kernel from Python (about 10 us) is paid some times an op, not once a piece.
+    A range is a few pieces: entering a kernel from Python (about 10 us) is paid a few times an op, not once a piece.
     """
     global _pool
     threads = min(torch.get_num_threads(), count)
@@ -224,7 +224,19 @@ def _encode_piece(x, table, out, scales, resolutions, offsets, dense, smooth, be
         count = min(_BLOCK, end - first)
         for level in range(scales.shape[0]):
             rows = offsets[level + 1] - offsets[level]
-            _corners(x, first, count, scales[level], resolutions[level], rows, dense[level], smooth, index, weight, slope)
+            _corners(
+                x,
+                first,
+                count,
+                scales[level],
+                resolutions[level],
+                rows,
+                dense[level],
+                smooth,
+                index,
+                weight,
+                slope,
+            )
             base = _U(offsets[level] * features)
             for i in range(count):
                 for f in range(features):
@@ -235,7 +247,9 @@ def _encode_piece(x, table, out, scales, resolutions, offsets, dense, smooth, be
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _scatter(x, grad, grad_tables, scales, resolutions, offsets, dense, smooth, bounds, lo, hi, corners, unroll):
+def _scatter(
+    x, grad, grad_tables, scales, resolutions, offsets, dense, smooth, bounds, lo, hi, corners, unroll
+):
     """Tasks are (scene, level) pairs: each owns its rows of one table, so that no two add to the same number."""
     levels = scales.shape[0]
     for number in range(lo, hi):
@@ -248,7 +262,9 @@ def _scatter(x, grad, grad_tables, scales, resolutions, offsets, dense, smooth, 
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _scatter_level(x, grad, grad_table, level, scale, resolution, rows, offset, dense, smooth, begin, end, corners, unroll):
+def _scatter_level(
+    x, grad, grad_table, level, scale, resolution, rows, offset, dense, smooth, begin, end, corners, unroll
+):
     index = np.empty((len(corners), _BLOCK), np.uint32)
     weight = np.empty((len(corners), _BLOCK), x.dtype)
     slope = np.empty((3, _BLOCK), x.dtype)
@@ -278,7 +294,9 @@ def _differentiate(
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _point_gradient(x, table, grad, grad_x, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll):
+def _point_gradient(
+    x, table, grad, grad_x, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll
+):
     index = np.empty((len(corners), _BLOCK), np.uint32)
     weight = np.empty((len(corners), _BLOCK), x.dtype)
     slope = np.empty((3, _BLOCK), x.dtype)
@@ -292,7 +310,19 @@ def _point_gradient(x, table, grad, grad_x, scales, resolutions, offsets, dense,
                 grad_x[first + i, d] = x.dtype.type(0.0)
         for level in range(scales.shape[0]):
             rows = offsets[level + 1] - offsets[level]
-            _corners(x, first, count, scales[level], resolutions[level], rows, dense[level], smooth, index, weight, slope)
+            _corners(
+                x,
+                first,
+                count,
+                scales[level],
+                resolutions[level],
+                rows,
+                dense[level],
+                smooth,
+                index,
+                weight,
+                slope,
+            )
             base = _U(offsets[level] * features)
             for i in range(count):
                 for c in range(len(corners)):
@@ -327,7 +357,7 @@ def _point_gradient(x, table, grad, grad_x, scales, resolutions, offsets, dense,
 class _Levels:
     """The grid's numbers as arrays, in the dtype of the points."""
 
-    def __init__(self, dtype, scales, resolutions, offsets, dims, features):  # type: ignore[no-untyped-def]
+    def __init__(self, dtype, scales, resolutions, offsets, dims, features):
         self.scales = np.array(scales, dtype)
         self.resolutions = np.array(resolutions, np.int64)
         self.offsets = np.array(offsets, np.int64)
@@ -378,7 +408,9 @@ def hash_encode_cpu_backward(
 ) -> tuple[Tensor, Tensor]:
     scenes, _, features = table.shape
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
-    grad_table = torch.zeros_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
+    grad_table = (
+        torch.zeros_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
+    )
     points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
     lv = _Levels(points.dtype, scales, resolutions, offsets, x.shape[1], features)
     starts = _starts(counts)
@@ -407,21 +439,21 @@ def hash_encode_cpu_backward(
 
 
 @hash_encode_cpu.register_fake
-def _(x, table, counts, scales, resolutions, offsets, smoothstep):  # type: ignore[no-untyped-def]
+def _(x, table, counts, scales, resolutions, offsets, smoothstep):
     return x.new_empty(x.shape[0], len(scales) * table.shape[2])
 
 
 @hash_encode_cpu_backward.register_fake
-def _(grad, x, table, counts, scales, resolutions, offsets, smoothstep, need_x, need_table):  # type: ignore[no-untyped-def]
+def _(grad, x, table, counts, scales, resolutions, offsets, smoothstep, need_x, need_table):
     return (x.new_empty(x.shape if need_x else 0), x.new_empty(table.shape if need_table else 0))
 
 
-def _encode_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _encode_context(ctx, inputs, output):
     x, table, counts, *ctx.grid = inputs
     ctx.save_for_backward(x, table, counts)
 
 
-def _encode_backward(ctx, grad):  # type: ignore[no-untyped-def]
+def _encode_backward(ctx, grad):
     x, table, counts = ctx.saved_tensors
     need_x, need_table = ctx.needs_input_grad[:2]
     grad_x, grad_table = hash_encode_cpu_backward(grad, x, table, counts, *ctx.grid, need_x, need_table)
@@ -639,16 +671,31 @@ def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, e
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, tiles, pieces, lo, hi):
+def _mlp_backward_pieces(
+    x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, tiles, pieces, lo, hi
+):
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         _mlp_piece_backward(
-            x, grad, hidden, flipped[scene], sizes, slope, partial[number], grad_x, need_x, tiles[number], begin, end
+            x,
+            grad,
+            hidden,
+            flipped[scene],
+            sizes,
+            slope,
+            partial[number],
+            grad_x,
+            need_x,
+            tiles[number],
+            begin,
+            end,
         )
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, first_tile, begin, end):
+def _mlp_piece_backward(
+    x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, first_tile, begin, end
+):
     """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
     widest = 4
     for size in sizes:
@@ -745,7 +792,13 @@ def mlp_cpu(
 
 @torch.library.custom_op("hyperfields::mlp_cpu_backward", mutates_args=())
 def mlp_cpu_backward(
-    grad: Tensor, x: Tensor, params: Tensor, hidden: Tensor, counts: Tensor, sizes: list[int], need_x: bool,
+    grad: Tensor,
+    x: Tensor,
+    params: Tensor,
+    hidden: Tensor,
+    counts: Tensor,
+    sizes: list[int],
+    need_x: bool,
     slope: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     grad_x = x.new_empty(x.shape if need_x else (0, x.shape[1]))
@@ -759,7 +812,19 @@ def mlp_cpu_backward(
 
     def task(lo: int, hi: int) -> None:
         _mlp_backward_pieces(
-            points, cotangent, kept, flipped, shape, points.dtype.type(slope), partial, result, need_x, first, pieces, lo, hi
+            points,
+            cotangent,
+            kept,
+            flipped,
+            shape,
+            points.dtype.type(slope),
+            partial,
+            result,
+            need_x,
+            first,
+            pieces,
+            lo,
+            hi,
         )
 
     _parallel(task, len(pieces))
@@ -768,24 +833,24 @@ def mlp_cpu_backward(
 
 
 @mlp_cpu.register_fake
-def _(x, params, counts, sizes, keep, slope=0.0):  # type: ignore[no-untyped-def]
+def _(x, params, counts, sizes, keep, slope=0.0):
     tiles = torch.library.get_ctx().new_dynamic_size() if keep else 0
     return x.new_empty(x.shape[0], sizes[-1]), x.new_empty(tiles, max(_hidden_size(sizes), 1))
 
 
 @mlp_cpu_backward.register_fake
-def _(grad, x, params, hidden, counts, sizes, need_x, slope=0.0):  # type: ignore[no-untyped-def]
+def _(grad, x, params, hidden, counts, sizes, need_x, slope=0.0):
     return x.new_empty(x.shape if need_x else (0, x.shape[1])), x.new_empty(params.shape)
 
 
-def _mlp_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _mlp_context(ctx, inputs, output):
     ctx.set_materialize_grads(False)
     x, params, counts, ctx.sizes, _, ctx.slope = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(x, params, output[1], counts)
 
 
-def _mlp_backward(ctx, grad, _hidden):  # type: ignore[no-untyped-def]
+def _mlp_backward(ctx, grad, _hidden):
     x, params, hidden, counts = ctx.saved_tensors
     need_x = ctx.needs_input_grad[0]
     grad_x, grad_params = mlp_cpu_backward(grad, x, params, hidden, counts, ctx.sizes, need_x, ctx.slope)
@@ -849,7 +914,9 @@ def _composite_rays_backward(
 
 
 @torch.library.custom_op("hyperfields::composite_cpu", mutates_args=())
-def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def composite_cpu(
+    density: Tensor, values: Tensor, edges: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     rays = counts.shape[0]
     outputs = values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
     inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
@@ -860,32 +927,45 @@ def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor
 
 @torch.library.custom_op("hyperfields::composite_cpu_backward", mutates_args=())
 def composite_cpu_backward(
-    g_rgb: Tensor, g_alpha: Tensor, g_depth: Tensor, density: Tensor, values: Tensor, edges: Tensor, counts: Tensor
+    g_rgb: Tensor,
+    g_alpha: Tensor,
+    g_depth: Tensor,
+    density: Tensor,
+    values: Tensor,
+    edges: Tensor,
+    counts: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    outputs = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (density, values, edges))
+    flat = torch.contiguous_format
+    outputs = (
+        torch.empty_like(density, memory_format=flat),
+        torch.empty_like(values, memory_format=flat),
+        torch.empty_like(edges, memory_format=flat),
+    )
     inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
     grads = [t.detach().contiguous().numpy() for t in (g_rgb, g_alpha, g_depth)]
     arrays, starts = [t.numpy() for t in outputs], _starts(counts)
-    _parallel(lambda lo, hi: _composite_rays_backward(*inputs, starts, *grads, *arrays, lo, hi), counts.shape[0])
+    _parallel(
+        lambda lo, hi: _composite_rays_backward(*inputs, starts, *grads, *arrays, lo, hi), counts.shape[0]
+    )
     return outputs
 
 
 @composite_cpu.register_fake
-def _(density, values, edges, counts):  # type: ignore[no-untyped-def]
+def _(density, values, edges, counts):
     rays = counts.shape[0]
     return values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
 
 
 @composite_cpu_backward.register_fake
-def _(g_rgb, g_alpha, g_depth, density, values, edges, counts):  # type: ignore[no-untyped-def]
+def _(g_rgb, g_alpha, g_depth, density, values, edges, counts):
     return tuple(t.new_empty(t.shape) for t in (density, values, edges))
 
 
-def _composite_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _composite_context(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
-def _composite_backward(ctx, g_rgb, g_alpha, g_depth):  # type: ignore[no-untyped-def]
+def _composite_backward(ctx, g_rgb, g_alpha, g_depth):
     return *composite_cpu_backward(g_rgb, g_alpha, g_depth, *ctx.saved_tensors), None
 
 
@@ -935,7 +1015,13 @@ def _compact(edges, counts, starts, packed, begin, end):
 
 
 def march_cpu(
-    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, occupancy: Tensor, step: float, offset: Tensor
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    occupancy: Tensor,
+    step: float,
+    offset: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. origins [s r 3], near and far [s r] -> edges [m 2], counts [s*r]."""
     scenes, rays = near.shape
@@ -943,7 +1029,10 @@ def march_cpu(
     longest = float((far - near).max()) if near.numel() else 0.0
     room = np.empty((scenes * rays, int(longest / step) + 3, 2), dtype)
     counts = torch.zeros(scenes * rays, dtype=torch.int64)
-    flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, near, far, offset)]
+    flat = [
+        t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy()
+        for t in (origins, directions, near, far, offset)
+    ]
     grids, numbers, width = occupancy.contiguous().numpy(), counts.numpy(), dtype.type(step)
     _parallel(
         lambda lo, hi: _march_rays(*flat[:4], grids, width, flat[4], room, numbers, lo, hi), scenes * rays

@@ -3,7 +3,7 @@
     scale_l  = base_resolution * per_level_scale^l - 1          resolution_l = ceil(scale_l) + 1
     rows_l   = min(roundup8(resolution_l^D), 2^log2_table)      offset_l     = sum of rows_k, k < l
     position = x * scale_l + 0.5;  cell g = floor(position);  weight w = position - g
-    row      = sum_d g_d * resolution_l^d   when dense (rows_l >= resolution_l^D), else XOR_d g_d * prime_d;   mod rows_l
+    row      = sum_d g_d * resolution_l^d when dense (rows_l >= resolution_l^D), else XOR_d g_d * prime_d; mod rows_l
 
 Source: Mueller et al. 2022, "Instant neural graphics primitives", section 3, and the layout of its public kernels.
 """
@@ -78,4 +78,5 @@ class GridSpec:
 
     def is_dense(self, level: int) -> bool:
         """Whether every vertex of the level has a row of its own."""
-        return self.offsets[level + 1] - self.offsets[level] >= self.resolutions[level] ** self.dims
+        vertices: int = self.resolutions[level] ** self.dims
+        return self.offsets[level + 1] - self.offsets[level] >= vertices

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,11 +15,13 @@ from hyperfields import ops
 from ._parity import (
     OPCHECK,
     Call,
+    assert_forward_derivative_is_refused_or_right,
     assert_parity,
     assert_same_at_any_number_of_threads,
     assert_second_derivative_is_refused,
     each_backend,
     each_dtype,
+    lost_tangents,
     needs_cpu,
     random_numbers,
 )
@@ -30,6 +36,13 @@ WIDTHS = {
     "narrow middle": (6, 1, 7),
     "deep": (3, 9, 9, 9, 9, 2),
 }
+
+
+SLOPES = {"relu": 0.0, "leaky_relu": 0.01}  # below 0: the activations that are compiled
+each_activation = pytest.mark.parametrize("activation", SLOPES)
+
+
+wrong_at_minus_infinity = pytest.mark.xfail(reason="the kernel takes 0 * -infinity", raises=AssertionError)
 
 
 def parameters(widths: tuple[int, ...], scenes: int, biases: str = "all") -> dict[str, Tensor]:
@@ -48,8 +61,8 @@ def layers_of(named: dict[str, Tensor]) -> list[tuple[Tensor, Tensor | None]]:
     return [(named[f"w{i}"], named.get(f"b{i}")) for i in range(sum(name[0] == "w" for name in named))]
 
 
-def points_of(named: dict[str, Tensor], counts: list[int]) -> Tensor:
-    """`[m i]`, N(0, 1), none so near to a kink of a ReLU that float32 may take its other side."""
+def points_of(named: dict[str, Tensor], counts: list[int], slope: float = 0.0) -> Tensor:
+    """`[m i]`, N(0, 1), none so near to a kink of a (leaky) ReLU that float32 may take its other side."""
     found = []
     for scene, count in enumerate(counts):
         x = random_numbers(2 * count + 64, named["w0"].shape[2], seed=scene)
@@ -57,7 +70,7 @@ def points_of(named: dict[str, Tensor], counts: list[int]) -> Tensor:
         for weight, bias in layers_of(named)[:-1]:
             h = h @ weight[scene].T + (0.0 if bias is None else bias[scene])
             clear &= (h.abs() > 1e-5).all(1)
-            h = h.relu()
+            h = torch.nn.functional.leaky_relu(h, slope)
         assert int(clear.sum()) >= count
         found.append(x[clear][:count])
     return torch.cat(found)
@@ -72,7 +85,7 @@ def mlp(counts: list[int] | None = None, activation: ops.Activation = "relu") ->
     return call
 
 
-# ------------------------------------------------------------------------------------------------------ by hand
+# ---------------------------------------------------------------------------------------------------- by hand
 
 
 @each_backend
@@ -82,7 +95,7 @@ def test_a_small_network_is_what_is_computed_by_hand(backend: ops.Backend) -> No
     biases = torch.tensor([[0.5, 0.0], [0.0, 0.0]]), torch.tensor([[10.0], [20.0]])
     x = torch.tensor([[[1.0, 1.0], [-1.0, 0.0]], [[2.0, 3.0], [-4.0, 3.0]]])
     result = ops.batched_mlp(x, [(first, biases[0]), (second, biases[1])], backend=backend)
-    # scene 0: relu(3.5), relu(0) -> 10.5 + 10; relu(-0.5), relu(1) -> 5 + 10. scene 1: 3 - 2 + 20; 3 - 0 + 20.
+    # scene 0: relu 3.5, 0 -> 10.5 + 10; relu -0.5, 1 -> 5 + 10. scene 1: 3 - 2 + 20; 3 - 0 + 20.
     assert result.tolist() == [[[20.5], [15.0]], [[21.0], [23.0]]]
 
 
@@ -98,6 +111,20 @@ def test_a_network_is_the_same_as_torch_layers(backend: ops.Backend, biases: str
         h = h if bias is None else h + bias[:, None]
         h = h if i + 2 == len(widths) else h.relu()
     torch.testing.assert_close(mlp()(backend, x, **named), h, rtol=1e-12, atol=1e-12)
+
+
+@each_backend
+def test_a_leaky_relu_lets_a_hundredth_of_what_is_negative_through(backend: ops.Backend) -> None:
+    layers: list[tuple[Tensor, Tensor | None]] = [
+        (torch.tensor([[[1.0], [-1.0]]]), None),
+        (torch.tensor([[[1.0, 10.0]]]), None),
+    ]
+    x = torch.tensor([[[2.0], [-3.0], [0.0]]], requires_grad=True)
+    result = ops.batched_mlp(x, layers, "leaky_relu", backend=backend)
+    torch.testing.assert_close(result.flatten(), torch.tensor([2.0 - 0.2, -0.03 + 30.0, 0.0]))
+    (gradient,) = torch.autograd.grad(result.sum(), x)
+    # At the kink itself the slope is the one below it, as in torch.
+    torch.testing.assert_close(gradient.flatten(), torch.tensor([1.0 - 0.1, 0.01 - 10.0, 0.01 - 0.1]))
 
 
 def test_sine_is_the_sine_between_layers_and_not_after_the_last() -> None:
@@ -116,19 +143,20 @@ def test_where_an_activation_is_exactly_zero_the_gradient_is_zero(backend: ops.B
     assert not any(g.any() for g in gradients)
 
 
-# ------------------------------------------------------------------------------------------------------- parity
+# ----------------------------------------------------------------------------------------------------- parity
 
 
 @each_backend
 @each_dtype
+@each_activation
 @pytest.mark.parametrize("biases", ["all", "none", "some"])
 @pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS.keys())
 def test_forward_and_gradients_are_those_of_the_reference(
-    widths: tuple[int, ...], biases: str, dtype: torch.dtype, backend: str
+    widths: tuple[int, ...], biases: str, activation: ops.Activation, dtype: torch.dtype, backend: str
 ) -> None:
     named = parameters(widths, 3, biases)
-    x = points_of(named, [200] * 3).reshape(3, 200, widths[0])
-    assert_parity(mlp(), backend, {"x": x, **named}, dtype)
+    x = points_of(named, [200] * 3, SLOPES[activation]).reshape(3, 200, widths[0])
+    assert_parity(mlp(activation=activation), backend, {"x": x, **named}, dtype)
 
 
 @each_backend
@@ -156,7 +184,7 @@ def test_a_sine_network_is_refused_or_that_of_the_reference(backend: str) -> Non
     named = parameters((3, 9, 2), 2)
     inputs = {"x": random_numbers(2, 31, 3), **named}
     if backend == "cpu":
-        with pytest.raises(ValueError, match=r"backend 'cpu' cannot run this call: activation 'sine' \(relu is comp"):
+        with pytest.raises(ValueError, match=r"activation 'sine' \(relu and leaky_relu are compiled\); use"):
             mlp(activation="sine")(backend, **inputs)
     else:
         assert_parity(mlp(activation="sine"), backend, inputs, torch.float32)
@@ -211,6 +239,46 @@ def test_without_gradients_the_result_is_the_same(backend: ops.Backend) -> None:
 
 
 @each_backend
+def test_a_number_that_is_none_stays_so_through_the_activations(backend: ops.Backend) -> None:
+    """A ReLU that turned it into zero would hide a fit that diverged."""
+    named = parameters((5, 8, 8, 6), 2)
+    x = random_numbers(2, 30, 5)
+    clean = mlp()(backend, x, **named)
+    x[0, 7, 1] = math.nan
+    result = mlp()(backend, x, **named)
+    assert result[0, 7].isnan().all()
+    assert torch.equal(result[1], clean[1])
+    assert not result[0, :7].isnan().any()
+    named["w0"][1] = math.nan
+    assert mlp()(backend, x, **named)[1].isnan().all()
+
+
+@each_backend
+@each_activation
+def test_an_infinite_number_stays_infinite(activation: ops.Activation, backend: ops.Backend) -> None:
+    """With sizes that need no padding: in others it becomes no number, which is as good a sign."""
+    result = ops.batched_mlp(*through_ones(math.inf), activation, backend=backend)
+    assert result.flatten().tolist() == [math.inf] * 4
+
+
+@each_backend
+def test_minus_infinity_passes_a_leaky_relu(backend: ops.Backend) -> None:
+    result = ops.batched_mlp(*through_ones(-math.inf), "leaky_relu", backend=backend)
+    assert result.flatten().tolist() == [-math.inf] * 4
+
+
+@pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=[needs_cpu, wrong_at_minus_infinity])])
+def test_minus_infinity_does_not_pass_a_relu(backend: ops.Backend) -> None:
+    result = ops.batched_mlp(*through_ones(-math.inf), "relu", backend=backend)
+    assert result.flatten().tolist() == [0.0] * 4
+
+
+def through_ones(number: float) -> tuple[Tensor, list[tuple[Tensor, Tensor | None]]]:
+    """One point with that coordinate, and two layers of ones."""
+    return torch.tensor([[[number, 1.0, 1.0, 1.0]]]), [(torch.ones(1, 4, 4), None), (torch.ones(1, 4, 4), None)]
+
+
+@each_backend
 def test_scenes_in_one_batch_are_the_scenes_one_by_one(backend: ops.Backend) -> None:
     counts, named = [4, 0, 9], parameters((5, 8, 6), 3)
     x = random_numbers(13, 5)
@@ -222,16 +290,17 @@ def test_scenes_in_one_batch_are_the_scenes_one_by_one(backend: ops.Backend) -> 
 
 
 @needs_cpu
-def test_the_number_of_threads_does_not_change_a_bit() -> None:
+@each_activation
+def test_the_number_of_threads_does_not_change_a_bit(activation: ops.Activation) -> None:
     counts, named = [9000, 0, 5000], parameters((5, 13, 3), 3)
     inputs = {"x": random_numbers(sum(counts), 5).float(), **{n: t.float() for n, t in named.items()}}
-    assert_same_at_any_number_of_threads(mlp(counts), inputs)
+    assert_same_at_any_number_of_threads(mlp(counts, activation), inputs)
 
 
-# -------------------------------------------------------------------------------------------------- derivatives
+# ------------------------------------------------------------------------------------------------ derivatives
 
 
-@pytest.mark.parametrize("activation", ["relu", "sine"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "sine"])
 @pytest.mark.parametrize("biases", ["all", "none"])
 def test_the_reference_has_first_and_second_derivatives(activation: ops.Activation, biases: str) -> None:
     named = parameters((2, 4, 3, 2), 2, biases)
@@ -249,10 +318,11 @@ def test_the_reference_has_first_and_second_derivatives(activation: ops.Activati
 
 
 @needs_cpu
-def test_the_cpu_kernels_refuse_a_second_derivative() -> None:
+@each_activation
+def test_the_cpu_kernels_refuse_a_second_derivative(activation: ops.Activation) -> None:
     named = parameters((5, 8, 6), 2)
     inputs = {"x": random_numbers(2, 7, 5), **named}
-    assert_second_derivative_is_refused(mlp(), inputs, "mlp_cpu_backward")
+    assert_second_derivative_is_refused(mlp(activation=activation), inputs, "mlp_cpu_backward")
 
 
 @needs_cpu
@@ -262,7 +332,7 @@ def test_an_eikonal_loss_raises_on_the_kernels_and_is_right_on_the_reference() -
     table, named = random_numbers(1, grid.rows, 2), parameters((4, 8, 1), 1)
     x = torch.rand(1, 6, 3, generator=torch.Generator().manual_seed(3)).double().requires_grad_()
 
-    def loss(table: Tensor, backend: ops.Backend) -> Tensor:
+    def loss(table: Tensor, backend: ops.Backend) -> Any:
         features = ops.hash_encode(x, table, grid, backend=backend)
         distance = ops.batched_mlp(features, layers_of(named), backend=backend)
         (slope,) = torch.autograd.grad(distance.sum(), x, create_graph=True)
@@ -273,7 +343,14 @@ def test_an_eikonal_loss_raises_on_the_kernels_and_is_right_on_the_reference() -
         loss(table.requires_grad_(), "cpu").backward()
 
 
-# ---------------------------------------------------------------------------------------------- torch's operators
+@needs_cpu
+@lost_tangents
+def test_a_forward_mode_derivative_is_refused_or_right() -> None:
+    inputs = {"x": random_numbers(2, 7, 5), **parameters((5, 8, 6), 2)}
+    assert_forward_derivative_is_refused_or_right(mlp(), inputs)
+
+
+# ------------------------------------------------------------------------------------------ torch's operators
 
 
 SIZES = [5, 8, 6]
@@ -281,7 +358,7 @@ SIZES = [5, 8, 6]
 
 def flat_parameters() -> Tensor:
     """`[2, numbers]`: weight and bias of each layer, as the operator takes them."""
-    return random_numbers(2, sum(o * i + o for i, o in zip(SIZES, SIZES[1:], strict=False)), seed=1).float()
+    return random_numbers(2, sum(o * i + o for i, o in itertools.pairwise(SIZES)), seed=1).float()
 
 
 @needs_cpu
@@ -291,7 +368,7 @@ def test_opcheck_of_the_forward_operator(differentiable: bool) -> None:
 
     x = random_numbers(300, 5).float().requires_grad_(differentiable)
     params = flat_parameters().requires_grad_(differentiable)
-    args = (x, params, torch.tensor([100, 200]), SIZES, differentiable)
+    args = (x, params, torch.tensor([100, 200]), SIZES, differentiable, 0.01)
     torch.library.opcheck(_cpu.mlp_cpu, args, test_utils=OPCHECK)
 
 
@@ -301,19 +378,19 @@ def test_opcheck_of_the_backward_operator(need_x: bool) -> None:
     from hyperfields.ops import _cpu
 
     x, params, counts = random_numbers(300, 5).float(), flat_parameters(), torch.tensor([100, 200])
-    output, hidden = _cpu.mlp_cpu(x, params, counts, SIZES, True)
-    args = (torch.ones_like(output), x, params, hidden, counts, SIZES, need_x)
+    output, hidden = _cpu.mlp_cpu(x, params, counts, SIZES, True, 0.01)
+    args = (torch.ones_like(output), x, params, hidden, counts, SIZES, need_x, 0.01)
     torch.library.opcheck(_cpu.mlp_cpu_backward, args, test_utils=OPCHECK)
 
 
-# ------------------------------------------------------------------------------------------------------- refusal
+# ---------------------------------------------------------------------------------------------------- refusal
 
 
 def test_a_dtype_that_is_not_compiled_is_refused_by_name_and_taken_by_the_reference() -> None:
     inputs = {name: t.bfloat16() for name, t in {"x": random_numbers(1, 3, 2), **parameters((2, 3), 1)}.items()}
     with pytest.raises(ValueError, match=r"dtype is torch\.bfloat16, the cpu kernels take float32 and float64; use"):
         mlp()("cpu", **inputs)
-    assert torch.equal(mlp()("auto", **inputs), mlp()("reference", **inputs))  # type: ignore[arg-type]
+    assert torch.equal(mlp()("auto", **inputs), mlp()("reference", **inputs))
 
 
 W0, B0, W1 = torch.zeros(2, 4, 3), torch.zeros(2, 4), torch.zeros(2, 1, 4)
@@ -323,13 +400,29 @@ W0, B0, W1 = torch.zeros(2, 4, 3), torch.zeros(2, 4), torch.zeros(2, 1, 4)
     ("layers", "error", "message"),
     [
         ([], ValueError, "layers: got none, wanted at least one"),
-        ([(W0[:, :, :2], None)], ValueError, r"layers\[0\] weight: got shape \(2, 4, 2\), wanted \[2, out, 3\]"),
+        (
+            [(W0[:, :, :2], None)],
+            ValueError,
+            r"layers\[0\] weight: got shape \(2, 4, 2\), wanted \[2, out, 3\]",
+        ),
         ([(W0[:1], None)], ValueError, r"layers\[0\] weight: got shape \(1, 4, 3\), wanted \[2, out, 3\]"),
         ([(W0[0], None)], ValueError, r"layers\[0\] weight: got shape \(4, 3\), wanted \[2, out, 3\]"),
-        ([(W0, None), (W0, None)], ValueError, r"layers\[1\] weight: got shape \(2, 4, 3\), wanted \[2, out, 4\]"),
+        (
+            [(W0, None), (W0, None)],
+            ValueError,
+            r"layers\[1\] weight: got shape \(2, 4, 3\), wanted \[2, out, 4\]",
+        ),
         ([(W0, B0[:, :3])], ValueError, r"layers\[0\] bias: got shape \(2, 3\), wanted \[2, 4\]"),
-        ([(W0, B0), (W1.double(), None)], TypeError, r"got x torch\.float32 on cpu, weight torch\.float64 on cpu;"),
-        ([(W0, B0.double())], TypeError, r"weight torch\.float32 on cpu, bias torch\.float64 on cpu; wanted one"),
+        (
+            [(W0, B0), (W1.double(), None)],
+            TypeError,
+            r"got x torch\.float32 on cpu, weight torch\.float64 on cpu;",
+        ),
+        (
+            [(W0, B0.double())],
+            TypeError,
+            r"weight torch\.float32 on cpu, bias torch\.float64 on cpu; wanted one",
+        ),
     ],
 )
 def test_layers_that_do_not_fit_are_refused(
@@ -340,5 +433,5 @@ def test_layers_that_do_not_fit_are_refused(
 
 
 def test_an_unknown_activation_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="activation: got 'tanh', wanted 'relu' or 'sine'"):
+    with pytest.raises(ValueError, match="activation: got 'tanh', wanted one of leaky_relu, relu, sine"):
         ops.batched_mlp(torch.zeros(2, 5, 3), [(W0, B0)], "tanh")  # type: ignore[arg-type]

@@ -13,11 +13,13 @@ from hyperfields import ops
 from ._parity import (
     OPCHECK,
     Call,
+    assert_forward_derivative_is_refused_or_right,
     assert_parity,
     assert_same_at_any_number_of_threads,
     assert_second_derivative_is_refused,
     each_backend,
     each_dtype,
+    lost_tangents,
     needs_cpu,
     random_numbers,
 )
@@ -45,15 +47,17 @@ def samples(*shape: int, channels: int = 3, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-def slab(density: float, start: float, end: float, pieces: int, color: tuple[float, ...] = (1.0,)) -> ops.Composited:
-    """One ray through an even slab that is cut into pieces, by the reference in float64."""
+def slab(density: float, start: float, end: float, pieces: int) -> dict[str, Tensor]:
+    """One ray through an even slab of colour (0.2, 0.7) that is cut into pieces, float64."""
     bounds = torch.linspace(start, end, pieces + 1, dtype=torch.float64)
-    edges = torch.stack((bounds[:-1], bounds[1:]), -1)[None]
-    values = torch.tensor(color, dtype=torch.float64).expand(1, pieces, len(color))
-    return ops.composite(torch.full((1, pieces), density, dtype=torch.float64), values, edges, backend="reference")
+    return {
+        "density": torch.full((1, pieces), density, dtype=torch.float64),
+        "values": torch.tensor([0.2, 0.7], dtype=torch.float64).expand(1, pieces, 2),
+        "edges": torch.stack((bounds[:-1], bounds[1:]), -1)[None],
+    }
 
 
-# ------------------------------------------------------------------------------------------------------ by hand
+# ---------------------------------------------------------------------------------------------------- by hand
 
 
 @each_backend
@@ -62,18 +66,16 @@ def slab(density: float, start: float, end: float, pieces: int, color: tuple[flo
 def test_an_even_slab_has_the_opacity_of_beer_and_lambert(
     backend: ops.Backend, density: float, length: float, pieces: int
 ) -> None:
-    bounds = torch.linspace(1.5, 1.5 + length, pieces + 1, dtype=torch.float64)
-    edges = torch.stack((bounds[:-1], bounds[1:]), -1)[None]
-    values = torch.tensor([0.2, 0.7], dtype=torch.float64).expand(1, pieces, 2)
-    result = ops.composite(torch.full((1, pieces), density).double(), values, edges, backend=backend)
+    result = ops.composite(**slab(density, 1.5, 1.5 + length, pieces), backend=backend)
     alpha = 1.0 - math.exp(-density * length)
     assert result.alpha.item() == pytest.approx(alpha, abs=1e-12)
     assert result.values[0].tolist() == pytest.approx([0.2 * alpha, 0.7 * alpha], abs=1e-12)
 
 
-def test_the_depth_of_a_finely_cut_slab_is_the_integral() -> None:
+@each_backend
+def test_the_depth_of_a_finely_cut_slab_is_the_integral(backend: ops.Backend) -> None:
     sigma, start, end = 2.0, 1.5, 3.0
-    result = slab(sigma, start, end, 2000)
+    result = ops.composite(**slab(sigma, start, end, 2000), backend=backend)
     # integral of t sigma exp(-sigma (t - start)) from start to end
     wanted = start + 1 / sigma - (end + 1 / sigma) * math.exp(-sigma * (end - start))
     assert result.depth.item() == pytest.approx(wanted, abs=1e-6)
@@ -115,7 +117,11 @@ def test_a_gap_between_samples_takes_no_light(backend: ops.Backend) -> None:
 def test_rays_without_samples_give_zeros(backend: ops.Backend, counts: list[int]) -> None:
     total = sum(counts)
     result = ops.composite(
-        torch.ones(total), torch.ones(total, 3), torch.rand(total, 2), counts=torch.tensor(counts), backend=backend
+        torch.ones(total),
+        torch.ones(total, 3),
+        torch.rand(total, 2),
+        counts=torch.tensor(counts),
+        backend=backend,
     )
     empty = torch.tensor(counts) == 0
     assert result.values.shape == (len(counts), 3)
@@ -124,10 +130,31 @@ def test_rays_without_samples_give_zeros(backend: ops.Backend, counts: list[int]
 
 
 @each_backend
+def test_a_density_that_is_no_number_gives_none_for_its_ray_alone(backend: ops.Backend) -> None:
+    density, edges = torch.tensor([[0.5, math.nan], [0.5, 1.0]]), torch.tensor([[[0.0, 1.0], [1.0, 2.0]]] * 2)
+    result = ops.composite(density, torch.ones(2, 2, 1), edges, backend=backend)
+    assert result.alpha.isnan().tolist() == [True, False]
+    assert result.values.isnan().flatten().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("cpu", marks=needs_cpu),
+        pytest.param(
+            "reference", marks=pytest.mark.xfail(reason="infinite - infinite in front", raises=AssertionError)
+        ),
+    ],
+)
+def test_an_infinite_density_is_opaque(backend: ops.Backend) -> None:
+    density, edges = torch.tensor([[math.inf, 1.0]]), torch.tensor([[[0.0, 1.0], [1.0, 2.0]]])
+    result = ops.composite(density, torch.tensor([[[3.0], [5.0]]]), edges, backend=backend)
+    assert (result.values.item(), result.alpha.item(), result.depth.item()) == (3.0, 1.0, 0.5)
+
+
+@each_backend
 @each_dtype
-def test_behind_something_opaque_nothing_is_seen_and_nothing_breaks(
-    backend: ops.Backend, dtype: torch.dtype
-) -> None:
+def test_behind_something_opaque_nothing_is_seen_and_nothing_breaks(backend: ops.Backend, dtype: torch.dtype) -> None:
     density = torch.tensor([[1e8, 1e8, 0.0, 5.0]], dtype=dtype, requires_grad=True)
     values = torch.tensor([[[1.0], [2.0], [3.0], [4.0]]], dtype=dtype, requires_grad=True)
     edges = torch.tensor([[[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]], dtype=dtype)
@@ -139,7 +166,7 @@ def test_behind_something_opaque_nothing_is_seen_and_nothing_breaks(
     assert gradients[1].flatten().tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
-# ------------------------------------------------------------------------------------------------------- parity
+# ----------------------------------------------------------------------------------------------------- parity
 
 
 @each_backend
@@ -198,7 +225,7 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
     assert_same_at_any_number_of_threads(composited(), inputs)
 
 
-# -------------------------------------------------------------------------------------------------- derivatives
+# ------------------------------------------------------------------------------------------------ derivatives
 
 
 def test_the_reference_has_first_and_second_derivatives() -> None:
@@ -220,7 +247,13 @@ def test_the_cpu_kernels_refuse_a_second_derivative() -> None:
     assert_second_derivative_is_refused(composited(), samples(3, 4), "composite_cpu_backward")
 
 
-# ---------------------------------------------------------------------------------------------- torch's operators
+@needs_cpu
+@lost_tangents
+def test_a_forward_mode_derivative_is_refused_or_right() -> None:
+    assert_forward_derivative_is_refused_or_right(composited(), samples(3, 4))
+
+
+# ------------------------------------------------------------------------------------------ torch's operators
 
 
 @needs_cpu
@@ -241,7 +274,7 @@ def test_opcheck_of_the_backward_operator() -> None:
     torch.library.opcheck(_cpu.composite_cpu_backward, args, test_utils=OPCHECK)
 
 
-# ------------------------------------------------------------------------------------------------------- refusal
+# ---------------------------------------------------------------------------------------------------- refusal
 
 
 def test_a_dtype_that_is_not_compiled_is_refused_by_name() -> None:
@@ -256,10 +289,31 @@ D, V, E = torch.zeros(2, 3), torch.zeros(2, 3, 4), torch.zeros(2, 3, 2)
 @pytest.mark.parametrize(
     ("density", "values", "edges", "counts", "error", "message"),
     [
-        (D[..., None], V, E, None, ValueError, r"got density \(2, 3, 1\), values \(2, 3, 4\), edges \(2, 3, 2\)"),
-        (D, V, E[..., :1], None, ValueError, r"edges \(2, 3, 1\); wanted \[\.\.\.\], \[\.\.\. c\] and \[\.\.\. 2\]"),
+        (
+            D[..., None],
+            V,
+            E,
+            None,
+            ValueError,
+            r"got density \(2, 3, 1\), values \(2, 3, 4\), edges \(2, 3, 2\)",
+        ),
+        (
+            D,
+            V,
+            E[..., :1],
+            None,
+            ValueError,
+            r"edges \(2, 3, 1\); wanted \[\.\.\.\], \[\.\.\. c\] and \[\.\.\. 2\]",
+        ),
         (D[0], V[0], E[0], None, ValueError, r"values: got shape \(3, 4\) with counts None"),
-        (D[0], V[0], E[0], torch.tensor([1, 1]), ValueError, "counts: sum is 2, wanted the 3 points of values"),
+        (
+            D[0],
+            V[0],
+            E[0],
+            torch.tensor([1, 1]),
+            ValueError,
+            "counts: sum is 2, wanted the 3 points of values",
+        ),
         (D, V.double(), E, None, TypeError, r"density torch\.float32 on cpu, values torch\.float64 on cpu"),
     ],
 )

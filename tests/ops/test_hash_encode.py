@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 
@@ -14,11 +15,14 @@ from hyperfields.ops.grid import PRIMES, GridSpec
 
 from ._parity import (
     OPCHECK,
+    Call,
+    assert_forward_derivative_is_refused_or_right,
     assert_parity,
     assert_same_at_any_number_of_threads,
     assert_second_derivative_is_refused,
     each_backend,
     each_dtype,
+    lost_tangents,
     needs_cpu,
     random_numbers,
 )
@@ -51,7 +55,7 @@ def table_of(grid: GridSpec, scenes: int, seed: int = 7) -> Tensor:
 
 
 def points_of(grid: GridSpec, count: int, low: float = 0.0, high: float = 1.0, seed: int = 0) -> Tensor:
-    """`[count d]`, uniform, float32 values, none so near to a cell face that float32 may take the next cell."""
+    """`[count d]`, uniform, float32 values, none so near a cell face that float32 may take the next cell."""
     generator = torch.Generator().manual_seed(seed)
     x = (torch.rand(2 * count + 64, grid.dims, generator=generator) * (high - low) + low).double()
     place = x[:, :, None] * torch.tensor(grid.scales, dtype=torch.float64) + 0.5
@@ -60,13 +64,13 @@ def points_of(grid: GridSpec, count: int, low: float = 0.0, high: float = 1.0, s
     return x[clear][:count]
 
 
-def encode(grid: GridSpec, counts: list[int] | None = None):  # type: ignore[no-untyped-def]
+def encode(grid: GridSpec, counts: list[int] | None = None) -> Call:
     numbers = None if counts is None else torch.tensor(counts)
     return lambda backend, x, table: ops.hash_encode(x, table, grid, counts=numbers, backend=backend)
 
 
 def by_the_formulas(x: list[float], table: Tensor, grid: GridSpec) -> list[float]:
-    """One point, written from design.md's formulas with Python integers; nothing shared with the reference."""
+    """One point, by the formulas at the head of `ops/grid.py`, in Python integers, without the reference."""
     result = []
     for level, scale in enumerate(grid.scales):
         rows, resolution = grid.offsets[level + 1] - grid.offsets[level], grid.resolutions[level]
@@ -90,7 +94,7 @@ def by_the_formulas(x: list[float], table: Tensor, grid: GridSpec) -> list[float
     return result
 
 
-# ------------------------------------------------------------------------------------------------------ the grid
+# --------------------------------------------------------------------------------------------------- the grid
 
 
 def test_the_grid_has_as_many_numbers_as_in_tiny_cuda_nn() -> None:
@@ -126,12 +130,19 @@ def test_levels_are_padded_to_eight_rows_and_cut_to_the_table() -> None:
     ],
 )
 def test_a_grid_out_of_range_is_refused(changed: dict[str, float], message: str) -> None:
-    numbers = {"dims": 3, "levels": 2, "features": 2, "log2_table": 9, "base_resolution": 4, "per_level_scale": 2.0}
+    numbers = {
+        "dims": 3,
+        "levels": 2,
+        "features": 2,
+        "log2_table": 9,
+        "base_resolution": 4,
+        "per_level_scale": 2.0,
+    }
     with pytest.raises(ValueError, match=message):
         GridSpec.make(**(numbers | changed))  # type: ignore[arg-type]
 
 
-# ------------------------------------------------------------------------------------------------- by hand
+# ---------------------------------------------------------------------------------------------------- by hand
 
 
 @each_backend
@@ -175,9 +186,7 @@ def test_the_reference_follows_the_formulas(grid: GridSpec) -> None:
 
 @each_backend
 @pytest.mark.parametrize("grid", [GRIDS["3-D F2"], GRIDS["2-D F2 smoothstep"]], ids=["3-D", "2-D smoothstep"])
-def test_a_constant_table_gives_that_constant_everywhere_and_no_gradient(
-    backend: ops.Backend, grid: GridSpec
-) -> None:
+def test_a_constant_table_gives_that_constant_everywhere_and_no_gradient(backend: ops.Backend, grid: GridSpec) -> None:
     x = (torch.rand(1, 300, grid.dims, dtype=torch.float64) * 6 - 2.5).requires_grad_()
     result = ops.hash_encode(x, torch.full((1, grid.rows, 2), 0.75, dtype=torch.float64), grid, backend=backend)
     torch.testing.assert_close(result, torch.full_like(result, 0.75))
@@ -185,7 +194,7 @@ def test_a_constant_table_gives_that_constant_everywhere_and_no_gradient(
     assert gradient.abs().max() < 1e-12
 
 
-# ------------------------------------------------------------------------------------------------------ parity
+# ----------------------------------------------------------------------------------------------------- parity
 
 
 @each_backend
@@ -279,6 +288,18 @@ def test_one_gradient_alone_is_the_one_of_both(backend: ops.Backend, wanted: str
 
 
 @each_backend
+def test_a_point_that_is_no_number_gives_none_and_disturbs_no_other(backend: ops.Backend) -> None:
+    grid = GRIDS["3-D F2"]
+    x, table = points_of(grid, 40)[None], table_of(grid, 1)
+    clean = ops.hash_encode(x, table, grid, backend=backend)
+    x[0, 7, 1] = math.nan
+    result = ops.hash_encode(x, table, grid, backend=backend)
+    assert result[0, 7].isnan().all()
+    others = torch.arange(40) != 7
+    torch.testing.assert_close(result[0, others], clean[0, others], rtol=1e-14, atol=1e-14)
+
+
+@each_backend
 def test_scenes_in_one_batch_are_the_scenes_one_by_one(backend: ops.Backend) -> None:
     grid, counts = GRIDS["2-D F2"], [4, 0, 9]
     x, table = points_of(grid, 13), table_of(grid, 3)
@@ -295,7 +316,7 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
     assert_same_at_any_number_of_threads(encode(grid, [9000, 0, 3000]), inputs)
 
 
-# -------------------------------------------------------------------------------------------------- derivatives
+# ------------------------------------------------------------------------------------------------ derivatives
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["a table each", "one table"])
@@ -322,7 +343,15 @@ def test_the_cpu_kernels_refuse_a_second_derivative(name: str) -> None:
     assert_second_derivative_is_refused(encode(grid), inputs, "hash_encode_cpu_backward")
 
 
-# ---------------------------------------------------------------------------------------------- torch's operators
+@needs_cpu
+@lost_tangents
+def test_a_forward_mode_derivative_is_refused_or_right() -> None:
+    grid = GRIDS["3-D F2"]
+    inputs = {"x": points_of(grid, 8)[None], "table": table_of(grid, 1)}
+    assert_forward_derivative_is_refused_or_right(encode(grid), inputs)
+
+
+# ------------------------------------------------------------------------------------------ torch's operators
 
 
 def operator_inputs(grid: GridSpec, shared: bool) -> tuple[object, ...]:
@@ -355,7 +384,7 @@ def test_opcheck_of_the_backward_operator(need_x: bool, need_table: bool) -> Non
     torch.library.opcheck(_cpu.hash_encode_cpu_backward, args, test_utils=OPCHECK)
 
 
-# ----------------------------------------------------------------------------------------------- choice, refusal
+# -------------------------------------------------------------------------------------------- choice, refusal
 
 
 @needs_cpu
@@ -401,7 +430,7 @@ def test_a_device_that_is_not_the_cpu_is_refused_by_name() -> None:
 def test_without_numba_auto_takes_the_reference_and_cpu_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ops.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert ops.backends() == {"cpu": "numba is not installed: pip install numba", "reference": ""}
     grid = GRIDS["2-D F2"]
     x, table = points_of(grid, 9)[None], table_of(grid, 1)
@@ -422,12 +451,42 @@ X, TABLE, COUNTS = torch.zeros(2, 5, 2), torch.zeros(2, GRIDS["2-D F2"].rows, 2)
 @pytest.mark.parametrize(
     ("x", "table", "counts", "error", "message"),
     [
-        (X[0], TABLE, None, ValueError, r"x: got shape \(5, 2\) with counts None; wanted \[s n d\], or \[m d\]"),
+        (
+            X[0],
+            TABLE,
+            None,
+            ValueError,
+            r"x: got shape \(5, 2\) with counts None; wanted \[s n d\], or \[m d\]",
+        ),
         (X, TABLE, COUNTS, ValueError, r"x: got shape \(2, 5, 2\) with counts \(2,\); wanted"),
-        (X.reshape(10, 2), TABLE, COUNTS.int(), TypeError, r"counts: got torch\.int32 on cpu, wanted torch\.int64"),
-        (X.reshape(10, 2), TABLE, COUNTS - 1, ValueError, "counts: sum is 8, wanted the 10 points of x, none neg"),
-        (X.reshape(10, 2), TABLE, torch.tensor([11, -1]), ValueError, "wanted the 10 points of x, none negative"),
-        (X.double(), TABLE, None, TypeError, r"got x torch\.float64 on cpu, table torch\.float32 on cpu; wanted one"),
+        (
+            X.reshape(10, 2),
+            TABLE,
+            COUNTS.int(),
+            TypeError,
+            r"counts: got torch\.int32 on cpu, wanted torch\.int64",
+        ),
+        (
+            X.reshape(10, 2),
+            TABLE,
+            COUNTS - 1,
+            ValueError,
+            "counts: sum is 8, wanted the 10 points of x, none neg",
+        ),
+        (
+            X.reshape(10, 2),
+            TABLE,
+            torch.tensor([11, -1]),
+            ValueError,
+            "wanted the 10 points of x, none negative",
+        ),
+        (
+            X.double(),
+            TABLE,
+            None,
+            TypeError,
+            r"got x torch\.float64 on cpu, table torch\.float32 on cpu; wanted one",
+        ),
         (torch.zeros(2, 5, 3), TABLE, None, ValueError, "x: got 3 coordinates, wanted the grid's 2"),
         (X, TABLE[:, :-1], None, ValueError, r"table: got shape \(2, \d+, 2\), wanted \[2 or 1, \d+, 2\]"),
         (X, TABLE[0], None, ValueError, r"table: got shape \(\d+, 2\), wanted \[2 or 1, \d+, 2\]"),

@@ -1,7 +1,8 @@
-"""march: samples along rays tile what is occupied, nothing else; the kernel keeps exactly the reference's samples."""
+"""march: samples along rays tile what is occupied and nothing else; kernel and reference keep the same."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -60,7 +61,7 @@ def test_in_a_full_box_samples_tile_every_ray_from_entry_to_exit(backend: ops.Ba
             assert len(samples) == 0
             continue
         hits += 1
-        assert torch.equal(samples[1:, 0], samples[:-1, 1])
+        torch.testing.assert_close(samples[1:, 0], samples[:-1, 1], rtol=0, atol=1e-12)
         assert float((samples[:, 1] - samples[:, 0]).max()) <= 0.05 + 1e-12
         for point in (origin + samples[0, 0] * direction, origin + samples[-1, 1] * direction):
             assert float(point.abs().max()) <= 1.0 + 1e-12
@@ -74,7 +75,7 @@ def test_the_offset_says_where_in_a_step_a_ray_begins(backend: ops.Backend) -> N
     edges, counts = ops.march(origin, direction, full(), 0.5, offset, backend=backend)
     assert counts.tolist() == [5]  # 2 units: a quarter of a step, three whole ones, three quarters
     bounds = [2.0, 2.125, 2.625, 3.125, 3.625, 4.0]
-    assert edges.flatten().tolist() == pytest.approx([b for pair in zip(bounds, bounds[1:], strict=False) for b in pair])
+    assert edges.flatten().tolist() == pytest.approx([b for pair in itertools.pairwise(bounds) for b in pair])
     begin, _ = ops.march(origin, direction, full(), 0.5, torch.zeros_like(offset), backend=backend)
     assert begin[:, 0].tolist() == pytest.approx([2.0, 2.5, 3.0, 3.5])
 
@@ -114,7 +115,12 @@ def test_each_scene_has_its_own_cells_in_the_order_x_y_z(backend: ops.Backend) -
     occupancy[1, 3, 1, 2] = True  # x in [0.5, 1]
     origin, direction = one_ray((-2.0, -0.25, 0.25), (1.0, 0.0, 0.0))
     edges, counts = ops.march(
-        origin.repeat(2, 1, 1), direction.repeat(2, 1, 1), occupancy, 0.125, torch.zeros(2, 1).double(), backend=backend
+        origin.repeat(2, 1, 1),
+        direction.repeat(2, 1, 1),
+        occupancy,
+        0.125,
+        torch.zeros(2, 1).double(),
+        backend=backend,
     )
     assert counts.tolist() == [4, 4]
     assert edges[[0, 3, 4, 7], [0, 1, 0, 1]].tolist() == [1.0, 1.5, 2.5, 3.0]
@@ -202,11 +208,39 @@ O, D = torch.zeros(2, 5, 3), torch.ones(2, 5, 3)  # noqa: E741
 @pytest.mark.parametrize(
     ("origins", "directions", "occupancy", "step", "error", "message"),
     [
-        (O[0], D[0], full(2), 0.1, ValueError, r"march: got origins \(5, 3\), directions \(5, 3\); wanted \[s r 3\]"),
+        (
+            O[0],
+            D[0],
+            full(2),
+            0.1,
+            ValueError,
+            r"march: got origins \(5, 3\), directions \(5, 3\); wanted \[s r 3\]",
+        ),
         (O, D[:, :4], full(2), 0.1, ValueError, r"directions \(2, 4, 3\); wanted \[s r 3\]"),
-        (O, D.double(), full(2), 0.1, TypeError, r"origins torch\.float32 on cpu, directions torch\.float64 on cpu"),
-        (O, D, full(3), 0.1, ValueError, r"occupancy: got torch\.bool \(3, 8, 8, 8\), wanted bool \[2 g g g\]"),
-        (O, D, full(2).float(), 0.1, ValueError, r"occupancy: got torch\.float32 \(2, 8, 8, 8\), wanted bool"),
+        (
+            O,
+            D.double(),
+            full(2),
+            0.1,
+            TypeError,
+            r"origins torch\.float32 on cpu, directions torch\.float64 on cpu",
+        ),
+        (
+            O,
+            D,
+            full(3),
+            0.1,
+            ValueError,
+            r"occupancy: got torch\.bool \(3, 8, 8, 8\), wanted bool \[2 g g g\]",
+        ),
+        (
+            O,
+            D,
+            full(2).float(),
+            0.1,
+            ValueError,
+            r"occupancy: got torch\.float32 \(2, 8, 8, 8\), wanted bool",
+        ),
         (O, D, full(2), 0.0, ValueError, r"step: got 0\.0, wanted a positive length"),
         (O, D, full(2), math.nan, ValueError, "step: got nan, wanted a positive length"),
     ],
@@ -216,6 +250,39 @@ def test_inputs_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         ops.march(origins, directions, occupancy, step)
+
+
+# On the reference alone until march checks this: the kernel reads beyond the end of a grid that is no cube.
+@pytest.mark.xfail(
+    reason="march checks neither that its grid is a cube nor its offset",
+    raises=(pytest.fail.Exception, IndexError, RuntimeError),
+)
+@pytest.mark.parametrize(
+    ("cells", "offset", "error", "message"),
+    [
+        (
+            (2, 8, 2, 2),
+            None,
+            ValueError,
+            r"occupancy: got torch\.bool \(2, 8, 2, 2\), wanted bool \[2 g g g\]",
+        ),
+        ((2, 0, 0, 0), None, ValueError, r"occupancy: got torch\.bool \(2, 0, 0, 0\), wanted bool"),
+        ((2, 8, 8, 8), torch.zeros(2, 4), ValueError, r"offset: got shape \(2, 4\), wanted \[2, 5\]"),
+        ((2, 8, 8, 8), torch.zeros(2, 1), ValueError, r"offset: got shape \(2, 1\), wanted \[2, 5\]"),
+        (
+            (2, 8, 8, 8),
+            torch.zeros(2, 5).double(),
+            TypeError,
+            r"offset torch\.float64 on cpu; wanted one dtype",
+        ),
+    ],
+    ids=["no cube", "no cells", "too few offsets", "offsets to broadcast", "offsets of another dtype"],
+)
+def test_a_grid_or_an_offset_that_does_not_fit_is_refused(
+    cells: tuple[int, ...], offset: Tensor | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ops.march(O, D, torch.ones(cells, dtype=torch.bool), 0.1, offset, backend="reference")
 
 
 def test_a_dtype_that_is_not_compiled_is_refused_by_name() -> None:

@@ -1,0 +1,78 @@
+"""Measures speed. `python scripts/bench.py render RUN --scene NAME`: frames a second round a scene.
+
+The scene is bound and its empty space found before the clock starts, as for a viewer. Nothing is fitted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from hyperfields.checkpoint import load_run
+from hyperfields.errors import InputError
+from hyperfields.picture import orbit_cameras, render_picture
+
+WARM_UP = 3  # frames that compile and fill caches
+
+
+def render(run: Path, scene: str | None, size: tuple[int, int], frames: int) -> dict[str, object]:
+    """Seconds a frame over an orbit of one scene, the first of the run unless named."""
+    loaded = load_run(run)
+    scene = scene or loaded.names[0]
+    began = time.perf_counter()
+    bound = loaded.bind(scene)
+    cameras = orbit_cameras(loaded, frames, size)
+    render_picture(bound, cameras[0], size)
+    first = time.perf_counter() - began
+    for camera in cameras[1 : WARM_UP + 1]:
+        render_picture(bound, camera, size)
+    seconds = []
+    for camera in cameras:
+        began = time.perf_counter()
+        render_picture(bound, camera, size)
+        seconds.append(time.perf_counter() - began)
+    return {
+        "run": str(run),
+        "kind": loaded.kind,
+        "scene": scene,
+        "size": list(size),
+        "frames": frames,
+        "threads": torch.get_num_threads(),
+        "first_picture_seconds": first,
+        "mean_frames_per_second": frames / sum(seconds),
+        "median_frames_per_second": 1.0 / statistics.median(seconds),
+        "slowest_frame_seconds": max(seconds),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = parser.add_subparsers(dest="what", required=True)
+    part = parts.add_parser("render", help="frames a second of an orbit")
+    part.add_argument("run", type=Path)
+    part.add_argument("--scene", help="default: the first of the run")
+    part.add_argument("--size", default="128x128", help="HxW, default %(default)s")
+    part.add_argument("--frames", type=int, default=40, help="default %(default)s")
+    part.add_argument("--out", type=Path, help="JSON file")
+    options = parser.parse_args()
+    height, width = (int(side) for side in options.size.split("x"))
+    try:
+        found = render(options.run, options.scene, (height, width), options.frames)
+    except InputError as error:
+        parser.exit(2, f"error: {error}\n")
+    print(
+        f"{found['scene']} at {options.size}: {found['mean_frames_per_second']:.1f} frames a second over "
+        f"{options.frames} frames on {found['threads']} threads, "
+        f"the first picture after {found['first_picture_seconds']:.2f} s"
+    )
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
