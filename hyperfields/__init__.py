@@ -140,9 +140,7 @@ if not TYPE_CHECKING:  # hidden from type checkers, which would accept any missp
 
     def __getattr__(name):
         if name not in _EXPORTS:
-            raise AttributeError(
-                f"module 'hyperfields' has no attribute {name!r}; it has {', '.join(__all__)}"
-            )
+            raise AttributeError(f"module 'hyperfields' has no attribute {name!r}; it has {', '.join(__all__)}")
         value = getattr(importlib.import_module(f"hyperfields.{_EXPORTS[name]}"), name)
         globals()[name] = value  # the next access does not come here
         return value

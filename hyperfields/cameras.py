@@ -36,9 +36,7 @@ class Camera:
     def resized(self, height: int, width: int) -> Camera:
         """The same camera with another number of pixels: same position, same field of view."""
         sx, sy = width / self.width, height / self.height
-        return Camera(
-            self.T_world_camera, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy, width, height
-        )
+        return Camera(self.T_world_camera, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy, width, height)
 
     def rays(self) -> Rays:
         """Rays of all pixels, row by row: origins and unit directions `[height * width, 3]`, world frame."""

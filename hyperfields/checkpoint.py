@@ -200,9 +200,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     config = read_config(folder)
     path = folder / MODEL
     if not path.is_file():
-        raise InputError(
-            f"{folder}: has no {MODEL} yet; finish it with: hyperfields fit ... --out {folder} --resume"
-        )
+        raise InputError(f"{folder}: has no {MODEL} yet; finish it with: hyperfields fit ... --out {folder} --resume")
     try:
         model = HyperField(from_json(config["model"]), len(config["scenes"]))
         tensors, _ = read_tensors(path)

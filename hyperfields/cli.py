@@ -15,11 +15,9 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -39,9 +37,7 @@ DEFAULT_MINUTES = 2.0
 
 # How options look in the help. `_quiet` leaves out the default, where the text says what happens without.
 _quiet = ""
-_RunPath = Positional[
-    Annotated[Path, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint=_quiet)]
-]
+_RunPath = Positional[Annotated[Path, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint=_quiet)]]
 _FamilyPath = Positional[
     Annotated[
         Path,
@@ -261,9 +257,7 @@ def render(
 
     loaded, _, code = _one_scene(load_run(run), scene, codes)
     with console.Meter("render") as meter:
-        movie.render_run(
-            loaded, code, out, orbit=orbit, size=_size(size), channel=channel, report=_frames(meter)
-        )
+        movie.render_run(loaded, code, out, orbit=orbit, size=_size(size), channel=channel, report=_frames(meter))
     print(f"wrote {out}")
 
 
@@ -585,11 +579,10 @@ def _run_fit(fitting: Fit, again: str) -> None:
 
     first = share(fitting.progress)  # not 0 when the fit goes on
     try:
-        with console.Meter("fit", first) as meter, _between_steps() as stop_if_asked:
+        with console.Meter("fit", first) as meter:
 
             def report(progress: Progress) -> None:
                 meter.show(share(progress), _step_text(progress))
-                stop_if_asked()
 
             meter.show(first, "getting ready; the first fit on a machine compiles kernels")
             model = fitting.run(report)
@@ -606,34 +599,6 @@ def _run_fit(fitting: Fit, again: str) -> None:
 
 class Stopped(KeyboardInterrupt):
     """Ctrl-C, with what to type to go on."""
-
-
-@contextlib.contextmanager
-def _between_steps() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C back until the yielded function is called, between two steps: what is saved is then exact.
-
-    A second Ctrl-C ends at once and saves nothing; the last state on disk stays good.
-    """
-    asked = False
-
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise SystemExit(130)
-        asked = True
-
-    def stop_if_asked() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only it may handle signals
-        yield stop_if_asked
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield stop_if_asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # The front door -----------------------------------------------------------------------------------

@@ -90,18 +90,14 @@ def evaluate(
         if values.get("psnr") == math.inf:
             notes.append(f"{name}: equal to the truth, so its psnr is infinite: n/a")
         if values.get("surface_distance") == math.inf:
-            notes.append(
-                f"{name}: the field has no surface in the box: iou and f_score are 0, the others n/a"
-            )
+            notes.append(f"{name}: the field has no surface in the box: iou and f_score are 0, the others n/a")
         if report is not None:
             report(done + 1, len(run.names), name)
     amortised, marginal = run.model.bytes_per_scene()
     summary = read_summary(run.path)
     for key in ("seconds", "peak_memory_bytes"):
         if key not in summary:
-            notes.append(
-                f"{'fit_' if key == 'seconds' else ''}{key}: not in {checkpoint.SUMMARY} of this run"
-            )
+            notes.append(f"{'fit_' if key == 'seconds' else ''}{key}: not in {checkpoint.SUMMARY} of this run")
     return {
         "kind": run.kind,
         "split": split if run.kind == "views" else None,
@@ -135,9 +131,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def _numbers(run: Run, family: Family) -> dict[str, int]:
     """Scene of the run -> its number in the family."""
     if family.kind != run.kind:
-        raise InputError(
-            f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}"
-        )
+        raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
     missing = [name for name in run.names if name not in family.names]
     if missing:
         raise InputError(
@@ -145,9 +139,7 @@ def _numbers(run: Run, family: Family) -> dict[str, int]:
             "are missing); give the family that was fitted with --family"
         )
     if not all(bool(value.isfinite().all()) for value in run.model.state_dict().values()):
-        raise InputError(
-            f"{run.path}: its model holds numbers that are not finite; fit again, another --seed"
-        )
+        raise InputError(f"{run.path}: its model holds numbers that are not finite; fit again, another --seed")
     return {name: family.names.index(name) for name in run.names}
 
 
@@ -166,7 +158,7 @@ def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[
         def measure_image(bound: Bound, family: Family, number: int) -> dict[str, float]:
             truth = family.truth(number, split)
             assert isinstance(truth, Tensor)
-            picture = sample_image(bound, 1, *truth.shape[:2])  # type: ignore[arg-type]
+            picture = sample_image(bound, 1, *truth.shape[:2])
             return _compare(picture, truth[None], nets, notes)
 
         return measure_image
@@ -193,7 +185,7 @@ def render_views(bound: Bound, views: list[View]) -> Tensor:
     seen = []
     for o, d in zip(origins.split(RAYS), directions.split(RAYS), strict=True):
         rays = Rays(o[None], d[None])
-        rendered = render_volume(bound, rays, occupancy, step=bound.field.step)  # type: ignore[arg-type]
+        rendered = render_volume(bound, rays, occupancy, step=bound.field.step)
         seen.append(on_background(rendered)[0])
     return torch.cat(seen).reshape(len(views), *views[0].rgba.shape[:2], 3)
 
@@ -206,9 +198,7 @@ def _compare(pictures: Tensor, truth: Tensor, nets: dict[Net, Lpips], notes: lis
     if min(truth.shape[1:3]) >= metrics.SSIM_WINDOW:
         values["ssim"] = float(metrics.ssim(pictures, truth).mean())
     else:
-        _say_once(
-            notes, f"ssim: n/a, pictures of {size} do not hold its window of {metrics.SSIM_WINDOW} pixels"
-        )
+        _say_once(notes, f"ssim: n/a, pictures of {size} do not hold its window of {metrics.SSIM_WINDOW} pixels")
     for name in ("alex", "vgg"):
         values[f"lpips_{name}"] = math.nan
         if name in nets:
@@ -223,7 +213,7 @@ def _compare(pictures: Tensor, truth: Tensor, nets: dict[Net, Lpips], notes: lis
 def _measure_shape(bound: Bound, family: Family, number: int) -> dict[str, float]:
     truth = family.truth(number)
     assert isinstance(truth, Mesh)
-    mesh = mesh_from_field(bound, resolution=MESH_RESOLUTION)  # type: ignore[arg-type]
+    mesh = mesh_from_field(bound, resolution=MESH_RESOLUTION)
     return metrics.shape_metrics(mesh, truth)
 
 
@@ -247,9 +237,7 @@ def _say_once(notes: list[str], note: str) -> None:
         notes.append(note)
 
 
-def _means(
-    kind: Kind, scenes: dict[str, dict[str, float | None]], notes: list[str]
-) -> dict[str, float | None]:
+def _means(kind: Kind, scenes: dict[str, dict[str, float | None]], notes: list[str]) -> dict[str, float | None]:
     """Means over the scenes that have a value; a note when some do not."""
     means: dict[str, float | None] = {}
     for metric in METRICS[kind]:
@@ -280,9 +268,7 @@ def format_report(report: dict[str, Any]) -> str:
     rows.append([f"mean of {len(scenes)}", *(_number(metric, report["mean"][metric]) for metric in columns)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns) + 1)]
     lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        ).rstrip()
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
         for row in rows
     ]
     rule = "-" * max(map(len, lines))

@@ -36,9 +36,7 @@ def require_suffix(path: Path, allowed: tuple[str, ...], what: str) -> str:
     """
     suffix = path.suffix.lower()
     if suffix not in allowed:
-        raise InputError(
-            f"{path}: suffix {suffix or '(none)'} cannot hold {what}; use one of {', '.join(allowed)}"
-        )
+        raise InputError(f"{path}: suffix {suffix or '(none)'} cannot hold {what}; use one of {', '.join(allowed)}")
     if not path.parent.is_dir():
         raise InputError(f"{path}: folder {path.parent} does not exist; make it first")
     return suffix
@@ -128,8 +126,7 @@ def mesh_from_field(
         from skimage.measure import marching_cubes
     except ImportError as error:
         raise InputError(
-            f"scikit-image, which meshes need, cannot be imported ({error}): "
-            "pip install 'hyperfields[shapes]'"
+            f"scikit-image, which meshes need, cannot be imported ({error}): pip install 'hyperfields[shapes]'"
         ) from error
     if resolution < 2:
         raise ValueError(f"mesh_from_field: resolution {resolution} must be at least 2")
@@ -184,9 +181,7 @@ def _write(path: Path, data: bytes) -> None:
                 os.unlink(name)
             raise
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing was changed"
-        ) from error
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
 
 
 def _umask() -> int:
@@ -207,9 +202,7 @@ def _same_sized(frames: Iterable[Tensor]) -> list[np.ndarray]:
             raise ValueError(f"write_animation: frame {i} is {list(frame.shape)}, must be [h w 3]")
         arrays.append(_bytes_of(frame))
         if arrays[i].shape != arrays[0].shape:
-            raise ValueError(
-                f"write_animation: frame {i} is {arrays[i].shape[:2]}, the first is {arrays[0].shape[:2]}"
-            )
+            raise ValueError(f"write_animation: frame {i} is {arrays[i].shape[:2]}, the first is {arrays[0].shape[:2]}")
     if not arrays:
         raise ValueError("write_animation: no frames")
     return arrays
@@ -224,9 +217,7 @@ def _gif(frames: list[np.ndarray], fps: float) -> bytes:
     ends = [round(100.0 * (i + 1) / fps) for i in range(len(frames))]
     times = [10 * max(b - a, 2) for a, b in itertools.pairwise([0, *ends])]
     buffer = io.BytesIO()
-    pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0, disposal=1
-    )
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0, disposal=1)
     return buffer.getvalue()
 
 
@@ -235,8 +226,7 @@ def _mp4(frames: list[np.ndarray], fps: float) -> bytes:
         import av
     except ImportError as error:
         raise InputError(
-            f"av, which .mp4 needs, cannot be imported ({error}): pip install 'hyperfields[video]', "
-            "or write a .gif"
+            f"av, which .mp4 needs, cannot be imported ({error}): pip install 'hyperfields[video]', or write a .gif"
         ) from error
     height, width = frames[0].shape[:2]
     buffer = io.BytesIO()

@@ -21,9 +21,7 @@ class Points(NamedTuple):
     """Points with their targets, for images and shapes."""
 
     x: Tensor  # [s n d]; images: (x, y) in [0, 1]^2, y down; shapes: the scene box [-1, 1]^3
-    target: (
-        Tensor  # [s n c]; images: colours in [0, 1]; shapes: signed distance, scene units, negative inside
-    )
+    target: Tensor  # [s n c]; images: colours in [0, 1]; shapes: signed distance, scene units, negative inside
 
 
 class Pixels(NamedTuple):

@@ -86,9 +86,7 @@ class RadianceField:
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
         return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
 
-    def __call__(
-        self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`."""
         density, geometry = self._density(weights, x, counts)
         features = torch.cat((geometry, self.directions(d)), -1)

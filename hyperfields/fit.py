@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import resource
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import safetensors.torch
@@ -101,7 +105,8 @@ class Objective:
         rays = int(recipe.samples / (self.per_ray * len(scenes))) // 16 * 16
         rays = min(max(rays, 64), 4096)
         batch = self.family.batch(scenes, rays, generator)
-        assert isinstance(batch, Pixels) and isinstance(self.field, RadianceField)
+        assert isinstance(batch, Pixels)
+        assert isinstance(self.field, RadianceField)
         offset = torch.rand(len(scenes), rays, generator=generator)
         seen = render_volume(bound, batch.rays, tracker.cells(local), step=self.field.step, offset=offset)
         self.per_ray = 0.9 * self.per_ray + 0.1 * max(seen.samples / (len(scenes) * rays), 1.0)
@@ -262,21 +267,14 @@ class SceneWeights(nn.Module):
         super().__init__()
         self.field = field
         self.values = nn.ParameterDict(
-            {
-                name.replace(".", "/"): nn.Parameter(entry.initial()[None])
-                for name, entry in field.spec.items()
-            }
+            {name.replace(".", "/"): nn.Parameter(entry.initial()[None]) for name, entry in field.spec.items()}
         )
 
     def bind(self, _: Tensor) -> tuple[Bound, None]:
-        return Bound(
-            self.field, {name.replace("/", "."): value for name, value in self.values.items()}, 1
-        ), None
+        return Bound(self.field, {name.replace("/", "."): value for name, value in self.values.items()}, 1), None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        shared = {
-            name.replace(".", "/") for name, entry in self.field.spec.items() if entry.source != "generated"
-        }
+        shared = {name.replace(".", "/") for name, entry in self.field.spec.items() if entry.source != "generated"}
         return {
             "grid": [value for name, value in self.values.items() if name in shared],
             "networks": [value for name, value in self.values.items() if name not in shared],
@@ -328,9 +326,7 @@ class Fit:
         if resume:
             self._resume(state)
         elif (out / checkpoint.CONFIG).exists():
-            raise InputError(
-                f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
-            )
+            raise InputError(f"{out}: holds a fit already; add --resume to go on with it, or choose another --out")
         else:
             checkpoint.write_config(out, self.record)
 
@@ -343,7 +339,7 @@ class Fit:
         saved = started = time.monotonic()
         before = self.progress.seconds
         logged = before
-        try:
+        with between_steps() as stop_if_asked, self._saving_on_interrupt():
             self.optimization.rehearse()
             saved = started = time.monotonic()
             while not self._finished():
@@ -352,15 +348,13 @@ class Fit:
                 self.progress.seconds = before + now - started
                 self._advance()
                 report(self.progress)
+                stop_if_asked()
                 if self.progress.seconds - logged > 5.0:
                     logged = self.progress.seconds
                     self._log()
                 if now - saved > CHECKPOINT_SECONDS:
                     self._save_state()
                     saved = time.monotonic()
-        except KeyboardInterrupt:
-            self._save_state()
-            raise
         self._log()
         self._save_state()
         checkpoint.write_model(self.out, self.model)
@@ -373,6 +367,14 @@ class Fit:
         }
         checkpoint.write_atomically(self.out / checkpoint.SUMMARY, json.dumps(summary, indent=1).encode())
         return self.model
+
+    @contextlib.contextmanager
+    def _saving_on_interrupt(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._save_state()
+            raise
 
     # The clock ------------------------------------------------------------------------------------------------
 
@@ -390,11 +392,7 @@ class Fit:
         return self.progress.seconds / (60.0 * self.config.minutes)
 
     def _finished(self) -> bool:
-        return (
-            self.progress.scene >= len(self.family.names)
-            if self.config.individually
-            else self._elapsed() >= 1.0
-        )
+        return self.progress.scene >= len(self.family.names) if self.config.individually else self._elapsed() >= 1.0
 
     def _advance(self) -> None:
         """Move the clock of the schedule; when a scene that is fitted alone is done, keep it and begin the next."""
@@ -415,6 +413,7 @@ class Fit:
     def _begin_optimization(self) -> None:
         field = self.model.config.field
         self.module: nn.Module
+        bind: Callable[[Tensor], tuple[Bound, Tensor | None]]
         if self.config.individually:
             torch.manual_seed(self.config.seed + self.progress.scene)
             self.module = SceneWeights(field)
@@ -428,9 +427,7 @@ class Fit:
                 parameter_groups(self.model),
             )
         objective = Objective(self.family, field, recipe, len(scenes))
-        self.optimization = Optimization(
-            bind, groups, objective, scenes, self.config.seed + self.progress.scene
-        )
+        self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
 
     # On disk --------------------------------------------------------------------------------------------------
 
@@ -442,8 +439,11 @@ class Fit:
                 "loss": self.progress.loss,
             }
         )
-        with open(self.out / checkpoint.METRICS, "a") as file:
-            file.write(line + "\n")
+        try:
+            with open(self.out / checkpoint.METRICS, "a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise InputError(f"{self.out / checkpoint.METRICS}: cannot be written: {error.strerror}") from None
 
     def _save_state(self) -> None:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -456,6 +456,8 @@ class Fit:
 
     def _resume(self, path: Path) -> None:
         old = checkpoint.read_config(self.out)
+        for left in path.parent.glob(".*.tmp"):  # by a kill in the middle of a write
+            left.unlink()
         for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit"):
             new = json.loads(json.dumps(self.record[key]))
             if old.get(key) != new:
@@ -469,9 +471,7 @@ class Fit:
             self.progress = Progress(**json.loads(header["progress"]))
             if not self._finished():
                 self._begin_optimization()
-                self.module.load_state_dict(
-                    part(tensors, "module." if self.config.individually else "model.")
-                )
+                self.module.load_state_dict(part(tensors, "module." if self.config.individually else "model."))
                 self.optimization.restore(tensors)
             self.model.load_state_dict(part(tensors, "model."))
         except (KeyError, ValueError, RuntimeError) as error:
@@ -479,11 +479,37 @@ class Fit:
         log = self.out / checkpoint.METRICS
         if log.is_file():
             lines = [
-                line
-                for line in log.read_text().splitlines(True)
-                if json.loads(line)["step"] <= self.progress.step
+                line for line in log.read_text().splitlines(True) if json.loads(line)["step"] <= self.progress.step
             ]
             checkpoint.write_atomically(log, "".join(lines).encode())
+
+
+@contextlib.contextmanager
+def between_steps() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C back until the yielded function is called, between two steps: what is saved is then exact.
+
+    A second Ctrl-C ends at once and saves nothing; the last state on disk stays good.
+    """
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise SystemExit(130)
+        asked = True
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only it may handle signals
+        yield stop_if_asked
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop_if_asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def alone(model: ModelConfig) -> ModelConfig:

@@ -42,9 +42,7 @@ class Codes:
                 raise InputError(f"scene {name!r}: not among the inferred ones: {', '.join(self.names[:10])}")
         rows = [self.names.index(name) for name in names]
         with torch.no_grad():
-            return run.model.bind(
-                self.codes[rows], {key: value[rows] for key, value in self.residual.items()}
-            )
+            return run.model.bind(self.codes[rows], {key: value[rows] for key, value in self.residual.items()})
 
 
 def infer(
@@ -70,13 +68,9 @@ def infer(
         InputError: another kind of family, a run without a hypernetwork, or a file that cannot be written.
     """
     if family.kind != run.kind:
-        raise InputError(
-            f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}"
-        )
+        raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
     if isinstance(run.model.config.generator, Direct):
-        raise InputError(
-            f"{run.path}: was fitted with --individually, so it has no networks that could infer codes"
-        )
+        raise InputError(f"{run.path}: was fitted with --individually, so it has no networks that could infer codes")
     if (minutes is None) == (steps is None):
         raise InputError(f"--minutes {minutes}, --steps {steps}: give one of the two")
     torch.manual_seed(seed)
@@ -157,14 +151,10 @@ def load_codes(path: str | Path, run: Run) -> Codes:
     """
     tensors, header = checkpoint.read_tensors(Path(path))
     if "codes" not in tensors or "names" not in header:
-        raise InputError(
-            f"{path}: not a file of codes; make one with: hyperfields infer RUN FAMILY --out {path}"
-        )
+        raise InputError(f"{path}: not a file of codes; make one with: hyperfields infer RUN FAMILY --out {path}")
     if header.get("run") != run.digest:
         raise InputError(f"{path}: its codes belong to another run than {run.path}")
     residual = {
-        name.removeprefix("residual."): value.float()
-        for name, value in tensors.items()
-        if name.startswith("residual.")
+        name.removeprefix("residual."): value.float() for name, value in tensors.items() if name.startswith("residual.")
     }
     return Codes(tuple(json.loads(header["names"])), tensors["codes"].float(), residual)

@@ -36,9 +36,7 @@ def interpolate(codes: Tensor, frames: int, mode: str = "lerp") -> Tensor:
         ValueError: fewer than two codes or frames, or an unknown mode.
     """
     if codes.shape[0] < 2 or frames < 2:
-        raise ValueError(
-            f"interpolate: got {codes.shape[0]} codes and {frames} frames, wanted at least 2 of each"
-        )
+        raise ValueError(f"interpolate: got {codes.shape[0]} codes and {frames} frames, wanted at least 2 of each")
     if mode not in ("lerp", "slerp"):
         raise ValueError(f"interpolate mode: got {mode!r}, wanted 'lerp' or 'slerp'")
     place = torch.linspace(0.0, codes.shape[0] - 1.0, frames)

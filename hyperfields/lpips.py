@@ -68,14 +68,11 @@ class Lpips(nn.Module):
             ValueError: when the shapes differ or are not `[b h w 3]`, or a side is too small for the trunk.
         """
         if image.shape != truth.shape or image.ndim != 4 or image.shape[-1] != 3:
-            raise ValueError(
-                f"lpips: image {list(image.shape)} and truth {list(truth.shape)} must be equal [b h w 3]"
-            )
+            raise ValueError(f"lpips: image {list(image.shape)} and truth {list(truth.shape)} must be equal [b h w 3]")
         smallest = _PLANS[self.net].smallest
         if min(image.shape[1:3]) < smallest:
             raise ValueError(
-                f"lpips: image is {image.shape[1]}x{image.shape[2]}, {self.net} needs at least "
-                f"{smallest} pixels a side"
+                f"lpips: image is {image.shape[1]}x{image.shape[2]}, {self.net} needs at least {smallest} pixels a side"
             )
         value = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         for a, b, head in zip(self._features(image), self._features(truth), self.heads, strict=True):
@@ -113,9 +110,7 @@ def load_lpips(net: Net, weights: Path | None = None) -> Lpips:
         for file in files:
             try:
                 state = _load(file)
-                trunk = {
-                    k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")
-                }
+                trunk = {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
                 return Lpips(net, trunk, heads)
             except Exception as error:  # a damaged file makes the unpickler raise nearly anything
                 tried.append(f"{file} is not torchvision's {plan.file} ({type(error).__name__})")
@@ -130,9 +125,7 @@ def _load_heads(net: Net) -> list[Tensor]:
     spec = importlib.util.find_spec("lpips")
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
-        raise LpipsUnavailable(
-            "no linear heads: package lpips is not installed; pip install 'hyperfields[metrics]'"
-        )
+        raise LpipsUnavailable("no linear heads: package lpips is not installed; pip install 'hyperfields[metrics]'")
     file = Path(folders[0]) / "weights" / "v0.1" / f"{net}.pth"
     try:
         state = _load(file)

@@ -45,9 +45,7 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(f"ssim: image is {height}x{width}, needs at least {SSIM_WINDOW} pixels a side")
     # float64: the variances below are small differences of large numbers.
-    x, y = (
-        t.double().movedim(-1, -3).reshape(-1, 1, height, width) for t in (image, truth)
-    )  # [... c] as the batch
+    x, y = (t.double().movedim(-1, -3).reshape(-1, 1, height, width) for t in (image, truth))  # [... c] as the batch
     offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=image.device) - SSIM_WINDOW // 2
     window = torch.exp(-0.5 * (offsets / 1.5).square())
     window = window / window.sum()
@@ -184,8 +182,7 @@ def _iou(
     query = _tensor(points[_morton_order(points)])
     # Three rays a point and the majority: one ray can run along an edge.
     inside, wanted = (
-        torch.from_numpy(s.compute_occupancy(query, nsamples=3).numpy()) > 0.5
-        for s in (scene_mesh, scene_truth)
+        torch.from_numpy(s.compute_occupancy(query, nsamples=3).numpy()) > 0.5 for s in (scene_mesh, scene_truth)
     )
     union = int((inside | wanted).sum())
     return int((inside & wanted).sum()) / union if union else 0.0
@@ -240,6 +237,4 @@ def _has_area(mesh: Mesh) -> bool:
 
 def _require_same_shape(name: str, image: Tensor, truth: Tensor) -> None:
     if image.shape != truth.shape or image.ndim < 3:
-        raise ValueError(
-            f"{name}: image {list(image.shape)} and truth {list(truth.shape)} must be equal [... h w c]"
-        )
+        raise ValueError(f"{name}: image {list(image.shape)} and truth {list(truth.shape)} must be equal [... h w c]")

@@ -102,9 +102,7 @@ def interpolate_run(
         what = "images" if run.kind == "images" else "meshes"
         raise InputError(f"--orbit: no camera circles {what} into {out}; leave it out")
     if len(codes) < 2 or frames < 2:
-        raise InputError(
-            f"interpolate: got {len(codes)} scenes and {frames} frames, wanted at least 2 of each"
-        )
+        raise InputError(f"interpolate: got {len(codes)} scenes and {frames} frames, wanted at least 2 of each")
     size = size or native_size(run)
     path = interpolate(codes, frames, mode)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
@@ -173,7 +171,7 @@ def mesh_of(bound: Bound) -> Mesh:
         TypeError: for images.
     """
     if not isinstance(bound.field, RadianceField):
-        return export.mesh_from_field(bound, resolution=RESOLUTION)  # type: ignore[arg-type]
+        return export.mesh_from_field(bound, resolution=RESOLUTION)
     step = bound.field.step
 
     def clearness(x: Tensor) -> Tensor:
@@ -205,9 +203,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({reason}); choose another --out") from error
 
 
-def _picture(
-    run: Run, bound: Bound, camera: Camera, size: tuple[int, int], channel: Channel = "rgb"
-) -> Tensor:
+def _picture(run: Run, bound: Bound, camera: Camera, size: tuple[int, int], channel: Channel = "rgb") -> Tensor:
     return render_picture(bound, camera, size, channel, supersample=SUPERSAMPLE[run.kind])
 
 

@@ -68,7 +68,7 @@ def render_picture(
     check_channel(bound, channel)
     height, width = size[0] * supersample, size[1] * supersample
     if isinstance(bound.field, ImageField):
-        image = sample_image(bound, 1, height, width)[0].clamp(0.0, 1.0)  # type: ignore[arg-type]
+        image = sample_image(bound, 1, height, width)[0].clamp(0.0, 1.0)
     else:
         if camera is None:
             raise ValueError("render_picture: got no camera, which shapes and views need")
@@ -102,10 +102,10 @@ def see(bound: Bound, camera: Camera, normals: bool = False) -> Rendered:
 
 def _see_rays(bound: Bound, rays: Rays, normals: bool) -> Rendered:
     if isinstance(bound.field, ShapeField):
-        return trace_surface(bound, rays)  # type: ignore[arg-type]
+        return trace_surface(bound, rays)
     assert isinstance(bound.field, RadianceField)
     step = bound.field.step
-    seen = render_volume(bound, rays, bound.occupancy(CELLS), step=step)  # type: ignore[arg-type]
+    seen = render_volume(bound, rays, bound.occupancy(CELLS), step=step)
     if not normals:
         return seen
 

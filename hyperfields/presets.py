@@ -60,9 +60,7 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
     assert_never(kind)
 
 
-def _grid(
-    dims: int, levels: int, log2_table: int, coarsest: int, finest: int, bases: int
-) -> HashGrid | FactoredGrid:
+def _grid(dims: int, levels: int, log2_table: int, coarsest: int, finest: int, bases: int) -> HashGrid | FactoredGrid:
     finest = max(finest, coarsest)
     if bases == 0:
         return HashGrid(dims, levels, 2, log2_table, coarsest, finest)

@@ -42,9 +42,7 @@ def on_background(rendered: Rendered, background: float = 1.0) -> Tensor:
 
 def pixel_centers(height: int, width: int) -> Tensor:
     """Centres of all pixels in [0, 1]^2, row by row: `[height * width, 2]`, x to the right, y down."""
-    v, u = torch.meshgrid(
-        (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"
-    )
+    v, u = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
     return torch.stack((u, v), -1).reshape(-1, 2)
 
 
@@ -133,9 +131,7 @@ def render_volume(
     return _render_waves(fn, rays, occupancy, step, offset)
 
 
-def _render_whole(
-    fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None
-) -> Rendered:
+def _render_whole(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> Rendered:
     """All samples of all rays at once."""
     origins, directions = rays
     scenes, count = origins.shape[:2]
@@ -156,9 +152,7 @@ def _render_whole(
     )
 
 
-def _render_waves(
-    fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None
-) -> Rendered:
+def _render_waves(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> Rendered:
     """The same in waves, front to back: rays that miss what is occupied never start, opaque ones end."""
     scenes = rays.origins.shape[0]
     # The rays that meet the occupied part of their box come first, so that the others can be cut off.
@@ -356,9 +350,7 @@ class OccupancyTracker:
     scene. Everything counts as occupied until it was looked at.
     """
 
-    def __init__(
-        self, scenes: int, size: int, *, step: float, threshold: float = 0.01, decay: float = 0.9
-    ) -> None:
+    def __init__(self, scenes: int, size: int, *, step: float, threshold: float = 0.01, decay: float = 0.9) -> None:
         self.size, self.decay = size, decay
         self.limit = -math.log1p(-threshold) / step
         self.density = torch.full((scenes, size**3), math.inf)

@@ -90,7 +90,4 @@ def split(flat: Tensor, spec: WeightSpec) -> Weights:
     if flat.shape[1] != numel(spec):
         raise ValueError(f"split: got {flat.shape[1]} numbers a scene, wanted {numel(spec)}")
     pieces = flat.split([entry.numel for entry in spec.values()], 1)
-    return {
-        name: piece.reshape(-1, *entry.shape)
-        for (name, entry), piece in zip(spec.items(), pieces, strict=True)
-    }
+    return {name: piece.reshape(-1, *entry.shape) for (name, entry), piece in zip(spec.items(), pieces, strict=True)}

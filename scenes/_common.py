@@ -37,9 +37,7 @@ def one_line(error: BaseException) -> str:
 def visible_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files of a folder with one of the (lower-case) suffixes, by name; hidden ones are left out."""
     return sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
+        p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()
     )
 
 
@@ -68,9 +66,7 @@ def select(names: Sequence[str], scenes: Sequence[str] | None, limit: int | None
         found = [wanted] if wanted in names else fnmatch.filter(names, wanted)
         if not found:
             near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or sorted(names)[:3]
-            raise InputError(
-                f"scenes: no scene called {wanted!r} among {len(names)}; nearest: {', '.join(near)}"
-            )
+            raise InputError(f"scenes: no scene called {wanted!r} among {len(names)}; nearest: {', '.join(near)}")
         chosen.update(found)
     if limit is not None and limit < 1:
         raise InputError(f"limit: {limit} came, wanted a number of scenes of at least 1")
@@ -102,9 +98,7 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
                 return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
             return np.array(image.convert("RGBA"))
     except UNREADABLE as error:
-        raise InputError(
-            f"{path}: not a readable picture ({one_line(error)}); replace or remove the file"
-        ) from error
+        raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
 
 
 def _read_exr(path: Path) -> FloatArray:
@@ -116,9 +110,7 @@ def _read_exr(path: Path) -> FloatArray:
         with OpenEXR.File(str(path), separate_channels=True) as opened:
             bands = {name: np.asarray(c.pixels, dtype=np.float32) for name, c in opened.channels().items()}
     except Exception as error:  # OpenEXR raises several types, RuntimeError and plain Exception among them
-        raise InputError(
-            f"{path}: not a readable EXR ({one_line(error)}); replace or remove the file"
-        ) from error
+        raise InputError(f"{path}: not a readable EXR ({one_line(error)}); replace or remove the file") from error
     if "Y" in bands:
         bands = {"R": bands["Y"], "G": bands["Y"], "B": bands["Y"], **bands}
     if not {"R", "G", "B"} <= set(bands):

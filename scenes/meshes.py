@@ -229,9 +229,7 @@ def sample_pool(mesh: Mesh, sampling: Sampling, seed: int) -> NDArray[np.float32
 
     o3d = _open3d(None)
     scene = o3d.t.geometry.RaycastingScene(nthreads=torch.get_num_threads())
-    scene.add_triangles(
-        o3d.core.Tensor(mesh.vertices.numpy()), o3d.core.Tensor(mesh.faces.numpy().astype(np.uint32))
-    )
+    scene.add_triangles(o3d.core.Tensor(mesh.vertices.numpy()), o3d.core.Tensor(mesh.faces.numpy().astype(np.uint32)))
     distance = scene.compute_signed_distance(o3d.core.Tensor(points), nsamples=sampling.rays).numpy()
     return np.concatenate((points, distance[:, None]), axis=-1, dtype=np.float32)
 
@@ -241,9 +239,7 @@ def _open3d(path: Path | None) -> Any:
     try:
         import open3d
     except ModuleNotFoundError as error:
-        raise InputError(
-            f'{where}meshes need open3d ({one_line(error)}); pip install "hyperfields[shapes]"'
-        ) from error
+        raise InputError(f'{where}meshes need open3d ({one_line(error)}); pip install "hyperfields[shapes]"') from error
     except (ImportError, OSError) as error:
         raise InputError(
             f"{where}open3d does not load ({one_line(error)}); on Debian: apt-get install {SYSTEM_LIBRARIES}"
@@ -258,9 +254,7 @@ def _areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return areas
 
 
-def _joined(
-    points: NDArray[np.float64], faces: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _joined(points: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """One vertex for all that agree to 1e-6 (scene units), without unused vertices and collapsed faces."""
     _, first, inverse = np.unique(np.round(points, 6), axis=0, return_index=True, return_inverse=True)
     faces = inverse.reshape(-1)[faces]

@@ -177,9 +177,7 @@ def _read_transforms(folder: Path, split: str) -> list[Frame]:
     path = folder / f"transforms_{split}.json"
     if not path.is_file():
         there = [s for s in SPLITS if (folder / f"transforms_{s}.json").is_file()]
-        raise InputError(
-            f"{path}: is missing; splits of this scene: {', '.join(there) or 'none'}; wanted {split!r}"
-        )
+        raise InputError(f"{path}: is missing; splits of this scene: {', '.join(there) or 'none'}; wanted {split!r}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -216,9 +214,7 @@ def _numbers(entry: dict[str, Any], path: Path) -> dict[str, float]:
                 raise InputError(f"{path}: {key} is {value!r}; wanted a number above 0")
             numbers[key] = float(value)
     if not 0.0 < numbers.get("camera_angle_x", 1.0) < math.pi:
-        raise InputError(
-            f"{path}: camera_angle_x is {numbers['camera_angle_x']!r}; wanted radians between 0 and pi"
-        )
+        raise InputError(f"{path}: camera_angle_x is {numbers['camera_angle_x']!r}; wanted radians between 0 and pi")
     return numbers
 
 
@@ -253,9 +249,7 @@ def _image_path(folder: Path, file_path: Any, where: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{where}: file_path {file_path!r} cannot be used ({one_line(error)})") from error
     if not inside:
-        raise InputError(
-            f"{where}: file_path {file_path!r} leaves the scene's folder; move the picture there"
-        )
+        raise InputError(f"{where}: file_path {file_path!r} leaves the scene's folder; move the picture there")
     if found is None:
         raise InputError(f"{where}: no picture at file_path {file_path!r}; restore it or drop the frame")
     return found
@@ -279,9 +273,7 @@ def _camera(frame: Frame, height: int, width: int) -> Camera:
     elif "camera_angle_x" in numbers:
         fx = 0.5 * w / math.tan(0.5 * numbers["camera_angle_x"])
     else:
-        raise InputError(
-            f"{frame.image}: its transforms file has neither camera_angle_x (radians) nor fl_x (pixels)"
-        )
+        raise InputError(f"{frame.image}: its transforms file has neither camera_angle_x (radians) nor fl_x (pixels)")
     fy = numbers.get("fl_y", fx)
     cx, cy = numbers.get("cx", 0.5 * w), numbers.get("cy", 0.5 * h)
     pose = torch.from_numpy(frame.T_world_camera).float()

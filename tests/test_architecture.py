@@ -38,6 +38,7 @@ LAYERS = {
     "infer": 6,
     "movie": 6,
     "cli": 7,
+    "console": 7,
     "scenes": 7,
     "viewer": 8,
     "scripts": 8,
@@ -82,9 +83,7 @@ def imports(module: str, path: Path, known: set[str]) -> Iterator[tuple[int, str
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
-            names = [
-                alias.name for alias in node.names if (base, alias.name) != ("hyperfields", "__version__")
-            ]
+            names = [alias.name for alias in node.names if (base, alias.name) != ("hyperfields", "__version__")]
             # `from package import module` imports the module, `from module import name` the module before it
             targets = [f"{base}.{name}" if f"{base}.{name}" in known else base for name in names]
         else:
@@ -172,9 +171,7 @@ BREACHES = [
 
 @pytest.mark.parametrize(("name", "code", "expected"), BREACHES)
 def test_what_breaks_the_rule_is_named(tmp_path: Path, name: str, code: str, expected: str | None) -> None:
-    files = dict.fromkeys(
-        ["__init__", "fields", "weights", "ops/__init__", "ops/_cpu", "scenes/__init__"], ""
-    )
+    files = dict.fromkeys(["__init__", "fields", "weights", "ops/__init__", "ops/_cpu", "scenes/__init__"], "")
     for file, text in {**{f"{stem}.py": text for stem, text in files.items()}, name: code}.items():
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(text)
@@ -195,9 +192,7 @@ def test_a_circle_is_named(tmp_path: Path) -> None:
 
 def loaded_by(statement: str) -> set[str]:
     """Top-level modules in memory after `statement` in a new Python."""
-    code = (
-        f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
-    )
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 

@@ -74,9 +74,7 @@ def test_look_at_refuses_a_direction_that_is_zero_or_parallel_to_up(
 def test_rays_go_through_pixel_centres_row_by_row() -> None:
     view = Camera(torch.eye(4), fx=2.0, fy=4.0, cx=1.5, cy=0.75, width=3, height=2)
     origins, directions = view.rays()
-    wanted = torch.tensor(
-        [[(u + 0.5 - 1.5) / 2.0, (v + 0.5 - 0.75) / 4.0, 1.0] for v in range(2) for u in range(3)]
-    )
+    wanted = torch.tensor([[(u + 0.5 - 1.5) / 2.0, (v + 0.5 - 0.75) / 4.0, 1.0] for v in range(2) for u in range(3)])
     torch.testing.assert_close(directions / directions[:, 2:], wanted)
     torch.testing.assert_close(directions.norm(dim=1), torch.ones(6))
     assert torch.equal(origins, torch.zeros(6, 3))
@@ -96,9 +94,7 @@ def test_a_resized_camera_sees_the_same_with_other_pixels() -> None:
     # The ray of a small pixel goes through the corner that four pixels share: half-way between their centres.
     big = view.rays().directions / (view.rays().directions @ view.T_world_camera[:3, 2])[:, None]
     mean = big.reshape(30, 2, 32, 2, 3).mean((1, 3)).reshape(-1, 3)
-    torch.testing.assert_close(
-        small.rays().directions, torch.nn.functional.normalize(mean, dim=-1), atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(small.rays().directions, torch.nn.functional.normalize(mean, dim=-1), atol=1e-6, rtol=0)
 
 
 def test_an_orbit_looks_at_the_origin_from_an_even_circle() -> None:

@@ -152,9 +152,7 @@ MEANS = {
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_eval_writes_the_report(
-    kind: str, fits: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eval_writes_the_report(kind: str, fits: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, run = fits(kind)
     capsys.readouterr()
     assert run_cli("eval", run, "--out", tmp_path / "report.json") == 0
@@ -172,9 +170,7 @@ def test_eval_writes_the_report(
     assert "bytes a scene" in out
 
 
-def test_fit_says_what_it_found_and_what_to_type_next(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fit_says_what_it_found_and_what_to_type_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     family = make_images(tmp_path / "family")
     assert run_cli("fit", family, "--out", tmp_path / "run", *TINY) == 0
     out = capsys.readouterr().out
@@ -248,9 +244,7 @@ def test_render_the_fitted_picture(fits: Any, tmp_path: Path) -> None:
         wanted = load_run(run).bind("dog")(torch.stack((u, v), -1).reshape(1, -1, 2))
     assert isinstance(wanted, torch.Tensor)
     got = torch.from_numpy(np.array(Image.open(tmp_path / "x.png"))).float() / 255.0
-    torch.testing.assert_close(
-        got, wanted.reshape(SIDE, SIDE, 3).clamp(0.0, 1.0), atol=0.5 / 255 + 1e-4, rtol=0
-    )
+    torch.testing.assert_close(got, wanted.reshape(SIDE, SIDE, 3).clamp(0.0, 1.0), atol=0.5 / 255 + 1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["shapes", "views"])
@@ -274,9 +268,7 @@ def test_interpolate(kind: str, fits: Any, tmp_path: Path) -> None:
     assert (tmp_path / "x.gif").read_bytes()[:3] == b"GIF"
     assert run_cli("interpolate", run, *SCENES[kind], "--out", tmp_path / "frames", *options) == 0
     suffix = "ply" if kind == "shapes" else "png"
-    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [
-        f"frame_{i:03d}.{suffix}" for i in range(3)
-    ]
+    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [f"frame_{i:03d}.{suffix}" for i in range(3)]
 
 
 SUFFIXES = {
@@ -315,9 +307,7 @@ def test_infer_then_use_the_codes(fits: Any, tmp_path: Path, capsys: pytest.Capt
     assert "views: 2 scenes (as the run)" in out
     assert f"render {run} --codes {codes} --scene disc --out disc.png" in out
     assert run_cli("render", run, "--codes", codes, "--scene", "ring", "--out", tmp_path / "ring.png") == 0
-    assert (
-        run_cli("export", run, "--codes", codes, "--scene", "ring", "--out", tmp_path / "r.safetensors") == 0
-    )
+    assert run_cli("export", run, "--codes", codes, "--scene", "ring", "--out", tmp_path / "r.safetensors") == 0
     from hyperfields.infer import load_codes
 
     loaded = load_run(run)
@@ -659,9 +649,7 @@ VERBS_ON_RUNS = {
 
 
 @pytest.mark.parametrize("verb", VERBS_ON_RUNS)
-def test_bad_runs(
-    verb: str, tmp_path: Path, fits: Any, refused: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_runs(verb: str, tmp_path: Path, fits: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _, good = fits("images")
     rest = VERBS_ON_RUNS[verb]
@@ -836,9 +824,7 @@ def test_help_is_quick_and_light() -> None:
     best = 10.0
     for _ in range(5):
         started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
         best = min(best, time.perf_counter() - started)
         assert done.stdout.splitlines()[-1] == "False"
     assert best < 1.0
@@ -866,9 +852,7 @@ def test_a_reader_that_has_gone(fits: Any) -> None:
     assert done.returncode == 128 + signal.SIGPIPE
 
 
-def test_a_meter_without_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_meter_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with console.Meter("fit", 0.2) as meter:

@@ -319,8 +319,7 @@ def test_a_run_without_summary_says_so(tmp_path: Path) -> None:
 
 def test_a_long_table_shows_the_worst_and_the_best() -> None:
     scenes = {
-        f"s{i:02}": {"psnr": 20.0 + (7 * i) % 30, "ssim": 0.5, "lpips_alex": None, "lpips_vgg": 0.1}
-        for i in range(30)
+        f"s{i:02}": {"psnr": 20.0 + (7 * i) % 30, "ssim": 0.5, "lpips_alex": None, "lpips_vgg": 0.1} for i in range(30)
     }
     report: dict[str, Any] = {
         "kind": "images",

@@ -109,9 +109,7 @@ def test_skipping_tiles_changes_nothing_but_the_number_of_questions(stretch: flo
         asked[0] += p.shape[1]
         assert p.shape[0] == 1
         assert p.shape[1] <= 4096
-        return stretch * torch.minimum(
-            ball(0.3, (-0.5, 0.0, 0.0))(p), brick((0.2, 0.4, 0.1), (0.5, 0.1, 0.2))(p)
-        )
+        return stretch * torch.minimum(ball(0.3, (-0.5, 0.0, 0.0))(p), brick((0.2, 0.4, 0.1), (0.5, 0.1, 0.2))(p))
 
     every = mesh_from_field(distance, resolution=40, block=4096, safety=math.inf)
     all_asked, asked[0] = asked[0], 0
@@ -151,9 +149,7 @@ def test_without_skimage_the_message_says_what_to_install(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb", ".stl"])
 @pytest.mark.parametrize("frame", ["file", "scene"])
 def test_meshes_come_back_through_open3d(suffix: str, frame: str, tmp_path: Path) -> None:
-    o3d = pytest.importorskip(
-        "open3d", reason="open3d (hyperfields[shapes]) is missing", exc_type=ImportError
-    )
+    o3d = pytest.importorskip("open3d", reason="open3d (hyperfields[shapes]) is missing", exc_type=ImportError)
     path = tmp_path / f"mesh{suffix}"
     write_mesh(path, TETRAHEDRON, "file" if frame == "file" else "scene")
     read = o3d.io.read_triangle_mesh(str(path))

@@ -56,9 +56,7 @@ def test_at_step_0_the_activations_are_those_of_a_normally_initialised_field(gen
         generated.append([float(a.square().mean()) for a in activations(weights, x)])
         weights = {name: torch.stack([entry.initial() for _ in range(4)]) for name, entry in spec.items()}
         fresh.append([float(a.square().mean()) for a in activations(weights, x)])
-    for layer, (got, wanted) in enumerate(
-        zip(*torch.tensor([generated, fresh]).mean(1).tolist(), strict=True)
-    ):
+    for layer, (got, wanted) in enumerate(zip(*torch.tensor([generated, fresh]).mean(1).tolist(), strict=True)):
         assert wanted / 1.5 < got < wanted * 1.5, f"layer {layer}: mean square {got}, wanted about {wanted}"
 
 

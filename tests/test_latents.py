@@ -24,9 +24,7 @@ def test_a_batch_gets_the_codes_of_its_scenes() -> None:
 
 def test_only_the_scenes_of_a_batch_get_a_gradient_and_a_sparse_one() -> None:
     table = LatentTable(1000, 3)
-    table(torch.tensor([7, 999, 7])).backward(
-        torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [10.0, 20.0, 30.0]])
-    )
+    table(torch.tensor([7, 999, 7])).backward(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [10.0, 20.0, 30.0]]))
     gradient = table.codes.grad
     assert gradient is not None
     assert gradient.is_sparse
@@ -74,9 +72,7 @@ def test_slerp_turns_evenly_and_changes_the_length_evenly() -> None:
     path = interpolate(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), 4, "slerp")
     wanted = [
         [length * math.cos(angle), length * math.sin(angle)]
-        for length, angle in zip(
-            (2, 8 / 3, 10 / 3, 4), (0, math.pi / 6, math.pi / 3, math.pi / 2), strict=True
-        )
+        for length, angle in zip((2, 8 / 3, 10 / 3, 4), (0, math.pi / 6, math.pi / 3, math.pi / 2), strict=True)
     ]
     torch.testing.assert_close(path, torch.tensor(wanted))
 
@@ -88,9 +84,7 @@ def test_slerp_between_codes_of_one_direction_is_straight(factor: float) -> None
     torch.testing.assert_close(path[1], 0.5 * (1 + factor) * code[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "codes", [[[1.0, 0.0], [-1.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]], ids=["opposite", "zero"]
-)
+@pytest.mark.parametrize("codes", [[[1.0, 0.0], [-1.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]], ids=["opposite", "zero"])
 def test_slerp_without_a_direction_to_turn_to_stays_finite(codes: list[list[float]]) -> None:
     path = interpolate(torch.tensor(codes), 5, "slerp")
     assert torch.isfinite(path).all()

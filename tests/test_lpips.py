@@ -126,9 +126,7 @@ def test_loading_leaves_the_random_state_alone_and_weights_are_frozen(alex: Lpip
 
 
 @needs_heads
-def test_weights_come_from_a_file_a_folder_or_the_hub_cache(
-    alex: Lpips, tmp_path: Path, empty_cache: Path
-) -> None:
+def test_weights_come_from_a_file_a_folder_or_the_hub_cache(alex: Lpips, tmp_path: Path, empty_cache: Path) -> None:
     image, truth = torch.rand(2, 1, 40, 40, 3, generator=torch.Generator().manual_seed(2))
     wanted = alex(image, truth)
     assert torch.equal(load_lpips("alex", tmp_path / FILES["alex"])(image, truth), wanted)
@@ -138,9 +136,7 @@ def test_weights_come_from_a_file_a_folder_or_the_hub_cache(
 
 @needs_heads
 @pytest.mark.parametrize("net", ["alex", "vgg"])
-def test_missing_weights_say_what_was_looked_for_and_where(
-    net: Net, tmp_path: Path, empty_cache: Path
-) -> None:
+def test_missing_weights_say_what_was_looked_for_and_where(net: Net, tmp_path: Path, empty_cache: Path) -> None:
     with pytest.raises(LpipsUnavailable) as caught:
         load_lpips(net, tmp_path / "nowhere.pth")
     text = str(caught.value)
@@ -167,9 +163,7 @@ def test_a_file_that_does_not_fit_is_never_used(
     else:
         torch.save(alex_trunk, file)
         data = file.read_bytes()
-        file.write_bytes(
-            {"garbage": b"\x00hello" * 99, "empty": b"", "truncated": data[: len(data) // 2]}[damage]
-        )
+        file.write_bytes({"garbage": b"\x00hello" * 99, "empty": b"", "truncated": data[: len(data) // 2]}[damage])
     with pytest.raises(LpipsUnavailable, match=f"{FILES['alex']} is not torchvision's"):
         load_lpips("alex", file)
 

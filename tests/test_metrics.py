@@ -25,9 +25,7 @@ def cube(low: float, high: float) -> Mesh:
 def sphere(radius: float, center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Mesh:
     """An octahedron divided five times: 8,192 triangles."""
     vertices = torch.cat((torch.eye(3), -torch.eye(3)))
-    faces = torch.tensor(
-        [(0, 1, 2), (1, 3, 2), (3, 4, 2), (4, 0, 2), (1, 0, 5), (3, 1, 5), (4, 3, 5), (0, 4, 5)]
-    )
+    faces = torch.tensor([(0, 1, 2), (1, 3, 2), (3, 4, 2), (4, 0, 2), (1, 0, 5), (3, 1, 5), (4, 3, 5), (0, 4, 5)])
     for _ in range(5):
         corners = vertices[faces]
         a, b, c = corners.unbind(1)
@@ -176,9 +174,7 @@ def test_without_open3d_the_message_says_what_to_install(monkeypatch: pytest.Mon
 
 def test_surface_samples_are_uniform_by_area_and_carry_normals() -> None:
     # A right triangle of area 3 at z = 0 and one of area 1 at z = 2, facing up and down.
-    vertices = torch.tensor(
-        [[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 2], [0, 2, 2], [1, 0, 2]], dtype=torch.float32
-    )
+    vertices = torch.tensor([[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 2], [0, 2, 2], [1, 0, 2]], dtype=torch.float32)
     mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [3, 4, 5]]))
     found = sample_surface(mesh, 40_000, torch.Generator().manual_seed(0))
     low = found.points[:, 2] < 1

@@ -195,9 +195,7 @@ def test_a_field_alone_answers_as_the_bound_scene(tmp_path: Path, kind: Kind) ->
     torch.testing.assert_close(alone(*points), bound(*points))
 
 
-def test_a_shape_goes_back_into_the_frame_of_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shape_goes_back_into_the_frame_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(movie, "RESOLUTION", 32)
     out = tmp_path / "x.ply"
     export_scene(run_of("shapes"), "small", out)  # p_file = 2 p + (1, 0, 0)
@@ -229,9 +227,7 @@ def test_pictures_are_exported_as_they_were_fitted(tmp_path: Path) -> None:
         ("shapes", "bog", "x.ply", "scene 'bog': not in run; the nearest names are big"),
     ],
 )
-def test_exports_that_cannot_be_are_refused(
-    tmp_path: Path, kind: Kind, name: str, out: str, message: str
-) -> None:
+def test_exports_that_cannot_be_are_refused(tmp_path: Path, kind: Kind, name: str, out: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         export_scene(run_of(kind), name, tmp_path / out)
     assert not list(tmp_path.iterdir())

@@ -44,9 +44,7 @@ def test_type_checkers_see_the_same_names() -> None:
     for node in ast.walk(ast.parse(Path(hyperfields.__file__).read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hyperfields."):
             for alias in node.names:
-                assert alias.asname == alias.name, (
-                    f"write `import {alias.name} as {alias.name}`: it re-exports"
-                )
+                assert alias.asname == alias.name, f"write `import {alias.name} as {alias.name}`: it re-exports"
                 seen[alias.name] = (node.module or "").removeprefix("hyperfields.")
     assert seen == hyperfields._EXPORTS
 
@@ -86,9 +84,7 @@ def test_importing_submodules_keeps_lazy_names() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.skipif(
-    not (ROOT / "constraints.txt").is_file(), reason="runs in the repository only: no constraints.txt"
-)
+@pytest.mark.skipif(not (ROOT / "constraints.txt").is_file(), reason="runs in the repository only: no constraints.txt")
 def test_constraints_are_plain_pins() -> None:
     """Name and version, nothing else: no host, no path, no hash, nothing editable, no local build."""
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]

@@ -27,9 +27,7 @@ def bound_of(kind: Kind, name: str = "big") -> Bound:
 
 def picture_of(kind: Kind, channel: Channel = "rgb", **options: float) -> Tensor:
     bound = bound_of(kind)
-    camera = orbit(1, radius=3.0, elevation=0.0, start=0.0, height=SIZE[0], width=SIZE[1])[
-        0
-    ]  # looks along -X
+    camera = orbit(1, radius=3.0, elevation=0.0, start=0.0, height=SIZE[0], width=SIZE[1])[0]  # looks along -X
     return render_picture(bound, camera, SIZE, channel, **options)  # type: ignore[arg-type]
 
 
@@ -83,9 +81,7 @@ def test_normals_are_those_of_the_faces(kind: Kind) -> None:
 
 @pytest.mark.parametrize("channel", CHANNELS)
 @pytest.mark.parametrize("kind", SOLID)
-def test_blocks_do_not_change_a_picture(
-    monkeypatch: pytest.MonkeyPatch, kind: Kind, channel: Channel
-) -> None:
+def test_blocks_do_not_change_a_picture(monkeypatch: pytest.MonkeyPatch, kind: Kind, channel: Channel) -> None:
     whole = picture_of(kind, channel)
     monkeypatch.setattr(picture, "RAYS", 100)
     torch.testing.assert_close(picture_of(kind, channel), whole, rtol=0, atol=1e-5)
@@ -94,9 +90,7 @@ def test_blocks_do_not_change_a_picture(
 def test_supersampling_is_the_mean_of_a_larger_picture() -> None:
     fine = render_picture(bound_of("shapes"), orbit(1, radius=3.0, height=48, width=64)[0], (48, 64))
     mean = fine.reshape(24, 2, 32, 2, 3).mean((1, 3))
-    seen = render_picture(
-        bound_of("shapes"), orbit(1, radius=3.0, height=24, width=32)[0], SIZE, supersample=2
-    )
+    seen = render_picture(bound_of("shapes"), orbit(1, radius=3.0, height=24, width=32)[0], SIZE, supersample=2)
     torch.testing.assert_close(seen, mean, rtol=0, atol=1e-5)
 
 

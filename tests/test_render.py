@@ -139,9 +139,7 @@ def test_blocks_do_not_change_the_occupancy(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("opacity", "occupied"), [(0.009, False), (0.011, True)])
 def test_occupied_means_that_a_step_is_more_opaque_than_the_threshold(opacity: float, occupied: bool) -> None:
     density = -math.log(1 - opacity) / 0.05
-    cells = occupancy_grid(
-        lambda x, counts: torch.full((len(x), 1), density), 1, 8, threshold=0.01, step=0.05
-    )
+    cells = occupancy_grid(lambda x, counts: torch.full((len(x), 1), density), 1, 8, threshold=0.01, step=0.05)
     assert cells.all() if occupied else not cells.any()
 
 
@@ -158,9 +156,7 @@ def test_a_ball_has_the_opacity_depth_and_colour_that_are_computed_by_hand(gradi
         half = math.sqrt(max(radius**2 - y**2 - z**2, 0.0))
         alpha = 1 - math.exp(-sigma * 2 * half)
         assert float(seen.alpha[0, i]) == pytest.approx(alpha, abs=2 * sigma * step)
-        assert seen.rgb[0, i].tolist() == pytest.approx(
-            [alpha, 0.5 * alpha, 0.5 * alpha], abs=2 * sigma * step
-        )
+        assert seen.rgb[0, i].tolist() == pytest.approx([alpha, 0.5 * alpha, 0.5 * alpha], abs=2 * sigma * step)
         if half:
             # mean of t under sigma exp(-sigma (t - start)) from start = 3 - half to 3 + half
             mean = 3 - half + 1 / sigma - 2 * half * (1 - alpha) / alpha

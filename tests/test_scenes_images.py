@@ -89,9 +89,7 @@ def test_resizing_composites_first_so_that_edges_do_not_darken(tmp_path: Path) -
 
 def test_grey_palette_and_16_bit_pictures(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 51]], dtype=np.uint8)).save(tmp_path / "grey.png")
-    Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)).convert("P").save(
-        tmp_path / "palette.png"
-    )
+    Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)).convert("P").save(tmp_path / "palette.png")
     Image.fromarray(np.array([[1000, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
     family = open_family(tmp_path)
     assert family.names == ("deep", "grey", "palette")

@@ -19,9 +19,7 @@ from hyperfields.families import Family, Mesh, fingerprint
 from hyperfields.scenes import meshes, open_family
 from hyperfields.scenes.meshes import Sampling, open_meshes, read_mesh
 
-pytest.importorskip(
-    "open3d", reason="meshes need open3d and its system libraries (extra shapes)", exc_type=ImportError
-)
+pytest.importorskip("open3d", reason="meshes need open3d and its system libraries (extra shapes)", exc_type=ImportError)
 
 SAMPLES = Path(hyperfields.scenes.__file__).parent / "samples"
 FEW = Sampling(points=4000)
@@ -79,9 +77,7 @@ def glb(points: list[Any], faces: list[Any]) -> bytes:
     text = json.dumps(tree).encode()
     text += b" " * (-len(text) % 4)
     data += b"\0" * (-len(data) % 4)
-    chunks = (
-        struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(data), 0x004E4942) + data
-    )
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(data), 0x004E4942) + data
     return struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks
 
 
@@ -117,9 +113,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
         ("glb", glb(box(4, 2, 2, at=10), TRIANGLES)),
     ],
 )
-def test_every_format_gives_the_box_in_the_scene_frame(
-    tmp_path: Path, suffix: str, content: str | bytes
-) -> None:
+def test_every_format_gives_the_box_in_the_scene_frame(tmp_path: Path, suffix: str, content: str | bytes) -> None:
     mesh = read_mesh(write(tmp_path / f"box.{suffix}", content))  # a warning would be an error: it is closed
     assert len(mesh.vertices) == 8
     assert len(mesh.faces) == 12
@@ -156,9 +150,7 @@ def test_distances_of_a_sphere(tmp_path: Path) -> None:
             t, p = np.pi * i / steps, 2 * np.pi * j / steps
             points.append((5 * np.sin(t) * np.cos(p), 5 * np.sin(t) * np.sin(p), 5 * np.cos(t)))
     points.append((0.0, 0.0, -5.0))
-    ring = [
-        (1 + i * steps + j, 1 + i * steps + (j + 1) % steps) for i in range(steps - 1) for j in range(steps)
-    ]
+    ring = [(1 + i * steps + j, 1 + i * steps + (j + 1) % steps) for i in range(steps - 1) for j in range(steps)]
     faces: list[Any] = [(0, a, b) for a, b in ring[:steps]]
     faces += [(len(points) - 1, b, a) for a, b in ring[-steps:]]
     for a, b in ring[:-steps]:
@@ -195,9 +187,7 @@ def test_a_pool_is_cached_by_content(tmp_path: Path, cache: Path, monkeypatch: p
         patch.setattr(meshes, "sample_pool", lambda *_, **__: pytest.fail("sampled again"))
         again = open_meshes(tmp_path, sampling=FEW)
     probe = torch.tensor([0]), 64
-    for a, b in zip(
-        first.batch(*probe, torch.Generator()), again.batch(*probe, torch.Generator()), strict=True
-    ):
+    for a, b in zip(first.batch(*probe, torch.Generator()), again.batch(*probe, torch.Generator()), strict=True):
         assert torch.equal(a, b)
 
     whole = pool.read_bytes()

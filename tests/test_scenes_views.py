@@ -35,9 +35,7 @@ def picture(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray
     return np.stack((u, v, np.full_like(u, number), np.full_like(u, 255 - number)), axis=-1).astype(np.uint8)
 
 
-def make_scene(
-    folder: Path, poses: list[Any], *, split: str = "train", first: int = 0, **numbers: float
-) -> None:
+def make_scene(folder: Path, poses: list[Any], *, split: str = "train", first: int = 0, **numbers: float) -> None:
     (folder / split).mkdir(parents=True, exist_ok=True)
     frames = []
     for i, pose in enumerate(poses):
@@ -63,9 +61,7 @@ def test_opengl_poses_become_opencv(folder: Path) -> None:
     assert family.names == ("one", "two")
     (view,) = family.truth(0, "train")
     assert isinstance(view, View)
-    wanted = torch.tensor(
-        [[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 4.0], [0.0, 0.0, 0.0, 1.0]]
-    )
+    wanted = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 4.0], [0.0, 0.0, 0.0, 1.0]])
     torch.testing.assert_close(view.camera.T_world_camera, wanted)
     assert view.camera.fx == pytest.approx(WIDTH)
     assert view.camera.fy == pytest.approx(WIDTH)
@@ -73,9 +69,7 @@ def test_opengl_poses_become_opencv(folder: Path) -> None:
     assert torch.equal((view.rgba * 255.0).round().byte(), torch.from_numpy(picture(0)))
     # BESIDE by hand and by look_at.
     (other,) = family.truth(1)
-    torch.testing.assert_close(
-        other.camera.T_world_camera, look_at(torch.tensor([3.0, 0.0, 0.0]), torch.zeros(3))
-    )
+    torch.testing.assert_close(other.camera.T_world_camera, look_at(torch.tensor([3.0, 0.0, 0.0]), torch.zeros(3)))
 
 
 def test_rays_go_where_the_pixels_look(folder: Path) -> None:

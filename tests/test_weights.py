@@ -26,9 +26,7 @@ def test_an_mlp_has_a_weight_and_a_bias_for_each_layer() -> None:
 
 def test_hidden_layers_start_like_he_and_the_last_one_like_a_linear_map() -> None:
     bounds = [SPEC[f"mlp.{i}.weight"].bound for i in range(2)]
-    assert bounds == pytest.approx(
-        [math.sqrt(6 / 5), math.sqrt(3 / 7)]
-    )  # variances 2 / fan_in and 1 / fan_in
+    assert bounds == pytest.approx([math.sqrt(6 / 5), math.sqrt(3 / 7)])  # variances 2 / fan_in and 1 / fan_in
     assert SPEC["mlp.1.bias"].bound == pytest.approx(1 / math.sqrt(7))
 
 

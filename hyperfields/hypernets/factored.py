@@ -30,9 +30,7 @@ class Factored(nn.Module):
         columns = math.prod(entry.shape[1:])
         sizes = [(end - start) * columns for start, end in itertools.pairwise(entry.groups)]
         # The sum keeps the variance that the spec asks for: half of it in the base, half in the mixture.
-        self.base = nn.ParameterList(
-            (torch.rand(size) * 2 - 1) * entry.bound * math.sqrt(0.5) for size in sizes
-        )
+        self.base = nn.ParameterList((torch.rand(size) * 2 - 1) * entry.bound * math.sqrt(0.5) for size in sizes)
         spread = entry.bound * math.sqrt(0.5 / entry.bases)
         self.bases = nn.ParameterList((torch.rand(entry.bases, size) * 2 - 1) * spread for size in sizes)
 
@@ -41,7 +39,6 @@ class Factored(nn.Module):
         mixed = self.head(codes) if residual is None else self.head(codes) + residual
         coefficients = mixed.split(self.count, 1)
         levels = [
-            torch.addmm(base, mix, bases)
-            for base, mix, bases in zip(self.base, coefficients, self.bases, strict=True)
+            torch.addmm(base, mix, bases) for base, mix, bases in zip(self.base, coefficients, self.bases, strict=True)
         ]
         return torch.cat(levels, 1).reshape(-1, *self.shape)

@@ -33,9 +33,7 @@ class FullGenerator(nn.Module):
         super().__init__()
         self.spec = dict(spec)
         width = config.hidden or latent_size
-        self.trunk = (
-            nn.Sequential(nn.Linear(latent_size, width), nn.ReLU()) if config.hidden else nn.Identity()
-        )
+        self.trunk = nn.Sequential(nn.Linear(latent_size, width), nn.ReLU()) if config.hidden else nn.Identity()
         self.head = nn.Linear(width, numel(spec))
         rows, base = [], []
         for entry in spec.values():

@@ -51,9 +51,7 @@ class LowRankGenerator(nn.Module):
         scale = torch.cat(scales)
         self.head = nn.Linear(latent_size, scale.shape[0])
         with torch.no_grad():
-            self.head.weight.copy_(
-                torch.randn(scale.shape[0], latent_size) * scale[:, None] / math.sqrt(latent_size)
-            )
+            self.head.weight.copy_(torch.randn(scale.shape[0], latent_size) * scale[:, None] / math.sqrt(latent_size))
             self.head.bias.zero_()
 
     def forward(self, codes: Tensor) -> Weights:

@@ -75,9 +75,7 @@ def _pack(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     if counts.dtype != torch.int64 or counts.device.type != "cpu":
         raise TypeError(f"counts: got {counts.dtype} on {counts.device}, wanted torch.int64 on cpu")
     if int(counts.sum()) != x.shape[0] or (counts.numel() > 0 and int(counts.min()) < 0):
-        raise ValueError(
-            f"counts: sum is {int(counts.sum())}, wanted the {x.shape[0]} points of {name}, none negative"
-        )
+        raise ValueError(f"counts: sum is {int(counts.sum())}, wanted the {x.shape[0]} points of {name}, none negative")
     return x, counts
 
 
@@ -112,9 +110,7 @@ def hash_encode(
     if packed.shape[1] != grid.dims:
         raise ValueError(f"x: got {packed.shape[1]} coordinates, wanted the grid's {grid.dims}")
     if table.dim() != 3 or table.shape[0] not in (1, scenes) or table.shape[1:] != (grid.rows, grid.features):
-        raise ValueError(
-            f"table: got shape {tuple(table.shape)}, wanted [{scenes} or 1, {grid.rows}, {grid.features}]"
-        )
+        raise ValueError(f"table: got shape {tuple(table.shape)}, wanted [{scenes} or 1, {grid.rows}, {grid.features}]")
     refusal = "" if grid.dims in (2, 3) else f"grids of {grid.dims} dimensions (2 and 3 are compiled)"
     if _choose(backend, x, refusal) == "reference":
         result = _reference.hash_encode(packed, table, grid, numbers.to(x.device))
@@ -163,9 +159,7 @@ def batched_mlp(
             )
         width = weight.shape[1]
         if bias is not None and bias.shape != (scenes, width):
-            raise ValueError(
-                f"layers[{number}] bias: got shape {tuple(bias.shape)}, wanted [{scenes}, {width}]"
-            )
+            raise ValueError(f"layers[{number}] bias: got shape {tuple(bias.shape)}, wanted [{scenes}, {width}]")
     refusal = f"activation {activation!r} (relu and leaky_relu are compiled)" if activation == "sine" else ""
     if _choose(backend, x, refusal) == "reference":
         result = _reference.batched_mlp(packed, layers, activation, numbers)

@@ -247,9 +247,7 @@ def _encode_piece(x, table, out, scales, resolutions, offsets, dense, smooth, be
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _scatter(
-    x, grad, grad_tables, scales, resolutions, offsets, dense, smooth, bounds, lo, hi, corners, unroll
-):
+def _scatter(x, grad, grad_tables, scales, resolutions, offsets, dense, smooth, bounds, lo, hi, corners, unroll):
     """Tasks are (scene, level) pairs: each owns its rows of one table, so that no two add to the same number."""
     levels = scales.shape[0]
     for number in range(lo, hi):
@@ -294,9 +292,7 @@ def _differentiate(
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _point_gradient(
-    x, table, grad, grad_x, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll
-):
+def _point_gradient(x, table, grad, grad_x, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll):
     index = np.empty((len(corners), _BLOCK), np.uint32)
     weight = np.empty((len(corners), _BLOCK), x.dtype)
     slope = np.empty((3, _BLOCK), x.dtype)
@@ -408,9 +404,7 @@ def hash_encode_cpu_backward(
 ) -> tuple[Tensor, Tensor]:
     scenes, _, features = table.shape
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
-    grad_table = (
-        torch.zeros_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
-    )
+    grad_table = torch.zeros_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
     points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
     lv = _Levels(points.dtype, scales, resolutions, offsets, x.shape[1], features)
     starts = _starts(counts)
@@ -671,9 +665,7 @@ def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, e
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_backward_pieces(
-    x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, tiles, pieces, lo, hi
-):
+def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, tiles, pieces, lo, hi):
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         _mlp_piece_backward(
@@ -693,9 +685,7 @@ def _mlp_backward_pieces(
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _mlp_piece_backward(
-    x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, first_tile, begin, end
-):
+def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, first_tile, begin, end):
     """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
     widest = 4
     for size in sizes:
@@ -914,9 +904,7 @@ def _composite_rays_backward(
 
 
 @torch.library.custom_op("hyperfields::composite_cpu", mutates_args=())
-def composite_cpu(
-    density: Tensor, values: Tensor, edges: Tensor, counts: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rays = counts.shape[0]
     outputs = values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
     inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
@@ -944,9 +932,7 @@ def composite_cpu_backward(
     inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
     grads = [t.detach().contiguous().numpy() for t in (g_rgb, g_alpha, g_depth)]
     arrays, starts = [t.numpy() for t in outputs], _starts(counts)
-    _parallel(
-        lambda lo, hi: _composite_rays_backward(*inputs, starts, *grads, *arrays, lo, hi), counts.shape[0]
-    )
+    _parallel(lambda lo, hi: _composite_rays_backward(*inputs, starts, *grads, *arrays, lo, hi), counts.shape[0])
     return outputs
 
 
@@ -1030,13 +1016,10 @@ def march_cpu(
     room = np.empty((scenes * rays, int(longest / step) + 3, 2), dtype)
     counts = torch.zeros(scenes * rays, dtype=torch.int64)
     flat = [
-        t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy()
-        for t in (origins, directions, near, far, offset)
+        t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, near, far, offset)
     ]
     grids, numbers, width = occupancy.contiguous().numpy(), counts.numpy(), dtype.type(step)
-    _parallel(
-        lambda lo, hi: _march_rays(*flat[:4], grids, width, flat[4], room, numbers, lo, hi), scenes * rays
-    )
+    _parallel(lambda lo, hi: _march_rays(*flat[:4], grids, width, flat[4], room, numbers, lo, hi), scenes * rays)
     starts = _starts(counts)
     edges = origins.new_empty(int(starts[-1]), 2)
     packed = edges.numpy()

@@ -57,9 +57,7 @@ def _row(vertex: Tensor, grid: GridSpec, level: int) -> Tensor:
     return row
 
 
-def batched_mlp(
-    x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activation: str, counts: Tensor
-) -> Tensor:
+def batched_mlp(x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activation: str, counts: Tensor) -> Tensor:
     """x `[m i]`, layers of (weight `[s o i]`, bias `[s o]` or None), counts `[s]` -> `[m o]`."""
     act = ACTIVATIONS[activation]
     outputs = []
@@ -75,9 +73,7 @@ def batched_mlp(
     return torch.cat(outputs)
 
 
-def composite(
-    density: Tensor, values: Tensor, edges: Tensor, counts: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def composite(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """density `[m]`, values `[m c]`, edges `[m 2]`, counts `[r]` -> values `[r c]`, alpha `[r]`, depth `[r]`.
 
     Max 1995, "Optical models for direct volume rendering", emission and absorption, piecewise constant.
@@ -97,9 +93,7 @@ def composite(
     return rgb, alpha, depth
 
 
-def march(
-    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
-) -> tuple[Tensor, Tensor]:
+def march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor) -> tuple[Tensor, Tensor]:
     """origins and directions `[s r 3]`, occupancy `[s g g g]` bool, offset `[s r]` in [0, 1).
 
     Returns edges `[m 2]` (start and end of each sample, in ray order) and counts `[s*r]`.

@@ -52,9 +52,7 @@ class GridSpec:
                 f"grid: got levels {levels}, features {features}, log2_table {log2_table}, base_resolution "
                 f"{base_resolution}, per_level_scale {per_level_scale}; wanted at least 1, 1, 3, 2 and 1.0"
             )
-        scales = tuple(
-            2.0 ** (level * math.log2(per_level_scale)) * base_resolution - 1.0 for level in range(levels)
-        )
+        scales = tuple(2.0 ** (level * math.log2(per_level_scale)) * base_resolution - 1.0 for level in range(levels))
         resolutions = tuple(math.ceil(scale) + 1 for scale in scales)
         offsets = [0]
         for resolution in resolutions:
