@@ -118,7 +118,8 @@ class _Grid:
 
     @functools.cached_property
     def grid(self) -> GridSpec:
-        growth = (self.finest / self.coarsest) ** (1.0 / max(self.levels - 1, 1))
+        # A hair less, or rounding makes the finest level one cell too fine.
+        growth = max((self.finest / self.coarsest * (1.0 - 1e-9)) ** (1.0 / max(self.levels - 1, 1)), 1.0)
         return GridSpec.make(
             self.dims, self.levels, self.features, self.log2_table, self.coarsest, growth, self.smoothstep
         )

@@ -43,10 +43,12 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
     generators: dict[Preset, Generator] = {"tiny": Modulation(), "default": LowRank(3), "faithful": Full()}
     generator = generators[name]
     if kind == "images":
-        bases = {"tiny": 0, "default": 16 if scenes < 256 else 64, "faithful": 128}[name]
-        latent = 64 if scenes < 256 else 128
+        many = scenes >= 256
+        bases = {"tiny": 0, "default": 64 if many else 14, "faithful": 128}[name]
         grid = _grid(2, 6, 12, 5, side, bases)
-        return ModelConfig(ImageField(grid), generator, latent), Recipe(min(scenes, 128), 2**15)
+        # A step of a linear head grows with the size of the code that it reads.
+        recipe = Recipe(min(scenes, 128), 2**15, rate_networks=3.5e-3 if many else 5e-3)
+        return ModelConfig(ImageField(grid), generator, 192 if many else 96), recipe
     if kind == "shapes":
         bases = {"tiny": 0, "default": 16, "faithful": 64}[name]
         grid = _grid(3, 6, 14, 6, 62, bases)

@@ -218,14 +218,14 @@ def trace_surface(
     *,
     steps: int = 128,
     tolerance: float = 5e-4,
-    longest: float = 0.1,
+    longest: float = 0.3,
     caution: float = 0.9,
 ) -> Rendered:
     """First surfaces of signed distance functions, one a scene, shaded by `shade`.
 
     Rays start where they enter the box [-1, 1]^3 and move on by `caution` times the distance, at most
-    `longest`: fields are fitted to be right only near the surface. Where the sign changes, the place is found
-    by bisection. Not differentiable.
+    `longest`: far from the surface fields are less exact. Where the sign changes, the place is found by
+    bisection. Not differentiable.
 
     Args:
         fn: signed distance of packed points, negative inside, scene units.
@@ -376,4 +376,5 @@ class OccupancyTracker:
         old = self.density[scenes]
         faded = old.gather(1, cell)
         faded = torch.where(faded.isinf(), torch.zeros_like(faded), faded * self.decay)
-        self.density[scenes] = old.scatter(1, cell, torch.maximum(faded, seen))
+        # A cell drawn twice keeps the larger of what was seen.
+        self.density[scenes] = old.scatter(1, cell, faded).scatter_reduce(1, cell, seen, "amax")

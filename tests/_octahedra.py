@@ -18,6 +18,7 @@ from hyperfields.families import Kind
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
 from hyperfields.hypernets import Direct
 from hyperfields.model import HyperField, ModelConfig
+from hyperfields.ops._reference import LEAK
 from hyperfields.weights import flatten, numel
 
 STEEP = 200.0  # how fast the logarithm of the density falls
@@ -45,9 +46,10 @@ def code(kind: Kind, value: float) -> Tensor:
         return flatten(weights, field.spec)
     prefix = "mlp" if kind == "shapes" else "density"
     weights[f"{prefix}.0.weight"][0] = torch.cat((torch.eye(3), -torch.eye(3)))
-    scale = 3.0**-0.5 if kind == "shapes" else -STEEP  # true distance; or the logarithm of the density
+    scale = 3.0**-0.5 if kind == "shapes" else -STEEP  # the distance; or the logarithm of the density
+    scale /= 1.0 - LEAK  # leaky(x) + leaky(-x) = (1 - LEAK) |x|
     weights[f"{prefix}.1.weight"][0, 0] = scale
-    weights[f"{prefix}.1.bias"][0, 0] = -scale * value
+    weights[f"{prefix}.1.bias"][0, 0] = -scale * (1.0 - LEAK) * value
     if kind == "views":
         weights["color.0.bias"][0] = torch.tensor([2.0, -2.0, -2.0])
     return flatten(weights, field.spec)

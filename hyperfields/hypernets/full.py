@@ -35,10 +35,11 @@ class FullGenerator(nn.Module):
         width = config.hidden or latent_size
         self.trunk = nn.Sequential(nn.Linear(latent_size, width), nn.ReLU()) if config.hidden else nn.Identity()
         self.head = nn.Linear(width, numel(spec))
+        power = 1.0 / 6.0 if config.hidden else 1.0  # mean square of what the head reads: ReLU of a default Linear
         rows, base = [], []
         for entry in spec.values():
             spread = entry.bound / math.sqrt(3.0)  # standard deviation of the uniform distribution
-            rows.append(torch.full((entry.numel,), spread * math.sqrt(LATENT_SHARE / width)))
+            rows.append(torch.full((entry.numel,), spread * math.sqrt(LATENT_SHARE / (width * power))))
             base.append(entry.initial().flatten() * math.sqrt(1.0 - LATENT_SHARE))
         with torch.no_grad():
             self.head.weight.copy_(torch.randn(numel(spec), width) * torch.cat(rows)[:, None])

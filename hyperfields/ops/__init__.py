@@ -8,10 +8,12 @@ run the call; a backend asked for by name that cannot run raises and says why.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from hyperfields.ops import _reference
 from hyperfields.ops.grid import GridSpec
@@ -46,8 +48,11 @@ def backends() -> dict[str, str]:
     return {"cpu": missing, "reference": ""}
 
 
-def _choose(backend: Backend, tensor: Tensor, refusal: str) -> str:
-    """The backend to use; `refusal` says why the cpu kernels cannot take this call, or is empty."""
+def _choose(backend: Backend, refusal: str, tensor: Tensor, *others: Tensor | None) -> str:
+    """The backend to use; `refusal` says why the cpu kernels cannot take this call, or is empty.
+
+    `tensor` and `others` are all that may carry a derivative; they have one dtype and one device.
+    """
     if backend not in ("auto", "cpu", "reference"):
         raise ValueError(f"backend: got {backend!r}, wanted one of 'auto', 'cpu', 'reference'")
     if backend == "reference":
@@ -56,6 +61,9 @@ def _choose(backend: Backend, tensor: Tensor, refusal: str) -> str:
         refusal = f"tensors are on {tensor.device}"
     elif tensor.dtype not in (torch.float32, torch.float64):
         refusal = f"dtype is {tensor.dtype}, the cpu kernels take float32 and float64"
+    elif any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (tensor, *others)):
+        # torch would give a tangent of zero, silently: an operator without a forward-mode formula loses it.
+        refusal = "forward-mode derivatives (the cpu kernels have those of reverse mode)"
     refusal = refusal or backends()["cpu"]
     if refusal and backend == "cpu":
         raise ValueError(f"backend 'cpu' cannot run this call: {refusal}; use backend='reference' or 'auto'")
@@ -112,7 +120,7 @@ def hash_encode(
     if table.dim() != 3 or table.shape[0] not in (1, scenes) or table.shape[1:] != (grid.rows, grid.features):
         raise ValueError(f"table: got shape {tuple(table.shape)}, wanted [{scenes} or 1, {grid.rows}, {grid.features}]")
     refusal = "" if grid.dims in (2, 3) else f"grids of {grid.dims} dimensions (2 and 3 are compiled)"
-    if _choose(backend, x, refusal) == "reference":
+    if _choose(backend, refusal, x, table) == "reference":
         result = _reference.hash_encode(packed, table, grid, numbers.to(x.device))
     else:
         from hyperfields.ops import _cpu
@@ -161,7 +169,7 @@ def batched_mlp(
         if bias is not None and bias.shape != (scenes, width):
             raise ValueError(f"layers[{number}] bias: got shape {tuple(bias.shape)}, wanted [{scenes}, {width}]")
     refusal = f"activation {activation!r} (relu and leaky_relu are compiled)" if activation == "sine" else ""
-    if _choose(backend, x, refusal) == "reference":
+    if _choose(backend, refusal, x, *itertools.chain(*layers)) == "reference":
         result = _reference.batched_mlp(packed, layers, activation, numbers)
     else:
         from hyperfields.ops import _cpu
@@ -206,7 +214,7 @@ def composite(
         )
     packed, numbers = _pack(values, counts, "values")
     flat_density, flat_edges = density.reshape(-1), edges.reshape(-1, 2)
-    if _choose(backend, values, "") == "reference":
+    if _choose(backend, "", density, values, edges) == "reference":
         return Composited(*_reference.composite(flat_density, packed, flat_edges, numbers.to(values.device)))
     from hyperfields.ops import _cpu
 
@@ -234,15 +242,19 @@ def march(
         raise ValueError(
             f"march: got origins {tuple(origins.shape)}, directions {tuple(directions.shape)}; wanted [s r 3]"
         )
-    if occupancy.dim() != 4 or occupancy.shape[0] != origins.shape[0] or occupancy.dtype != torch.bool:
+    cells = (origins.shape[0], *occupancy.shape[-1:] * 3)
+    if occupancy.shape != cells or 0 in cells[1:] or occupancy.dtype != torch.bool:
         raise ValueError(
             f"occupancy: got {occupancy.dtype} {tuple(occupancy.shape)}, wanted bool [{origins.shape[0]} g g g]"
         )
     if not step > 0:
         raise ValueError(f"step: got {step}, wanted a positive length")
     offset = torch.full_like(origins[..., 0], 0.5) if offset is None else offset
+    _same_kind(origins=origins, offset=offset)
+    if offset.shape != origins.shape[:2]:
+        raise ValueError(f"offset: got shape {tuple(offset.shape)}, wanted {list(origins.shape[:2])}")
     with torch.no_grad():
-        if _choose(backend, origins, "") == "reference":
+        if _choose(backend, "", origins) == "reference":
             edges, numbers = _reference.march(origins, directions, occupancy, step, offset)
             return edges, numbers.cpu()
         from hyperfields.ops import _cpu

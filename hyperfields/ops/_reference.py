@@ -84,7 +84,8 @@ def composite(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) ->
     place = torch.arange(ray.shape[0], device=ray.device) - (counts.cumsum(0) - counts)[ray]
     longest = int(counts.max()) if counts.numel() else 0
     rows = optical.new_zeros(counts.shape[0], longest).index_put((ray, place), optical)
-    before = (rows.cumsum(-1) - rows)[ray, place]
+    # Shifted, not reduced by what is its own: infinite - infinite is no number.
+    before = torch.nn.functional.pad(rows.cumsum(-1), (1, 0))[ray, place]
     weight = torch.exp(-before) * -torch.expm1(-optical)
     rays = counts.shape[0]
     rgb = values.new_zeros(rays, values.shape[1]).index_add(0, ray, weight[:, None] * values)

@@ -149,10 +149,6 @@ def assert_forward_derivative_is_refused_or_right(call: Call, inputs: Mapping[st
                 call("cpu", **dual)
 
 
-# Until hyperfields.ops refuses them. Strict: when it does, this mark has to go.
-lost_tangents = pytest.mark.xfail(reason="the cpu kernels lose forward-mode tangents silently", raises=AssertionError)
-
-
 # opcheck's tests that say something about an operator of ours. Left out is test_aot_dispatch_static, which
 # test_aot_dispatch_dynamic repeats with shapes that are not known beforehand.
 OPCHECK = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")

@@ -21,7 +21,6 @@ from ._parity import (
     assert_second_derivative_is_refused,
     each_backend,
     each_dtype,
-    lost_tangents,
     needs_cpu,
     random_numbers,
 )
@@ -344,7 +343,6 @@ def test_an_eikonal_loss_raises_on_the_kernels_and_is_right_on_the_reference() -
 
 
 @needs_cpu
-@lost_tangents
 def test_a_forward_mode_derivative_is_refused_or_right() -> None:
     inputs = {"x": random_numbers(2, 7, 5), **parameters((5, 8, 6), 2)}
     assert_forward_derivative_is_refused_or_right(mlp(), inputs)

@@ -19,7 +19,6 @@ from ._parity import (
     assert_second_derivative_is_refused,
     each_backend,
     each_dtype,
-    lost_tangents,
     needs_cpu,
     random_numbers,
 )
@@ -137,15 +136,7 @@ def test_a_density_that_is_no_number_gives_none_for_its_ray_alone(backend: ops.B
     assert result.values.isnan().flatten().tolist() == [True, False]
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        pytest.param("cpu", marks=needs_cpu),
-        pytest.param(
-            "reference", marks=pytest.mark.xfail(reason="infinite - infinite in front", raises=AssertionError)
-        ),
-    ],
-)
+@each_backend
 def test_an_infinite_density_is_opaque(backend: ops.Backend) -> None:
     density, edges = torch.tensor([[math.inf, 1.0]]), torch.tensor([[[0.0, 1.0], [1.0, 2.0]]])
     result = ops.composite(density, torch.tensor([[[3.0], [5.0]]]), edges, backend=backend)
@@ -248,7 +239,6 @@ def test_the_cpu_kernels_refuse_a_second_derivative() -> None:
 
 
 @needs_cpu
-@lost_tangents
 def test_a_forward_mode_derivative_is_refused_or_right() -> None:
     assert_forward_derivative_is_refused_or_right(composited(), samples(3, 4))
 

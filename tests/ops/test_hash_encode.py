@@ -22,7 +22,6 @@ from ._parity import (
     assert_second_derivative_is_refused,
     each_backend,
     each_dtype,
-    lost_tangents,
     needs_cpu,
     random_numbers,
 )
@@ -344,7 +343,6 @@ def test_the_cpu_kernels_refuse_a_second_derivative(name: str) -> None:
 
 
 @needs_cpu
-@lost_tangents
 def test_a_forward_mode_derivative_is_refused_or_right() -> None:
     grid = GRIDS["3-D F2"]
     inputs = {"x": points_of(grid, 8)[None], "table": table_of(grid, 1)}
