@@ -226,12 +226,15 @@ class Optimization:
     def rehearse(self) -> None:
         """One step that changes nothing: compiles the kernels before the clock starts."""
         before = self.state()
-        self.loss()[0].backward()
+        total = self.loss()[0]
+        if total.requires_grad:
+            total.backward()
         self.restore(before)
 
     def step(self, progress: Progress) -> None:
         total, data = self.loss()
-        self.optimizers.step(total, rate(progress))
+        if total.requires_grad:  # no ray may have met an occupied cell
+            self.optimizers.step(total, rate(progress))
         value = float(data)
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value} at step {progress.step}; lower the rates")
