@@ -421,7 +421,8 @@ class Fit:
             torch.manual_seed(self.config.seed + self.progress.scene)
             self.module = SceneWeights(field)
             scenes, bind, groups = torch.tensor([self.progress.scene]), self.module.bind, self.module.groups()
-            recipe = dataclasses.replace(self.recipe, scenes=1)
+            # One scene does better with more and smaller steps (NUMBERS.md).
+            recipe = dataclasses.replace(self.recipe, scenes=1, samples=max(self.recipe.samples // 4, 1))
         else:
             self.module, recipe = self.model, self.recipe
             scenes, bind, groups = (
