@@ -54,8 +54,10 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
         grid = _grid(3, 6, 14, 6, 62, bases)
         return ModelConfig(ShapeField(grid), generator, 64), Recipe(min(scenes, 32), 2**16)
     if kind == "views":
-        # A fifth as many bases as scenes: a scene then costs about a quarter of what it costs alone.
-        bases = {"tiny": 0, "default": min(max(scenes // 5, 6), 64), "faithful": 64}[name]
+        # Few scenes have little to share and get a basis each; beyond 16, a fifth as many bases as scenes, so that a
+        # scene costs about a quarter of what it costs alone.
+        shared = scenes if scenes <= 16 else min(max(scenes // 5, 6), 64)
+        bases = {"tiny": 0, "default": shared, "faithful": 64}[name]
         grid = _grid(3, 8, 12, 8, 128, bases)
         field = RadianceField(grid, step=0.025)
         return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), 2**16, rate_grid=2e-2)

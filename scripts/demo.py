@@ -31,7 +31,7 @@ PARTS = (
                   "smiling-face-with-halo", "hamster-face", "sun-with-face"),
         walk=("smiling-face-with-sunglasses", "cat-face", "tiger-face", "sun-with-face", "panda-face",
               "smiling-face-with-sunglasses"),
-        walk_options=("--frames", "100", "--size", "192x192"),
+        walk_options=("--frames", "100", "--size", "128x128"),
     ),
     Part(
         name="shapes_cars",
@@ -40,7 +40,7 @@ PARTS = (
         minutes=1.4,
         compared=("k_firetruck", "k_taxi", "q_first_Truck", "q_real_SportsCar2"),
         walk=CARS,
-        walk_options=("--frames", "72", "--size", "210x280", "--orbit"),
+        walk_options=("--frames", "60", "--size", "200x240", "--orbit"),
         turns=(("k_tractor-shovel", "rgb"), ("q_first_Truck", "rgb"), ("k_firetruck", "depth"),
                ("q_real_Cop", "normals")),
     ),
@@ -51,7 +51,7 @@ PARTS = (
         minutes=2.3,
         compared=("k_firetruck", "k_race", "q_real_Cop", "k_ambulance"),
         walk=CARS,
-        walk_options=("--frames", "72", "--size", "192x256", "--orbit"),
+        walk_options=("--frames", "60", "--size", "200x240", "--orbit"),
         turns=(("k_ambulance", "rgb"), ("k_tractor-shovel", "rgb"), ("k_firetruck", "depth"),
                ("k_firetruck", "normals")),
     ),
@@ -79,9 +79,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="write the README's picture from the last demo's runs")
     picture = parser.parse_args().picture
     if picture is not None:
-        picture = picture.absolute()
-        os.chdir(ROOT)
-        write_picture(picture, OUT, PARTS)
+        write_picture(picture, ROOT / OUT, PARTS)
         return
     began = time.monotonic()
     os.chdir(ROOT)

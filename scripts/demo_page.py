@@ -27,7 +27,7 @@ from hyperfields.render import openness, shade
 from hyperfields.scenes import open_family
 
 SAMPLES = Path("scenes/samples")
-SHAPE_SIZE = (180, 240)  # of a shape beside its truth
+SHAPE_SIZE = (200, 240)  # of a shape beside its truth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Part:
         commands = [["eval", run, "--out", f"{run}.json"]]
         commands += [["interpolate", run, *self.walk, "--out", f"{run}_walk.gif", *self.walk_options]]
         for scene, channel in self.turns:
-            options = ["--orbit", "32", "--size", "144x192", "--channel", channel]
+            options = ["--orbit", "32", "--size", "160x192", "--channel", channel]
             commands += [["render", run, "--scene", scene, "--out", f"{run}_{scene}_{channel}.gif", *options]]
         return commands
 
@@ -106,26 +106,28 @@ def mesh_picture(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample:
 
 
 def write_picture(path: Path, out: Path, parts: Sequence[Part], columns: int = 10, side: int = 160) -> None:
-    """The README's picture: walks over emoji and over shapes, and one over cars from novel views."""
+    """The README's picture: walks over emoji and over shapes, and novel views of cars, two of each."""
     rows = []
     for part in parts:
         run = load_run(out / part.name)
-        stops = part.walk[:4]
-        path_of_codes = interpolate(run.codes(*stops), columns)
-        turn = run.kind == "views"
-        cameras = orbit_cameras(run, 2 * columns, (2 * side, 2 * side))
-        tiles = []
-        for number, code in enumerate(path_of_codes):
-            camera = closer(cameras[number if turn else 0])
-            tile = render_picture(bind(run, code[None]), camera, (2 * side, 2 * side))
-            tiles.append(tile.reshape(side, 2, side, 2, 3).mean((1, 3)))
+        codes = interpolate(run.codes(*part.walk[:4]), columns)
+        cameras = orbit_cameras(run, 1, (side, side)) * columns
+        if run.kind == "views":
+            names = list(dict.fromkeys((*part.walk, *part.compared)))[: columns // 2]
+            codes = run.codes(*names).repeat_interleave(2, 0)
+            around = orbit_cameras(run, columns, (side, side))
+            cameras = [around[3 * number % columns] for number in range(columns)]
+        tiles = [
+            render_picture(bind(run, code[None]), closer(camera), (side, side), supersample=2)
+            for code, camera in zip(codes, cameras, strict=True)
+        ]
         row = torch.cat(tiles, 1)
-        margin = 0 if run.kind == "images" else side // 8  # cars are wider than high
+        margin = 0 if run.kind == "images" else side // 10  # cars are wider than high
         rows += [row[margin : side - margin], torch.ones(side // 16, row.shape[1], 3)]
     write_image(path, torch.cat(rows[:-1], 0))
 
 
-def closer(camera: Camera, factor: float = 1.25) -> Camera:
+def closer(camera: Camera, factor: float = 1.12) -> Camera:
     """The same camera with a longer lens."""
     return dataclasses.replace(camera, fx=camera.fx * factor, fy=camera.fy * factor)
 
@@ -176,9 +178,9 @@ def section(out: Path, part: Part, report: dict[str, Any]) -> str:
     )
     typed = "\n".join(shlex.join(["hyperfields", *words]) for words in (part.fit(out), *part.rest(out)))
     chips = "".join(f"<li><b>{value}</b> {label}</li>" for label, value in facts(report)[:5])
-    truth = "a test view" if run.kind == "views" else "the truth"
+    left = "a test view" if run.kind == "views" else "the truth"
     return SECTION.format(
-        title=part.title, about=html.escape(part.about), chips=chips, walk=walk, kind=run.kind, truth=truth,
+        title=part.title, about=html.escape(part.about), chips=chips, walk=walk, kind=run.kind, left=left,
         turns=turns and f'<div class="turns">{turns}</div>', pairs=pairs, typed=html.escape(typed),
     )  # fmt: skip
 
@@ -231,7 +233,7 @@ def picture(path: Path, text: str) -> str:
 SECTION = """<section class="{kind}">
 <h2>{title}</h2><p class="about">{about}</p><ul class="chips">{chips}</ul>
 <div class="body">{walk}{turns}
-<div class="seen"><h3>Left {truth}, right the result</h3><div class="pairs">{pairs}</div></div></div>
+<div class="seen"><h3>Left {left}, right the result</h3><div class="pairs">{pairs}</div></div></div>
 <details><summary>The commands that made this</summary><pre>{typed}</pre></details>
 </section>"""
 
@@ -265,7 +267,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 figure { margin: 0; }
 figcaption { font-size: .8rem; color: var(--soft); padding-top: .3rem; overflow-wrap: anywhere; }
 img { display: block; width: 100%; height: auto; border-radius: 8px; background: #fff; }
-.shapes img, .views img { aspect-ratio: 4 / 3; object-fit: cover; }
+.shapes img, .views img { aspect-ratio: 6 / 5; object-fit: cover; }
 .body { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.2rem; align-items: start; }
 .images .body { grid-template-columns: minmax(0, 1fr) minmax(0, 2fr); }
 .turns { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem 1rem; }
