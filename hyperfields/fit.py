@@ -32,6 +32,7 @@ from hyperfields.weights import flatten, numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 WARM_UP = 50  # steps of a rising rate
+CLIP = 1.5  # times the running mean of the gradient's norm
 FINAL_RATE = 0.01  # of the peak, at the end of the cosine
 
 
@@ -141,6 +142,8 @@ class Optimizers:
             for name, parameters in groups.items()
             if name != "latents" and parameters
         ]
+        self.dense = [parameter for group in dense for parameter in group["params"]]
+        self.norm = math.inf  # running mean of the gradient's norm
         self.all: list[torch.optim.Optimizer] = []
         if dense:
             self.all.append(torch.optim.Adam(dense, fused=True, **settings))
@@ -153,20 +156,37 @@ class Optimizers:
         for optimizer in self.all:
             optimizer.zero_grad()
         loss.backward()
+        self._clip()
         for optimizer in self.all:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             optimizer.step()
 
+    def _clip(self) -> None:
+        """Cut a gradient that is far larger than the last ones: heads of large codes blow up on a single outlier."""
+        gradients = [parameter.grad for parameter in self.dense if parameter.grad is not None]
+        if not gradients:
+            return
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        limit = CLIP * self.norm
+        if norm > limit:
+            for gradient in gradients:
+                gradient.mul_(limit / norm)
+        seen = min(norm, limit)
+        self.norm = seen if math.isinf(self.norm) else 0.95 * self.norm + 0.05 * seen
+
     def state(self) -> dict[str, Tensor]:
-        return {
+        moments = {
             f"{number}/{index}/{key}": torch.as_tensor(value)
             for number, optimizer in enumerate(self.all)
             for index, entries in optimizer.state_dict()["state"].items()
             for key, value in entries.items()
         }
+        return {"norm": torch.tensor(self.norm, dtype=torch.float64), **moments}
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        self.norm = float(state["norm"])
+        state = {name: value for name, value in state.items() if name != "norm"}
         for number, optimizer in enumerate(self.all):
             whole = optimizer.state_dict()
             entries: dict[int, dict[str, Any]] = {}

@@ -47,7 +47,7 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
         bases = {"tiny": 0, "default": 64 if many else 14, "faithful": 128}[name]
         grid = _grid(2, 6, 12, 5, side, bases)
         # A step of a linear head grows with the size of the code that it reads.
-        recipe = Recipe(min(scenes, 128), 2**15, rate_networks=3.5e-3 if many else 5e-3)
+        recipe = Recipe(min(scenes, 128), 2**15, rate_networks=2.5e-3 if many else 5e-3)
         return ModelConfig(ImageField(grid), generator, 192 if many else 96), recipe
     if kind == "shapes":
         bases = {"tiny": 0, "default": 16, "faithful": 64}[name]
