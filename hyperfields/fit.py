@@ -142,7 +142,7 @@ class Optimizers:
             for name, parameters in groups.items()
             if name != "latents" and parameters
         ]
-        self.dense = [parameter for group in dense for parameter in group["params"]]
+        self.dense = [p for name, parameters in groups.items() if name != "latents" for p in parameters]
         self.norm = math.inf  # running mean of the gradient's norm
         self.all: list[torch.optim.Optimizer] = []
         if dense:
