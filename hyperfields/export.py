@@ -42,7 +42,7 @@ def require_suffix(path: Path, allowed: tuple[str, ...], what: str) -> str:
     return suffix
 
 
-def write_image(path: Path, image: Tensor) -> None:
+def write_image(path: str | Path, image: Tensor) -> None:
     """Write `image` `[h w 3 | 4]` in [0, 1] (straight alpha), clamped, as 8-bit .png, .jpg or .webp.
 
     A .webp is lossless. A .jpg has no alpha: the image is laid over white.
@@ -51,6 +51,7 @@ def write_image(path: Path, image: Tensor) -> None:
         InputError: for another suffix, a missing folder, a file that cannot be written.
         ValueError: for another shape.
     """
+    path = Path(path)
     from PIL import Image
 
     suffix = require_suffix(path, IMAGE_SUFFIXES, "an image")
@@ -69,7 +70,7 @@ def write_image(path: Path, image: Tensor) -> None:
     _write(path, buffer.getvalue())
 
 
-def write_animation(path: Path, frames: Iterable[Tensor], fps: float = 24.0) -> None:
+def write_animation(path: str | Path, frames: Iterable[Tensor], fps: float = 24.0) -> None:
     """Write `frames`, each `[h w 3]` in [0, 1], as .gif (repeats for ever) or .mp4 (H.264).
 
     A .gif has 256 colours a frame and times in 1/100 s, no frame under 2/100 s; equal neighbours become one
@@ -79,6 +80,7 @@ def write_animation(path: Path, frames: Iterable[Tensor], fps: float = 24.0) -> 
         InputError: for another suffix, a missing folder, a file that cannot be written, no `av` for an .mp4.
         ValueError: when there are no frames, or they differ in size or are not `[h w 3]`.
     """
+    path = Path(path)
     suffix = require_suffix(path, ANIMATION_SUFFIXES, "an animation")
     if not fps > 0.0:
         raise ValueError(f"write_animation: fps {fps} must be above 0")
@@ -146,7 +148,7 @@ def mesh_from_field(
     return Mesh(points, torch.from_numpy(np.ascontiguousarray(faces)).long())
 
 
-def write_mesh(path: Path, mesh: Mesh, frame: Literal["file", "scene"] = "file") -> None:
+def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "file") -> None:
     """Write `mesh` as .ply (binary), .obj, .glb or .stl (binary, without shared vertices).
 
     `frame`: "file" puts the vertices back into the frame of the file that the scene came from
@@ -155,6 +157,7 @@ def write_mesh(path: Path, mesh: Mesh, frame: Literal["file", "scene"] = "file")
     Raises:
         InputError: for another suffix, a missing folder, a file that cannot be written.
     """
+    path = Path(path)
     suffix = require_suffix(path, MESH_SUFFIXES, "a mesh")
     vertices = mesh.vertices.detach().cpu().double()
     if frame == "file":
