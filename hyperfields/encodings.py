@@ -145,7 +145,7 @@ class HashGrid(_Grid):
 
 @dataclasses.dataclass(frozen=True)
 class FactoredGrid(_Grid):
-    """A hash grid of each scene's own: a base table plus `bases` shared ones, mixed per level by the latent.
+    """A hash grid of each scene's own: `bases` shared tables, mixed per level by the latent.
 
     Every scene then owns a plain hash-grid table. A linear head that emits a whole table is this with as many bases
     as it has inputs (HyP-NeRF); shared bases with local coefficients are Factor Fields (Chen et al. 2023).

@@ -100,16 +100,17 @@ class Objective:
         generator: torch.Generator,
     ) -> Tensor:
         recipe = self.recipe
-        # All cells at first, then now and then a share of them: a few per cent of a step.
-        if self.calls % 8 < 2:
-            tracker.update(bound.density, local, 1.0 if self.calls < 64 else 0.25, generator)
-        rays = int(recipe.samples / (self.per_ray * len(scenes))) // 16 * 16
-        rays = min(max(rays, 64), 4096)
+        # All cells now and then at first, later a few of them: some per cent of a step.
+        if self.calls % 4 == 1:
+            parts = 1 if self.calls < 32 else 16
+            tracker.update(bound.density, local, self.calls // 4 % parts, parts, generator)
+        rays = max(int(recipe.samples / (self.per_ray * len(scenes))) // 16 * 16, 64)
         batch = self.family.batch(scenes, rays, generator)
         assert isinstance(batch, Pixels)
         assert isinstance(self.field, RadianceField)
         offset = torch.rand(len(scenes), rays, generator=generator)
-        seen = render_volume(bound, batch.rays, tracker.cells(local), step=self.field.step, offset=offset)
+        cells, step = tracker.cells(local), self.field.step
+        seen = render_volume(bound, batch.rays, cells, step=step, offset=offset, density=bound.density)
         self.per_ray = 0.9 * self.per_ray + 0.1 * max(seen.samples / (len(scenes) * rays), 1.0)
         return losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba).mean()
 
@@ -442,7 +443,7 @@ class Fit:
             self.module = SceneWeights(field)
             scenes, bind, groups = torch.tensor([self.progress.scene]), self.module.bind, self.module.groups()
             # One scene does better with more and smaller steps (NUMBERS.md).
-            recipe = dataclasses.replace(self.recipe, scenes=1, samples=max(self.recipe.samples // 4, 1))
+            recipe = dataclasses.replace(self.recipe, scenes=1, samples=max(self.recipe.samples // 8, 1))
         else:
             self.module, recipe = self.model, self.recipe
             scenes, bind, groups = (

@@ -40,27 +40,28 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
     """
     if name not in PRESETS:
         raise InputError(f"preset {name!r}: wanted one of {', '.join(PRESETS)}")
-    generators: dict[Preset, Generator] = {"tiny": Modulation(), "default": LowRank(3), "faithful": Full()}
+    rank = 6 if kind == "views" else 3
+    generators: dict[Preset, Generator] = {"tiny": Modulation(), "default": LowRank(rank), "faithful": Full()}
     generator = generators[name]
     if kind == "images":
         many = scenes >= 256
-        bases = {"tiny": 0, "default": 64 if many else 14, "faithful": 128}[name]
+        bases = {"tiny": 0, "default": 65 if many else 15, "faithful": 128}[name]
         grid = _grid(2, 6, 12, 5, side, bases)
         # A step of a linear head grows with the size of the code that it reads.
         recipe = Recipe(min(scenes, 128), 2**15, rate_networks=2.5e-3 if many else 5e-3)
         return ModelConfig(ImageField(grid), generator, 192 if many else 96), recipe
     if kind == "shapes":
-        bases = {"tiny": 0, "default": 16, "faithful": 64}[name]
+        bases = {"tiny": 0, "default": 17, "faithful": 64}[name]
         grid = _grid(3, 6, 14, 6, 62, bases)
         return ModelConfig(ShapeField(grid), generator, 64), Recipe(min(scenes, 32), 2**16)
     if kind == "views":
-        # Few scenes have little to share and get a basis each; beyond 16, a fifth as many bases as scenes, so that a
-        # scene costs about a quarter of what it costs alone.
-        shared = scenes if scenes <= 16 else min(max(scenes // 5, 6), 64)
+        # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
+        # scenes, so that a scene costs about a quarter of what it costs alone.
+        shared = 1 + (scenes if scenes <= 16 else min(max(scenes // 5, 6), 64))
         bases = {"tiny": 0, "default": shared, "faithful": 64}[name]
-        grid = _grid(3, 8, 12, 8, 128, bases)
+        grid = _grid(3, 8, 13, 8, 128, bases)
         field = RadianceField(grid, step=0.025)
-        return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), 2**16, rate_grid=2e-2)
+        return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), 2**16, rate_grid=3e-2)
     assert_never(kind)
 
 

@@ -7,7 +7,7 @@ radiance.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ PointFn = Callable[[Tensor, Tensor], Tensor]  # (x [m d], counts [s]) -> [m c]
 RadianceFn = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 BLOCK = 2**18  # points that a renderer asks for at a time: bounds the memory of a picture of any size
-WAVE = 8  # samples of a ray before the first look at its opacity; later waves are longer
+WAVE = 6  # samples of a ray before the first look at its opacity; later waves are longer
 OPAQUE = 0.999  # opacity from which a ray shows no more of what lies behind
 
 
@@ -113,6 +113,7 @@ def render_volume(
     *,
     step: float,
     offset: Tensor | None = None,
+    density: PointFn | None = None,
 ) -> Rendered:
     """Volume rendering of radiance functions, one a scene, through samples in occupied cells only.
 
@@ -122,28 +123,33 @@ def render_volume(
         occupancy: `[s g g g]` bool.
         step: length of a sample, scene units.
         offset: `[s r]` in [0, 1), random while fitting; 0.5 when None.
+        density: the density of `fn` alone. With gradients, it finds the samples that can be seen, and `fn` is asked
+            for no others; without it, for all.
 
-    Differentiable in whatever `fn` is differentiable in; not in the rays. Without gradients (`torch.no_grad`)
-    what cannot be seen is not asked for: the colours then differ by less than 1e-3.
+    Differentiable in whatever `fn` is differentiable in; not in the rays. Where what cannot be seen is not asked
+    for (with `density`, and always under `torch.no_grad`), the colours differ by less than 1e-3.
     """
     if torch.is_grad_enabled():
-        return _render_whole(fn, rays, occupancy, step, offset)
+        return _render_whole(fn, rays, occupancy, step, offset, density)
     return _render_waves(fn, rays, occupancy, step, offset)
 
 
-def _render_whole(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> Rendered:
-    """All samples of all rays at once."""
-    origins, directions = rays
-    scenes, count = origins.shape[:2]
-    edges, numbers = ops.march(origins, directions, occupancy, step, offset)
+def _render_whole(
+    fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None, density: PointFn | None
+) -> Rendered:
+    """All samples of all rays at once, or all that can be seen."""
+    scenes, count = rays.origins.shape[:2]
+    origins, directions = (t.reshape(-1, 3) for t in rays)
+    edges, numbers = ops.march(*rays, occupancy, step, offset)
+    first = numbers.cumsum(0) - numbers
+    if density is not None:
+        numbers = _in_sight(density, origins, directions, edges, numbers, scenes)
+    x, d, edges = ops.samples(origins, directions, edges, first, numbers)
     if edges.shape[0] == 0:
-        empty = origins.new_zeros(scenes, count)
-        return Rendered(torch.zeros_like(origins), empty, torch.full_like(empty, math.inf))
-    ray = torch.repeat_interleave(torch.arange(scenes * count), numbers)
-    d = directions.reshape(-1, 3)[ray]
-    x = torch.addcmul(origins.reshape(-1, 3)[ray], edges.mean(-1, keepdim=True), d)
-    density, rgb = fn(x, d, numbers.reshape(scenes, count).sum(1))
-    values, alpha, depth = ops.composite(density.squeeze(-1), rgb, edges, counts=numbers)
+        empty = rays.origins.new_zeros(scenes, count)
+        return Rendered(torch.zeros_like(rays.origins), empty, torch.full_like(empty, math.inf))
+    sigma, rgb = fn(x, d, numbers.reshape(scenes, -1).sum(1))
+    values, alpha, depth = ops.composite(sigma.squeeze(-1), rgb, edges, counts=numbers)
     return Rendered(
         values.reshape(scenes, count, 3),
         alpha.reshape(scenes, count),
@@ -152,56 +158,67 @@ def _render_whole(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, of
     )
 
 
-def _render_waves(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> Rendered:
-    """The same in waves, front to back: rays that miss what is occupied never start, opaque ones end."""
-    scenes = rays.origins.shape[0]
-    # The rays that meet the occupied part of their box come first, so that the others can be cut off.
-    near, far = box_interval(rays, *occupied_box(occupancy))
-    meets = near < far
-    order = torch.argsort(~meets, dim=-1, stable=True)[:, : int(meets.sum(1).max())]
-    origins, directions = (t.gather(1, order[..., None].expand(-1, -1, 3)) for t in rays)
-    edges, numbers = ops.march(
-        origins, directions, occupancy, step, None if offset is None else offset.gather(1, order)
-    )
-    origins, directions = origins.reshape(-1, 3), directions.reshape(-1, 3)
+@torch.no_grad()
+def _in_sight(
+    density: PointFn, origins: Tensor, directions: Tensor, edges: Tensor, numbers: Tensor, scenes: int
+) -> Tensor:
+    """How many samples of each ray can be seen, `[r]`: the first ones, until it is opaque."""
+    opacity = edges.new_zeros(len(numbers))
+    visible = torch.zeros_like(numbers)
+    for first, take in _waves(numbers, opacity):
+        x, _, spans = ops.samples(origins, directions, edges, first, take)
+        answer = density(x, take.reshape(scenes, -1).sum(1)).squeeze(-1)
+        seen, opacity[:] = ops.reach(answer, spans, take, opacity, OPAQUE)
+        visible += seen
+    return visible
+
+
+def _waves(numbers: Tensor, opacity: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Packed samples front to back, a few of every ray at a time, until a ray has no more or is opaque.
+
+    Args:
+        numbers: samples of each ray, `[r]`.
+        opacity: `[r]`, of what was seen so far; the caller brings it up to date between waves.
+
+    Yields:
+        the first sample of this wave and how many there are, of every ray: `[r]` each.
+    """
     first = numbers.cumsum(0) - numbers
+    wave, done = WAVE, 0
+    while True:
+        left = torch.where(opacity < OPAQUE, numbers - done, 0).clamp(min=0)
+        alive = int(left.count_nonzero())
+        if alive == 0:
+            return
+        length = max(min(wave, BLOCK // alive), 1)
+        yield first + done, left.clamp(max=length)
+        wave, done = 2 * wave, done + length
+
+
+def _render_waves(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> Rendered:
+    """The same in waves, front to back, until a ray is opaque."""
+    scenes, count = rays.origins.shape[:2]
+    origins, directions = (t.reshape(-1, 3) for t in rays)
+    edges, numbers = ops.march(*rays, occupancy, step, offset)
     seen = edges.new_zeros(len(numbers), 5)  # colour, opacity, opacity-weighted distance
-    alive, wave, done, samples = numbers.nonzero().squeeze(1), WAVE, 0, 0
-    while len(alive):
-        length = max(min(wave, BLOCK // len(alive)), 1)
-        take = (numbers[alive] - done).clamp(max=length)
-        owner = torch.repeat_interleave(take)
-        place = torch.arange(len(owner)) + (first[alive] + done - take.cumsum(0) + take)[owner]
-        ray, span = alive[owner], edges[place]
-        d = directions[ray]
-        x = torch.addcmul(origins[ray], span.mean(-1, keepdim=True), d)
-        counts = torch.bincount(alive // order.shape[1], take, scenes).long()
-        density, rgb = fn(x, d, counts)
-        part = ops.composite(density.squeeze(-1), rgb, span, counts=take)
-        through = 1.0 - seen[alive, 3:4]
-        seen[alive] += through * torch.cat((part.values, part.alpha[:, None], part.depth[:, None]), 1)
-        wave, done, samples = 2 * wave, done + length, samples + len(owner)
-        alive = alive[(numbers[alive] > done) & (seen[alive, 3] < OPAQUE)]
-    rgb = torch.zeros_like(rays.origins)
-    alpha, depth = rgb[..., 0].clone(), torch.full_like(rgb[..., 0], math.inf)
-    seen = seen.reshape(*order.shape, 5)
-    rgb.scatter_(1, order[..., None].expand(-1, -1, 3), seen[..., :3])
-    alpha.scatter_(1, order, seen[..., 3])
-    depth.scatter_(1, order, _mean_depth(seen[..., 4], seen[..., 3]))
-    return Rendered(rgb, alpha, depth, samples=samples)
+    samples = 0
+    for first, take in _waves(numbers, seen[:, 3]):
+        x, d, spans = ops.samples(origins, directions, edges, first, take)
+        density, rgb = fn(x, d, take.reshape(scenes, -1).sum(1))
+        part = ops.composite(density.squeeze(-1), rgb, spans, counts=take)
+        through = 1.0 - seen[:, 3:4]
+        seen += through * torch.cat((part.values, part.alpha[:, None], part.depth[:, None]), 1)
+        samples += len(x)
+    return Rendered(
+        seen[:, :3].reshape(scenes, count, 3),
+        seen[:, 3].reshape(scenes, count),
+        _mean_depth(seen[:, 4], seen[:, 3]).reshape(scenes, count),
+        samples=samples,
+    )
 
 
 def _mean_depth(depth: Tensor, alpha: Tensor) -> Tensor:
     return torch.where(alpha > 1e-4, depth / alpha.clamp(min=1e-4), torch.full_like(depth, math.inf))
-
-
-def occupied_box(occupancy: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper corners `[s 3]` of the smallest box round the occupied cells `[s g g g]`."""
-    size = occupancy.shape[-1]
-    used = torch.stack([occupancy.any(others) for others in ((2, 3), (1, 3), (1, 2))], 1)  # [s 3 g]
-    number = torch.arange(size)
-    low, high = torch.where(used, number, size).amin(-1), torch.where(used, number + 1, 0).amax(-1)
-    return low * (2.0 / size) - 1.0, high * (2.0 / size) - 1.0
 
 
 def box_interval(rays: Rays, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -350,7 +367,7 @@ class OccupancyTracker:
     scene. Everything counts as occupied until it was looked at.
     """
 
-    def __init__(self, scenes: int, size: int, *, step: float, threshold: float = 0.01, decay: float = 0.9) -> None:
+    def __init__(self, scenes: int, size: int, *, step: float, threshold: float = 0.01, decay: float = 0.6) -> None:
         self.size, self.decay = size, decay
         self.limit = -math.log1p(-threshold) / step
         self.density = torch.full((scenes, size**3), math.inf)
@@ -361,20 +378,13 @@ class OccupancyTracker:
         return occupied.reshape(-1, self.size, self.size, self.size)
 
     @torch.no_grad()
-    def update(self, density: PointFn, scenes: Tensor, share: float, generator: torch.Generator) -> None:
-        """Look at a random point of a random `share` of the cells of `scenes`; of all cells when it is 1."""
-        total = self.size**3
-        count = max(int(total * share), 1)
-        if count < total:
-            cell = torch.randint(total, (len(scenes), count), generator=generator)
-        else:
-            cell = torch.arange(total).expand(len(scenes), total)
+    def update(self, density: PointFn, scenes: Tensor, part: int, parts: int, generator: torch.Generator) -> None:
+        """Look at a random point of every cell of `scenes` whose number is `part` modulo `parts`."""
+        cell = torch.arange(part, self.size**3, parts)
         index = torch.stack((cell // self.size**2, cell // self.size % self.size, cell % self.size), -1)
-        jitter = torch.rand(index.shape, generator=generator)
+        jitter = torch.rand(len(scenes), *index.shape, generator=generator)
         x = ((index + jitter) * (2.0 / self.size) - 1.0).reshape(-1, 3)
-        seen = density(x, torch.full((len(scenes),), count)).reshape(len(scenes), count)
-        old = self.density[scenes]
-        faded = old.gather(1, cell)
-        faded = torch.where(faded.isinf(), torch.zeros_like(faded), faded * self.decay)
-        # A cell drawn twice keeps the larger of what was seen.
-        self.density[scenes] = old.scatter(1, cell, faded).scatter_reduce(1, cell, seen, "amax")
+        seen = density(x, torch.full((len(scenes),), len(cell))).reshape(len(scenes), -1)
+        where = scenes[:, None], cell
+        old = self.density[where]
+        self.density[where] = torch.where(old.isinf(), seen, torch.maximum(old * self.decay, seen))

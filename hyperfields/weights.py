@@ -22,7 +22,7 @@ Source = Literal["generated", "shared", "factored"]
 class WeightEntry:
     """One tensor of a field, without its scene axis.
 
-    source: `generated` from the latent; `shared` by all scenes; `factored`: a shared base plus `bases` shared tables
+    source: `generated` from the latent; `shared` by all scenes; `factored`: `bases` shared tables
         mixed by coefficients from the latent, one set for each group of rows.
     bound: initial values are uniform in [-bound, bound].
     groups: for `factored`, the row at which each group starts, and the number of rows.

@@ -11,6 +11,7 @@ from torch import Tensor
 from hyperfields import render
 from hyperfields.cameras import Rays, orbit
 from hyperfields.render import (
+    OccupancyTracker,
     PointFn,
     RadianceFn,
     Rendered,
@@ -229,6 +230,27 @@ def test_waves_show_what_whole_rays_show() -> None:
     assert waves.samples < whole.samples
 
 
+def test_with_its_density_a_picture_asks_only_for_what_can_be_seen_and_keeps_its_gradients() -> None:
+    strength = torch.tensor(2.0, requires_grad=True)
+
+    def fn(x: Tensor, d: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        density = 30.0 * strength * (torch.sin(5 * x[:, :1]) * torch.cos(4 * x[:, 1:2])).relu()
+        return density, torch.sigmoid(3 * strength * x + d)
+
+    rays, cells = views(3), torch.rand(3, 8, 8, 8) < 0.6
+    cells[1] = False
+    whole = render_volume(fn, rays, cells, step=0.02)
+    seen = render_volume(fn, rays, cells, step=0.02, density=density_of(fn))
+    assert 0 < seen.samples < 0.8 * whole.samples
+    torch.testing.assert_close(seen.rgb, whole.rgb, rtol=0, atol=1e-3)
+    torch.testing.assert_close(seen.alpha, whole.alpha, rtol=0, atol=1e-3)
+    slopes = [torch.autograd.grad(picture.rgb.square().sum(), strength)[0] for picture in (whole, seen)]
+    assert float(slopes[1]) == pytest.approx(float(slopes[0]), rel=0.02)  # of what is not asked for, a little is lost
+    nothing = render_volume(fn, rays, ~full(3), step=0.02, density=density_of(fn))
+    assert nothing.samples == 0
+    assert not nothing.alpha.any()
+
+
 @each_way
 def test_scenes_in_one_batch_are_the_scenes_one_by_one(gradients: bool) -> None:
     centers, rays = ((0.2, 0.1, -0.3), (-0.4, 0.0, 0.2)), views(2)
@@ -282,3 +304,23 @@ def test_an_offset_moves_the_samples(gradients: bool) -> None:
         render_volume(fn, parallel_rays((0.1, 0.2)), full(), step=0.5, offset=torch.tensor([[0.25]]))
     # The first step begins a quarter of a step before its end at the entry: [-1, -0.875], ...
     assert torch.cat(places).tolist() == pytest.approx([-0.9375, -0.625, -0.125, 0.375, 0.8125], abs=1e-5)
+
+
+def test_the_tracker_finds_what_is_dense_and_forgets_what_is_gone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tracker = OccupancyTracker(3, 8, step=0.05)
+    scenes = torch.tensor([2, 0])
+    assert tracker.cells(scenes).all()  # until it was looked at
+    density = density_of(ball(5.0, 0.5))
+    for _ in range(8):
+        tracker.update(density, scenes, 0, 1, generator)
+    nearest, farthest = nearest_and_farthest(8, (0.0, 0.0, 0.0))
+    for cells in tracker.cells(scenes):
+        assert cells[farthest < 0.5].all()
+        assert not cells[nearest > 0.5].any()
+    assert tracker.cells(torch.tensor([1])).all()
+    for number in range(4 * 16):
+        tracker.update(density_of(ball(0.0, 0.5)), scenes, number % 4, 4, generator)
+    assert not tracker.cells(scenes).any()
+    tracker.update(density_of(ball(5.0, 9.0)), scenes, 1, 4, generator)  # a quarter of the cells
+    assert tracker.cells(scenes).flatten(1).nonzero()[:, 1].remainder(4).unique().tolist() == [1]

@@ -23,11 +23,14 @@ __all__ = [
     "Backend",
     "Composited",
     "GridSpec",
+    "Samples",
     "backends",
     "batched_mlp",
     "composite",
     "hash_encode",
     "march",
+    "reach",
+    "samples",
 ]
 
 Backend = Literal["auto", "cpu", "reference"]
@@ -259,5 +262,82 @@ def march(
             return edges, numbers.cpu()
         from hyperfields.ops import _cpu
 
-        near, far = _reference.box_interval(origins, directions)
-        return _cpu.march_cpu(origins, directions, near, far, occupancy, step, offset)
+        return _cpu.march_cpu(origins, directions, occupancy, step, offset)
+
+
+class Samples(NamedTuple):
+    """Packed samples, in the order of their rays."""
+
+    x: Tensor  # [n 3] middles
+    d: Tensor  # [n 3] directions of their rays
+    edges: Tensor  # [n 2] where each starts and ends along its ray
+
+
+def samples(
+    origins: Tensor,  # [r 3]
+    directions: Tensor,  # [r 3]
+    edges: Tensor,  # [m 2], from `march`
+    first: Tensor,  # [r] int64: the first sample to take of each ray, a row of edges
+    counts: Tensor,  # [r] int64: how many to take, from there on
+    *,
+    backend: Backend = "auto",
+) -> Samples:
+    """Some of the samples of `march`, with their points in space. Not differentiable to any input.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
+    """
+    _same_kind(origins=origins, directions=directions, edges=edges)
+    rays = origins.shape[:1]
+    if origins.shape != (*rays, 3) or directions.shape != origins.shape or edges.dim() != 2 or edges.shape[1] != 2:
+        raise ValueError(
+            f"samples: got origins {tuple(origins.shape)}, directions {tuple(directions.shape)}, edges "
+            f"{tuple(edges.shape)}; wanted [r 3], [r 3] and [m 2]"
+        )
+    if first.shape != rays or counts.shape != rays or first.dtype != torch.int64 or counts.dtype != torch.int64:
+        raise ValueError(
+            f"samples: got first {first.dtype} {tuple(first.shape)}, counts {counts.dtype} {tuple(counts.shape)}; "
+            f"wanted int64 {list(rays)}"
+        )
+    taken = counts > 0
+    if bool((counts < 0).any() | (first[taken] < 0).any() | ((first + counts)[taken] > edges.shape[0]).any()):
+        raise ValueError(f"samples: first and counts leave the {edges.shape[0]} rows of edges")
+    with torch.no_grad():
+        if _choose(backend, "", origins, edges) == "reference":
+            device = origins.device
+            return Samples(*_reference.samples(origins, directions, edges, first.to(device), counts.to(device)))
+        from hyperfields.ops import _cpu
+
+        return Samples(*_cpu.samples_cpu(origins, directions, edges, first, counts))
+
+
+def reach(
+    density: Tensor,  # [m]
+    edges: Tensor,  # [m 2]
+    counts: Tensor,  # [r] int64: samples of each ray
+    opacity: Tensor,  # [r] of what lies before them
+    opaque: float,
+    *,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]:  # counts [r], opacity [r]
+    """How many samples of each ray can be seen: those before which the opacity is below `opaque`.
+
+    Also the opacity behind the last of them. Not differentiable to any input.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
+    """
+    _same_kind(density=density, edges=edges, opacity=opacity)
+    _pack(edges, counts, "edges")
+    if density.shape != edges.shape[:1] or edges.shape[1] != 2 or opacity.shape != counts.shape:
+        raise ValueError(
+            f"reach: got density {tuple(density.shape)}, edges {tuple(edges.shape)}, opacity {tuple(opacity.shape)}; "
+            f"wanted [m], [m 2] and [{counts.shape[0]}]"
+        )
+    with torch.no_grad():
+        if _choose(backend, "", density, edges, opacity) == "reference":
+            kept, after = _reference.reach(density, edges, counts.to(density.device), opacity, opaque)
+            return kept.cpu(), after
+        from hyperfields.ops import _cpu
+
+        return _cpu.reach_cpu(density, edges, counts, opacity, opaque)

@@ -10,6 +10,7 @@ A second derivative is refused: the backward operators have no autograd formula,
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,13 @@ from torch import Tensor
 # NaN and infinity keep their meaning; only the order of sums may change.
 _FAST = {"contract", "reassoc", "nsz"}
 _U = np.uint64  # unsigned indices need no wrap-around check, which is what lets LLVM vectorise the loops
+_ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
 _BLOCK = 256  # points that share one pass of index computation: their scratch stays in L1
+_B = np.uint64(256)
 _TILE = np.uint64(128)  # points of an MLP tile, transposed: rows of 128 numbers in L1
 _CHUNK = 4096  # points of one task
+_RAYS = 512  # rays that are marched at a time: what they may meet stays in L2
+_SKIP = 4  # cells along a side of a block that a ray may skip at once
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -83,126 +88,95 @@ def _blocks(starts: np.ndarray, size: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ hash_encode
 
 
+# Scratch of a block is flat, one row of _BLOCK numbers a corner or an axis, at offsets that the compiler knows: only then
+# does LLVM see that rows do not overlap, and vectorises.
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
-def _corners(x, begin, count, scale, resolution, rows, dense, smooth, index, weight, slope):
-    """Rows and blend weights of the 2^d corners of `count` points: index and weight [2^d, BLOCK], slope [d, BLOCK]."""
-    half = x.dtype.type(0.5)
-    one = x.dtype.type(1.0)
-    two = x.dtype.type(2.0)
-    three = x.dtype.type(3.0)
-    zero = x.dtype.type(0.0)
+def _all_inside(x, begin, end):
+    """Whether all coordinates of points begin ... end are in [0, 1]."""
     inside = True
-    for i in range(count):
+    for i in range(_U(begin), _U(end)):
         for d in range(x.shape[1]):
-            value = x[begin + i, d]
-            inside = inside & (value >= zero) & (value <= one)
-    u_rows = np.uint32(rows)
-    mask = np.uint32(rows - 1)
+            inside = inside & (x[i, d] >= 0.0) & (x[i, d] <= 1.0)
+    return inside
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
+def _corners(x, begin, count, inside, scale, resolution, rows, dense, smooth, index, weight, cell, place, blend):
+    """Rows and blend weights of the 2^d corners of `count` points: index and weight [2^d * BLOCK].
+
+    On the way: cell and place in it, [d * BLOCK], and the blend along each axis.
+    """
+    real = x.dtype.type
+    one, two, three = real(1.0), real(2.0), real(3.0)
+    first, n = _U(begin), _U(count)
+    for d in range(_U(x.shape[1])):
+        for i in range(n):
+            p = x[first + i, d] * scale + real(0.5)
+            whole = np.floor(p)
+            place[d * _B + i] = p - whole
+            cell[d * _B + i] = np.int32(whole)
+    for k in range(_U(x.shape[1]) * _B):
+        w = place[k]
+        blend[k] = w * w * (three - two * w) if smooth else w
+    one_row, all_rows, mask = _ROW(1), _ROW(rows), _ROW(rows - 1)
+    stride1 = _ROW(resolution) if dense else _ROW(2654435761)
+    stride2 = _ROW(resolution * resolution) if dense else _ROW(805459861)
+    b1, b2, b3, b4, b5, b6, b7 = _B, _U(2) * _B, _U(3) * _B, _U(4) * _B, _U(5) * _B, _U(6) * _B, _U(7) * _B
     if x.shape[1] == 3:
-        stride1 = np.uint32(resolution) if dense else np.uint32(2654435761)
-        stride2 = np.uint32(resolution * resolution) if dense else np.uint32(805459861)
-        for i in range(count):
-            p0 = x[begin + i, 0] * scale + half
-            p1 = x[begin + i, 1] * scale + half
-            p2 = x[begin + i, 2] * scale + half
-            g0 = np.floor(p0)
-            g1 = np.floor(p1)
-            g2 = np.floor(p2)
-            w0 = p0 - g0
-            w1 = p1 - g1
-            w2 = p2 - g2
-            if smooth:
-                slope[0, i] = scale * (two * three * w0 * (one - w0))
-                slope[1, i] = scale * (two * three * w1 * (one - w1))
-                slope[2, i] = scale * (two * three * w2 * (one - w2))
-                w0 = w0 * w0 * (three - two * w0)
-                w1 = w1 * w1 * (three - two * w1)
-                w2 = w2 * w2 * (three - two * w2)
-            else:
-                slope[0, i] = scale
-                slope[1, i] = scale
-                slope[2, i] = scale
-            a0 = np.uint32(np.int32(g0))
-            b0 = np.uint32(a0 + np.uint32(1))
-            a1 = np.uint32(np.uint32(np.int32(g1)) * stride1)
-            b1 = np.uint32(a1 + stride1)
-            a2 = np.uint32(np.uint32(np.int32(g2)) * stride2)
-            b2 = np.uint32(a2 + stride2)
-            v0 = one - w0
-            v1 = one - w1
-            v2 = one - w2
-            if dense:
-                index[0, i] = np.uint32(a0 + a1 + a2)
-                index[1, i] = np.uint32(b0 + a1 + a2)
-                index[2, i] = np.uint32(a0 + b1 + a2)
-                index[3, i] = np.uint32(b0 + b1 + a2)
-                index[4, i] = np.uint32(a0 + a1 + b2)
-                index[5, i] = np.uint32(b0 + a1 + b2)
-                index[6, i] = np.uint32(a0 + b1 + b2)
-                index[7, i] = np.uint32(b0 + b1 + b2)
-            else:
-                index[0, i] = (a0 ^ a1 ^ a2) & mask
-                index[1, i] = (b0 ^ a1 ^ a2) & mask
-                index[2, i] = (a0 ^ b1 ^ a2) & mask
-                index[3, i] = (b0 ^ b1 ^ a2) & mask
-                index[4, i] = (a0 ^ a1 ^ b2) & mask
-                index[5, i] = (b0 ^ a1 ^ b2) & mask
-                index[6, i] = (a0 ^ b1 ^ b2) & mask
-                index[7, i] = (b0 ^ b1 ^ b2) & mask
-            weight[0, i] = v0 * v1 * v2
-            weight[1, i] = w0 * v1 * v2
-            weight[2, i] = v0 * w1 * v2
-            weight[3, i] = w0 * w1 * v2
-            weight[4, i] = v0 * v1 * w2
-            weight[5, i] = w0 * v1 * w2
-            weight[6, i] = v0 * w1 * w2
-            weight[7, i] = w0 * w1 * w2
-    else:
-        stride1 = np.uint32(resolution) if dense else np.uint32(2654435761)
-        for i in range(count):
-            p0 = x[begin + i, 0] * scale + half
-            p1 = x[begin + i, 1] * scale + half
-            g0 = np.floor(p0)
-            g1 = np.floor(p1)
-            w0 = p0 - g0
-            w1 = p1 - g1
-            if smooth:
-                slope[0, i] = scale * (two * three * w0 * (one - w0))
-                slope[1, i] = scale * (two * three * w1 * (one - w1))
-                w0 = w0 * w0 * (three - two * w0)
-                w1 = w1 * w1 * (three - two * w1)
-            else:
-                slope[0, i] = scale
-                slope[1, i] = scale
-            a0 = np.uint32(np.int32(g0))
-            b0 = np.uint32(a0 + np.uint32(1))
-            a1 = np.uint32(np.uint32(np.int32(g1)) * stride1)
-            b1 = np.uint32(a1 + stride1)
-            if dense:
-                index[0, i] = np.uint32(a0 + a1)
-                index[1, i] = np.uint32(b0 + a1)
-                index[2, i] = np.uint32(a0 + b1)
-                index[3, i] = np.uint32(b0 + b1)
-            else:
-                index[0, i] = (a0 ^ a1) & mask
-                index[1, i] = (b0 ^ a1) & mask
-                index[2, i] = (a0 ^ b1) & mask
-                index[3, i] = (b0 ^ b1) & mask
-            weight[0, i] = (one - w0) * (one - w1)
-            weight[1, i] = w0 * (one - w1)
-            weight[2, i] = (one - w0) * w1
-            weight[3, i] = w0 * w1
-    if dense:
-        corners = 1 << x.shape[1]
-        if inside:  # a vertex on the far face lies at most one table length too far
-            for c in range(corners):
-                for i in range(count):
-                    row = index[c, i]
-                    index[c, i] = row - u_rows if row >= u_rows else row
+        if dense:
+            for i in range(n):
+                k = _ROW(_ROW(cell[i]) + _ROW(cell[b1 + i]) * stride1 + _ROW(cell[b2 + i]) * stride2)
+                index[i], index[b1 + i] = k, _ROW(k + one_row)
+                k = _ROW(k + stride1)
+                index[b2 + i], index[b3 + i] = k, _ROW(k + one_row)
+                k = _ROW(k + stride2)
+                index[b6 + i], index[b7 + i] = k, _ROW(k + one_row)
+                k = _ROW(k - stride1)
+                index[b4 + i], index[b5 + i] = k, _ROW(k + one_row)
         else:
-            for c in range(corners):
-                for i in range(count):
-                    index[c, i] = index[c, i] % u_rows
+            for i in range(n):
+                a, a1, a2 = _ROW(cell[i]), _ROW(_ROW(cell[b1 + i]) * stride1), _ROW(_ROW(cell[b2 + i]) * stride2)
+                b, c1, c2 = _ROW(a + one_row), _ROW(a1 + stride1), _ROW(a2 + stride2)
+                t = _ROW(a1 ^ a2)
+                index[i], index[b1 + i] = _ROW((a ^ t) & mask), _ROW((b ^ t) & mask)
+                t = _ROW(c1 ^ a2)
+                index[b2 + i], index[b3 + i] = _ROW((a ^ t) & mask), _ROW((b ^ t) & mask)
+                t = _ROW(a1 ^ c2)
+                index[b4 + i], index[b5 + i] = _ROW((a ^ t) & mask), _ROW((b ^ t) & mask)
+                t = _ROW(c1 ^ c2)
+                index[b6 + i], index[b7 + i] = _ROW((a ^ t) & mask), _ROW((b ^ t) & mask)
+        for i in range(n):
+            w0, w1, w2 = blend[i], blend[b1 + i], blend[b2 + i]
+            v0, v1, v2 = one - w0, one - w1, one - w2
+            weight[i], weight[b1 + i] = v0 * (v1 * v2), w0 * (v1 * v2)
+            weight[b2 + i], weight[b3 + i] = v0 * (w1 * v2), w0 * (w1 * v2)
+            weight[b4 + i], weight[b5 + i] = v0 * (v1 * w2), w0 * (v1 * w2)
+            weight[b6 + i], weight[b7 + i] = v0 * (w1 * w2), w0 * (w1 * w2)
+    else:
+        for i in range(n):
+            a, a1 = _ROW(cell[i]), _ROW(_ROW(cell[b1 + i]) * stride1)
+            b, c1 = _ROW(a + one_row), _ROW(a1 + stride1)
+            if dense:
+                index[i], index[b1 + i] = _ROW(a + a1), _ROW(b + a1)
+                index[b2 + i], index[b3 + i] = _ROW(a + c1), _ROW(b + c1)
+            else:
+                index[i], index[b1 + i] = _ROW((a ^ a1) & mask), _ROW((b ^ a1) & mask)
+                index[b2 + i], index[b3 + i] = _ROW((a ^ c1) & mask), _ROW((b ^ c1) & mask)
+        for i in range(n):
+            w0, w1 = blend[i], blend[b1 + i]
+            v0, v1 = one - w0, one - w1
+            weight[i], weight[b1 + i] = v0 * v1, w0 * v1
+            weight[b2 + i], weight[b3 + i] = v0 * w1, w0 * w1
+    if dense:
+        for c in range(_U(1) << _U(x.shape[1])):
+            if inside:  # a vertex on the far face lies at most one table length too far
+                for k in range(c * _B, c * _B + n):
+                    index[k] = min(index[k], _ROW(index[k] - all_rows))
+            else:
+                for k in range(c * _B, c * _B + n):
+                    index[k] = index[k] % all_rows
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
@@ -216,34 +190,39 @@ def _encode(x, tables, out, scales, resolutions, offsets, dense, smooth, pieces,
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
 def _encode_piece(x, table, out, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll):
-    index = np.empty((len(corners), _BLOCK), np.uint32)
-    weight = np.empty((len(corners), _BLOCK), x.dtype)
-    slope = np.empty((3, _BLOCK), x.dtype)
+    index, cell = np.empty(len(corners) * _BLOCK, np.uint32), np.empty(3 * _BLOCK, np.int32)
+    weight = np.empty(len(corners) * _BLOCK, x.dtype)
+    place, blend = np.empty(3 * _BLOCK, x.dtype), np.empty(3 * _BLOCK, x.dtype)
     features = len(unroll)
-    for first in range(begin, end, _BLOCK):
-        count = min(_BLOCK, end - first)
-        for level in range(scales.shape[0]):
-            rows = offsets[level + 1] - offsets[level]
+    inside = _all_inside(x, begin, end)
+    for level in range(scales.shape[0]):  # outside, since the table of one level may fit where those of all do not
+        rows = offsets[level + 1] - offsets[level]
+        entries = table[offsets[level] * features : offsets[level + 1] * features]
+        column = _U(level * features)
+        for first in range(begin, end, _BLOCK):
+            count = min(_BLOCK, end - first)
             _corners(
-                x,
-                first,
-                count,
-                scales[level],
-                resolutions[level],
-                rows,
-                dense[level],
-                smooth,
-                index,
-                weight,
-                slope,
-            )
-            base = _U(offsets[level] * features)
-            for i in range(count):
+                x, first, count, inside, scales[level], resolutions[level], rows, dense[level], smooth,
+                index, weight, cell, place, blend,
+            )  # fmt: skip
+            point = _U(first)
+            if features == 2:  # both in one pass: they lie side by side, one load for the two
+                for i in range(_U(count)):
+                    left, right = x.dtype.type(0.0), x.dtype.type(0.0)
+                    for c in range(len(corners)):
+                        w, k = weight[_U(c) * _B + i], _U(index[_U(c) * _B + i]) * _U(2)
+                        left += w * entries[k]
+                        right += w * entries[k + _U(1)]
+                    out[point + i, column] = left
+                    out[point + i, column + _U(1)] = right
+                continue
+            for i in range(_U(count)):
                 for f in range(features):
                     total = x.dtype.type(0.0)
                     for c in range(len(corners)):
-                        total += weight[c, i] * table[base + _U(index[c, i]) * _U(features) + _U(f)]
-                    out[first + i, level * features + f] = total
+                        k = _U(index[_U(c) * _B + i]) * _U(features) + _U(f)
+                        total += weight[_U(c) * _B + i] * entries[k]
+                    out[point + i, column + _U(f)] = total
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
@@ -253,30 +232,40 @@ def _scatter(x, grad, grad_tables, scales, resolutions, offsets, dense, smooth, 
     for number in range(lo, hi):
         scene, level = number // levels, number % levels
         rows = offsets[level + 1] - offsets[level]
+        entries = grad_tables[scene, offsets[level] * len(unroll) : offsets[level + 1] * len(unroll)]
         _scatter_level(
-            x, grad, grad_tables[scene], level, scales[level], resolutions[level], rows, offsets[level], dense[level],
-            smooth, bounds[scene], bounds[scene + 1], corners, unroll,
+            x, grad, entries, level, scales[level], resolutions[level], rows, dense[level], smooth,
+            bounds[scene], bounds[scene + 1], corners, unroll,
         )  # fmt: skip
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
-def _scatter_level(
-    x, grad, grad_table, level, scale, resolution, rows, offset, dense, smooth, begin, end, corners, unroll
-):
-    index = np.empty((len(corners), _BLOCK), np.uint32)
-    weight = np.empty((len(corners), _BLOCK), x.dtype)
-    slope = np.empty((3, _BLOCK), x.dtype)
+def _scatter_level(x, grad, entries, level, scale, resolution, rows, dense, smooth, begin, end, corners, unroll):
+    index, cell = np.empty(len(corners) * _BLOCK, np.uint32), np.empty(3 * _BLOCK, np.int32)
+    weight = np.empty(len(corners) * _BLOCK, x.dtype)
+    place, blend = np.empty(3 * _BLOCK, x.dtype), np.empty(3 * _BLOCK, x.dtype)
     features = len(unroll)
-    base = _U(offset * features)
-    column = level * features
+    column = _U(level * features)
+    inside = _all_inside(x, begin, end) if dense else True
     for first in range(begin, end, _BLOCK):
         count = min(_BLOCK, end - first)
-        _corners(x, first, count, scale, resolution, rows, dense, smooth, index, weight, slope)
-        for i in range(count):
+        _corners(
+            x, first, count, inside, scale, resolution, rows, dense, smooth, index, weight, cell, place, blend
+        )  # fmt: skip
+        point = _U(first)
+        if features == 2:
+            for i in range(_U(count)):
+                left, right = grad[point + i, column], grad[point + i, column + _U(1)]
+                for c in range(len(corners)):
+                    w, k = weight[_U(c) * _B + i], _U(index[_U(c) * _B + i]) * _U(2)
+                    entries[k] += w * left
+                    entries[k + _U(1)] += w * right
+            continue
+        for i in range(_U(count)):
             for c in range(len(corners)):
-                row = base + _U(index[c, i]) * _U(features)
+                k = _U(index[_U(c) * _B + i]) * _U(features)
                 for f in range(features):
-                    grad_table[row + _U(f)] += weight[c, i] * grad[first + i, column + f]
+                    entries[k + _U(f)] += weight[_U(c) * _B + i] * grad[point + i, column + _U(f)]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
@@ -293,44 +282,39 @@ def _differentiate(
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
 def _point_gradient(x, table, grad, grad_x, scales, resolutions, offsets, dense, smooth, begin, end, corners, unroll):
-    index = np.empty((len(corners), _BLOCK), np.uint32)
-    weight = np.empty((len(corners), _BLOCK), x.dtype)
-    slope = np.empty((3, _BLOCK), x.dtype)
+    index, cell = np.empty(len(corners) * _BLOCK, np.uint32), np.empty(3 * _BLOCK, np.int32)
+    weight = np.empty(len(corners) * _BLOCK, x.dtype)
+    place, blend = np.empty(3 * _BLOCK, x.dtype), np.empty(3 * _BLOCK, x.dtype)
     value = np.empty(len(corners), x.dtype)
     features = len(unroll)
-    one = x.dtype.type(1.0)
+    one, six = x.dtype.type(1.0), x.dtype.type(6.0)
+    inside = _all_inside(x, begin, end)
     for first in range(begin, end, _BLOCK):
         count = min(_BLOCK, end - first)
         for i in range(count):
             for d in range(x.shape[1]):
                 grad_x[first + i, d] = x.dtype.type(0.0)
         for level in range(scales.shape[0]):
-            rows = offsets[level + 1] - offsets[level]
+            scale, rows = scales[level], offsets[level + 1] - offsets[level]
             _corners(
-                x,
-                first,
-                count,
-                scales[level],
-                resolutions[level],
-                rows,
-                dense[level],
-                smooth,
-                index,
-                weight,
-                slope,
-            )
+                x, first, count, inside, scale, resolutions[level], rows, dense[level], smooth,
+                index, weight, cell, place, blend,
+            )  # fmt: skip
+            if smooth:  # from here on the slope of the blend
+                for k in range(_U(x.shape[1]) * _B):
+                    place[k] = scale * (six * place[k] * (one - place[k]))
+            else:
+                place[:] = scale
             base = _U(offsets[level] * features)
-            for i in range(count):
+            for i in range(_U(count)):
                 for c in range(len(corners)):
                     total = x.dtype.type(0.0)
                     for f in range(features):
-                        entry = table[base + _U(index[c, i]) * _U(features) + _U(f)]
-                        total += entry * grad[first + i, level * features + f]
+                        entry = table[base + _U(index[_U(c) * _B + i]) * _U(features) + _U(f)]
+                        total += entry * grad[_U(first) + i, _U(level * features + f)]
                     value[c] = total
                 if x.shape[1] == 3:
-                    w0 = weight[1, i] + weight[3, i] + weight[5, i] + weight[7, i]
-                    w1 = weight[2, i] + weight[3, i] + weight[6, i] + weight[7, i]
-                    w2 = weight[4, i] + weight[5, i] + weight[6, i] + weight[7, i]
+                    w0, w1, w2 = blend[i], blend[_B + i], blend[_U(2) * _B + i]
                     v0, v1, v2 = one - w0, one - w1, one - w2
                     d0 = v2 * (v1 * (value[1] - value[0]) + w1 * (value[3] - value[2]))
                     d0 += w2 * (v1 * (value[5] - value[4]) + w1 * (value[7] - value[6]))
@@ -338,16 +322,15 @@ def _point_gradient(x, table, grad, grad_x, scales, resolutions, offsets, dense,
                     d1 += w2 * (v0 * (value[6] - value[4]) + w0 * (value[7] - value[5]))
                     d2 = v1 * (v0 * (value[4] - value[0]) + w0 * (value[5] - value[1]))
                     d2 += w1 * (v0 * (value[6] - value[2]) + w0 * (value[7] - value[3]))
-                    grad_x[first + i, 0] += slope[0, i] * d0
-                    grad_x[first + i, 1] += slope[1, i] * d1
-                    grad_x[first + i, 2] += slope[2, i] * d2
+                    grad_x[_U(first) + i, 0] += place[i] * d0
+                    grad_x[_U(first) + i, 1] += place[_B + i] * d1
+                    grad_x[_U(first) + i, 2] += place[_U(2) * _B + i] * d2
                 else:
-                    w0 = weight[1, i] + weight[3, i]
-                    w1 = weight[2, i] + weight[3, i]
+                    w0, w1 = blend[i], blend[_B + i]
                     d0 = (one - w1) * (value[1] - value[0]) + w1 * (value[3] - value[2])
                     d1 = (one - w0) * (value[2] - value[0]) + w0 * (value[3] - value[1])
-                    grad_x[first + i, 0] += slope[0, i] * d0
-                    grad_x[first + i, 1] += slope[1, i] * d1
+                    grad_x[_U(first) + i, 0] += place[i] * d0
+                    grad_x[_U(first) + i, 1] += place[_B + i] * d1
 
 
 class _Levels:
@@ -962,66 +945,159 @@ composite_cpu.register_autograd(_composite_backward, setup_context=_composite_co
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _march_rays(origins, directions, near, far, grids, step, offset, edges, counts, begin, end):
-    """Same arithmetic in the same order as the reference, so that both keep the same samples."""
-    size = grids.shape[1]
-    rays = counts.shape[0] // grids.shape[0]
-    half, one = origins.dtype.type(0.5), origins.dtype.type(1.0)
-    scale = half * origins.dtype.type(size)
+def _march_rays(origins, directions, cells, blocks, low, high, step, offset, edges, counts, begin, end):
+    """Edges of the samples of rays begin ... end, one after another; returns how many there are.
+
+    Same arithmetic in the same order as the reference, so that both keep the same samples; what is skipped in between
+    is skipped with a step to spare.
+    """
+    size = cells.shape[1]
+    rays = counts.shape[0] // cells.shape[0]
+    real = origins.dtype.type
+    half, one, zero = real(0.5), real(1.0), real(0.0)
+    scale = half * real(size)
+    inverse = np.empty(3, origins.dtype)
+    total = 0
     for ray in range(begin, end):
-        occupancy = grids[ray // rays]
-        kept = 0
-        k = 0
+        counts[ray] = 0
+        scene = ray // rays
+        near, far = zero, real(np.inf)  # of the scene's box
+        first, last = -real(np.inf), real(np.inf)  # of the box round what is occupied
+        for d in range(3):
+            direction = directions[ray, d]
+            inverse[d] = one / (real(1e-12) if abs(direction) < real(1e-12) else direction)
+            a, b = (-one - origins[ray, d]) * inverse[d], (one - origins[ray, d]) * inverse[d]
+            near, far = max(near, min(a, b)), min(far, max(a, b))
+            a, b = (low[scene, d] - origins[ray, d]) * inverse[d], (high[scene, d] - origins[ray, d]) * inverse[d]
+            first, last = max(first, min(a, b)), min(last, max(a, b))
+        last += step
+        if not (near < far and first < last):
+            continue
+        before = total
+        k = max(int(np.floor((first - near) / step - offset[ray])) - 1, 0)
         while True:
-            start = near[ray] + (origins.dtype.type(k) + offset[ray] - one) * step
-            if not start < far[ray]:
+            start = near + (real(k) + offset[ray] - one) * step
+            if not (start < far and start < last):
                 break
-            stop = min(start + step, far[ray])
-            start = max(start, near[ray])
+            stop = min(start + step, far)
+            start = max(start, near)
             k += 1
             middle = half * (start + stop)
             a = int(np.floor((origins[ray, 0] + middle * directions[ray, 0] + one) * scale))
             b = int(np.floor((origins[ray, 1] + middle * directions[ray, 1] + one) * scale))
             c = int(np.floor((origins[ray, 2] + middle * directions[ray, 2] + one) * scale))
             a, b, c = min(max(a, 0), size - 1), min(max(b, 0), size - 1), min(max(c, 0), size - 1)
-            if stop > start and occupancy[a, b, c]:
-                edges[ray, kept, 0] = start
-                edges[ray, kept, 1] = stop
-                kept += 1
-        counts[ray] = kept
+            if cells[scene, a, b, c]:
+                if stop > start:
+                    edges[total, 0] = start
+                    edges[total, 1] = stop
+                    total += 1
+            elif not blocks[scene, a // _SKIP, b // _SKIP, c // _SKIP]:
+                leave = far
+                for d in range(3):
+                    block = (a if d == 0 else b if d == 1 else c) // _SKIP
+                    wall = real(_SKIP * (block + 1 if inverse[d] > zero else block)) / scale - one
+                    leave = min(leave, (wall - origins[ray, d]) * inverse[d])
+                k = max(k, int(np.floor((leave - near) / step - offset[ray])) - 1)
+        counts[ray] = total - before
+    return total
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _compact(edges, counts, starts, packed, begin, end):
-    for ray in range(begin, end):
-        first = starts[ray]
-        for k in range(counts[ray]):
-            packed[first + k, 0] = edges[ray, k, 0]
-            packed[first + k, 1] = edges[ray, k, 1]
+def _survey(cells, blocks, low, high, begin, end):
+    """Blocks of cells in which any is occupied, and the box round all that are."""
+    size = cells.shape[1]
+    for scene in range(begin, end):
+        blocks[scene] = False
+        low[scene] = 1.0
+        high[scene] = -1.0
+        for a in range(size):
+            for b in range(size):
+                for c in range(size):
+                    if cells[scene, a, b, c]:
+                        blocks[scene, a // _SKIP, b // _SKIP, c // _SKIP] = True
+                        for d in range(3):
+                            cell = a if d == 0 else b if d == 1 else c
+                            low[scene, d] = min(low[scene, d], 2.0 * cell / size - 1.0)
+                            high[scene, d] = max(high[scene, d], 2.0 * (cell + 1) / size - 1.0)
 
 
 def march_cpu(
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
-    occupancy: Tensor,
-    step: float,
-    offset: Tensor,
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Not differentiable. origins [s r 3], near and far [s r] -> edges [m 2], counts [s*r]."""
-    scenes, rays = near.shape
-    dtype = origins.numpy().dtype
-    longest = float((far - near).max()) if near.numel() else 0.0
-    room = np.empty((scenes * rays, int(longest / step) + 3, 2), dtype)
+    """Not differentiable. origins [s r 3] -> edges [m 2], counts [s*r]."""
+    scenes, rays = origins.shape[:2]
+    flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, offset)]
+    dtype = flat[0].dtype
+    cells, width = occupancy.contiguous().numpy(), dtype.type(step)
+    blocks = np.empty((scenes, *[-(-size // _SKIP) for size in cells.shape[1:]]), np.bool_)
+    low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
+    _parallel(lambda lo, hi: _survey(cells, blocks, low, high, lo, hi), scenes)
+    longest = int(2.0 * math.sqrt(3.0) / step) + 3  # samples of a ray: directions are unit, the box has sides of 2
     counts = torch.zeros(scenes * rays, dtype=torch.int64)
-    flat = [
-        t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, near, far, offset)
-    ]
-    grids, numbers, width = occupancy.contiguous().numpy(), counts.numpy(), dtype.type(step)
-    _parallel(lambda lo, hi: _march_rays(*flat[:4], grids, width, flat[4], room, numbers, lo, hi), scenes * rays)
-    starts = _starts(counts)
-    edges = origins.new_empty(int(starts[-1]), 2)
-    packed = edges.numpy()
-    _parallel(lambda lo, hi: _compact(room, numbers, starts, packed, lo, hi), scenes * rays)
+    numbers = counts.numpy()
+    found: dict[int, np.ndarray] = {}
+
+    def task(lo: int, hi: int) -> None:
+        room = np.empty((min(_RAYS, hi - lo) * longest, 2), dtype)
+        for begin in range(lo, hi, _RAYS):
+            total = _march_rays(
+                *flat[:2], cells, blocks, low, high, width, flat[2], room, numbers, begin, min(begin + _RAYS, hi)
+            )
+            found[begin] = room[:total].copy()
+
+    _parallel(task, scenes * rays)
+    edges = origins.new_empty(sum(map(len, found.values())), 2)
+    if found:
+        np.concatenate([found[begin] for begin in sorted(found)], out=edges.numpy())
     return edges, counts
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _place_samples(origins, directions, edges, first, starts, x, d, spans, begin, end):
+    half = edges.dtype.type(0.5)
+    for ray in range(begin, end):
+        source = first[ray]
+        for place in range(starts[ray], starts[ray + 1]):
+            spans[place, 0] = edges[source, 0]
+            spans[place, 1] = edges[source, 1]
+            middle = half * (edges[source, 0] + edges[source, 1])
+            for axis in range(3):
+                x[place, axis] = origins[ray, axis] + middle * directions[ray, axis]
+                d[place, axis] = directions[ray, axis]
+            source += 1
+
+
+def samples_cpu(
+    origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Not differentiable. origins [r 3], first and counts [r] -> x [n 3], d [n 3], edges [n 2]."""
+    starts = _starts(counts)
+    outputs = tuple(edges.new_empty(int(starts[-1]), width) for width in (3, 3, 2))
+    inputs = [t.contiguous().numpy() for t in (origins, directions, edges, first)]
+    arrays = [t.numpy() for t in outputs]
+    _parallel(lambda lo, hi: _place_samples(*inputs, starts, *arrays, lo, hi), counts.shape[0])
+    return outputs
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reach_rays(density, edges, starts, opacity, opaque, counts, after, begin, end):
+    for ray in range(begin, end):
+        through = 1.0 - float(opacity[ray])
+        kept = 0
+        for k in range(starts[ray], starts[ray + 1]):
+            if 1.0 - through >= opaque:
+                break
+            through *= np.exp(-float(density[k]) * (float(edges[k, 1]) - float(edges[k, 0])))
+            kept += 1
+        counts[ray] = kept
+        after[ray] = 1.0 - through
+
+
+def reach_cpu(density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float) -> tuple[Tensor, Tensor]:
+    """Not differentiable. density [m], counts and opacity [r] -> counts [r], opacity [r]."""
+    kept, after = torch.empty_like(counts), torch.empty_like(opacity)
+    inputs = [t.detach().contiguous().numpy() for t in (density, edges)]
+    behind, arrays, starts = opacity.contiguous().numpy(), (kept.numpy(), after.numpy()), _starts(counts)
+    _parallel(lambda lo, hi: _reach_rays(*inputs, starts, behind, opaque, *arrays, lo, hi), counts.shape[0])
+    return kept, after

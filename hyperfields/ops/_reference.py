@@ -115,6 +115,28 @@ def march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, o
     return edges, keep.sum(-1).reshape(-1)
 
 
+def samples(
+    origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """origins and directions `[r 3]`, edges `[m 2]`, first and counts `[r]` -> x `[n 3]`, d `[n 3]`, edges `[n 2]`."""
+    ray = _owner(counts)
+    place = torch.arange(ray.shape[0], device=ray.device) + (first - counts.cumsum(0) + counts)[ray]
+    span, d = edges[place], directions[ray]
+    return origins[ray] + 0.5 * (span[:, :1] + span[:, 1:]) * d, d, span
+
+
+def reach(density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float) -> tuple[Tensor, Tensor]:
+    """density `[m]`, edges `[m 2]`, counts and opacity `[r]` -> counts `[r]` of what can be seen, opacity `[r]`."""
+    ray = _owner(counts)
+    optical = (density * (edges[:, 1] - edges[:, 0])).double()
+    place = torch.arange(ray.shape[0], device=ray.device) - (counts.cumsum(0) - counts)[ray]
+    longest = int(counts.max()) if counts.numel() else 0
+    rows = optical.new_zeros(counts.shape[0], longest + 1).index_put((ray, place + 1), optical)
+    behind = 1.0 - (1.0 - opacity.double())[:, None] * torch.exp(-rows.cumsum(-1))  # before sample k, in column k
+    kept = torch.minimum((behind[:, :-1] < opaque).sum(-1), counts)
+    return kept, behind.gather(1, kept[:, None])[:, 0].to(opacity.dtype)
+
+
 def box_interval(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     """Where rays `[... 3]` enter and leave the scene box [-1, 1]^3; near >= far when they miss it or it lies behind."""
     inverse = 1.0 / torch.where(directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions)
