@@ -443,7 +443,7 @@ class Fit:
             self.module = SceneWeights(field)
             scenes, bind, groups = torch.tensor([self.progress.scene]), self.module.bind, self.module.groups()
             # One scene does better with more and smaller steps (NUMBERS.md).
-            recipe = dataclasses.replace(self.recipe, scenes=1, samples=max(self.recipe.samples // 8, 1))
+            recipe = dataclasses.replace(self.recipe, scenes=1, samples=min(self.recipe.samples, 2**13))
         else:
             self.module, recipe = self.model, self.recipe
             scenes, bind, groups = (

@@ -61,7 +61,8 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
         bases = {"tiny": 0, "default": shared, "faithful": 64}[name]
         grid = _grid(3, 8, 13, 8, 128, bases)
         field = RadianceField(grid, step=0.025)
-        return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), 2**16, rate_grid=3e-2)
+        samples = 2**11 * min(max(scenes, 16), 32)
+        return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), samples, rate_grid=3e-2)
     assert_never(kind)
 
 

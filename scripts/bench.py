@@ -1,6 +1,8 @@
-"""Measures speed. `python scripts/bench.py render RUN --scene NAME`: frames a second round a scene.
+"""Measures speed.
 
-The scene is bound and its empty space found before the clock starts, as for a viewer. Nothing is fitted.
+python scripts/bench.py ops                         the kernels beside the reference and the usual formulations
+python scripts/bench.py render RUN --scene NAME     frames a second round a scene: it is bound and its empty space found
+                                                    before the clock starts, as for a viewer
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ import statistics
 import time
 from pathlib import Path
 
+import hyperfields  # noqa: F401 - before torch, whose idle threads it tells to sleep
+
+# isort: split
+import bench_ops
 import torch
 
 from hyperfields.checkpoint import load_run
@@ -50,26 +56,45 @@ def render(run: Path, scene: str | None, size: tuple[int, int], frames: int) -> 
     }
 
 
+def print_ops(rows: list[bench_ops.Row]) -> None:
+    what = ""
+    for row in rows:
+        if row.what != what:
+            what = row.what
+            print(f"{what}: {row.milliseconds:.1f} ms")
+        print(f"    {row.ratio:8.2f} times as fast as  {row.against}")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="what", required=True)
+    kernels = parts.add_parser("ops", help="the kernels")
+    kernels.add_argument("--rounds", type=int, default=5, help="default %(default)s")
     part = parts.add_parser("render", help="frames a second of an orbit")
     part.add_argument("run", type=Path)
     part.add_argument("--scene", help="default: the first of the run")
     part.add_argument("--size", default="128x128", help="HxW, default %(default)s")
     part.add_argument("--frames", type=int, default=40, help="default %(default)s")
-    part.add_argument("--out", type=Path, help="JSON file")
+    for one in (kernels, part):
+        one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    height, width = (int(side) for side in options.size.split("x"))
-    try:
-        found = render(options.run, options.scene, (height, width), options.frames)
-    except InputError as error:
-        parser.exit(2, f"error: {error}\n")
-    print(
-        f"{found['scene']} at {options.size}: {found['mean_frames_per_second']:.1f} frames a second over "
-        f"{options.frames} frames on {found['threads']} threads, "
-        f"the first picture after {found['first_picture_seconds']:.2f} s"
-    )
+    found: object
+    if options.what == "ops":
+        rows = bench_ops.hash_encode(options.rounds) + bench_ops.batched_mlp(options.rounds)
+        print_ops(rows)
+        found = [row._asdict() for row in rows]
+    else:
+        height, width = (int(side) for side in options.size.split("x"))
+        try:
+            seen = render(options.run, options.scene, (height, width), options.frames)
+        except InputError as error:
+            parser.exit(2, f"error: {error}\n")
+        print(
+            f"{seen['scene']} at {options.size}: {seen['mean_frames_per_second']:.1f} frames a second over "
+            f"{options.frames} frames on {seen['threads']} threads, "
+            f"the first picture after {seen['first_picture_seconds']:.2f} s"
+        )
+        found = seen
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -193,7 +193,7 @@ def test_a_shift_leaves_the_matrices_shared_and_moves_the_biases() -> None:
         assert not torch.equal(bias[0], bias[1])
 
 
-def test_a_factored_table_is_a_base_and_a_mixture_of_each_level_by_itself() -> None:
+def test_a_factored_table_is_a_mixture_of_each_level_by_itself() -> None:
     encoding = FactoredGrid(2, 3, 2, 8, 4, 16, bases=5)
     net = Hypernet(encoding.spec | SPEC, 16, Full()).double()
     tables = net(torch.randn(40, 16, dtype=torch.float64))[TABLE]

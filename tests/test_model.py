@@ -171,7 +171,7 @@ def test_a_scene_costs_its_code_and_its_share_of_the_networks() -> None:
     field = ImageField(FactoredGrid(2, 3, 2, 7, 4, 16, bases=3), hidden=(7,))
     model = HyperField(ModelConfig(field, Full(), 5), scenes=10)
     rows = field.encoding.grid.rows  # type: ignore[union-attr]
-    table = rows * 2 * (1 + 3) + 3 * 3 * (5 + 1)  # a base and 3 bases; coefficients of 3 levels from 5 numbers
+    table = rows * 2 * 3 + 3 * 3 * (5 + 1)  # 3 bases; coefficients of 3 levels from 5 numbers
     mlp = (6 * 7 + 7 + 7 * 3 + 3) * (5 + 1)
     assert model.networks_numel() == table + mlp
     assert model.bytes_per_scene() == ((table + mlp) * 2 / 10 + 10, 10)

@@ -88,8 +88,8 @@ def _blocks(starts: np.ndarray, size: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------ hash_encode
 
 
-# Scratch of a block is flat, one row of _BLOCK numbers a corner or an axis, at offsets that the compiler knows: only then
-# does LLVM see that rows do not overlap, and vectorises.
+# Scratch of a block is flat: a row of _BLOCK numbers for each corner or axis, at offsets that the compiler knows. Only
+# then does LLVM see that rows do not overlap, and vectorises.
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -246,6 +246,7 @@ def _scatter_level(x, grad, entries, level, scale, resolution, rows, dense, smoo
     place, blend = np.empty(3 * _BLOCK, x.dtype), np.empty(3 * _BLOCK, x.dtype)
     features = len(unroll)
     column = _U(level * features)
+    entries[:] = x.dtype.type(0.0)  # here, where they are needed in the cache next
     inside = _all_inside(x, begin, end) if dense else True
     for first in range(begin, end, _BLOCK):
         count = min(_BLOCK, end - first)
@@ -387,7 +388,7 @@ def hash_encode_cpu_backward(
 ) -> tuple[Tensor, Tensor]:
     scenes, _, features = table.shape
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
-    grad_table = torch.zeros_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
+    grad_table = torch.empty_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
     points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
     lv = _Levels(points.dtype, scales, resolutions, offsets, x.shape[1], features)
     starts = _starts(counts)
@@ -1073,7 +1074,8 @@ def samples_cpu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Not differentiable. origins [r 3], first and counts [r] -> x [n 3], d [n 3], edges [n 2]."""
     starts = _starts(counts)
-    outputs = tuple(edges.new_empty(int(starts[-1]), width) for width in (3, 3, 2))
+    total = int(starts[-1])
+    outputs = edges.new_empty(total, 3), edges.new_empty(total, 3), edges.new_empty(total, 2)
     inputs = [t.contiguous().numpy() for t in (origins, directions, edges, first)]
     arrays = [t.numpy() for t in outputs]
     _parallel(lambda lo, hi: _place_samples(*inputs, starts, *arrays, lo, hi), counts.shape[0])

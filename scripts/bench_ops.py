@@ -1,0 +1,132 @@
+"""The kernels beside the reference, the usual formulations and what the machine can do at most. See `bench.py ops`.
+
+All that is compared is timed in turns within one run, and the medians are taken: machines are noisy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hyperfields import ops
+
+POINTS, SCENES = 2**18, 64
+SIZES = (32, 64, 64, 16)
+GRID = ops.GridSpec.make(3, 16, 2, 15, 16, 32 ** (1 / 15), False)  # 16 to 512 cells a side
+
+
+class Row(NamedTuple):
+    """One line of the table: `ratio` compares the kernel with `against`."""
+
+    what: str
+    milliseconds: float
+    against: str
+    ratio: float
+
+
+def median_seconds(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call; every round makes each of them once."""
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def both_ways(forward: Callable[[], Tensor], inputs: list[Tensor]) -> Callable[[], object]:
+    """Forward and the gradients of all inputs."""
+    cotangent = torch.randn_like(forward())
+    return lambda: torch.autograd.grad(forward(), inputs, cotangent)
+
+
+def quietly(forward: Callable[[], Tensor]) -> Callable[[], object]:
+    """Forward alone, as in rendering."""
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return forward()
+
+    return call
+
+
+def hash_encode(rounds: int) -> list[Row]:
+    x, table = torch.rand(1, POINTS, 3), torch.randn(1, GRID.rows, 2, requires_grad=True)
+
+    def encode(backend: ops.Backend) -> Callable[[], Tensor]:
+        return lambda: ops.hash_encode(x, table, GRID, backend=backend)
+
+    # The ceiling: as many random reads of 8 bytes from a table of a level's size, and nothing else.
+    entries, places = torch.randn(2**15), torch.randint(2**15, (POINTS * 16 * 8,))
+    wide = entries.double()
+    forward = median_seconds(
+        {
+            "cpu": quietly(encode("cpu")),
+            "reference": quietly(encode("reference")),
+            "random reads of 8 bytes": lambda: torch.take(wide, places),
+        },
+        rounds,
+    )
+    backward = median_seconds(
+        {name: both_ways(encode(name), [table]) for name in ("cpu", "reference")},  # type: ignore[arg-type]
+        rounds,
+    )
+    return rows("hash_encode, 262,144 points, forward", forward) + rows("the same, forward + backward", backward)
+
+
+def batched_mlp(rounds: int) -> list[Row]:
+    n = POINTS // SCENES
+    x = torch.randn(SCENES, n, SIZES[0], requires_grad=True)
+    layers = [
+        (torch.randn(SCENES, o, i, requires_grad=True), torch.randn(SCENES, o, requires_grad=True))
+        for i, o in itertools.pairwise(SIZES)
+    ]
+    inputs = [x, *(t for layer in layers for t in layer)]
+    module = nn.Sequential(*[part for i, o in itertools.pairwise(SIZES) for part in (nn.Linear(i, o), nn.ReLU())][:-1])
+    names = [name for name, _ in module.named_parameters()]
+
+    def vmapped() -> Tensor:
+        weights = dict(zip(names, (t for layer in layers for t in layer), strict=True))
+        result = torch.func.vmap(lambda w, p: torch.func.functional_call(module, w, (p,)))(weights, x)
+        assert isinstance(result, Tensor)
+        return result
+
+    def bmm() -> Tensor:
+        h = x
+        for number, (weight, bias) in enumerate(layers):
+            h = torch.baddbmm(bias[:, None], h, weight.transpose(1, 2))
+            h = h.relu() if number + 1 < len(layers) else h
+        return h
+
+    calls: dict[str, Callable[[], Tensor]] = {
+        "cpu": lambda: ops.batched_mlp(x, layers, backend="cpu"),
+        "reference (a loop over scenes)": lambda: ops.batched_mlp(x, layers, backend="reference"),
+        "torch.baddbmm": bmm,
+        "vmap(functional_call)": vmapped,
+    }
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    products = sum(i * o for i, o in itertools.pairwise(SIZES)) * POINTS
+    found = []
+    for what, way, share in (
+        ("batched_mlp, 64 x 4,096 points, 32-64-64-16, forward", quietly, products / 2048**3),
+        ("the same, forward + backward", lambda call: both_ways(call, inputs), 3 * products / 2048**3),
+    ):
+        seconds = median_seconds({name: way(call) for name, call in calls.items()} | {"peak": lambda: a @ b}, rounds)
+        seconds["the peak of a matrix product of 2,048 (share of it)"] = seconds.pop("peak") * share
+        found += rows(what, seconds)
+    return found
+
+
+def rows(what: str, seconds: dict[str, float]) -> list[Row]:
+    """The kernel against each of the others: how many times as fast."""
+    own = seconds.pop("cpu")
+    return [Row(what, own * 1e3, name, value / own) for name, value in seconds.items()]
