@@ -59,7 +59,8 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
         # scenes, so that a scene costs about a quarter of what it costs alone.
         shared = 1 + (scenes if scenes <= 16 else min(max(scenes // 5, 6), 64))
         bases = {"tiny": 0, "default": shared, "faithful": 64}[name]
-        grid = _grid(3, 8, 13, 8, 128, bases)
+        # Cells finer than the pixels fit the known views and spoil the others.
+        grid = _grid(3, 8, 13, 8, min(side, 128), bases)
         field = RadianceField(grid, step=0.025)
         samples = 2**11 * min(max(scenes, 16), 32)
         return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), samples, rate_grid=3e-2)
