@@ -127,14 +127,14 @@ def _corners(x, begin, count, inside, scale, resolution, rows, dense, smooth, in
     if x.shape[1] == 3:
         if dense:
             for i in range(n):
-                k = _ROW(_ROW(cell[i]) + _ROW(cell[b1 + i]) * stride1 + _ROW(cell[b2 + i]) * stride2)
-                index[i], index[b1 + i] = k, _ROW(k + one_row)
-                k = _ROW(k + stride1)
-                index[b2 + i], index[b3 + i] = k, _ROW(k + one_row)
-                k = _ROW(k + stride2)
-                index[b6 + i], index[b7 + i] = k, _ROW(k + one_row)
-                k = _ROW(k - stride1)
-                index[b4 + i], index[b5 + i] = k, _ROW(k + one_row)
+                row = _ROW(_ROW(cell[i]) + _ROW(cell[b1 + i]) * stride1 + _ROW(cell[b2 + i]) * stride2)
+                index[i], index[b1 + i] = row, _ROW(row + one_row)
+                row = _ROW(row + stride1)
+                index[b2 + i], index[b3 + i] = row, _ROW(row + one_row)
+                row = _ROW(row + stride2)
+                index[b6 + i], index[b7 + i] = row, _ROW(row + one_row)
+                row = _ROW(row - stride1)
+                index[b4 + i], index[b5 + i] = row, _ROW(row + one_row)
         else:
             for i in range(n):
                 a, a1, a2 = _ROW(cell[i]), _ROW(_ROW(cell[b1 + i]) * stride1), _ROW(_ROW(cell[b2 + i]) * stride2)
