@@ -13,15 +13,14 @@ import statistics
 import time
 from pathlib import Path
 
-import hyperfields  # noqa: F401 - before torch, whose idle threads it tells to sleep
+# Before torch, whose idle threads the package tells to sleep.
+from hyperfields.checkpoint import load_run
+from hyperfields.errors import InputError
+from hyperfields.picture import orbit_cameras, render_picture
 
 # isort: split
 import bench_ops
 import torch
-
-from hyperfields.checkpoint import load_run
-from hyperfields.errors import InputError
-from hyperfields.picture import orbit_cameras, render_picture
 
 WARM_UP = 3  # frames that compile and fill caches
 

@@ -189,7 +189,7 @@ def test_every_parameter_has_exactly_one_role(encoding: str, generator: Generato
     assert groups["latents"] == [model.latents.codes]
     spec = model.config.field.spec
     rows = spec[TABLE].numel if TABLE in spec else 0
-    assert sum(p.numel() for p in groups["grid"]) == rows * (4 if encoding == "factored grid" else 1)
+    assert sum(p.numel() for p in groups["grid"]) == rows * (3 if encoding == "factored grid" else 1)
 
 
 def test_a_bound_function_says_how_many_scenes_it_has() -> None:
