@@ -25,7 +25,7 @@ _FAST = {"contract", "reassoc", "nsz"}
 _U = np.uint64  # unsigned indices need no wrap-around check, which is what lets LLVM vectorise the loops
 _ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
 _BLOCK = 256  # points that share one pass of index computation: their scratch stays in L1
-_B = np.uint64(256)
+_B = np.uint64(_BLOCK)
 _TILE = np.uint64(128)  # points of an MLP tile, transposed: rows of 128 numbers in L1
 _CHUNK = 4096  # points of one task
 _RAYS = 512  # rays that are marched at a time: what they may meet stays in L2
@@ -1034,7 +1034,9 @@ def march_cpu(
     blocks = np.empty((scenes, *[-(-size // _SKIP) for size in cells.shape[1:]]), np.bool_)
     low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
     _parallel(lambda lo, hi: _survey(cells, blocks, low, high, lo, hi), scenes)
-    longest = int(2.0 * math.sqrt(3.0) / step) + 3  # samples of a ray: directions are unit, the box has sides of 2
+    # Most samples of a ray: through the diagonal of the box, and more where a direction is shorter than it should be.
+    shortest = float(torch.linalg.vector_norm(directions, dim=-1).min()) if rays * scenes else 1.0
+    longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3
     counts = torch.zeros(scenes * rays, dtype=torch.int64)
     numbers = counts.numpy()
     found: dict[int, np.ndarray] = {}

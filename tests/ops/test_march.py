@@ -184,6 +184,18 @@ def test_the_kernel_keeps_exactly_the_samples_of_the_reference(step: float, size
 
 
 @needs_cpu
+def test_directions_shorter_than_unit_have_room_for_all_of_their_samples() -> None:
+    origins, directions = rays_at_random(2, 600)
+    occupancy = full(2)
+    (edges, counts), (wanted_edges, wanted_counts) = (
+        ops.march(origins, 0.1 * directions, occupancy, 0.05, backend=backend) for backend in ("cpu", "reference")
+    )
+    assert int(counts.max()) > 2 * math.sqrt(3) / 0.05
+    assert torch.equal(counts, wanted_counts)
+    assert torch.equal(edges, wanted_edges)
+
+
+@needs_cpu
 def test_the_number_of_threads_does_not_change_a_bit() -> None:
     origins, directions = rays_at_random(2, 300)
     occupancy = torch.rand(2, 8, 8, 8) < 0.5
