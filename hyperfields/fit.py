@@ -102,7 +102,7 @@ class Objective:
         recipe = self.recipe
         # All cells now and then at first, later a few of them: some per cent of a step.
         if self.calls % 4 == 1:
-            parts = 1 if self.calls < 32 else 16
+            parts = 16 if self.calls >= 32 and tracker.knows(local) else 1
             tracker.update(bound.density, local, self.calls // 4 % parts, parts, generator)
         rays = max(int(recipe.samples / (self.per_ray * len(scenes))) // 16 * 16, 64)
         batch = self.family.batch(scenes, rays, generator)
@@ -138,12 +138,12 @@ class Optimizers:
         # same eps blows noise up to full steps, and fits diverge.
         eps = {"grid": 1e-15, "networks": 1e-6}
         settings: dict[str, Any] = {"betas": (0.9, 0.99), "eps": 1e-15}
-        dense = [
+        dense: list[dict[str, Any]] = [
             {"params": parameters, "lr": rates[name], "peak": rates[name], "eps": eps[name]}
             for name, parameters in groups.items()
             if name != "latents" and parameters
         ]
-        self.dense = [p for name, parameters in groups.items() if name != "latents" for p in parameters]
+        self.dense = [parameter for group in dense for parameter in group["params"]]
         self.norm = math.inf  # running mean of the gradient's norm
         self.all: list[torch.optim.Optimizer] = []
         if dense:

@@ -143,7 +143,7 @@ def _render_whole(
     edges, numbers = ops.march(*rays, occupancy, step, offset)
     first = numbers.cumsum(0) - numbers
     if density is not None:
-        numbers = _in_sight(density, origins, directions, edges, numbers, scenes)
+        numbers = _in_sight(density, origins, directions, edges, first, numbers, scenes)
     x, d, edges = ops.samples(origins, directions, edges, first, numbers)
     if edges.shape[0] == 0:
         empty = rays.origins.new_zeros(scenes, count)
@@ -160,30 +160,36 @@ def _render_whole(
 
 @torch.no_grad()
 def _in_sight(
-    density: PointFn, origins: Tensor, directions: Tensor, edges: Tensor, numbers: Tensor, scenes: int
+    density: PointFn,
+    origins: Tensor,
+    directions: Tensor,
+    edges: Tensor,
+    first: Tensor,
+    numbers: Tensor,
+    scenes: int,
 ) -> Tensor:
     """How many samples of each ray can be seen, `[r]`: the first ones, until it is opaque."""
     opacity = edges.new_zeros(len(numbers))
     visible = torch.zeros_like(numbers)
-    for first, take in _waves(numbers, opacity):
-        x, _, spans = ops.samples(origins, directions, edges, first, take)
+    for begin, take in _waves(first, numbers, opacity):
+        x, _, spans = ops.samples(origins, directions, edges, begin, take)
         answer = density(x, take.reshape(scenes, -1).sum(1)).squeeze(-1)
         seen, opacity[:] = ops.reach(answer, spans, take, opacity, OPAQUE)
         visible += seen
     return visible
 
 
-def _waves(numbers: Tensor, opacity: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _waves(first: Tensor, numbers: Tensor, opacity: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Packed samples front to back, a few of every ray at a time, until a ray has no more or is opaque.
 
     Args:
-        numbers: samples of each ray, `[r]`.
+        first: where the samples of each ray begin among the packed ones, `[r]`.
+        numbers: how many each has, `[r]`.
         opacity: `[r]`, of what was seen so far; the caller brings it up to date between waves.
 
     Yields:
         the first sample of this wave and how many there are, of every ray: `[r]` each.
     """
-    first = numbers.cumsum(0) - numbers
     wave, done = WAVE, 0
     while True:
         left = torch.where(opacity < OPAQUE, numbers - done, 0).clamp(min=0)
@@ -202,8 +208,8 @@ def _render_waves(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, of
     edges, numbers = ops.march(*rays, occupancy, step, offset)
     seen = edges.new_zeros(len(numbers), 5)  # colour, opacity, opacity-weighted distance
     samples = 0
-    for first, take in _waves(numbers, seen[:, 3]):
-        x, d, spans = ops.samples(origins, directions, edges, first, take)
+    for begin, take in _waves(numbers.cumsum(0) - numbers, numbers, seen[:, 3]):
+        x, d, spans = ops.samples(origins, directions, edges, begin, take)
         density, rgb = fn(x, d, take.reshape(scenes, -1).sum(1))
         part = ops.composite(density.squeeze(-1), rgb, spans, counts=take)
         through = 1.0 - seen[:, 3:4]
@@ -376,6 +382,10 @@ class OccupancyTracker:
         """Occupied cells of `scenes` `[s]`: `[s g g g]` bool."""
         occupied = self.density[scenes] > self.limit
         return occupied.reshape(-1, self.size, self.size, self.size)
+
+    def knows(self, scenes: Tensor) -> bool:
+        """Whether each of `scenes` `[s]` was looked at, cell by cell, at least once."""
+        return not bool(self.density[scenes].isinf().any())
 
     @torch.no_grad()
     def update(self, density: PointFn, scenes: Tensor, part: int, parts: int, generator: torch.Generator) -> None:

@@ -311,6 +311,7 @@ def test_the_tracker_finds_what_is_dense_and_forgets_what_is_gone() -> None:
     tracker = OccupancyTracker(3, 8, step=0.05)
     scenes = torch.tensor([2, 0])
     assert tracker.cells(scenes).all()  # until it was looked at
+    assert not tracker.knows(scenes)
     density = density_of(ball(5.0, 0.5))
     for _ in range(8):
         tracker.update(density, scenes, 0, 1, generator)
@@ -319,6 +320,8 @@ def test_the_tracker_finds_what_is_dense_and_forgets_what_is_gone() -> None:
         assert cells[farthest < 0.5].all()
         assert not cells[nearest > 0.5].any()
     assert tracker.cells(torch.tensor([1])).all()
+    assert tracker.knows(scenes)
+    assert not tracker.knows(torch.tensor([0, 1]))
     for number in range(4 * 16):
         tracker.update(density_of(ball(0.0, 0.5)), scenes, number % 4, 4, generator)
     assert not tracker.cells(scenes).any()

@@ -299,8 +299,8 @@ def samples(
             f"samples: got first {first.dtype} {tuple(first.shape)}, counts {counts.dtype} {tuple(counts.shape)}; "
             f"wanted int64 {list(rays)}"
         )
-    taken = counts > 0
-    if bool((counts < 0).any() | (first[taken] < 0).any() | ((first + counts)[taken] > edges.shape[0]).any()):
+    outside = (first < 0) | (first + counts > edges.shape[0])
+    if bool(((counts < 0) | (counts > 0) & outside).any()):
         raise ValueError(f"samples: first and counts leave the {edges.shape[0]} rows of edges")
     with torch.no_grad():
         if _choose(backend, "", origins, edges) == "reference":
