@@ -1,0 +1,402 @@
+"""`batched_mlp`: a small network a scene, in tiles that stay in the cache.
+
+Points of a tile are transposed, so that every loop runs over 128 points with scalar weights. Sizes are padded to
+multiples of 4 (with zeros); four rows of inputs update four rows of outputs at a time, which keeps the
+multiply-add units busy without a matrix library.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
+
+_TILE = U(128)
+_PIECE = 4096  # points of a task
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _multiply(w, w0, x, x0, y, y0, n_out, n_in):
+    """y[j, p] += sum_i w[j, i] x[i, p]; w0, x0, y0: where the matrices start in the flat arrays."""
+    n_out, n_in, w0, x0, y0 = U(n_out), U(n_in), U(w0), U(x0), U(y0)
+    one, two, three, four = U(1), U(2), U(3), U(4)
+    for j in range(U(0), n_out, four):
+        ya = y0 + j * _TILE
+        yb, yc, yd = ya + _TILE, ya + two * _TILE, ya + three * _TILE
+        for i in range(U(0), n_in, four):
+            a = w0 + j * n_in + i
+            b, c, d = a + n_in, a + two * n_in, a + three * n_in
+            a0, a1, a2, a3 = w[a], w[a + one], w[a + two], w[a + three]
+            b0, b1, b2, b3 = w[b], w[b + one], w[b + two], w[b + three]
+            c0, c1, c2, c3 = w[c], w[c + one], w[c + two], w[c + three]
+            d0, d1, d2, d3 = w[d], w[d + one], w[d + two], w[d + three]
+            xa = x0 + i * _TILE
+            xb, xc, xd = xa + _TILE, xa + two * _TILE, xa + three * _TILE
+            for p in range(_TILE):
+                v0, v1, v2, v3 = x[xa + p], x[xb + p], x[xc + p], x[xd + p]
+                y[ya + p] += a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3
+                y[yb + p] += b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3
+                y[yc + p] += c0 * v0 + c1 * v1 + c2 * v2 + c3 * v3
+                y[yd + p] += d0 * v0 + d1 * v1 + d2 * v2 + d3 * v3
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _outer(g, g0, x, x0, w, w0, n_out, n_in):
+    """w[j, i] += sum_p g[j, p] x[i, p]."""
+    n_out, n_in, w0, x0, g0 = U(n_out), U(n_in), U(w0), U(x0), U(g0)
+    one, two, three, four = U(1), U(2), U(3), U(4)
+    zero = x.dtype.type(0.0)
+    for j in range(U(0), n_out, four):
+        ga = g0 + j * _TILE
+        gb, gc, gd = ga + _TILE, ga + two * _TILE, ga + three * _TILE
+        for i in range(U(0), n_in, four):
+            xa = x0 + i * _TILE
+            xb, xc, xd = xa + _TILE, xa + two * _TILE, xa + three * _TILE
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
+            c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = zero
+            for p in range(_TILE):
+                v0, v1, v2, v3 = x[xa + p], x[xb + p], x[xc + p], x[xd + p]
+                ha, hb, hc, hd = g[ga + p], g[gb + p], g[gc + p], g[gd + p]
+                a0 += ha * v0
+                a1 += ha * v1
+                a2 += ha * v2
+                a3 += ha * v3
+                b0 += hb * v0
+                b1 += hb * v1
+                b2 += hb * v2
+                b3 += hb * v3
+                c0 += hc * v0
+                c1 += hc * v1
+                c2 += hc * v2
+                c3 += hc * v3
+                d0 += hd * v0
+                d1 += hd * v1
+                d2 += hd * v2
+                d3 += hd * v3
+            a = w0 + j * n_in + i
+            b, c, d = a + n_in, a + two * n_in, a + three * n_in
+            w[a] += a0
+            w[a + one] += a1
+            w[a + two] += a2
+            w[a + three] += a3
+            w[b] += b0
+            w[b + one] += b1
+            w[b + two] += b2
+            w[b + three] += b3
+            w[c] += c0
+            w[c + one] += c1
+            w[c + two] += c2
+            w[c + three] += c3
+            w[d] += d0
+            w[d + one] += d1
+            w[d + two] += d2
+            w[d + three] += d3
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _load_tile(source, begin, count, tile):
+    """tile[i, p] = source[begin + p, i]; zeros in the padding."""
+    width = source.shape[1]
+    zero = source.dtype.type(0.0)
+    padded = (width + 3) // 4 * 4
+    for i in range(width):
+        row = U(i) * _TILE
+        for p in range(count):
+            tile[row + U(p)] = source[begin + p, i]
+        for p in range(count, int(_TILE)):
+            tile[row + U(p)] = zero
+    for k in range(U(width) * _TILE, U(padded) * _TILE):
+        tile[k] = zero
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _store_tile(tile, begin, count, target):
+    for p in range(count):
+        for i in range(target.shape[1]):
+            target[begin + p, i] = tile[U(i) * _TILE + U(p)]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _pack(params, sizes, packed, transposed, lo, hi):
+    for scene in range(lo, hi):
+        _pack_scene(params[scene], sizes, packed[scene], transposed)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _pack_scene(params, sizes, packed, transposed):
+    """One scene's weights [o i] and biases into zero-padded matrices; transposed ones without biases."""
+    source = 0
+    target = 0
+    for layer in range(sizes.shape[0] - 1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        p_in, p_out = (n_in + 3) // 4 * 4, (n_out + 3) // 4 * 4
+        for j in range(n_out):
+            for i in range(n_in):
+                place = i * p_out + j if transposed else j * p_in + i
+                packed[target + place] = params[source + j * n_in + i]
+        source += n_in * n_out
+        target += p_in * p_out
+        for j in range(n_out):
+            packed[target + j] = params[source + j]
+        source += n_out
+        target += p_out
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _unpack_add(partial, pieces, sizes, params):
+    """Sum the pieces of each scene, always in the same order."""
+    for number in range(pieces.shape[0]):
+        _unpack_piece(partial[number], sizes, params[pieces[number, 0]])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _unpack_piece(packed, sizes, params):
+    source = 0
+    target = 0
+    for layer in range(sizes.shape[0] - 1):
+        n_in, n_out = sizes[layer], sizes[layer + 1]
+        p_in, p_out = (n_in + 3) // 4 * 4, (n_out + 3) // 4 * 4
+        for j in range(n_out):
+            for i in range(n_in):
+                params[target + j * n_in + i] += packed[source + j * p_in + i]
+        source += p_in * p_out
+        target += n_in * n_out
+        for j in range(n_out):
+            params[target + j] += packed[source + j]
+        source += p_out
+        target += n_out
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _mlp(x, weights, sizes, slope, out, hidden, keep, tiles, pieces, lo, hi):
+    for number in range(lo, hi):
+        scene, begin, end = pieces[number]
+        _mlp_piece(x, weights[scene], sizes, slope, out, hidden, keep, tiles[number], begin, end)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, end):
+    """Forward for points begin ... end of one scene; hidden [tiles, ...] keeps the activations when asked to."""
+    widest = 4
+    for size in sizes:
+        widest = max(widest, (size + 3) // 4 * 4)
+    layers = sizes.shape[0] - 1
+    source = np.empty(widest * int(_TILE), x.dtype)
+    last = np.empty(widest * int(_TILE), x.dtype)
+    tile = first_tile
+    for first in range(begin, end, int(_TILE)):
+        count = min(int(_TILE), end - first)
+        _load_tile(x, first, count, source)
+        kept = hidden[tile] if keep else hidden[0]
+        inputs, x0, place, w0 = source, 0, 0, 0
+        for layer in range(layers):
+            p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+            final = layer + 1 == layers
+            target = last if final else kept
+            y0 = 0 if final else place
+            bias = w0 + p_in * p_out
+            for j in range(p_out):
+                value = weights[bias + j]
+                row = U(y0) + U(j) * _TILE
+                for p in range(_TILE):
+                    target[row + p] = value
+            _multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
+            if not final:
+                for k in range(U(y0), U(y0) + U(p_out) * _TILE):
+                    target[k] = max(target[k], slope * target[k])
+                place += p_out * int(_TILE)
+            inputs, x0 = target, y0
+            w0 = bias + p_out
+        _store_tile(last, first, count, out)
+        tile += 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, tiles, pieces, lo, hi):
+    for number in range(lo, hi):
+        scene, begin, end = pieces[number]
+        _mlp_piece_backward(
+            x,
+            grad,
+            hidden,
+            flipped[scene],
+            sizes,
+            slope,
+            partial[number],
+            grad_x,
+            need_x,
+            tiles[number],
+            begin,
+            end,
+        )
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, first_tile, begin, end):
+    """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
+    widest = 4
+    for size in sizes:
+        widest = max(widest, (size + 3) // 4 * 4)
+    layers = sizes.shape[0] - 1
+    source = np.empty(widest * int(_TILE), x.dtype)
+    above = np.empty(widest * int(_TILE), x.dtype)
+    below = np.empty(widest * int(_TILE), x.dtype)
+    zero = x.dtype.type(0.0)
+    end_w, end_h = 0, 0
+    for layer in range(layers):
+        p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+        end_w += p_in * p_out + p_out
+        if layer + 1 < layers:
+            end_h += p_out * int(_TILE)
+    tile = first_tile
+    for first in range(begin, end, int(_TILE)):
+        count = min(int(_TILE), end - first)
+        _load_tile(x, first, count, source)
+        _load_tile(grad, first, count, above)
+        w0, h0 = end_w, end_h
+        for layer in range(layers - 1, -1, -1):
+            p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+            w0 -= p_in * p_out + p_out
+            inputs = source if layer == 0 else hidden[tile]
+            if layer > 0:
+                h0 -= p_in * int(_TILE)
+            _outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
+            for j in range(p_out):
+                total = zero
+                row = U(j) * _TILE
+                for p in range(_TILE):
+                    total += above[row + p]
+                partial[w0 + p_in * p_out + j] += total
+            if layer == 0 and not need_x:
+                break
+            for k in range(U(p_in) * _TILE):
+                below[k] = zero
+            _multiply(flipped, w0, above, 0, below, 0, p_in, p_out)
+            if layer > 0:
+                start = U(h0)
+                for k in range(U(p_in) * _TILE):
+                    below[k] = below[k] if inputs[start + k] > zero else slope * below[k]
+            above, below = below, above
+        if need_x:
+            _store_tile(above, first, count, grad_x)
+        tile += 1
+
+
+def _pad4(size: int) -> int:
+    return (size + 3) // 4 * 4
+
+
+def _packed_size(sizes: list[int]) -> int:
+    return sum(_pad4(i) * _pad4(o) + _pad4(o) for i, o in itertools.pairwise(sizes))
+
+
+def _hidden_size(sizes: list[int]) -> int:
+    return sum(_pad4(size) for size in sizes[1:-1]) * int(_TILE)
+
+
+def _pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
+    packed = np.zeros((params.shape[0], _packed_size(sizes)), params.detach().numpy().dtype)
+    flat, shape = params.detach().contiguous().numpy(), np.array(sizes, np.int64)
+    parallel(lambda lo, hi: _pack(flat, shape, packed, transposed, lo, hi), len(packed))
+    return packed
+
+
+def _tiles(pieces: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number of the first tile of each piece, and how many tiles there are."""
+    sizes = -(-(pieces[:, 2] - pieces[:, 1]) // int(_TILE))
+    return np.cumsum(sizes) - sizes, int(sizes.sum())
+
+
+@torch.library.custom_op("hyperfields::mlp_cpu", mutates_args=())
+def mlp_cpu(
+    x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], keep: bool, slope: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """params [s, numbers]: each layer's weight [o i] and bias [o], flat. Returns the output and what backward needs."""
+    out = x.new_empty(x.shape[0], sizes[-1])
+    pieces = pieces_of(starts_of(counts), _PIECE)
+    first, tiles = _tiles(pieces)
+    hidden = x.new_empty(tiles if keep else 0, max(_hidden_size(sizes), 1))
+    kept, points, result = hidden.numpy(), x.detach().contiguous().numpy(), out.numpy()
+    weights, shape = _pack_all(params, sizes, False), np.array(sizes, np.int64)
+
+    def task(lo: int, hi: int) -> None:
+        room = kept if keep else np.empty((1, kept.shape[1]), points.dtype)
+        _mlp(points, weights, shape, points.dtype.type(slope), result, room, keep, first, pieces, lo, hi)
+
+    parallel(task, len(pieces))
+    return out, hidden
+
+
+@torch.library.custom_op("hyperfields::mlp_cpu_backward", mutates_args=())
+def mlp_cpu_backward(
+    grad: Tensor,
+    x: Tensor,
+    params: Tensor,
+    hidden: Tensor,
+    counts: Tensor,
+    sizes: list[int],
+    need_x: bool,
+    slope: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    grad_x = x.new_empty(x.shape if need_x else (0, x.shape[1]))
+    grad_params = torch.zeros_like(params, memory_format=torch.contiguous_format)
+    pieces = pieces_of(starts_of(counts), _PIECE)
+    first, _ = _tiles(pieces)
+    points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
+    kept, result, total = hidden.numpy(), grad_x.numpy(), grad_params.numpy()
+    flipped, shape = _pack_all(params, sizes, True), np.array(sizes, np.int64)
+    partial = np.zeros((len(pieces), flipped.shape[1]), points.dtype)
+
+    def task(lo: int, hi: int) -> None:
+        _mlp_backward_pieces(
+            points,
+            cotangent,
+            kept,
+            flipped,
+            shape,
+            points.dtype.type(slope),
+            partial,
+            result,
+            need_x,
+            first,
+            pieces,
+            lo,
+            hi,
+        )
+
+    parallel(task, len(pieces))
+    _unpack_add(partial, pieces, shape, total)
+    return grad_x, grad_params
+
+
+@mlp_cpu.register_fake
+def _(x, params, counts, sizes, keep, slope=0.0):
+    tiles = torch.library.get_ctx().new_dynamic_size() if keep else 0
+    return x.new_empty(x.shape[0], sizes[-1]), x.new_empty(tiles, max(_hidden_size(sizes), 1))
+
+
+@mlp_cpu_backward.register_fake
+def _(grad, x, params, hidden, counts, sizes, need_x, slope=0.0):
+    return x.new_empty(x.shape if need_x else (0, x.shape[1])), x.new_empty(params.shape)
+
+
+def _mlp_context(ctx, inputs, output):
+    ctx.set_materialize_grads(False)
+    x, params, counts, ctx.sizes, _, ctx.slope = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(x, params, output[1], counts)
+
+
+def _mlp_backward(ctx, grad, _hidden):
+    x, params, hidden, counts = ctx.saved_tensors
+    need_x = ctx.needs_input_grad[0]
+    grad_x, grad_params = mlp_cpu_backward(grad, x, params, hidden, counts, ctx.sizes, need_x, ctx.slope)
+    return grad_x if need_x else None, grad_params, None, None, None, None
+
+
+mlp_cpu.register_autograd(_mlp_backward, setup_context=_mlp_context)

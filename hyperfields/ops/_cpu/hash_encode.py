@@ -1,0 +1,466 @@
+"""`hash_encode`: multilinear reads from tables, and what they leave behind for tables and points.
+
+Points are worked on in groups. For a group and a level, one vectorised loop finds the rows of all corners, one copies
+those rows to scratch, and one vectorised loop blends them. The copy in between is what makes it fast: it is the only
+loop whose addresses are not known in advance, and nothing in it waits for anything else. Levels are outside and groups
+inside, since the table of one level may fit in the cache where those of all do not.
+
+Scratch is flat, with rows at offsets that the compiler knows: only then does LLVM see that they do not overlap.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
+
+_ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
+_GROUP = 64
+_PIECE = 8192  # points of a task: their columns stay in L2 until they are written as rows
+_PITCH = (
+    _PIECE + 64
+)  # points from one column to the next: a power of two would put all of them into the same cache sets
+_G, _P, _STRIDE = U(_GROUP), U(_PIECE), U(_PITCH)
+_G2, _G3, _G4, _G5, _G6, _G7 = (U(k * _GROUP) for k in range(2, 8))
+
+
+# A row of a table is moved as one vector. `unroll`, like `corners`, is a tuple whose length (f, and 2^d) the compiler
+# knows, so that it unrolls the loops.
+
+
+def _vector(context, builder, array_type, array, at, unroll):
+    """Pointer to the numbers `at ...` of a flat array as a vector as long as `unroll`."""
+    start = context.make_array(array_type)(context, builder, array).data
+    vector = ir.VectorType(context.get_data_type(array_type.dtype), len(unroll))
+    return builder.bitcast(builder.gep(start, [at]), vector.as_pointer()), array_type.dtype.bitwidth // 8
+
+
+@intrinsic
+def _copy_row(typing, source, at, target, to, unroll):
+    """target[to ...] = source[at ...], a row."""
+
+    def copy(context, builder, signature, args):
+        read, align = _vector(context, builder, source, args[0], args[1], unroll)
+        write, _ = _vector(context, builder, target, args[2], args[3], unroll)
+        builder.store(builder.load(read, align=align), write, align=align)
+        return context.get_dummy_value()
+
+    return types.void(source, at, target, to, unroll), copy
+
+
+@intrinsic
+def _add_row(typing, source, at, target, to, unroll):
+    """target[to ...] += source[at ...], a row."""
+
+    def add(context, builder, signature, args):
+        read, align = _vector(context, builder, source, args[0], args[1], unroll)
+        write, _ = _vector(context, builder, target, args[2], args[3], unroll)
+        total = builder.fadd(builder.load(write, align=align), builder.load(read, align=align))
+        builder.store(total, write, align=align)
+        return context.get_dummy_value()
+
+    return types.void(source, at, target, to, unroll), add
+
+
+# -------------------------------------------------------------------------------------------- one group
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _load(x, begin, end, xs):
+    """Points begin ... end by axis, `xs[d * PIECE + i]`, zeros up to a whole group; whether all are in [0, 1]."""
+    inside = True
+    count = U(end - begin)
+    for d in range(x.shape[1]):
+        row = U(d) * _P
+        for i in range(count):
+            xs[row + i] = x[U(begin) + i, d]
+            inside = inside & (xs[row + i] >= 0.0) & (xs[row + i] <= 1.0)
+        for i in range(row + count, row + (count + _G - U(1)) // _G * _G):
+            xs[i] = 0.0
+    return inside
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _rows(xs, first, scale, resolution, rows, dense, inside, index, place, corners):
+    """Rows of the corners of a group of points, `index[c * GROUP + i]`, and where in its cell each lies, `place`."""
+    half = xs.dtype.type(0.5)
+    one, last, mask = _ROW(1), _ROW(rows), _ROW(rows - 1)
+    stride1 = _ROW(resolution) if dense else _ROW(2654435761)
+    stride2 = _ROW(resolution * resolution) if dense else _ROW(805459861)
+    if len(corners) == 8 and dense:
+        for i in range(_G):
+            p0, p1, p2 = (
+                xs[first + i] * scale + half,
+                xs[_P + first + i] * scale + half,
+                xs[_P + _P + first + i] * scale + half,
+            )
+            f0, f1, f2 = np.floor(p0), np.floor(p1), np.floor(p2)
+            place[i], place[_G + i], place[_G2 + i] = p0 - f0, p1 - f1, p2 - f2
+            a = _ROW(_ROW(np.int32(f0)) + _ROW(np.int32(f1)) * stride1 + _ROW(np.int32(f2)) * stride2)
+            b = _ROW(a + stride1)
+            c, d = _ROW(a + stride2), _ROW(b + stride2)
+            index[i], index[_G + i], index[_G2 + i], index[_G3 + i] = a, _ROW(a + one), b, _ROW(b + one)
+            index[_G4 + i], index[_G5 + i], index[_G6 + i], index[_G7 + i] = c, _ROW(c + one), d, _ROW(d + one)
+    elif len(corners) == 8:
+        for i in range(_G):
+            p0, p1, p2 = (
+                xs[first + i] * scale + half,
+                xs[_P + first + i] * scale + half,
+                xs[_P + _P + first + i] * scale + half,
+            )
+            f0, f1, f2 = np.floor(p0), np.floor(p1), np.floor(p2)
+            place[i], place[_G + i], place[_G2 + i] = p0 - f0, p1 - f1, p2 - f2
+            a, b, c = _ROW(np.int32(f0)), _ROW(_ROW(np.int32(f1)) * stride1), _ROW(_ROW(np.int32(f2)) * stride2)
+            a1, b1, c1 = _ROW(a + one), _ROW(b + stride1), _ROW(c + stride2)
+            index[i], index[_G + i] = _ROW((a ^ b ^ c) & mask), _ROW((a1 ^ b ^ c) & mask)
+            index[_G2 + i], index[_G3 + i] = _ROW((a ^ b1 ^ c) & mask), _ROW((a1 ^ b1 ^ c) & mask)
+            index[_G4 + i], index[_G5 + i] = _ROW((a ^ b ^ c1) & mask), _ROW((a1 ^ b ^ c1) & mask)
+            index[_G6 + i], index[_G7 + i] = _ROW((a ^ b1 ^ c1) & mask), _ROW((a1 ^ b1 ^ c1) & mask)
+    else:
+        for i in range(_G):
+            p0, p1 = xs[first + i] * scale + half, xs[_P + first + i] * scale + half
+            f0, f1 = np.floor(p0), np.floor(p1)
+            place[i], place[_G + i] = p0 - f0, p1 - f1
+            a, b = _ROW(np.int32(f0)), _ROW(_ROW(np.int32(f1)) * stride1)
+            a1, b1 = _ROW(a + one), _ROW(b + stride1)
+            if dense:
+                index[i], index[_G + i], index[_G2 + i], index[_G3 + i] = (
+                    _ROW(a + b),
+                    _ROW(a1 + b),
+                    _ROW(a + b1),
+                    _ROW(a1 + b1),
+                )
+            else:
+                index[i], index[_G + i] = _ROW((a ^ b) & mask), _ROW((a1 ^ b) & mask)
+                index[_G2 + i], index[_G3 + i] = _ROW((a ^ b1) & mask), _ROW((a1 ^ b1) & mask)
+    if dense and inside:  # a vertex on the far face lies at most one table length too far
+        for k in range(U(len(corners)) * _G):
+            index[k] = min(index[k], _ROW(index[k] - last))
+    elif dense:
+        for k in range(U(len(corners)) * _G):
+            index[k] = index[k] % last
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _smooth(place, slope, axes):
+    """Smoothstep of `place`, and its slope."""
+    real = place.dtype.type
+    for k in range(U(axes) * _G):
+        w = place[k]
+        slope[k] = real(6.0) * w * (real(1.0) - w)
+        place[k] = w * w * (real(3.0) - real(2.0) * w)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fetch(table, index, got, corners, unroll):
+    """The rows of a group: `got[(c * GROUP + i) * f + feature]`."""
+    n = U(len(unroll))
+    for k in range(U(len(corners)) * _G):
+        _copy_row(table, U(index[k]) * n, got, k * n, unroll)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _blend(got, place, columns, at, corners, unroll):
+    """Interpolate the rows of a group into `columns[(at + i) * f + feature]`."""
+    n = U(len(unroll))
+    for i in range(_G):
+        w0, w1 = place[i], place[_G + i]
+        for ff in range(len(unroll)):
+            k = i * n + U(ff)
+            a, b, c, d = got[k], got[_G * n + k], got[_G2 * n + k], got[_G3 * n + k]
+            a += w0 * (b - a)
+            c += w0 * (d - c)
+            a += w1 * (c - a)
+            if len(corners) == 8:
+                e, g, h, j = got[_G4 * n + k], got[_G5 * n + k], got[_G6 * n + k], got[_G7 * n + k]
+                e += w0 * (g - e)
+                h += w0 * (j - h)
+                e += w1 * (h - e)
+                a += place[_G2 + i] * (e - a)
+            columns[(at + i) * n + U(ff)] = a
+
+
+# ---------------------------------------------------------------------------------------------- forward
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _encode(x, tables, out, grid, dense, smooth, pieces, lo, hi, corners, unroll):
+    scales, resolutions, offsets = grid
+    levels, n = scales.shape[0], U(len(unroll))
+    xs, place, slope = np.empty(3 * _PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
+    index, got = np.empty(len(corners) * _GROUP, np.uint32), np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
+    columns = np.empty(levels * _PITCH * len(unroll), x.dtype)
+    for number in range(lo, hi):
+        scene, begin, end = pieces[number]
+        table = tables[scene if tables.shape[0] > 1 else 0]
+        inside = _load(x, begin, end, xs)
+        count = U(end - begin)
+        for level in range(levels):
+            rows = offsets[level + 1] - offsets[level]
+            entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
+            column = columns[U(level) * _STRIDE * n : U(level + 1) * _STRIDE * n]
+            for first in range(U(0), count, _G):
+                _rows(xs, first, scales[level], resolutions[level], rows, dense[level], inside, index, place, corners)
+                if smooth:
+                    _smooth(place, slope, x.shape[1])
+                _fetch(entries, index, got, corners, unroll)
+                _blend(got, place, column, first, corners, unroll)
+        for i in range(count):
+            line = (U(begin) + i) * U(levels) * n
+            for level in range(U(levels)):
+                _copy_row(columns, (level * _STRIDE + i) * n, out, line + level * n, unroll)
+
+
+# --------------------------------------------------------------------------------------------- backward
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _take(grad, begin, count, column, pull, unroll):
+    """Cotangents of a group by feature, `pull[f * GROUP + i]`, zeros beyond `count`."""
+    for f in range(len(unroll)):
+        for i in range(count):
+            pull[U(f) * _G + i] = grad[begin + i, column + U(f)]
+        for i in range(count, _G):
+            pull[U(f) * _G + i] = 0.0
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _share(pull, place, shares, corners, unroll):
+    """What each corner of a group gets: `shares[(c * GROUP + i) * f + feature]`."""
+    n = U(len(unroll))
+    for i in range(_G):
+        w0, w1 = place[i], place[_G + i]
+        for ff in range(len(unroll)):
+            f = U(ff)
+            whole = pull[f * _G + i]
+            b = whole * w0
+            a = whole - b
+            c, d = a * w1, b * w1
+            a, b = a - c, b - d
+            if len(corners) == 8:
+                w2 = place[_G2 + i]
+                e, g, h, j = a * w2, b * w2, c * w2, d * w2
+                a, b, c, d = a - e, b - g, c - h, d - j
+                shares[(_G4 + i) * n + f], shares[(_G5 + i) * n + f] = e, g
+                shares[(_G6 + i) * n + f], shares[(_G7 + i) * n + f] = h, j
+            shares[i * n + f], shares[(_G + i) * n + f] = a, b
+            shares[(_G2 + i) * n + f], shares[(_G3 + i) * n + f] = c, d
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _scatter(x, grad, tables, grid, dense, smooth, bounds, tasks, lo, hi, corners, unroll):
+    """A task is some levels of a scene: it owns their rows, so that no two tasks add to the same number."""
+    scales, resolutions, offsets = grid
+    n = U(len(unroll))
+    xs, place, slope = np.empty(3 * _PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
+    index, pull = np.empty(len(corners) * _GROUP, np.uint32), np.empty(len(unroll) * _GROUP, x.dtype)
+    shares = np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
+    for number in range(lo, hi):
+        scene, low, high = tasks[number]
+        table = tables[scene]
+        table[offsets[low] * len(unroll) : offsets[high] * len(unroll)] = 0.0
+        for begin in range(bounds[scene], bounds[scene + 1], _PIECE // 2):
+            end = min(begin + _PIECE // 2, bounds[scene + 1])
+            inside = _load(x, begin, end, xs)
+            for level in range(low, high):
+                rows = offsets[level + 1] - offsets[level]
+                entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
+                for first in range(U(0), U(end - begin), _G):
+                    _rows(
+                        xs, first, scales[level], resolutions[level], rows, dense[level], inside, index, place, corners
+                    )
+                    if smooth:
+                        _smooth(place, slope, x.shape[1])
+                    count = min(_G, U(end - begin) - first)
+                    _take(grad, U(begin) + first, count, U(level) * n, pull, unroll)
+                    _share(pull, place, shares, corners, unroll)
+                    for k in range(U(len(corners)) * _G):
+                        _add_row(shares, k * n, entries, U(index[k]) * n, unroll)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _slope(got, pull, place, slope, gradient, at, corners, unroll):
+    """Add the gradient of a group of points by axis, `gradient[d * PIECE + at + i]`."""
+    n, zero = U(len(unroll)), place.dtype.type(0.0)
+    for i in range(_G):
+        a = b = c = d = e = g = h = j = zero  # corners: what they hold times what is asked of it
+        for ff in range(len(unroll)):
+            w, k = pull[U(ff) * _G + i], i * n + U(ff)
+            a += w * got[k]
+            b += w * got[_G * n + k]
+            c += w * got[_G2 * n + k]
+            d += w * got[_G3 * n + k]
+            if len(corners) == 8:
+                e += w * got[_G4 * n + k]
+                g += w * got[_G5 * n + k]
+                h += w * got[_G6 * n + k]
+                j += w * got[_G7 * n + k]
+        w0, w1 = place[i], place[_G + i]
+        along0, other0 = (b - a) + w1 * ((d - c) - (b - a)), (g - e) + w1 * ((j - h) - (g - e))
+        low, high = a + w0 * (b - a), c + w0 * (d - c)
+        if len(corners) == 8:
+            w2 = place[_G2 + i]
+            low2, high2 = e + w0 * (g - e), h + w0 * (j - h)
+            middle, middle2 = low + w1 * (high - low), low2 + w1 * (high2 - low2)
+            gradient[_P + _P + at + i] += slope[_G2 + i] * (middle2 - middle)
+            along0 += w2 * (other0 - along0)
+            low, high = low + w2 * (low2 - low), high + w2 * (high2 - high)
+        gradient[at + i] += slope[i] * along0
+        gradient[_P + at + i] += slope[_G + i] * (high - low)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _differentiate(x, tables, grad, grad_x, grid, dense, smooth, pieces, lo, hi, corners, unroll):
+    scales, resolutions, offsets = grid
+    n = U(len(unroll))
+    xs, place, slope = np.empty(3 * _PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
+    index, got = np.empty(len(corners) * _GROUP, np.uint32), np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
+    pull, gradient = np.empty(len(unroll) * _GROUP, x.dtype), np.empty(3 * _PIECE, x.dtype)
+    for number in range(lo, hi):
+        scene, begin, end = pieces[number]
+        table = tables[scene if tables.shape[0] > 1 else 0]
+        inside = _load(x, begin, end, xs)
+        gradient[:] = 0.0
+        for level in range(scales.shape[0]):
+            rows = offsets[level + 1] - offsets[level]
+            entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
+            for first in range(U(0), U(end - begin), _G):
+                _rows(xs, first, scales[level], resolutions[level], rows, dense[level], inside, index, place, corners)
+                if smooth:
+                    _smooth(place, slope, x.shape[1])
+                    for k in range(3 * _GROUP):
+                        slope[k] *= scales[level]
+                else:
+                    slope[:] = scales[level]
+                _fetch(entries, index, got, corners, unroll)
+                count = min(_G, U(end - begin) - first)
+                _take(grad, U(begin) + first, count, U(level) * n, pull, unroll)
+                _slope(got, pull, place, slope, gradient, first, corners, unroll)
+        for i in range(U(end - begin)):
+            for d in range(x.shape[1]):
+                grad_x[U(begin) + i, d] = gradient[U(d) * _P + i]
+
+
+# -------------------------------------------------------------------------------------------- operators
+
+
+class _Grid:
+    """The grid's numbers as arrays, in the dtype of the points, and the tuples that kernels are compiled for."""
+
+    def __init__(self, dtype, scales, resolutions, offsets, dims, features):
+        rows = np.array(offsets, np.int64)
+        self.arrays = np.array(scales, dtype), np.array(resolutions, np.int64), rows
+        self.dense = np.array([n >= r**dims for n, r in zip(np.diff(rows).tolist(), resolutions, strict=True)])
+        self.corners, self.unroll = (0,) * 2**dims, (0,) * features
+
+
+@torch.library.custom_op("hyperfields::hash_encode_cpu", mutates_args=())
+def hash_encode_cpu(
+    x: Tensor,
+    table: Tensor,
+    counts: Tensor,
+    scales: list[float],
+    resolutions: list[int],
+    offsets: list[int],
+    smoothstep: bool,
+) -> Tensor:
+    out = x.new_empty(x.shape[0], len(scales) * table.shape[2])
+    points, tables, result = x.detach().contiguous().numpy(), _flat(table), out.numpy().reshape(-1)
+    grid = _Grid(points.dtype, scales, resolutions, offsets, x.shape[1], table.shape[2])
+    pieces = pieces_of(starts_of(counts), _PIECE)
+
+    def task(lo: int, hi: int) -> None:
+        _encode(
+            points, tables, result, grid.arrays, grid.dense, smoothstep, pieces, lo, hi,
+            grid.corners, grid.unroll,
+        )  # fmt: skip
+
+    parallel(task, len(pieces))
+    return out
+
+
+@torch.library.custom_op("hyperfields::hash_encode_cpu_backward", mutates_args=())
+def hash_encode_cpu_backward(
+    grad: Tensor,
+    x: Tensor,
+    table: Tensor,
+    counts: Tensor,
+    scales: list[float],
+    resolutions: list[int],
+    offsets: list[int],
+    smoothstep: bool,
+    need_x: bool,
+    need_table: bool,
+) -> tuple[Tensor, Tensor]:
+    scenes, _, features = table.shape
+    levels = len(scales)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
+    grad_table = torch.empty_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
+    points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
+    grid = _Grid(points.dtype, scales, resolutions, offsets, x.shape[1], features)
+    starts = starts_of(counts)
+    if need_table:
+        tables = _flat(grad_table)
+        bounds = starts if scenes > 1 else starts[[0, -1]]
+        # Several levels a task, since the cotangents of a point lie side by side; fewer where scenes are few.
+        parts = min(max(2 * torch.get_num_threads() // max(scenes, 1), 1), levels)
+        cuts = [levels * part // parts for part in range(parts + 1)]
+        tasks = np.array([(s, *cut) for s in range(scenes) for cut in itertools.pairwise(cuts)], np.int64).reshape(
+            -1, 3
+        )
+
+        def scatter(lo: int, hi: int) -> None:
+            _scatter(
+                points, cotangent, tables, grid.arrays, grid.dense, smoothstep, bounds, tasks, lo, hi,
+                grid.corners, grid.unroll,
+            )  # fmt: skip
+
+        parallel(scatter, len(tasks))
+    if need_x:
+        tables, result, pieces = _flat(table), grad_x.numpy(), pieces_of(starts, _PIECE)
+
+        def differentiate(lo: int, hi: int) -> None:
+            _differentiate(
+                points, tables, cotangent, result, grid.arrays, grid.dense, smoothstep, pieces, lo, hi,
+                grid.corners, grid.unroll,
+            )  # fmt: skip
+
+        parallel(differentiate, len(pieces))
+    return grad_x, grad_table
+
+
+@hash_encode_cpu.register_fake
+def _(x, table, counts, scales, resolutions, offsets, smoothstep):
+    return x.new_empty(x.shape[0], len(scales) * table.shape[2])
+
+
+@hash_encode_cpu_backward.register_fake
+def _(grad, x, table, counts, scales, resolutions, offsets, smoothstep, need_x, need_table):
+    return (x.new_empty(x.shape if need_x else 0), x.new_empty(table.shape if need_table else 0))
+
+
+def _encode_context(ctx, inputs, output):
+    x, table, counts, *ctx.grid = inputs
+    ctx.save_for_backward(x, table, counts)
+
+
+def _encode_backward(ctx, grad):
+    x, table, counts = ctx.saved_tensors
+    need_x, need_table = ctx.needs_input_grad[:2]
+    grad_x, grad_table = hash_encode_cpu_backward(grad, x, table, counts, *ctx.grid, need_x, need_table)
+    return grad_x if need_x else None, grad_table if need_table else None, None, None, None, None, None
+
+
+hash_encode_cpu.register_autograd(_encode_backward, setup_context=_encode_context)
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    """[s, ...] -> numpy [s, numbers]."""
+    return tensor.detach().contiguous().reshape(tensor.shape[0], -1).numpy()

@@ -1,0 +1,285 @@
+"""What rays need: `composite`, and what leads them through space: `march`, `samples`, `reach`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from hyperfields.ops._cpu.tasks import parallel, starts_of
+
+_RAYS = 512  # rays that are marched at a time: what they may meet stays in L2
+_SKIP = 4  # cells along a side of a block that a ray may skip at once
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _composite_rays(density, values, edges, starts, rgb, alpha, depth, begin, end):
+    for ray in range(begin, end):
+        through = 1.0
+        for c in range(values.shape[1]):
+            rgb[ray, c] = 0.0
+        opacity = 0.0
+        distance = 0.0
+        for k in range(starts[ray], starts[ray + 1]):
+            weight = -through * np.expm1(-float(density[k]) * (float(edges[k, 1]) - float(edges[k, 0])))
+            for c in range(values.shape[1]):
+                rgb[ray, c] += weight * values[k, c]
+            opacity += weight
+            distance += weight * 0.5 * (edges[k, 0] + edges[k, 1])
+            through -= weight
+        alpha[ray] = opacity
+        depth[ray] = distance
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _composite_rays_backward(
+    density, values, edges, starts, g_rgb, g_alpha, g_depth, d_density, d_values, d_edges, begin, end
+):
+    for ray in range(begin, end):
+        # dL/dtau_k = g_k T_{k+1} - sum_{j > k} g_j w_j, with g_k = dL/dw_k; first the whole sum, then what is left.
+        rest = 0.0
+        through = 1.0
+        for k in range(starts[ray], starts[ray + 1]):
+            weight = -through * np.expm1(-float(density[k]) * (float(edges[k, 1]) - float(edges[k, 0])))
+            pull = g_alpha[ray] + g_depth[ray] * 0.5 * (edges[k, 0] + edges[k, 1])
+            for c in range(values.shape[1]):
+                pull += g_rgb[ray, c] * values[k, c]
+            rest += weight * pull
+            through -= weight
+        through = 1.0
+        for k in range(starts[ray], starts[ray + 1]):
+            length = float(edges[k, 1]) - float(edges[k, 0])
+            weight = -through * np.expm1(-float(density[k]) * length)
+            pull = g_alpha[ray] + g_depth[ray] * 0.5 * (edges[k, 0] + edges[k, 1])
+            for c in range(values.shape[1]):
+                pull += g_rgb[ray, c] * values[k, c]
+                d_values[k, c] = weight * g_rgb[ray, c]
+            rest -= weight * pull
+            through -= weight
+            d_optical = pull * through - rest
+            d_density[k] = d_optical * length
+            d_edges[k, 0] = 0.5 * weight * g_depth[ray] - d_optical * density[k]
+            d_edges[k, 1] = 0.5 * weight * g_depth[ray] + d_optical * density[k]
+
+
+@torch.library.custom_op("hyperfields::composite_cpu", mutates_args=())
+def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rays = counts.shape[0]
+    outputs = values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
+    inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
+    arrays, starts = [t.numpy() for t in outputs], starts_of(counts)
+    parallel(lambda lo, hi: _composite_rays(*inputs, starts, *arrays, lo, hi), rays)
+    return outputs
+
+
+@torch.library.custom_op("hyperfields::composite_cpu_backward", mutates_args=())
+def composite_cpu_backward(
+    g_rgb: Tensor,
+    g_alpha: Tensor,
+    g_depth: Tensor,
+    density: Tensor,
+    values: Tensor,
+    edges: Tensor,
+    counts: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    flat = torch.contiguous_format
+    outputs = (
+        torch.empty_like(density, memory_format=flat),
+        torch.empty_like(values, memory_format=flat),
+        torch.empty_like(edges, memory_format=flat),
+    )
+    inputs = [t.detach().contiguous().numpy() for t in (density, values, edges)]
+    grads = [t.detach().contiguous().numpy() for t in (g_rgb, g_alpha, g_depth)]
+    arrays, starts = [t.numpy() for t in outputs], starts_of(counts)
+    parallel(lambda lo, hi: _composite_rays_backward(*inputs, starts, *grads, *arrays, lo, hi), counts.shape[0])
+    return outputs
+
+
+@composite_cpu.register_fake
+def _(density, values, edges, counts):
+    rays = counts.shape[0]
+    return values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
+
+
+@composite_cpu_backward.register_fake
+def _(g_rgb, g_alpha, g_depth, density, values, edges, counts):
+    return tuple(t.new_empty(t.shape) for t in (density, values, edges))
+
+
+def _composite_context(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _composite_backward(ctx, g_rgb, g_alpha, g_depth):
+    return *composite_cpu_backward(g_rgb, g_alpha, g_depth, *ctx.saved_tensors), None
+
+
+composite_cpu.register_autograd(_composite_backward, setup_context=_composite_context)
+
+
+# ------------------------------------------------------------------------------------------------------ march
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _march_rays(origins, directions, cells, blocks, low, high, step, offset, edges, counts, begin, end):
+    """Edges of the samples of rays begin ... end, one after another; returns how many there are.
+
+    Same arithmetic in the same order as the reference, so that both keep the same samples; what is skipped in between
+    is skipped with a step to spare.
+    """
+    size = cells.shape[1]
+    rays = counts.shape[0] // cells.shape[0]
+    real = origins.dtype.type
+    half, one, zero = real(0.5), real(1.0), real(0.0)
+    scale = half * real(size)
+    inverse = np.empty(3, origins.dtype)
+    total = 0
+    for ray in range(begin, end):
+        counts[ray] = 0
+        scene = ray // rays
+        near, far = zero, real(np.inf)  # of the scene's box
+        first, last = -real(np.inf), real(np.inf)  # of the box round what is occupied
+        for d in range(3):
+            direction = directions[ray, d]
+            inverse[d] = one / (real(1e-12) if abs(direction) < real(1e-12) else direction)
+            a, b = (-one - origins[ray, d]) * inverse[d], (one - origins[ray, d]) * inverse[d]
+            near, far = max(near, min(a, b)), min(far, max(a, b))
+            a, b = (low[scene, d] - origins[ray, d]) * inverse[d], (high[scene, d] - origins[ray, d]) * inverse[d]
+            first, last = max(first, min(a, b)), min(last, max(a, b))
+        last += step
+        if not (near < far and first < last):
+            continue
+        before = total
+        k = max(int(np.floor((first - near) / step - offset[ray])) - 1, 0)
+        while True:
+            start = near + (real(k) + offset[ray] - one) * step
+            if not (start < far and start < last):
+                break
+            stop = min(start + step, far)
+            start = max(start, near)
+            k += 1
+            middle = half * (start + stop)
+            a = int(np.floor((origins[ray, 0] + middle * directions[ray, 0] + one) * scale))
+            b = int(np.floor((origins[ray, 1] + middle * directions[ray, 1] + one) * scale))
+            c = int(np.floor((origins[ray, 2] + middle * directions[ray, 2] + one) * scale))
+            a, b, c = min(max(a, 0), size - 1), min(max(b, 0), size - 1), min(max(c, 0), size - 1)
+            if cells[scene, a, b, c]:
+                if stop > start:
+                    edges[total, 0] = start
+                    edges[total, 1] = stop
+                    total += 1
+            elif not blocks[scene, a // _SKIP, b // _SKIP, c // _SKIP]:
+                leave = far
+                for d in range(3):
+                    block = (a if d == 0 else b if d == 1 else c) // _SKIP
+                    wall = real(_SKIP * (block + 1 if inverse[d] > zero else block)) / scale - one
+                    leave = min(leave, (wall - origins[ray, d]) * inverse[d])
+                k = max(k, int(np.floor((leave - near) / step - offset[ray])) - 1)
+        counts[ray] = total - before
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _survey(cells, blocks, low, high, begin, end):
+    """Blocks of cells in which any is occupied, and the box round all that are."""
+    size = cells.shape[1]
+    for scene in range(begin, end):
+        blocks[scene] = False
+        low[scene] = 1.0
+        high[scene] = -1.0
+        for a in range(size):
+            for b in range(size):
+                for c in range(size):
+                    if cells[scene, a, b, c]:
+                        blocks[scene, a // _SKIP, b // _SKIP, c // _SKIP] = True
+                        for d in range(3):
+                            cell = a if d == 0 else b if d == 1 else c
+                            low[scene, d] = min(low[scene, d], 2.0 * cell / size - 1.0)
+                            high[scene, d] = max(high[scene, d], 2.0 * (cell + 1) / size - 1.0)
+
+
+def march_cpu(
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Not differentiable. origins [s r 3] -> edges [m 2], counts [s*r]."""
+    scenes, rays = origins.shape[:2]
+    flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, offset)]
+    dtype = flat[0].dtype
+    cells, width = occupancy.contiguous().numpy(), dtype.type(step)
+    blocks = np.empty((scenes, *[-(-size // _SKIP) for size in cells.shape[1:]]), np.bool_)
+    low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
+    parallel(lambda lo, hi: _survey(cells, blocks, low, high, lo, hi), scenes)
+    # Most samples of a ray: through the diagonal of the box, and more where a direction is shorter than it should be.
+    shortest = float(torch.linalg.vector_norm(directions, dim=-1).min()) if rays * scenes else 1.0
+    longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3
+    counts = torch.zeros(scenes * rays, dtype=torch.int64)
+    numbers = counts.numpy()
+    found: dict[int, np.ndarray] = {}
+
+    def task(lo: int, hi: int) -> None:
+        room = np.empty((min(_RAYS, hi - lo) * longest, 2), dtype)
+        for begin in range(lo, hi, _RAYS):
+            total = _march_rays(
+                *flat[:2], cells, blocks, low, high, width, flat[2], room, numbers, begin, min(begin + _RAYS, hi)
+            )
+            found[begin] = room[:total].copy()
+
+    parallel(task, scenes * rays)
+    edges = origins.new_empty(sum(map(len, found.values())), 2)
+    if found:
+        np.concatenate([found[begin] for begin in sorted(found)], out=edges.numpy())
+    return edges, counts
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _place_samples(origins, directions, edges, first, starts, x, d, spans, begin, end):
+    half = edges.dtype.type(0.5)
+    for ray in range(begin, end):
+        source = first[ray]
+        for place in range(starts[ray], starts[ray + 1]):
+            spans[place, 0] = edges[source, 0]
+            spans[place, 1] = edges[source, 1]
+            middle = half * (edges[source, 0] + edges[source, 1])
+            for axis in range(3):
+                x[place, axis] = origins[ray, axis] + middle * directions[ray, axis]
+                d[place, axis] = directions[ray, axis]
+            source += 1
+
+
+def samples_cpu(
+    origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Not differentiable. origins [r 3], first and counts [r] -> x [n 3], d [n 3], edges [n 2]."""
+    starts = starts_of(counts)
+    total = int(starts[-1])
+    outputs = edges.new_empty(total, 3), edges.new_empty(total, 3), edges.new_empty(total, 2)
+    inputs = [t.contiguous().numpy() for t in (origins, directions, edges, first)]
+    arrays = [t.numpy() for t in outputs]
+    parallel(lambda lo, hi: _place_samples(*inputs, starts, *arrays, lo, hi), counts.shape[0])
+    return outputs
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reach_rays(density, edges, starts, opacity, opaque, counts, after, begin, end):
+    for ray in range(begin, end):
+        through = 1.0 - float(opacity[ray])
+        kept = 0
+        for k in range(starts[ray], starts[ray + 1]):
+            if 1.0 - through >= opaque:
+                break
+            through *= np.exp(-float(density[k]) * (float(edges[k, 1]) - float(edges[k, 0])))
+            kept += 1
+        counts[ray] = kept
+        after[ray] = 1.0 - through
+
+
+def reach_cpu(density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float) -> tuple[Tensor, Tensor]:
+    """Not differentiable. density [m], counts and opacity [r] -> counts [r], opacity [r]."""
+    kept, after = torch.empty_like(counts), torch.empty_like(opacity)
+    inputs = [t.detach().contiguous().numpy() for t in (density, edges)]
+    behind, arrays, starts = opacity.contiguous().numpy(), (kept.numpy(), after.numpy()), starts_of(counts)
+    parallel(lambda lo, hi: _reach_rays(*inputs, starts, behind, opaque, *arrays, lo, hi), counts.shape[0])
+    return kept, after
