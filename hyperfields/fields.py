@@ -78,17 +78,19 @@ class RadianceField:
 
     def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> density `[s n 1]`."""
-        return self._density(weights, x, counts)[0]
+        *first, (weight, bias) = layers(weights, "density")
+        return self._density(weights, x, counts, [*first, (weight[:, :1], bias[:, :1])])[0]
 
-    def _density(self, weights: Weights, x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
-        features = self.encoding(x * 0.5 + 0.5, weights, counts)
-        out = ops.batched_mlp(features, layers(weights, "density"), ACTIVATION, counts=counts)
+    def _density(
+        self, weights: Weights, x: Tensor, counts: Tensor | None, network: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        out = ops.batched_mlp(self.encoding(x * 0.5 + 0.5, weights, counts), network, ACTIVATION, counts=counts)
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
         return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
 
     def __call__(self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`."""
-        density, geometry = self._density(weights, x, counts)
+        density, geometry = self._density(weights, x, counts, layers(weights, "density"))
         features = torch.cat((geometry, self.directions(d)), -1)
         color = ops.batched_mlp(features, layers(weights, "color"), ACTIVATION, counts=counts)
         return density, torch.sigmoid(color)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hyperfields.ops._cpu.tasks import parallel, starts_of
 
-_RAYS = 512  # rays that are marched at a time: what they may meet stays in L2
+_ROOM = 2**22  # samples that a task has room for: a few hundred rays or more, of which it touches what it finds
 _SKIP = 4  # cells along a side of a block that a ray may skip at once
 
 
@@ -192,13 +192,21 @@ def _survey(cells, blocks, low, high, begin, end):
         high[scene] = -1.0
         for a in range(size):
             for b in range(size):
+                row = cells[scene, a, b]
+                found = False
                 for c in range(size):
-                    if cells[scene, a, b, c]:
+                    found = found | row[c]
+                if not found:
+                    continue
+                first, last = size, 0
+                for c in range(size):
+                    if row[c]:
                         blocks[scene, a // _SKIP, b // _SKIP, c // _SKIP] = True
-                        for d in range(3):
-                            cell = a if d == 0 else b if d == 1 else c
-                            low[scene, d] = min(low[scene, d], 2.0 * cell / size - 1.0)
-                            high[scene, d] = max(high[scene, d], 2.0 * (cell + 1) / size - 1.0)
+                        first, last = min(first, c), c
+                for d in range(3):
+                    least, most = (a, a) if d == 0 else (b, b) if d == 1 else (first, last)
+                    low[scene, d] = min(low[scene, d], 2.0 * least / size - 1.0)
+                    high[scene, d] = max(high[scene, d], 2.0 * (most + 1) / size - 1.0)
 
 
 def march_cpu(
@@ -219,12 +227,13 @@ def march_cpu(
     numbers = counts.numpy()
     found: dict[int, np.ndarray] = {}
 
+    at_once = max(_ROOM // longest, 1)
+
     def task(lo: int, hi: int) -> None:
-        room = np.empty((min(_RAYS, hi - lo) * longest, 2), dtype)
-        for begin in range(lo, hi, _RAYS):
-            total = _march_rays(
-                *flat[:2], cells, blocks, low, high, width, flat[2], room, numbers, begin, min(begin + _RAYS, hi)
-            )
+        room = np.empty((min(at_once, hi - lo) * longest, 2), dtype)
+        for begin in range(lo, hi, at_once):
+            end = min(begin + at_once, hi)
+            total = _march_rays(*flat[:2], cells, blocks, low, high, width, flat[2], room, numbers, begin, end)
             found[begin] = room[:total].copy()
 
     parallel(task, scenes * rays)
