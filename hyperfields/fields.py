@@ -14,6 +14,7 @@ from torch import Tensor
 from hyperfields import ops
 from hyperfields.encodings import Encoding, SphericalHarmonics
 from hyperfields.families import Kind
+from hyperfields.ops.timing import stage
 from hyperfields.weights import Weights, WeightSpec, layers, linear_spec
 
 # Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
@@ -88,6 +89,7 @@ class RadianceField:
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
         return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
 
+    @stage("rest of the field")
     def __call__(self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`."""
         density, geometry = self._density(weights, x, counts, layers(weights, "density"))

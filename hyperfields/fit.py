@@ -26,6 +26,7 @@ from hyperfields.fields import Field, RadianceField, ShapeField
 from hyperfields.hypernets import Direct
 from hyperfields.latents import gaussian_prior
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.ops.timing import stage
 from hyperfields.presets import Preset, Recipe, preset
 from hyperfields.render import OccupancyTracker, render_volume
 from hyperfields.weights import flatten, numel
@@ -105,7 +106,8 @@ class Objective:
             parts = 16 if self.calls >= 32 and tracker.knows(local) else 1
             tracker.update(bound.density, local, self.calls // 4 % parts, parts, generator)
         rays = max(int(recipe.samples / (self.per_ray * len(scenes))) // 16 * 16, 64)
-        batch = self.family.batch(scenes, rays, generator)
+        with stage("batch"):
+            batch = self.family.batch(scenes, rays, generator)
         assert isinstance(batch, Pixels)
         assert isinstance(self.field, RadianceField)
         offset = torch.rand(len(scenes), rays, generator=generator)
@@ -156,12 +158,14 @@ class Optimizers:
     def step(self, loss: Tensor, factor: float) -> None:
         for optimizer in self.all:
             optimizer.zero_grad()
-        loss.backward()
-        self._clip()
-        for optimizer in self.all:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            optimizer.step()
+        with stage("rest of backward"):
+            loss.backward()
+        with stage("optimisers"):
+            self._clip()
+            for optimizer in self.all:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * factor
+                optimizer.step()
 
     def _clip(self) -> None:
         """Cut a gradient that is far larger than the last ones: heads of large codes blow up on a single outlier."""
@@ -239,7 +243,8 @@ class Optimization:
     def loss(self) -> tuple[Tensor, Tensor]:
         """(what is minimised, the data's part of it) for the next batch of scenes."""
         local = self.deck.draw(self.generator)
-        bound, codes = self.bind(local)
+        with stage("hypernetwork"):
+            bound, codes = self.bind(local)
         data = self.objective(bound, self.scenes[local], local, self.generator)
         prior = 0.0 if codes is None else self.objective.recipe.prior * gaussian_prior(codes).mean()
         return data + prior, data.detach()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.cameras import Rays
+from hyperfields.ops.timing import stage
 
 PointFn = Callable[[Tensor, Tensor], Tensor]  # (x [m d], counts [s]) -> [m c]
 # (x, d, counts) -> density [m 1], rgb [m 3]
@@ -158,6 +159,7 @@ def _render_whole(
     )
 
 
+@stage("what is in sight")
 @torch.no_grad()
 def _in_sight(
     density: PointFn,
@@ -387,6 +389,7 @@ class OccupancyTracker:
         """Whether each of `scenes` `[s]` was looked at, cell by cell, at least once."""
         return not bool(self.density[scenes].isinf().any())
 
+    @stage("occupancy")
     @torch.no_grad()
     def update(self, density: PointFn, scenes: Tensor, part: int, parts: int, generator: torch.Generator) -> None:
         """Look at a random point of every cell of `scenes` whose number is `part` modulo `parts`."""

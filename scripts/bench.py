@@ -1,8 +1,12 @@
 """Measures speed.
 
-python scripts/bench.py ops                         the kernels beside the reference and the usual formulations
+python scripts/bench.py ops                         the kernels beside the reference, the usual formulations and the
+                                                    machine's ceilings
+python scripts/bench.py fit VIEWS [--profile]       a whole fitting step, beside the same step in plain torch; where its
+                                                    time goes
 python scripts/bench.py render RUN --scene NAME     frames a second round a scene: it is bound and its empty space found
                                                     before the clock starts, as for a viewer
+python scripts/bench.py scale PICTURES              many scenes against few; imports; a second start
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ from hyperfields.errors import InputError
 from hyperfields.picture import orbit_cameras, render_picture
 
 # isort: split
+import bench_fit
 import bench_ops
+import bench_scale
 import torch
 
 WARM_UP = 3  # frames that compile and fill caches
@@ -55,6 +61,11 @@ def render(run: Path, scene: str | None, size: tuple[int, int], frames: int) -> 
     }
 
 
+def sides(size: str) -> tuple[int, int]:
+    height, width = (int(side) for side in size.split("x"))
+    return height, width
+
+
 def print_ops(rows: list[bench_ops.Row]) -> None:
     what = ""
     for row in rows:
@@ -74,7 +85,18 @@ def main() -> None:
     part.add_argument("--scene", help="default: the first of the run")
     part.add_argument("--size", default="128x128", help="HxW, default %(default)s")
     part.add_argument("--frames", type=int, default=40, help="default %(default)s")
-    for one in (kernels, part):
+    whole = parts.add_parser("fit", help="a fitting step of views")
+    whole.add_argument("family", type=Path)
+    whole.add_argument("--limit", type=int, help="first scenes only")
+    whole.add_argument("--size", help="HxW of the pictures, default: as they are")
+    whole.add_argument("--steps", type=int, default=60, help="that are timed, default %(default)s")
+    whole.add_argument("--warm-up", type=int, default=bench_fit.WARM_UP, help="steps before them, default %(default)s")
+    whole.add_argument("--profile", action="store_true", help="say where a step's time goes")
+    whole.add_argument("--no-plain", action="store_true", help="leave the step in plain torch out: it is slow")
+    growth = parts.add_parser("scale", help="many scenes, imports, a second start")
+    growth.add_argument("family", type=Path, help="any family, for the second start")
+    growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    for one in (kernels, part, whole, growth):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     found: object
@@ -82,8 +104,20 @@ def main() -> None:
         rows = bench_ops.hash_encode(options.rounds) + bench_ops.batched_mlp(options.rounds)
         print_ops(rows)
         found = [row._asdict() for row in rows]
+    elif options.what == "fit":
+        size = sides(options.size) if options.size else None
+        try:
+            found = bench_fit.fit_step(
+                options.family, options.limit, size, options.steps, options.warm_up, not options.no_plain
+            )
+        except InputError as error:
+            parser.exit(2, f"error: {error}\n")
+        bench_fit.print_fit(found, options.profile)
+    elif options.what == "scale":
+        found = bench_scale.scale(options.family, options.rounds)
+        bench_scale.print_scale(found)
     else:
-        height, width = (int(side) for side in options.size.split("x"))
+        height, width = sides(options.size)
         try:
             seen = render(options.run, options.scene, (height, width), options.frames)
         except InputError as error:

@@ -5,16 +5,25 @@ All that is compared is timed in turns within one run, and the medians are taken
 
 from __future__ import annotations
 
+import copy
+import importlib
+import importlib.util
 import itertools
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
+# Before torch, whose idle threads the package tells to sleep.
 from hyperfields import ops
+from hyperfields.ops._cpu.tasks import parallel
+
+# isort: split
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor, nn
 
 POINTS, SCENES = 2**18, 64
 SIZES = (32, 64, 64, 16)
@@ -59,20 +68,37 @@ def quietly(forward: Callable[[], Tensor]) -> Callable[[], object]:
     return call
 
 
+@njit(nogil=True)
+def bare_reads(table: np.ndarray, places: np.ndarray, repeats: int) -> int:
+    total = 0
+    for _ in range(repeats):
+        for place in places:
+            total += table[place]
+    return total
+
+
 def hash_encode(rounds: int) -> list[Row]:
     x, table = torch.rand(1, POINTS, 3), torch.randn(1, GRID.rows, 2, requires_grad=True)
 
     def encode(backend: ops.Backend) -> Callable[[], Tensor]:
         return lambda: ops.hash_encode(x, table, GRID, backend=backend)
 
-    # The ceiling: as many random reads of 8 bytes from a table of a level's size, and nothing else.
-    entries, places = torch.randn(2**15), torch.randint(2**15, (POINTS * 16 * 8,))
-    wide = entries.double()
+    # Ceilings: as many random reads of 8 bytes from a table of a level's size, by torch and by the barest loop; and
+    # the writing of the result.
+    wide, places = torch.randn(2**15).double(), torch.randint(2**15, (POINTS * 16 * 8,), dtype=torch.int32)
+    numbers, few, result = wide.numpy().view(np.int64), places[: 2**13].numpy(), torch.empty(POINTS, 32)
+    zeros = torch.zeros_like(result)
+
+    def read() -> None:
+        parallel(lambda lo, hi: bare_reads(numbers, few, (hi - lo) * POINTS // len(few)), 16 * 8)
+
     forward = median_seconds(
         {
             "cpu": quietly(encode("cpu")),
             "reference": quietly(encode("reference")),
-            "random reads of 8 bytes": lambda: torch.take(wide, places),
+            "as many random reads of 8 bytes (torch.take)": lambda: torch.take(wide, places.long()),
+            "as many random reads of 8 bytes (bare loop)": read,
+            "a copy as large as the result": lambda: result.copy_(zeros),
         },
         rounds,
     )
@@ -100,6 +126,13 @@ def batched_mlp(rounds: int) -> list[Row]:
         assert isinstance(result, Tensor)
         return result
 
+    def by_hyperlight() -> Tensor:
+        outputs = []
+        for scene, points in enumerate(x):
+            with external.using_externals(dict(zip(names, (t[scene] for layer in layers for t in layer), strict=True))):
+                outputs.append(external(points))
+        return torch.stack(outputs)
+
     def bmm() -> Tensor:
         h = x
         for number, (weight, bias) in enumerate(layers):
@@ -113,6 +146,12 @@ def batched_mlp(rounds: int) -> list[Row]:
         "torch.baddbmm": bmm,
         "vmap(functional_call)": vmapped,
     }
+    if importlib.util.find_spec("hyperlight"):
+        hyperlight, blank = importlib.import_module("hyperlight"), copy.deepcopy(module)
+        external = hyperlight.hypernetize(blank, parameters=list(blank.parameters()))
+        calls["hyperlight, a loop over scenes"] = by_hyperlight
+    else:
+        print("hyperlight is not installed and left out: pip install hyperlight", file=sys.stderr)
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     products = sum(i * o for i, o in itertools.pairwise(SIZES)) * POINTS
     found = []

@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 
 from hyperfields.ops import _reference
 from hyperfields.ops.grid import GridSpec
+from hyperfields.ops.timing import stage
 
 __all__ = [
     "Activation",
@@ -97,6 +98,7 @@ def _same_kind(**tensors: Tensor) -> None:
         raise TypeError(f"got {got}; wanted one dtype and one device")
 
 
+@stage("hash_encode")
 def hash_encode(
     x: Tensor,  # [s n d], or [m d] with counts
     table: Tensor,  # [s | 1, rows, f]
@@ -140,6 +142,7 @@ def hash_encode(
     return result.reshape(*x.shape[:-1], grid.channels)
 
 
+@stage("batched_mlp")
 def batched_mlp(
     x: Tensor,  # [s n i], or [m i] with counts
     layers: list[tuple[Tensor, Tensor | None]],  # weight [s o i], bias [s o]
@@ -191,6 +194,7 @@ def batched_mlp(
     return result.reshape(*x.shape[:-1], width)
 
 
+@stage("composite")
 def composite(
     density: Tensor,  # [r k], or [m] with counts
     values: Tensor,  # [r k c], or [m c]
@@ -224,6 +228,7 @@ def composite(
     return Composited(*_cpu.composite_cpu(flat_density, packed, flat_edges, numbers))
 
 
+@stage("march")
 def march(
     origins: Tensor,  # [s r 3]
     directions: Tensor,  # [s r 3], unit
@@ -273,6 +278,7 @@ class Samples(NamedTuple):
     edges: Tensor  # [n 2] where each starts and ends along its ray
 
 
+@stage("samples")
 def samples(
     origins: Tensor,  # [r 3]
     directions: Tensor,  # [r 3]
@@ -311,6 +317,7 @@ def samples(
         return Samples(*_cpu.samples_cpu(origins, directions, edges, first, counts))
 
 
+@stage("reach")
 def reach(
     density: Tensor,  # [m]
     edges: Tensor,  # [m 2]

@@ -15,6 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
+from hyperfields.ops.timing import stage
 
 _TILE = U(128)
 _PIECE = 4096  # points of a task
@@ -392,6 +393,7 @@ def _mlp_context(ctx, inputs, output):
     ctx.save_for_backward(x, params, output[1], counts)
 
 
+@stage("batched_mlp, backward")
 def _mlp_backward(ctx, grad, _hidden):
     x, params, hidden, counts = ctx.saved_tensors
     need_x = ctx.needs_input_grad[0]

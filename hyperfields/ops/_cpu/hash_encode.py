@@ -20,6 +20,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
+from hyperfields.ops.timing import stage
 
 _ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
 _GROUP = 64
@@ -451,6 +452,7 @@ def _encode_context(ctx, inputs, output):
     ctx.save_for_backward(x, table, counts)
 
 
+@stage("hash_encode, backward")
 def _encode_backward(ctx, grad):
     x, table, counts = ctx.saved_tensors
     need_x, need_table = ctx.needs_input_grad[:2]

@@ -10,6 +10,7 @@ from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.tasks import parallel, starts_of
+from hyperfields.ops.timing import stage
 
 _ROOM = 2**22  # samples that a task has room for: a few hundred rays or more, of which it touches what it finds
 _SKIP = 4  # cells along a side of a block that a ray may skip at once
@@ -113,6 +114,7 @@ def _composite_context(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
+@stage("composite, backward")
 def _composite_backward(ctx, g_rgb, g_alpha, g_depth):
     return *composite_cpu_backward(g_rgb, g_alpha, g_depth, *ctx.saved_tensors), None
 
