@@ -11,17 +11,32 @@ from typing import assert_never
 
 from torch import Tensor, nn
 
+from hyperfields.hypernets.chunked import Chunked, ChunkedGenerator
 from hyperfields.hypernets.direct import Direct, DirectGenerator
 from hyperfields.hypernets.factored import Factored
 from hyperfields.hypernets.full import Full, FullGenerator
+from hyperfields.hypernets.hierarchical import Hierarchical, HierarchicalGenerator
 from hyperfields.hypernets.low_rank import LowRank, LowRankGenerator
 from hyperfields.hypernets.modulation import Modulation, ModulationGenerator
+from hyperfields.hypernets.per_layer import PerLayer, PerLayerGenerator
 from hyperfields.hypernets.residual import Residual
 from hyperfields.weights import Weights, WeightSpec
 
-__all__ = ["Direct", "Factored", "Full", "Generator", "Hypernet", "LowRank", "Modulation", "Residual"]
+__all__ = [
+    "Chunked",
+    "Direct",
+    "Factored",
+    "Full",
+    "Generator",
+    "Hierarchical",
+    "Hypernet",
+    "LowRank",
+    "Modulation",
+    "PerLayer",
+    "Residual",
+]
 
-Generator = Full | LowRank | Modulation | Direct
+Generator = Full | PerLayer | Hierarchical | Chunked | LowRank | Modulation | Direct
 
 
 class Hypernet(nn.Module):
@@ -45,17 +60,7 @@ class Hypernet(nn.Module):
                 self.factored[key] = Factored(entry, latent_size)
             else:
                 assert_never(entry.source)
-        self.generator: nn.Module
-        if isinstance(generator, Full):
-            self.generator = FullGenerator(generated, latent_size, generator)
-        elif isinstance(generator, LowRank):
-            self.generator = LowRankGenerator(generated, latent_size, generator)
-        elif isinstance(generator, Modulation):
-            self.generator = ModulationGenerator(generated, latent_size, generator)
-        elif isinstance(generator, Direct):
-            self.generator = DirectGenerator(generated)
-        else:
-            assert_never(generator)
+        self.generator = _make(generated, latent_size, generator)
 
     def forward(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Weights:
         """residual: what to add for each of these scenes, as a `Residual` gives it."""
@@ -67,3 +72,22 @@ class Hypernet(nn.Module):
         for name, value in self.generator(codes).items():
             weights[name] = value + residual[name] if name in residual else value
         return weights
+
+
+def _make(spec: WeightSpec, latent_size: int, generator: Generator) -> nn.Module:
+    """The network of a generator: codes `[s z]` -> weights of `spec`."""
+    if isinstance(generator, Full):
+        return FullGenerator(spec, latent_size, generator)
+    if isinstance(generator, PerLayer):
+        return PerLayerGenerator(spec, latent_size, generator)
+    if isinstance(generator, Hierarchical):
+        return HierarchicalGenerator(spec, latent_size, generator)
+    if isinstance(generator, Chunked):
+        return ChunkedGenerator(spec, latent_size, generator)
+    if isinstance(generator, LowRank):
+        return LowRankGenerator(spec, latent_size, generator)
+    if isinstance(generator, Modulation):
+        return ModulationGenerator(spec, latent_size, generator)
+    if isinstance(generator, Direct):
+        return DirectGenerator(spec)
+    assert_never(generator)
