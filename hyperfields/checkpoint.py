@@ -40,7 +40,7 @@ _CLASSES = {
     cls.__name__: cls
     for cls in (
         *get_args(encodings.Encoding), encodings.SphericalHarmonics, *get_args(fields.Field),
-        *get_args(hypernets.Generator), ModelConfig,
+        *get_args(hypernets.Generator), hypernets.Stability, ModelConfig,
     )
 }  # fmt: skip
 

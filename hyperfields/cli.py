@@ -38,6 +38,9 @@ DEFAULT_MINUTES = 2.0
 # How options look in the help. `_quiet` leaves out the default, where the text says what happens without.
 _quiet = ""
 _RunPath = Positional[Annotated[Path, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint=_quiet)]]
+_AnyRunPath = Positional[
+    Annotated[Path | None, arg(metavar="RUN", help="folder of a fitted run, or nothing.", help_behavior_hint=_quiet)]
+]
 _FamilyPath = Positional[
     Annotated[
         Path,
@@ -351,11 +354,26 @@ def inspect(run: _RunPath, *, json: _Flag = False) -> None:
     print(dumps(found, indent=1) if json else console.format_run(found))
 
 
-def doctor() -> None:
-    """Say what works on this machine, what does not and why, and what to install.
+def doctor(run: _AnyRunPath = None, *, family: _Folder = None) -> None:
+    """Say what works on this machine and what to install; of a run, whether it is healthy.
+
+    Of a run: sizes of weights and signals at step 0, units and scenes that are dead, gradients by group.
 
     $ hyperfields doctor
+    $ hyperfields doctor runs/cars
+
+    Args:
+        family: the data that were fitted; without, where they were then, if they still are.
     """
+    if run is not None:
+        from hyperfields.checkpoint import load_run
+        from hyperfields.doctor import doctor as examine
+        from hyperfields.doctor import format_doctor
+
+        loaded = load_run(run)
+        known = family is not None or Path(_recorded(loaded.config).get("path", "/nowhere")).is_dir()
+        print(format_doctor(examine(loaded, _family_of(loaded, family) if known else None)))
+        return
     from hyperfields import console
 
     print(console.diagnose())

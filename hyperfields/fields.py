@@ -37,6 +37,10 @@ class ImageField:
     frequency: float = FREQUENCY  # sine only
 
     @property
+    def dims(self) -> int:
+        return 2
+
+    @property
     def spec(self) -> WeightSpec:
         widths = (self.encoding.channels, *self.hidden, self.channels)
         return self.encoding.spec | _mlp("mlp", widths, self.activation, self.frequency)
@@ -55,6 +59,10 @@ class ShapeField:
     hidden: tuple[int, ...] = (32, 32)
     activation: ops.Activation = ACTIVATION
     frequency: float = FREQUENCY  # sine only
+
+    @property
+    def dims(self) -> int:
+        return 3
 
     @property
     def spec(self) -> WeightSpec:
@@ -83,6 +91,10 @@ class RadianceField:
     occupancy: int = 32  # cells along a side of the grid that skips empty space
     activation: ops.Activation = ACTIVATION
     frequency: float = FREQUENCY  # sine only, of the density network
+
+    @property
+    def dims(self) -> int:
+        return 3
 
     @property
     def spec(self) -> WeightSpec:

@@ -39,6 +39,7 @@ LAYERS = {
     "movie": 6,
     "cli": 7,
     "console": 7,
+    "doctor": 7,
     "scenes": 7,
     "viewer": 8,
     "scripts": 8,
