@@ -337,19 +337,50 @@ def export(
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 
-def inspect(run: _RunPath, *, json: _Flag = False) -> None:
-    """Say what is in a run: scenes, model, sizes, settings, how far it is.
+def inspect(
+    run: _AnyRunPath = None,
+    *,
+    preset: _PresetChoice = None,
+    kind: Annotated[Literal["images", "shapes", "views"], arg(metavar="KIND")] = "images",
+    scenes: Annotated[int, arg(metavar="N")] = 32,
+    size: _Size = None,
+    generator: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_quiet)] = None,
+    json: _Flag = False,
+) -> None:
+    """Say what is in a run, or what a preset would cost: scenes, model, sizes, settings, how far it is.
 
     $ hyperfields inspect runs/cars
     $ hyperfields inspect runs/cars --json
+    $ hyperfields inspect --preset default --kind views --scenes 100 --size 128x128 --generator full
 
     Args:
+        preset: count the parameters, bytes and operations of a preset, before fitting.
+        kind: of the scenes that it would be fitted to.
+        scenes: how many they would be.
+        size: of their pictures; without, 64x64.
+        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8.
         json: print it as JSON.
     """
     from json import dumps
 
     from hyperfields import console
 
+    if (run is None) == (preset is None):
+        raise InputError(f"inspect: got RUN {run} and --preset {preset}; give one of the two")
+    if preset is not None:
+        from hyperfields import counts, hypernets
+        from hyperfields.presets import preset as make
+
+        if scenes < 1:
+            raise InputError(f"--scenes {scenes}: wanted at least 1")
+        config = make(preset, kind, scenes, max(_size(size) or (64, 64)))[0]
+        if generator is not None:
+            config = dataclasses.replace(config, generator=hypernets.parse(generator))
+        counted = counts.count(config, scenes)
+        rows = counts.format_counts(config, counted)
+        print(dumps(dataclasses.asdict(counted), indent=1) if json else console.table(rows))
+        return
+    assert run is not None
     found = console.inspect_run(run)
     print(dumps(found, indent=1) if json else console.format_run(found))
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields import checkpoint, losses
+from hyperfields.counts import require_memory
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Mesh, Pixels, Points, View, fingerprint
 from hyperfields.fields import Field, RadianceField, ShapeField
@@ -342,6 +343,7 @@ class Fit:
             "versions": checkpoint.versions(),
             **(note or {}),
         }
+        require_memory(model, len(family.names), 1 if config.individually else self.recipe.scenes)
         torch.manual_seed(config.seed)
         self.model = HyperField(model, len(family.names))
         self.progress = Progress()

@@ -31,6 +31,7 @@ LAYERS = {
     "fields": 3,
     "model": 4,
     "checkpoint": 5,
+    "counts": 5,
     "picture": 5,
     "presets": 5,
     "evaluate": 6,

@@ -6,8 +6,9 @@ parameters, factored ones are mixed from bases, generated ones go to the generat
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import assert_never
+from typing import Any, assert_never
 
 from torch import Tensor, nn
 
@@ -38,6 +39,7 @@ __all__ = [
     "PerLayer",
     "Residual",
     "Stability",
+    "parse",
 ]
 
 Generator = Full | PerLayer | Hierarchical | Chunked | LowRank | Modulation | Direct
@@ -54,6 +56,27 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "shift": lambda: Modulation(scale=False),
     "direct": Direct,
 }
+
+
+def parse(text: str) -> Generator:
+    """A generator by its name, with settings after it: `full`, `low-rank:rank=8`, `chunked:chunk=64:hidden=32`.
+
+    Raises:
+        InputError: an unknown name or setting; the text lists those there are.
+    """
+    name, *settings = text.strip().split(":")
+    if name not in GENERATORS:
+        raise InputError(f"generator {name!r}: unknown, wanted one of {', '.join(GENERATORS)}")
+    generator = GENERATORS[name]()
+    types = {field.name: type(getattr(generator, field.name)) for field in dataclasses.fields(generator)}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in types or types[key] is not int or not value.isdecimal():
+            known = ", ".join(f"{k}=N" for k, kind in types.items() if kind is int) or "none"
+            raise InputError(f"generator {text!r}: setting {setting!r} is unknown, {name} has {known}")
+        changes[key] = int(value)
+    return dataclasses.replace(generator, **changes)
 
 
 class Hypernet(nn.Module):

@@ -51,9 +51,8 @@ class ChunkedGenerator(nn.Module):
             raise InputError(f"Chunked chunk: got {config.chunk}, but the largest layer has {largest} weights")
         self.counts = [math.ceil(numel(layer) / config.chunk) for layer in self.layers]
         chunks = sum(self.counts)
-        self.register_buffer(
-            "owner", torch.arange(len(self.layers)).repeat_interleave(torch.tensor(self.counts)), False
-        )
+        owner = torch.tensor([number for number, count in enumerate(self.counts) for _ in range(count)])
+        self.register_buffer("owner", owner, False)
         self.register_buffer("spread", torch.cat([spreads(layer) for layer in self.layers]), False)
         # Chunks of a layer start with an eighth of their embeddings' power in common: more, and neurons would be alike.
         self.layer_embedding = nn.Parameter(0.5 * torch.randn(len(self.layers), config.embedding))
