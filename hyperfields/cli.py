@@ -410,6 +410,79 @@ def doctor(run: _AnyRunPath = None, *, family: _Folder = None) -> None:
     print(console.diagnose())
 
 
+def compare(
+    family: _FamilyPath,
+    *,
+    out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="(required)")],
+    generators: Annotated[str, arg(metavar="A,B,C")] = "low-rank,full,scale-shift",
+    minutes: _Minutes = None,
+    steps: _Count = None,
+    bytes: _Count = None,
+    seeds: Annotated[int, arg(metavar="N")] = 1,
+    unseen: Annotated[int, arg(metavar="N")] = 0,
+    preset: Literal["tiny", "default", "faithful"] = "default",
+    kind: _KindChoice = None,
+    size: _Size = None,
+    limit: _Count = None,
+) -> None:
+    """Compare generators fairly: the same family, field and budget, and only the generator differs.
+
+    A line a result as it comes; then a table, a JSON and a plot. Stopped, the same command goes on.
+    Generators take settings: low-rank:rank=8, low-rank:layer=1, chunked:chunk=64:hidden=32, full:hidden=64.
+
+    $ hyperfields compare faces --out cmp --size 64x64 --generators low-rank,full --bytes 5000 --minutes 2
+    $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
+
+    Args:
+        out: folder of the comparison, new or to go on with.
+        generators: names with commas between them; an unknown one lists those there are.
+        minutes: of each fit; without this and --steps, 2 minutes.
+        steps: of each fit.
+        bytes: of a scene, all networks counted; latent sizes are chosen to match; without, those of the preset.
+        seeds: fits of each generator.
+        unseen: leave out the last N scenes, and infer them afterwards.
+        preset: whose encoding and field all share.
+        kind: what the folder holds; without, it is detected.
+        size: height and width that pictures are brought to; without, they keep their own.
+        limit: only the first N scenes by name.
+    """
+    from hyperfields import console
+    from hyperfields.compare import PLOT, REPORT, Comparison, format_result, format_table, plot
+    from hyperfields.compare import compare as run_all
+
+    _require_length(minutes, steps)
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    names = tuple(name.strip() for name in generators.split(",") if name.strip())
+    comparison = Comparison(names, minutes, steps, bytes, seeds, preset)
+    opened = _open_family(family, kind=kind, size=_size(size), limit=limit)
+    held = None
+    if unseen:
+        if not 0 < unseen < len(opened.names):
+            raise InputError(f"--unseen {unseen}: wanted fewer than the {len(opened.names)} scenes, and at least 0")
+        parts = opened.names[:-unseen], opened.names[-unseen:]
+        opened, held = (_open_family(family, kind=opened.kind, size=_size(size), scenes=list(part)) for part in parts)
+    try:
+        with console.Meter("compare") as meter:
+            report = run_all(
+                opened,
+                out,
+                comparison,
+                unseen=held,
+                show=lambda name, progress: meter.show(progress.fraction, f"{name}, {_step_text(progress)}"),
+                tell=lambda result: print(format_result(result), flush=True),
+            )
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on") from None
+    print(format_table(report))
+    print(f"wrote {out / REPORT}")
+    try:
+        plot(report, out / PLOT)
+        print(f"wrote {out / PLOT}")
+    except InputError as error:
+        print(f"no plot: {error}")
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "eval": evaluate,
@@ -417,6 +490,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "render": render,
     "interpolate": interpolate,
     "export": export,
+    "compare": compare,
     "inspect": inspect,
     "doctor": doctor,
 }

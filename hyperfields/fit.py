@@ -485,6 +485,8 @@ class Fit:
         old = checkpoint.read_config(self.out)
         for left in path.parent.glob(".*.tmp"):  # by a kill in the middle of a write
             left.unlink()
+        if "model" in old:  # settings that are newer than the run have their defaults
+            old["model"] = json.loads(json.dumps(checkpoint.to_json(checkpoint.from_json(old["model"]))))
         for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit"):
             new = json.loads(json.dumps(self.record[key]))
             if old.get(key) != new:
