@@ -305,24 +305,28 @@ def plot(report: dict[str, Any], path: Path) -> None:
     except ImportError:
         raise InputError(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
     metric = UNITS[QUALITY[report["settings"]["kind"]]]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    sizes, times = figure.subplots(1, 2)
     rows = [row for row in report["table"] if row.get("quality") is not None]
+    panels = ["quality", *(["unseen"] if any(row["unseen"] is not None for row in rows) else []), "time"]
+    figure = Figure(figsize=(5.0 * len(panels), 4.2), layout="constrained")
+    axes = dict(zip(panels, figure.subplots(1, len(panels)), strict=True))
     for number, row in enumerate(rows):
-        color = f"C{number % 10}"
-        sizes.errorbar(row["amortised"], row["quality"], yerr=row["spread"] or 0.0, fmt="o", color=color)
+        style = {"color": f"C{number % 10}", "label": row["generator"]}
+        axes["quality"].errorbar(row["amortised"], row["quality"], yerr=row["spread"] or 0.0, fmt="o", **style)
         if row["unseen"] is not None:
-            sizes.plot(row["amortised"], row["unseen"], "x", color=color)
-        sizes.annotate(row["generator"], (row["amortised"], row["quality"]), (5, 4), textcoords="offset points")
-        for result in report["results"]:
-            if result["generator"] == row["generator"] and result.get("curve"):
-                label = row["generator"] if result["seed"] == 0 else None
-                times.plot(*zip(*result["curve"], strict=True), ".-", color=color, label=label)
-    front = pareto([(row["amortised"], row["quality"]) for row in rows])
-    sizes.plot(*zip(*front, strict=True), color="0.7", zorder=0) if front else None
-    sizes.set(xscale="log", xlabel="bytes a scene (o fitted, x unseen)", ylabel=metric)
-    times.set(yscale="log", xlabel="seconds of fitting", ylabel="loss")
-    times.legend() if rows else None
+            axes["unseen"].plot(row["amortised"], row["unseen"], "o", **style)
+        curves = [result["curve"] for result in report["results"] if result["generator"] == row["generator"]]
+        for curve in curves[:1]:  # of the first seed
+            axes["time"].plot(*zip(*curve, strict=True), ".-", **style)
+    for name in panels[:-1]:
+        front = pareto([(row["amortised"], row[name]) for row in rows if row[name] is not None])
+        if front:
+            axes[name].plot(*zip(*front, strict=True), color="0.7", zorder=0)
+            axes[name].set_xlim(0.0, 1.2 * max(row["amortised"] for row in rows))
+        title = "fitted scenes" if name == "quality" else "unseen scenes, codes inferred"
+        axes[name].set(xlabel="bytes a scene", ylabel=metric, title=title)
+    axes["time"].set(yscale="log", xlabel="seconds of fitting", ylabel="loss", title="fitted scenes")
+    if rows:
+        axes["time"].legend()
     figure.savefig(path, dpi=120)
 
 

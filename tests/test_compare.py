@@ -123,7 +123,7 @@ def result_of(name: str, seed: int, quality: float) -> dict[str, Any]:
         "seconds": 1.0,
         "mean": {"psnr": quality},
         "worst": quality - 1.0,
-        "curve": [(0.5, 0.1), (1.0, 0.05)],
+        "curve": [[0.5, 0.1], [1.0, 0.05]],
     }
 
 

@@ -11,7 +11,7 @@ from hyperfields.encodings import Fourier, Identity
 from hyperfields.families import Kind
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
 from hyperfields.fit import Objective, Optimization, Progress
-from hyperfields.hypernets import Chunked, Full, Generator, Hierarchical, LowRank, Modulation, PerLayer
+from hyperfields.hypernets import Chunked, Cppn, Full, Generator, Hierarchical, LowRank, Modulation, PerLayer
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Recipe
 
@@ -23,6 +23,7 @@ GENERATORS: dict[str, Generator] = {
     "per layer": PerLayer(16),
     "hierarchical": Hierarchical(4),
     "chunked": Chunked(chunk=64, hidden=32),
+    "cppn": Cppn(32),
     "low rank, multiply": LowRank(2, "multiply"),
     "low rank, add": LowRank(2, "add"),
     "low rank, one layer": LowRank(8, "multiply", layer=0),

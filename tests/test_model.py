@@ -10,6 +10,7 @@ from hyperfields.encodings import TABLE, Encoding, FactoredGrid, Fourier, HashGr
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
 from hyperfields.hypernets import (
     Chunked,
+    Cppn,
     Direct,
     Full,
     Generator,
@@ -28,6 +29,7 @@ GENERATORS: dict[str, Generator] = {
     "per layer": PerLayer(8),
     "hierarchical": Hierarchical(3),
     "chunked": Chunked(chunk=16, embedding=3, hidden=8),
+    "cppn": Cppn(8),
     "low rank, multiply": LowRank(2, "multiply"),
     "low rank, add": LowRank(2, "add"),
     "scale and shift": Modulation(scale=True),

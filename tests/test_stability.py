@@ -13,6 +13,7 @@ from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
 from hyperfields.hypernets import (
     Chunked,
+    Cppn,
     Full,
     Generator,
     Hierarchical,
@@ -32,6 +33,7 @@ GENERATORS: dict[str, Generator] = {
     "per layer": PerLayer(16),
     "hierarchical": Hierarchical(8),
     "chunked": Chunked(chunk=32),
+    "cppn": Cppn(64),
     "low rank, multiply": LowRank(2, "multiply"),
     "low rank, add": LowRank(2, "add"),
     "scale and shift": Modulation(),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hyperfields.errors import InputError
 from hyperfields.hypernets.chunked import Chunked, ChunkedGenerator
+from hyperfields.hypernets.cppn import Cppn, CppnGenerator
 from hyperfields.hypernets.direct import Direct, DirectGenerator
 from hyperfields.hypernets.factored import Factored
 from hyperfields.hypernets.full import Full, FullGenerator
@@ -28,6 +29,7 @@ from hyperfields.weights import Weights, WeightSpec
 __all__ = [
     "GENERATORS",
     "Chunked",
+    "Cppn",
     "Direct",
     "Factored",
     "Full",
@@ -42,7 +44,7 @@ __all__ = [
     "parse",
 ]
 
-Generator = Full | PerLayer | Hierarchical | Chunked | LowRank | Modulation | Direct
+Generator = Full | PerLayer | Hierarchical | Chunked | Cppn | LowRank | Modulation | Direct
 
 # What each is called on the command line, with its default settings.
 GENERATORS: dict[str, Callable[[], Generator]] = {
@@ -50,6 +52,7 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "per-layer": PerLayer,
     "hierarchical": Hierarchical,
     "chunked": Chunked,
+    "cppn": Cppn,
     "low-rank": LowRank,
     "lora": lambda: LowRank(mode="add"),
     "scale-shift": Modulation,
@@ -136,6 +139,8 @@ def _make(spec: WeightSpec, latent_size: int, generator: Generator, share: float
         return HierarchicalGenerator(spec, latent_size, generator, share)
     if isinstance(generator, Chunked):
         return ChunkedGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, Cppn):
+        return CppnGenerator(spec, latent_size, generator, share)
     if isinstance(generator, LowRank):
         return LowRankGenerator(spec, latent_size, generator, share)
     if isinstance(generator, Modulation):
