@@ -410,6 +410,76 @@ def doctor(run: _AnyRunPath = None, *, family: _Folder = None) -> None:
     print(console.diagnose())
 
 
+def add(
+    run: _RunPath,
+    family: _FamilyPath,
+    *,
+    out: Annotated[Path, arg(metavar="NEW", help_behavior_hint="(required)")],
+    method: Literal["output", "naive", "frozen"] = "output",
+    old: _Folder = None,
+    minutes: _Minutes = None,
+    steps: _Count = None,
+    weight: Annotated[float, arg(metavar="W")] = 1.0,
+    bases: _Count = None,
+    scenes: _Text = None,
+    limit: _Count = None,
+    seed: Annotated[int, arg(metavar="N")] = 0,
+) -> None:
+    """Add scenes to a run without forgetting those in it, and say how good old and new ones are.
+
+    Data of the old scenes are not needed; if they are there, the old scenes are measured before and after.
+
+    $ hyperfields add runs/cars newcars --out runs/more --minutes 3
+    $ hyperfields add runs/cars newcars --out runs/codes --method frozen
+    $ hyperfields add runs/cars newcars --out runs/forgot --method naive
+
+    Args:
+        out: folder of the new run; with frozen, of the codes of the new scenes.
+        method: hold what is generated for old scenes; or just go on; or leave all networks as they are.
+        old: where the data of the old scenes are now, to measure them.
+        minutes: how long; without this and --steps, 2 minutes.
+        steps: how long, in steps.
+        weight: how firmly old scenes are held.
+        bases: how many more a factored grid gets; without, one for every four new scenes.
+        scenes: names or patterns with * of the scenes to add; without, all that the run does not have.
+        limit: only the first N scenes by name.
+        seed: of all random numbers.
+    """
+    from hyperfields import console
+    from hyperfields.checkpoint import load_run
+    from hyperfields.continual import add as extend
+    from hyperfields.continual import format_added
+
+    _require_length(minutes, steps)
+    loaded = load_run(run)
+    size = _pair(_recorded(loaded.config).get("size") or loaded.config.get("picture", {}).get("size"))
+    opened = _open_family(family, kind=None, size=size, scenes=_list(scenes), limit=limit)
+    if scenes is None and set(opened.names) & set(loaded.names) and opened.kind == loaded.kind:
+        fresh = [name for name in opened.names if name not in loaded.names]
+        if not fresh:
+            raise InputError(f"{family}: {run} has all of its scenes already")
+        opened = _open_family(family, kind=opened.kind, size=size, scenes=fresh)
+    known = old is not None or Path(_recorded(loaded.config).get("path", "/nowhere")).is_dir()
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    with console.Meter("add") as meter:
+        found = extend(
+            loaded,
+            opened,
+            out,
+            old_family=_family_of(loaded, old) if known else None,
+            minutes=minutes,
+            steps=steps,
+            method=method,
+            weight=weight,
+            bases=bases,
+            seed=seed,
+            report=lambda progress: meter.show(progress.fraction, _step_text(progress)),
+        )
+    print(format_added(found))
+    print(f"wrote {out}")
+
+
 def compare(
     family: _FamilyPath,
     *,
@@ -490,6 +560,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "render": render,
     "interpolate": interpolate,
     "export": export,
+    "add": add,
     "compare": compare,
     "inspect": inspect,
     "doctor": doctor,

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from hyperfields import checkpoint, hypernets
-from hyperfields.checkpoint import Run
 from hyperfields.counts import count
 from hyperfields.errors import InputError
 from hyperfields.evaluate import METRICS, evaluate
 from hyperfields.families import Family, Kind, fingerprint
 from hyperfields.fit import Fit, FitConfig, Progress, describe
 from hyperfields.hypernets import Direct
-from hyperfields.infer import Codes, infer
-from hyperfields.model import HyperField, ModelConfig
+from hyperfields.infer import infer
+from hyperfields.model import ModelConfig
 from hyperfields.presets import Preset, preset
 
 SETTINGS, RESULTS, REPORT, PLOT = "compare.json", "results.jsonl", "report.json", "pareto.png"
@@ -209,16 +208,8 @@ def _trial(
         minutes = None if comparison.minutes is None else comparison.minutes * UNSEEN_SHARE
         steps = None if comparison.steps is None else max(int(comparison.steps * UNSEEN_SHARE), 1)
         codes = infer(run, unseen, folder / "unseen.safetensors", minutes=minutes, steps=steps, seed=seed)
-        result["unseen"] = evaluate(_with_codes(run, codes), unseen)["mean"]
+        result["unseen"] = evaluate(run.with_codes(codes.names, codes.codes), unseen)["mean"]
     return result
-
-
-def _with_codes(run: Run, codes: Codes) -> Run:
-    """A run whose scenes are inferred ones."""
-    model = HyperField(run.model.config, len(codes.names))
-    model.hypernet = run.model.hypernet
-    model.latents.codes.data.copy_(codes.codes)
-    return Run(run.path, {**run.config, "scenes": list(codes.names)}, model.eval())
 
 
 def _curve(path: Path) -> list[list[float]]:

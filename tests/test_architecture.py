@@ -41,6 +41,7 @@ LAYERS = {
     "cli": 7,
     "compare": 7,
     "console": 7,
+    "continual": 7,
     "doctor": 7,
     "scenes": 7,
     "viewer": 8,
