@@ -419,7 +419,7 @@ def add(
     old: _Folder = None,
     minutes: _Minutes = None,
     steps: _Count = None,
-    weight: Annotated[float, arg(metavar="W")] = 1.0,
+    weight: Annotated[float, arg(metavar="W")] = 2.0,
     bases: _Count = None,
     scenes: _Text = None,
     limit: _Count = None,

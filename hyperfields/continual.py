@@ -34,7 +34,7 @@ from hyperfields.model import Bound, HyperField, parameter_groups
 from hyperfields.presets import Recipe
 
 Method = Literal["output", "naive", "frozen"]
-WEIGHT = 1.0  # of the regulariser; its squares are in units of the variance that the spec asks for
+WEIGHT = 2.0  # of the regulariser at the end, a tenth of it at the start; squares are in units of initial variances
 REPORT, CODES = "add.json", "codes.safetensors"
 
 
@@ -46,13 +46,19 @@ class _Adding(Optimization):
     codes: Tensor  # [s z] of the old scenes
     weight: float
     spreads: dict[str, float]
+    fraction: float = 0.0
+
+    def step(self, progress: Progress) -> None:
+        self.fraction = progress.fraction
+        super().step(progress)
 
     def loss(self) -> tuple[Tensor, Tensor]:
         total, data = super().loss()
         if self.weight:
             size = min(len(self.codes), len(self.scenes), self.objective.recipe.scenes)
             chosen = self.codes[torch.randperm(len(self.codes), generator=self.generator)[:size]]
-            total = total + self.weight * self.drift(chosen)
+            # Looser at first, while the rate is high: new scenes find their place, then the old ones go back to theirs.
+            total = total + self.weight * 10.0 ** (self.fraction - 1.0) * self.drift(chosen)
         return total, data
 
     def drift(self, codes: Tensor) -> Tensor:
@@ -119,7 +125,7 @@ def add(
         method: `output` holds what is generated for old scenes. `frozen` changes no network: codes and low-rank
             residuals of the new scenes go to OUT/codes.safetensors, to be used with the old run. `naive` just goes on
             fitting, and forgets: to compare with.
-        weight: of the regulariser.
+        weight: of the regulariser at the end of the fit.
         bases: more for a factored grid; without, one for every four new scenes. Not for `frozen`.
 
     Returns:

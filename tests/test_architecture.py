@@ -37,6 +37,7 @@ LAYERS = {
     "evaluate": 6,
     "fit": 6,
     "infer": 6,
+    "meta": 7,
     "movie": 6,
     "cli": 7,
     "compare": 7,

