@@ -39,6 +39,7 @@ LAYERS = {
     "infer": 6,
     "meta": 7,
     "movie": 6,
+    "posterior": 7,
     "cli": 7,
     "compare": 7,
     "console": 7,
