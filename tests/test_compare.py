@@ -17,6 +17,7 @@ from hyperfields.counts import count
 from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
+from hyperfields.fit import Fit
 from hyperfields.model import ModelConfig
 
 from ._analytic import Discs
@@ -96,7 +97,7 @@ def test_a_diverged_fit_is_a_result(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     def lost(self: object, report: object) -> None:
         raise FloatingPointError("the loss is nan at step 3; lower the rates")
 
-    monkeypatch.setattr("hyperfields.compare.Fit.run", lost)
+    monkeypatch.setattr(Fit, "run", lost)
     report = compare(Discs(), tmp_path / "a", Comparison(("full",), steps=4, preset="tiny"))
     assert report["results"][0]["diverged"].startswith("the loss is nan")
     assert "diverged" in format_table(report)
