@@ -23,7 +23,10 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
 _EXPORTS = {
     "Bound": "model",
     "Camera": "cameras",
+    "Chunked": "hypernets",
     "Codes": "infer",
+    "Comparison": "compare",
+    "Cppn": "hypernets",
     "Direct": "hypernets",
     "FactoredGrid": "encodings",
     "Family": "families",
@@ -31,16 +34,20 @@ _EXPORTS = {
     "Fourier": "encodings",
     "Full": "hypernets",
     "HashGrid": "encodings",
+    "Hierarchical": "hypernets",
     "HyperField": "model",
     "Identity": "encodings",
     "ImageField": "fields",
     "InputError": "errors",
     "LowRank": "hypernets",
     "Mesh": "families",
+    "Meta": "meta",
     "ModelConfig": "model",
     "Modulation": "hypernets",
+    "PerLayer": "hypernets",
     "Pixels": "families",
     "Points": "families",
+    "Posterior": "posterior",
     "Progress": "fit",
     "RadianceField": "fields",
     "Rays": "cameras",
@@ -49,12 +56,16 @@ _EXPORTS = {
     "Run": "checkpoint",
     "ShapeField": "fields",
     "SphericalHarmonics": "encodings",
+    "Stability": "hypernets",
     "View": "families",
+    "add": "continual",
+    "compare": "compare",
     "evaluate": "evaluate",
     "export_scene": "movie",
     "fit": "fit",
     "format_report": "evaluate",
     "infer": "infer",
+    "infer_posterior": "posterior",
     "interpolate": "latents",
     "interpolate_run": "movie",
     "load_codes": "infer",
@@ -62,6 +73,7 @@ _EXPORTS = {
     "load_run": "checkpoint",
     "look_at": "cameras",
     "mesh_from_field": "export",
+    "meta_fit": "meta",
     "occupancy_grid": "render",
     "on_background": "render",
     "orbit": "cameras",
@@ -90,6 +102,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.checkpoint import Run as Run
     from hyperfields.checkpoint import load_field as load_field
     from hyperfields.checkpoint import load_run as load_run
+    from hyperfields.compare import Comparison as Comparison
+    from hyperfields.compare import compare as compare
+    from hyperfields.continual import add as add
     from hyperfields.encodings import FactoredGrid as FactoredGrid
     from hyperfields.encodings import Fourier as Fourier
     from hyperfields.encodings import HashGrid as HashGrid
@@ -113,14 +128,21 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.fit import FitConfig as FitConfig
     from hyperfields.fit import Progress as Progress
     from hyperfields.fit import fit as fit
+    from hyperfields.hypernets import Chunked as Chunked
+    from hyperfields.hypernets import Cppn as Cppn
     from hyperfields.hypernets import Direct as Direct
     from hyperfields.hypernets import Full as Full
+    from hyperfields.hypernets import Hierarchical as Hierarchical
     from hyperfields.hypernets import LowRank as LowRank
     from hyperfields.hypernets import Modulation as Modulation
+    from hyperfields.hypernets import PerLayer as PerLayer
+    from hyperfields.hypernets import Stability as Stability
     from hyperfields.infer import Codes as Codes
     from hyperfields.infer import infer as infer
     from hyperfields.infer import load_codes as load_codes
     from hyperfields.latents import interpolate as interpolate
+    from hyperfields.meta import Meta as Meta
+    from hyperfields.meta import meta_fit as meta_fit
     from hyperfields.metrics import psnr as psnr
     from hyperfields.metrics import shape_metrics as shape_metrics
     from hyperfields.metrics import ssim as ssim
@@ -132,6 +154,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.movie import render_run as render_run
     from hyperfields.picture import orbit_cameras as orbit_cameras
     from hyperfields.picture import render_picture as render_picture
+    from hyperfields.posterior import Posterior as Posterior
+    from hyperfields.posterior import infer_posterior as infer_posterior
     from hyperfields.presets import Recipe as Recipe
     from hyperfields.presets import preset as preset
     from hyperfields.render import Rendered as Rendered

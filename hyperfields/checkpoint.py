@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,7 +41,7 @@ _CLASSES = {
     cls.__name__: cls
     for cls in (
         *get_args(encodings.Encoding), encodings.SphericalHarmonics, *get_args(fields.Field),
-        *get_args(hypernets.Generator), ModelConfig,
+        *get_args(hypernets.Generator), hypernets.Stability, ModelConfig,
     )
 }  # fmt: skip
 
@@ -85,6 +86,14 @@ class Run:
         """The fields of scenes as one function of points; not differentiable."""
         with torch.no_grad():
             return self.model.bind(self.codes(*names))
+
+    def with_codes(self, names: Sequence[str], codes: Tensor) -> Run:
+        """The same networks with other scenes: `names` and their codes `[s z]`."""
+        with torch.device("meta"):
+            model = HyperField(self.model.config, len(names))
+        model.hypernet = self.model.hypernet
+        model.latents.codes = torch.nn.Parameter(codes.detach().clone())
+        return Run(self.path, {**self.config, "scenes": list(names)}, model.eval())
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -38,6 +38,9 @@ DEFAULT_MINUTES = 2.0
 # How options look in the help. `_quiet` leaves out the default, where the text says what happens without.
 _quiet = ""
 _RunPath = Positional[Annotated[Path, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint=_quiet)]]
+_AnyRunPath = Positional[
+    Annotated[Path | None, arg(metavar="RUN", help="folder of a fitted run, or nothing.", help_behavior_hint=_quiet)]
+]
 _FamilyPath = Positional[
     Annotated[
         Path,
@@ -334,31 +337,220 @@ def export(
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 
-def inspect(run: _RunPath, *, json: _Flag = False) -> None:
-    """Say what is in a run: scenes, model, sizes, settings, how far it is.
+def inspect(
+    run: _AnyRunPath = None,
+    *,
+    preset: _PresetChoice = None,
+    kind: Annotated[Literal["images", "shapes", "views"], arg(metavar="KIND")] = "images",
+    scenes: Annotated[int, arg(metavar="N")] = 32,
+    size: _Size = None,
+    generator: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_quiet)] = None,
+    json: _Flag = False,
+) -> None:
+    """Say what is in a run, or what a preset would cost: scenes, model, sizes, settings, how far it is.
 
     $ hyperfields inspect runs/cars
     $ hyperfields inspect runs/cars --json
+    $ hyperfields inspect --preset default --kind views --scenes 100 --size 128x128 --generator full
 
     Args:
+        preset: count the parameters, bytes and operations of a preset, before fitting.
+        kind: of the scenes that it would be fitted to.
+        scenes: how many they would be.
+        size: of their pictures; without, 64x64.
+        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8.
         json: print it as JSON.
     """
     from json import dumps
 
     from hyperfields import console
 
+    if (run is None) == (preset is None):
+        raise InputError(f"inspect: got RUN {run} and --preset {preset}; give one of the two")
+    if preset is not None:
+        from hyperfields import counts, hypernets
+        from hyperfields.presets import preset as make
+
+        if scenes < 1:
+            raise InputError(f"--scenes {scenes}: wanted at least 1")
+        config = make(preset, kind, scenes, max(_size(size) or (64, 64)))[0]
+        if generator is not None:
+            config = dataclasses.replace(config, generator=hypernets.parse(generator))
+        counted = counts.count(config, scenes)
+        rows = counts.format_counts(config, counted)
+        print(dumps(dataclasses.asdict(counted), indent=1) if json else console.table(rows))
+        return
+    assert run is not None
     found = console.inspect_run(run)
     print(dumps(found, indent=1) if json else console.format_run(found))
 
 
-def doctor() -> None:
-    """Say what works on this machine, what does not and why, and what to install.
+def doctor(run: _AnyRunPath = None, *, family: _Folder = None) -> None:
+    """Say what works on this machine and what to install; of a run, whether it is healthy.
+
+    Of a run: sizes of weights and signals at step 0, units and scenes that are dead, gradients by group.
 
     $ hyperfields doctor
+    $ hyperfields doctor runs/cars
+
+    Args:
+        family: the data that were fitted; without, where they were then, if they still are.
     """
+    if run is not None:
+        from hyperfields.checkpoint import load_run
+        from hyperfields.doctor import doctor as examine
+        from hyperfields.doctor import format_doctor
+
+        loaded = load_run(run)
+        known = family is not None or Path(_recorded(loaded.config).get("path", "/nowhere")).is_dir()
+        print(format_doctor(examine(loaded, _family_of(loaded, family) if known else None)))
+        return
     from hyperfields import console
 
     print(console.diagnose())
+
+
+def add(
+    run: _RunPath,
+    family: _FamilyPath,
+    *,
+    out: Annotated[Path, arg(metavar="NEW", help_behavior_hint="(required)")],
+    method: Literal["output", "naive", "frozen"] = "output",
+    old: _Folder = None,
+    minutes: _Minutes = None,
+    steps: _Count = None,
+    weight: Annotated[float, arg(metavar="W")] = 2.0,
+    bases: _Count = None,
+    scenes: _Text = None,
+    limit: _Count = None,
+    seed: Annotated[int, arg(metavar="N")] = 0,
+) -> None:
+    """Add scenes to a run without forgetting those in it, and say how good old and new ones are.
+
+    Data of the old scenes are not needed; if they are there, the old scenes are measured before and after.
+
+    $ hyperfields add runs/cars newcars --out runs/more --minutes 3
+    $ hyperfields add runs/cars newcars --out runs/codes --method frozen
+    $ hyperfields add runs/cars newcars --out runs/forgot --method naive
+
+    Args:
+        out: folder of the new run; with frozen, of the codes of the new scenes.
+        method: hold what is generated for old scenes; or just go on; or leave all networks as they are.
+        old: where the data of the old scenes are now, to measure them.
+        minutes: how long; without this and --steps, 2 minutes.
+        steps: how long, in steps.
+        weight: how firmly old scenes are held.
+        bases: how many more a factored grid gets; without, one for every four new scenes.
+        scenes: names or patterns with * of the scenes to add; without, all that the run does not have.
+        limit: only the first N scenes by name.
+        seed: of all random numbers.
+    """
+    from hyperfields import console
+    from hyperfields.checkpoint import load_run
+    from hyperfields.continual import add as extend
+    from hyperfields.continual import format_added
+
+    _require_length(minutes, steps)
+    loaded = load_run(run)
+    size = _pair(_recorded(loaded.config).get("size") or loaded.config.get("picture", {}).get("size"))
+    opened = _open_family(family, kind=None, size=size, scenes=_list(scenes), limit=limit)
+    if scenes is None and set(opened.names) & set(loaded.names) and opened.kind == loaded.kind:
+        fresh = [name for name in opened.names if name not in loaded.names]
+        if not fresh:
+            raise InputError(f"{family}: {run} has all of its scenes already")
+        opened = _open_family(family, kind=opened.kind, size=size, scenes=fresh)
+    known = old is not None or Path(_recorded(loaded.config).get("path", "/nowhere")).is_dir()
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    with console.Meter("add") as meter:
+        found = extend(
+            loaded,
+            opened,
+            out,
+            old_family=_family_of(loaded, old) if known else None,
+            minutes=minutes,
+            steps=steps,
+            method=method,
+            weight=weight,
+            bases=bases,
+            seed=seed,
+            report=lambda progress: meter.show(progress.fraction, _step_text(progress)),
+        )
+    print(format_added(found))
+    print(f"wrote {out}")
+
+
+def compare(
+    family: _FamilyPath,
+    *,
+    out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="(required)")],
+    generators: Annotated[str, arg(metavar="A,B,C")] = "low-rank,full,scale-shift",
+    minutes: _Minutes = None,
+    steps: _Count = None,
+    bytes: _Count = None,
+    seeds: Annotated[int, arg(metavar="N")] = 1,
+    unseen: Annotated[int, arg(metavar="N")] = 0,
+    preset: Literal["tiny", "default", "faithful"] = "default",
+    kind: _KindChoice = None,
+    size: _Size = None,
+    limit: _Count = None,
+) -> None:
+    """Compare generators fairly: the same family, field and budget, and only the generator differs.
+
+    A line a result as it comes; then a table, a JSON and a plot. Stopped, the same command goes on.
+    Generators take settings: low-rank:rank=8, low-rank:layer=1, chunked:chunk=64:hidden=32, full:hidden=64.
+
+    $ hyperfields compare faces --out cmp --size 64x64 --generators low-rank,full --bytes 5000 --minutes 2
+    $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
+
+    Args:
+        out: folder of the comparison, new or to go on with.
+        generators: names with commas between them; an unknown one lists those there are.
+        minutes: of each fit; without this and --steps, 2 minutes.
+        steps: of each fit.
+        bytes: of a scene, all networks counted; latent sizes are chosen to match; without, those of the preset.
+        seeds: fits of each generator.
+        unseen: leave out the last N scenes, and infer them afterwards.
+        preset: whose encoding and field all share.
+        kind: what the folder holds; without, it is detected.
+        size: height and width that pictures are brought to; without, they keep their own.
+        limit: only the first N scenes by name.
+    """
+    from hyperfields import console
+    from hyperfields.compare import PLOT, REPORT, Comparison, format_result, format_table, plot
+    from hyperfields.compare import compare as run_all
+
+    _require_length(minutes, steps)
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    names = tuple(name.strip() for name in generators.split(",") if name.strip())
+    comparison = Comparison(names, minutes, steps, bytes, seeds, preset)
+    opened = _open_family(family, kind=kind, size=_size(size), limit=limit)
+    held = None
+    if unseen:
+        if not 0 < unseen < len(opened.names):
+            raise InputError(f"--unseen {unseen}: wanted fewer than the {len(opened.names)} scenes, and at least 0")
+        parts = opened.names[:-unseen], opened.names[-unseen:]
+        opened, held = (_open_family(family, kind=opened.kind, size=_size(size), scenes=list(part)) for part in parts)
+    try:
+        with console.Meter("compare") as meter:
+            report = run_all(
+                opened,
+                out,
+                comparison,
+                unseen=held,
+                show=lambda name, progress: meter.show(progress.fraction, f"{name}, {_step_text(progress)}"),
+                tell=lambda result: print(format_result(result), flush=True),
+            )
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on") from None
+    print(format_table(report))
+    print(f"wrote {out / REPORT}")
+    try:
+        plot(report, out / PLOT)
+        print(f"wrote {out / PLOT}")
+    except InputError as error:
+        print(f"no plot: {error}")
 
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -368,6 +560,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "render": render,
     "interpolate": interpolate,
     "export": export,
+    "add": add,
+    "compare": compare,
     "inspect": inspect,
     "doctor": doctor,
 }

@@ -27,6 +27,7 @@ OPTIONAL = {
     "OpenEXR": ("exr", ".exr pictures"),
     "viser": ("viewer", "the viewer"),
     "tensorboard": ("log", "curves of a fit"),
+    "matplotlib": ("plots", "plots of comparisons"),
 }
 DISTRIBUTIONS = {"skimage": "scikit-image", "open3d": "open3d-cpu"}  # where they are not called as the module
 # Shared libraries that open3d loads -> the Debian packages that hold them.

@@ -15,10 +15,16 @@ from hyperfields import ops
 from hyperfields.encodings import Encoding, SphericalHarmonics
 from hyperfields.families import Kind
 from hyperfields.ops.timing import stage
-from hyperfields.weights import Weights, WeightSpec, layers, linear_spec
+from hyperfields.weights import WeightEntry, Weights, WeightSpec, layers, linear_spec
 
 # Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
 ACTIVATION: ops.Activation = "leaky_relu"
+FREQUENCY = 30.0  # of the first layer of sine fields, for coordinates in [-1, 1] (Sitzmann et al. 2020, section 3.2)
+
+
+def _mlp(prefix: str, widths: tuple[int, ...], activation: ops.Activation, frequency: float) -> dict[str, WeightEntry]:
+    """The spec of an MLP that reads coordinates, as its activation wants it."""
+    return linear_spec(prefix, widths, frequency if activation == "sine" else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +34,22 @@ class ImageField:
     encoding: Encoding
     hidden: tuple[int, ...] = (32, 32)
     channels: int = 3
+    activation: ops.Activation = ACTIVATION
+    frequency: float = FREQUENCY  # sine only
+
+    @property
+    def dims(self) -> int:
+        return 2
 
     @property
     def spec(self) -> WeightSpec:
-        return self.encoding.spec | linear_spec("mlp", (self.encoding.channels, *self.hidden, self.channels))
+        widths = (self.encoding.channels, *self.hidden, self.channels)
+        return self.encoding.spec | _mlp("mlp", widths, self.activation, self.frequency)
 
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 2]` -> `[s n c]`."""
         features = self.encoding(x, weights, counts)
-        return ops.batched_mlp(features, layers(weights, "mlp"), ACTIVATION, counts=counts) + 0.5
+        return ops.batched_mlp(features, layers(weights, "mlp"), self.activation, counts=counts) + 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +58,22 @@ class ShapeField:
 
     encoding: Encoding
     hidden: tuple[int, ...] = (32, 32)
+    activation: ops.Activation = ACTIVATION
+    frequency: float = FREQUENCY  # sine only
+
+    @property
+    def dims(self) -> int:
+        return 3
 
     @property
     def spec(self) -> WeightSpec:
-        return self.encoding.spec | linear_spec("mlp", (self.encoding.channels, *self.hidden, 1))
+        widths = (self.encoding.channels, *self.hidden, 1)
+        return self.encoding.spec | _mlp("mlp", widths, self.activation, self.frequency)
 
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> `[s n 1]`."""
         features = self.encoding(x * 0.5 + 0.5, weights, counts)
-        return ops.batched_mlp(features, layers(weights, "mlp"), ACTIVATION, counts=counts)
+        return ops.batched_mlp(features, layers(weights, "mlp"), self.activation, counts=counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +90,19 @@ class RadianceField:
     directions: SphericalHarmonics = dataclasses.field(default_factory=SphericalHarmonics)
     step: float = 0.03  # length of a sample along a ray, scene units
     occupancy: int = 32  # cells along a side of the grid that skips empty space
+    activation: ops.Activation = ACTIVATION
+    frequency: float = FREQUENCY  # sine only, of the density network
+
+    @property
+    def dims(self) -> int:
+        return 3
 
     @property
     def spec(self) -> WeightSpec:
-        density = linear_spec("density", (self.encoding.channels, *self.hidden, 1 + self.geometry))
-        color_in = self.geometry + self.directions.channels
-        return self.encoding.spec | density | linear_spec("color", (color_in, *self.color_hidden, 3))
+        density = (self.encoding.channels, *self.hidden, 1 + self.geometry)
+        color = (self.geometry + self.directions.channels, *self.color_hidden, 3)
+        spec = self.encoding.spec | _mlp("density", density, self.activation, self.frequency)
+        return spec | linear_spec("color", color)
 
     def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> density `[s n 1]`."""
@@ -85,7 +112,7 @@ class RadianceField:
     def _density(
         self, weights: Weights, x: Tensor, counts: Tensor | None, network: list[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        out = ops.batched_mlp(self.encoding(x * 0.5 + 0.5, weights, counts), network, ACTIVATION, counts=counts)
+        out = ops.batched_mlp(self.encoding(x * 0.5 + 0.5, weights, counts), network, self.activation, counts=counts)
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
         return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
 
@@ -94,7 +121,7 @@ class RadianceField:
         """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`."""
         density, geometry = self._density(weights, x, counts, layers(weights, "density"))
         features = torch.cat((geometry, self.directions(d)), -1)
-        color = ops.batched_mlp(features, layers(weights, "color"), ACTIVATION, counts=counts)
+        color = ops.batched_mlp(features, layers(weights, "color"), self.activation, counts=counts)
         return density, torch.sigmoid(color)
 
 

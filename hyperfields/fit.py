@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields import checkpoint, losses
+from hyperfields.counts import require_memory
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Mesh, Pixels, Points, View, fingerprint
 from hyperfields.fields import Field, RadianceField, ShapeField
@@ -347,6 +348,7 @@ class Fit:
             "versions": checkpoint.versions(),
             **(note or {}),
         }
+        require_memory(model, len(family.names), 1 if config.individually else self.recipe.scenes)
         torch.manual_seed(config.seed)
         self.model = HyperField(model, len(family.names))
         self.progress = Progress()
@@ -488,6 +490,8 @@ class Fit:
         old = checkpoint.read_config(self.out)
         for left in path.parent.glob(".*.tmp"):  # by a kill in the middle of a write
             left.unlink()
+        if "model" in old:  # settings that are newer than the run have their defaults
+            old["model"] = json.loads(json.dumps(checkpoint.to_json(checkpoint.from_json(old["model"]))))
         for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit"):
             new = json.loads(json.dumps(self.record[key]))
             if old.get(key) != new:

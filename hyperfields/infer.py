@@ -90,7 +90,7 @@ def infer(
     stages = 2 if refine else 1
     objective = Objective(family, model.config.field, recipe, len(scenes))
     first = Optimization(bind_codes, {"latents": [latents.codes]}, objective, scenes, seed)
-    _descend(first, progress, minutes, steps, (0.0, 1.0 / stages), report)
+    descend(first, progress, minutes, steps, (0.0, 1.0 / stages), report)
     codes = latents.codes.detach()
     residual: dict[str, Tensor] = {}
     if refine:
@@ -102,14 +102,14 @@ def infer(
         groups = {"networks": list(added.parameters())}
         objective = Objective(family, model.config.field, recipe, len(scenes))
         second = Optimization(bind_residual, groups, objective, scenes, seed + 1)
-        _descend(second, progress, minutes, steps, (1.0 / stages, 1.0), report)
+        descend(second, progress, minutes, steps, (1.0 / stages, 1.0), report)
         with torch.no_grad():
             residual = added(scenes)
     write_codes(Path(out), Codes(family.names, codes, residual), run)
     return Codes(family.names, codes, residual)
 
 
-def _descend(
+def descend(
     optimization: Optimization,
     progress: Progress,
     minutes: float | None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hyperfields.families import Kind
 from hyperfields.fields import Field, RadianceField, kind_of
-from hyperfields.hypernets import Generator, Hypernet
+from hyperfields.hypernets import Generator, Hypernet, Stability
 from hyperfields.latents import LatentTable
 from hyperfields.render import occupancy_grid
 from hyperfields.weights import Weights
@@ -24,6 +24,7 @@ class ModelConfig:
     field: Field
     generator: Generator
     latent_size: int
+    stability: Stability = dataclasses.field(default_factory=Stability)
 
 
 class Bound:
@@ -73,7 +74,7 @@ class HyperField(nn.Module):
         super().__init__()
         self.config = config
         self.latents = LatentTable(scenes, config.latent_size)
-        self.hypernet = Hypernet(config.field.spec, config.latent_size, config.generator)
+        self.hypernet = Hypernet(config.field.spec, config.latent_size, config.generator, config.stability)
 
     @property
     def kind(self) -> Kind:

@@ -47,18 +47,26 @@ class WeightEntry:
 WeightSpec = Mapping[str, WeightEntry]
 
 
-def linear_spec(prefix: str, widths: tuple[int, ...]) -> dict[str, WeightEntry]:
+def linear_spec(prefix: str, widths: tuple[int, ...], frequency: float | None = None) -> dict[str, WeightEntry]:
     """Entries of an MLP `widths[0] -> ... -> widths[-1]`: `PREFIX.i.weight [o i]` and `PREFIX.i.bias [o]`.
 
     Hidden weights keep the variance of ReLU activations (He et al. 2015, equation 10), the last layer that of a
     linear map; biases start as in `torch.nn.Linear`.
+
+    frequency: that of the first layer, for sine activations, whose hidden weights start as those of ReLU (Sitzmann et
+        al. 2020, "Implicit neural representations with periodic activation functions", section 3.2). It lies in the
+        weights, as `ops.batched_mlp` wants it.
     """
     spec: dict[str, WeightEntry] = {}
     for i in range(len(widths) - 1):
         fan_in, fan_out = widths[i], widths[i + 1]
         gain = 6.0 if i + 2 < len(widths) else 3.0
-        spec[f"{prefix}.{i}.weight"] = WeightEntry((fan_out, fan_in), fan_in, math.sqrt(gain / fan_in))
-        spec[f"{prefix}.{i}.bias"] = WeightEntry((fan_out,), fan_in, 1.0 / math.sqrt(fan_in))
+        bound, bias = math.sqrt(gain / fan_in), 1.0 / math.sqrt(fan_in)
+        if frequency is not None and i == 0 and len(widths) > 2:
+            # Phases anywhere in a period: what the biases of torch.nn.Linear times the frequency come to.
+            bound, bias = frequency / fan_in, math.pi
+        spec[f"{prefix}.{i}.weight"] = WeightEntry((fan_out, fan_in), fan_in, bound)
+        spec[f"{prefix}.{i}.bias"] = WeightEntry((fan_out,), fan_in, bias)
     return spec
 
 

@@ -8,22 +8,47 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.encodings import TABLE, FactoredGrid, Fourier, HashGrid
+from hyperfields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity
+from hyperfields.errors import InputError
 from hyperfields.fields import ImageField, RadianceField, ShapeField
-from hyperfields.hypernets import Direct, Full, Generator, Hypernet, LowRank, Modulation, Residual
+from hyperfields.hypernets import (
+    Chunked,
+    Cppn,
+    Direct,
+    Full,
+    Generator,
+    Hierarchical,
+    Hypernet,
+    LowRank,
+    Modulation,
+    PerLayer,
+    Residual,
+)
 from hyperfields.weights import Weights, WeightSpec, flatten, layers, linear_spec, numel
 
 GENERATORS: dict[str, Generator] = {
     "full, linear": Full(),
     "full, hidden": Full(hidden=32),
+    "per layer": PerLayer(32),
+    "hierarchical": Hierarchical(8),
+    "chunked": Chunked(chunk=20),
+    "cppn": Cppn(64),
     "low rank, multiply": LowRank(4, "multiply"),
     "low rank, add": LowRank(4, "add"),
+    "low rank, one layer": LowRank(2, "multiply", layer=0),
     "scale and shift": Modulation(scale=True),
     "shift only": Modulation(scale=False),
 }
 SPEC = linear_spec("mlp", (6, 9, 9, 2))
 
 each_generator = pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS.keys())
+
+
+def moves(generator: Generator, name: str) -> bool:
+    """Whether a weight depends on the code."""
+    if isinstance(generator, LowRank) and generator.layer >= 0:
+        return name.startswith(f"mlp.{generator.layer}.")
+    return name.endswith("bias") or generator != Modulation(scale=False)
 
 
 def base_of(net: Hypernet, name: str) -> Tensor:
@@ -60,6 +85,28 @@ def test_at_step_0_the_activations_are_those_of_a_normally_initialised_field(gen
         assert wanted / 1.5 < got < wanted * 1.5, f"layer {layer}: mean square {got}, wanted about {wanted}"
 
 
+@torch.no_grad()
+@each_generator
+def test_at_step_0_a_sine_field_has_the_spread_that_its_sines_keep(generator: Generator) -> None:
+    """Sitzmann et al. 2020, theorem 1.8: before each hidden sine a standard normal, after it a variance of a half."""
+    spec = ImageField(Identity(2), hidden=(64, 64, 64), activation="sine").spec
+    squares = []
+    for _ in range(20):
+        weights, h = Hypernet(spec, 16, generator)(torch.randn(4, 16)), torch.rand(1, 200, 2) * 2.0 - 1.0
+        found = []
+        for number, (weight, bias) in enumerate(layers(weights, "mlp")):
+            assert bias is not None
+            h = h @ weight.mT + bias[:, None]
+            if 0 < number < 3:
+                found.append(float(h.square().mean()))
+            h = h.sin()
+            if number < 3:
+                assert 0.25 < float(h.var()) < 0.6
+        squares.append(found)
+    for mean in torch.tensor(squares).mean(0).tolist():
+        assert 0.8 < mean < 1.3
+
+
 @pytest.mark.parametrize(
     "encoding", [HashGrid(2, 4, 2, 10, 8, 64), FactoredGrid(2, 4, 2, 10, 8, 64, bases=3)], ids=repr
 )
@@ -76,8 +123,10 @@ def test_at_step_0_tables_have_the_variance_that_the_spec_asks_for(encoding: Has
 @each_generator
 def test_at_step_0_scenes_differ_but_little(generator: Generator) -> None:
     weights = Hypernet(SPEC, 16, generator)(torch.randn(64, 16))
-    moving = [name for name in SPEC if name.endswith("bias") or generator != Modulation(scale=False)]
-    for name in moving:
+    for name in SPEC:
+        if not moves(generator, name):
+            assert torch.equal(weights[name], weights[name][:1].expand_as(weights[name]))
+            continue
         share = weights[name].var(0).mean() / (SPEC[name].bound ** 2 / 3)
         assert 0.003 < float(share) < 0.15, f"{name}: share {share} of the variance comes from the latent"
 
@@ -90,10 +139,11 @@ def test_at_step_0_scenes_differ_but_little(generator: Generator) -> None:
     "field",
     [
         ImageField(FactoredGrid(2, 2, 2, 6, 4, 8, bases=3), hidden=(5,)),
-        ShapeField(HashGrid(3, 2, 2, 6, 4, 8), hidden=()),
+        ShapeField(HashGrid(3, 2, 2, 6, 4, 8), hidden=(6,)),
         RadianceField(Fourier(3, 2), hidden=(5, 6), geometry=3, color_hidden=(4,)),
+        ImageField(Identity(2), hidden=(5, 6), activation="sine"),
     ],
-    ids=["image", "shape", "radiance"],
+    ids=["image", "shape", "radiance", "sine"],
 )
 def test_a_batch_of_codes_gives_every_weight_of_every_scene(
     generator: Generator, field: ImageField | ShapeField | RadianceField
@@ -142,6 +192,44 @@ def test_weights_of_a_linear_head_are_affine_in_the_code(generator: Generator) -
     for name in SPEC:
         wanted = 0.3 * ends[name][0] + 0.7 * ends[name][1]
         torch.testing.assert_close(middle[name][0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_of_their_own_do_not_share_parameters() -> None:
+    net, codes = Hypernet(SPEC, 16, PerLayer(8)), torch.randn(1, 16)
+    net(codes)["mlp.1.weight"].sum().backward()
+    reached = {name.split(".")[2] for name, p in net.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {"1"}
+
+
+def test_weights_of_a_layer_vary_in_no_more_directions_than_its_code_has_numbers() -> None:
+    net = Hypernet(SPEC, 16, Hierarchical(3)).double()
+    weights = net(torch.randn(40, 16, dtype=torch.float64))
+    for i in range(3):
+        layer = torch.cat([weights[f"mlp.{i}.weight"].flatten(1), weights[f"mlp.{i}.bias"]], 1)
+        assert int(torch.linalg.matrix_rank(layer - layer[:1], rtol=1e-8)) == 3
+
+
+def test_chunks_are_one_network_told_which_chunk_is_wanted() -> None:
+    net = Hypernet(SPEC, 16, Chunked(chunk=10, embedding=4, hidden=8))
+    generator = net.generator
+    assert generator.head.weight.shape == (10, 8)  # type: ignore[union-attr]
+    assert [*generator.counts] == [7, 9, 2]  # type: ignore[union-attr, arg-type]  # layers of 63, 90 and 20 weights
+    codes = torch.randn(2, 16)
+    before = net(codes)
+    with torch.no_grad():
+        generator.chunk_embedding[7] += 1.0  # type: ignore[operator, index]  # the first chunk of the second layer
+    after = net(codes)
+    changed = (before["mlp.1.weight"] - after["mlp.1.weight"])[0].flatten().ne(0)
+    assert changed.tolist() == [True] * 10 + [False] * 71
+    assert torch.equal(before["mlp.0.weight"], after["mlp.0.weight"])
+    assert torch.equal(before["mlp.1.bias"], after["mlp.1.bias"])
+
+
+def test_low_rank_changes_one_layer_of_each_network_when_asked() -> None:
+    spec = linear_spec("density", (6, 9, 3)) | linear_spec("color", (5, 7, 3))
+    weights = Hypernet(spec, 16, LowRank(2, layer=1))(torch.randn(3, 16))
+    moving = {name for name in spec if not torch.equal(weights[name][0], weights[name][1])}
+    assert moving == {"density.1.weight", "density.1.bias", "color.1.weight", "color.1.bias"}
 
 
 def test_weights_of_a_hidden_layer_are_not_affine_in_the_code() -> None:
@@ -249,6 +337,20 @@ def test_a_residual_begins_at_nothing_and_then_adds_a_low_rank_to_its_scenes() -
     assert not torch.allclose(refined[TABLE], plain[TABLE])
 
 
-def test_a_rank_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="LowRank rank: got 0, wanted at least 1"):
-        Hypernet(SPEC, 16, LowRank(0))
+@pytest.mark.parametrize(
+    ("generator", "said"),
+    [
+        (LowRank(0), "LowRank rank: got 0, wanted at least 1"),
+        (LowRank(10), "LowRank rank: got 10, but no matrix that changes has more than 9"),
+        (LowRank(3, layer=2), "LowRank rank: got 3, but no matrix that changes has more than 2"),
+        (LowRank(2, layer=3), "LowRank layer: got 3, wanted 0 to 2, or -1 for all"),
+        (Chunked(chunk=91), "Chunked chunk: got 91, but the largest layer has 90 weights"),
+        (Chunked(chunk=0), "Chunked chunk: got 0, wanted at least 1"),
+        (PerLayer(0), "PerLayer hidden: got 0, wanted at least 1"),
+        (Hierarchical(0), "Hierarchical code: got 0, wanted at least 1"),
+    ],
+    ids=repr,
+)
+def test_settings_that_do_not_fit_the_spec_are_refused(generator: Generator, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Hypernet(SPEC, 16, generator)

@@ -8,13 +8,28 @@ from torch import Tensor
 
 from hyperfields.encodings import TABLE, Encoding, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
-from hyperfields.hypernets import Direct, Full, Generator, LowRank, Modulation, Residual
+from hyperfields.hypernets import (
+    Chunked,
+    Cppn,
+    Direct,
+    Full,
+    Generator,
+    Hierarchical,
+    LowRank,
+    Modulation,
+    PerLayer,
+    Residual,
+)
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.weights import numel
 
 GENERATORS: dict[str, Generator] = {
     "full, linear": Full(),
     "full, hidden": Full(hidden=8),
+    "per layer": PerLayer(8),
+    "hierarchical": Hierarchical(3),
+    "chunked": Chunked(chunk=16, embedding=3, hidden=8),
+    "cppn": Cppn(8),
     "low rank, multiply": LowRank(2, "multiply"),
     "low rank, add": LowRank(2, "add"),
     "scale and shift": Modulation(scale=True),

@@ -6,32 +6,99 @@ parameters, factored ones are mixed from bases, generated ones go to the generat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import assert_never
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, assert_never
 
 from torch import Tensor, nn
 
+from hyperfields.errors import InputError
+from hyperfields.hypernets.chunked import Chunked, ChunkedGenerator
+from hyperfields.hypernets.cppn import Cppn, CppnGenerator
 from hyperfields.hypernets.direct import Direct, DirectGenerator
 from hyperfields.hypernets.factored import Factored
 from hyperfields.hypernets.full import Full, FullGenerator
+from hyperfields.hypernets.hierarchical import Hierarchical, HierarchicalGenerator
 from hyperfields.hypernets.low_rank import LowRank, LowRankGenerator
 from hyperfields.hypernets.modulation import Modulation, ModulationGenerator
+from hyperfields.hypernets.per_layer import PerLayer, PerLayerGenerator
 from hyperfields.hypernets.residual import Residual
+from hyperfields.hypernets.stability import Stability
 from hyperfields.weights import Weights, WeightSpec
 
-__all__ = ["Direct", "Factored", "Full", "Generator", "Hypernet", "LowRank", "Modulation", "Residual"]
+__all__ = [
+    "GENERATORS",
+    "Chunked",
+    "Cppn",
+    "Direct",
+    "Factored",
+    "Full",
+    "Generator",
+    "Hierarchical",
+    "Hypernet",
+    "LowRank",
+    "Modulation",
+    "PerLayer",
+    "Residual",
+    "Stability",
+    "parse",
+]
 
-Generator = Full | LowRank | Modulation | Direct
+Generator = Full | PerLayer | Hierarchical | Chunked | Cppn | LowRank | Modulation | Direct
+
+# What each is called on the command line, with its default settings.
+GENERATORS: dict[str, Callable[[], Generator]] = {
+    "full": Full,
+    "per-layer": PerLayer,
+    "hierarchical": Hierarchical,
+    "chunked": Chunked,
+    "cppn": Cppn,
+    "low-rank": LowRank,
+    "lora": lambda: LowRank(mode="add"),
+    "scale-shift": Modulation,
+    "shift": lambda: Modulation(scale=False),
+    "direct": Direct,
+}
+
+
+def parse(text: str) -> Generator:
+    """A generator by its name, with settings after it: `full`, `low-rank:rank=8`, `chunked:chunk=64:hidden=32`.
+
+    Raises:
+        InputError: an unknown name or setting; the text lists those there are.
+    """
+    name, *settings = text.strip().split(":")
+    if name not in GENERATORS:
+        raise InputError(f"generator {name!r}: unknown, wanted one of {', '.join(GENERATORS)}")
+    generator = GENERATORS[name]()
+    types = {field.name: type(getattr(generator, field.name)) for field in dataclasses.fields(generator)}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in types or types[key] is not int or not value.isdecimal():
+            known = ", ".join(f"{k}=N" for k, kind in types.items() if kind is int) or "none"
+            raise InputError(f"generator {text!r}: setting {setting!r} is unknown, {name} has {known}")
+        changes[key] = int(value)
+    return dataclasses.replace(generator, **changes)
 
 
 class Hypernet(nn.Module):
     """Latents `[s z]` -> `Weights` of every entry of `spec`, `[s ...]` each (`[1 ...]` for shared grid tables).
 
     At step 0 the weights have the statistics that the spec asks for, whatever the latent.
+
+    Raises:
+        InputError: settings of the generator that do not fit the spec.
     """
 
-    def __init__(self, spec: WeightSpec, latent_size: int, generator: Generator) -> None:
+    def __init__(
+        self, spec: WeightSpec, latent_size: int, generator: Generator, stability: Stability | None = None
+    ) -> None:
         super().__init__()
+        # A code that is the weights themselves is not generated: there is nothing to keep stable.
+        self.stability = stability if stability and not isinstance(generator, Direct) else Stability()
+        if isinstance(generator, Modulation) and generator.scale and self.stability.normalize:
+            raise InputError("stability normalize: would undo the scales of Modulation; leave one of them out")
         self.shared = nn.ParameterDict()
         self.factored = nn.ModuleDict()
         generated = {}
@@ -45,17 +112,9 @@ class Hypernet(nn.Module):
                 self.factored[key] = Factored(entry, latent_size)
             else:
                 assert_never(entry.source)
-        self.generator: nn.Module
-        if isinstance(generator, Full):
-            self.generator = FullGenerator(generated, latent_size, generator)
-        elif isinstance(generator, LowRank):
-            self.generator = LowRankGenerator(generated, latent_size, generator)
-        elif isinstance(generator, Modulation):
-            self.generator = ModulationGenerator(generated, latent_size, generator)
-        elif isinstance(generator, Direct):
-            self.generator = DirectGenerator(generated)
-        else:
-            assert_never(generator)
+        self.spec = generated
+        self.generator = _make(generated, self.stability.features(latent_size), generator, self.stability.share)
+        self.stability.prepare(self.generator)
 
     def forward(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Weights:
         """residual: what to add for each of these scenes, as a `Residual` gives it."""
@@ -64,6 +123,28 @@ class Hypernet(nn.Module):
         for key, table in self.factored.items():
             name = key.replace("/", ".")
             weights[name] = table(codes, residual.get(name))
-        for name, value in self.generator(codes).items():
+        made = self.generator(self.stability.read(codes))
+        for name, value in self.stability.constrain(made, self.spec).items():
             weights[name] = value + residual[name] if name in residual else value
         return weights
+
+
+def _make(spec: WeightSpec, latent_size: int, generator: Generator, share: float) -> nn.Module:
+    """The network of a generator: codes `[s z]` -> weights of `spec`."""
+    if isinstance(generator, Full):
+        return FullGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, PerLayer):
+        return PerLayerGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, Hierarchical):
+        return HierarchicalGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, Chunked):
+        return ChunkedGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, Cppn):
+        return CppnGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, LowRank):
+        return LowRankGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, Modulation):
+        return ModulationGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, Direct):
+        return DirectGenerator(spec)
+    assert_never(generator)

@@ -1,4 +1,4 @@
-"""Full generation: every weight is a function of the latent of its own.
+"""Full generation: every weight is a function of the latent of its own, all from one head.
 
     W(z) = W0 + H(z)
 
@@ -13,10 +13,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hyperfields.weights import Weights, WeightSpec, numel, split
-
-# Share of the initial variance that comes from the latent; the rest is the base, equal for all scenes.
-LATENT_SHARE = 0.05
+from hyperfields.hypernets.heads import LATENT_SHARE, Head, initials, spreads, trunk
+from hyperfields.weights import Weights, WeightSpec, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,21 +27,14 @@ class Full:
 class FullGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`."""
 
-    def __init__(self, spec: WeightSpec, latent_size: int, config: Full) -> None:
+    def __init__(self, spec: WeightSpec, latent_size: int, config: Full, share: float = LATENT_SHARE) -> None:
         super().__init__()
         self.spec = dict(spec)
-        width = config.hidden or latent_size
-        self.trunk = nn.Sequential(nn.Linear(latent_size, width), nn.ReLU()) if config.hidden else nn.Identity()
-        self.head = nn.Linear(width, numel(spec))
-        power = 1.0 / 6.0 if config.hidden else 1.0  # mean square of what the head reads: ReLU of a default Linear
-        rows, base = [], []
-        for entry in spec.values():
-            spread = entry.bound / math.sqrt(3.0)  # standard deviation of the uniform distribution
-            rows.append(torch.full((entry.numel,), spread * math.sqrt(LATENT_SHARE / (width * power))))
-            base.append(entry.initial().flatten() * math.sqrt(1.0 - LATENT_SHARE))
+        self.trunk = trunk(latent_size, config.hidden) if config.hidden else nn.Identity()
+        base = initials(spec)
+        self.head = Head(config.hidden or latent_size, spreads(spec) * math.sqrt(share))
         with torch.no_grad():
-            self.head.weight.copy_(torch.randn(numel(spec), width) * torch.cat(rows)[:, None])
-            self.head.bias.copy_(torch.cat(base))
+            self.head.bias.copy_(base * math.sqrt(1.0 - share))
 
     def forward(self, codes: Tensor) -> Weights:
         return split(self.head(self.trunk(codes)), self.spec)

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hyperfields.hypernets.full import LATENT_SHARE
+from hyperfields.hypernets.heads import LATENT_SHARE, Head, spread
 from hyperfields.weights import Weights, WeightSpec
 
 
@@ -27,22 +27,21 @@ class Modulation:
 class ModulationGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`."""
 
-    def __init__(self, spec: WeightSpec, latent_size: int, config: Modulation) -> None:
+    def __init__(self, spec: WeightSpec, latent_size: int, config: Modulation, share: float = LATENT_SHARE) -> None:
         super().__init__()
         self.spec, self.scaled = dict(spec), config.scale
         self.base = nn.ParameterDict()
         scales: list[Tensor] = []
         for name, entry in spec.items():
-            self.base[name.replace(".", "/")] = nn.Parameter(entry.initial() * math.sqrt(1.0 - LATENT_SHARE))
+            kept = 1.0
             if len(entry.shape) == 1:
-                scales.append(torch.full(entry.shape, entry.bound / math.sqrt(3.0)))
+                kept = 1.0 - share
+                scales.append(torch.full(entry.shape, spread(entry)))
             elif config.scale:
+                kept = 1.0 / (1.0 + share)
                 scales.append(torch.ones(entry.shape[0]))
-        scale = torch.cat(scales) * math.sqrt(LATENT_SHARE / latent_size)
-        self.head = nn.Linear(latent_size, scale.shape[0])
-        with torch.no_grad():
-            self.head.weight.copy_(torch.randn(scale.shape[0], latent_size) * scale[:, None])
-            self.head.bias.zero_()
+            self.base[name.replace(".", "/")] = nn.Parameter(entry.initial() * math.sqrt(kept))
+        self.head = Head(latent_size, torch.cat(scales) * math.sqrt(share))
 
     def forward(self, codes: Tensor) -> Weights:
         out = self.head(codes)

@@ -1,0 +1,47 @@
+"""Hierarchical generation: the scene's code gives a short code for each layer, which gives the layer's weights.
+
+    c_l(z) = C_l z + c_l,     W_l(z) = W0_l + H_l(c_l(z))
+
+The short codes are the bottleneck: a layer's head grows with them and not with the scene's code.
+Source: the two stages of Ha, Dai, Le 2016, "HyperNetworks", equations 2 and 3, with layer codes made from the scene.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hyperfields.hypernets.full import Full, FullGenerator
+from hyperfields.hypernets.heads import LATENT_SHARE, Head, by_layer, require_positive
+from hyperfields.weights import Weights, WeightSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Hierarchical:
+    """code: numbers of a layer's code."""
+
+    code: int = 8
+
+
+class HierarchicalGenerator(nn.Module):
+    """Codes `[s z]` -> weights of `spec`."""
+
+    def __init__(self, spec: WeightSpec, latent_size: int, config: Hierarchical, share: float = LATENT_SHARE) -> None:
+        super().__init__()
+        require_positive("Hierarchical", code=config.code)
+        layers = by_layer(spec)
+        self.codes = Head(latent_size, torch.full((len(layers) * config.code,), math.sqrt(0.5)))
+        nn.init.normal_(self.codes.bias, std=math.sqrt(0.5))
+        # Half of a layer's code tells scenes apart: for their share of the weights the heads get twice as much.
+        self.layers = nn.ModuleList(
+            FullGenerator(layer, config.code, Full(), min(2.0 * share, 1.0)) for layer in layers.values()
+        )
+
+    def forward(self, codes: Tensor) -> Weights:
+        weights: Weights = {}
+        for layer, code in zip(self.layers, self.codes(codes).chunk(len(self.layers), 1), strict=True):
+            weights |= layer(code)
+        return weights

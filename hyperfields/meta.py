@@ -1,0 +1,139 @@
+"""Meta-learning: codes are found by a few gradient steps from a common start, and the networks learn to make that work.
+
+    z_0 = 0,   z_{k+1} = z_k - rates * d loss(z_k) / d z,   networks and rates minimise loss(z_K) on fresh samples
+
+Only the code is adapted (Zintgraf et al. 2019, "Fast context adaptation via meta-learning"), with a learned rate for
+each of its numbers (Li et al. 2017, "Meta-SGD"; Dupont et al. 2022, "functa", section 3.2). Second order differentiates
+through the inner steps, first order takes their gradients as given (Finn et al. 2017, section 5.2).
+
+The compiled kernels have no second derivative, and torch refuses to take one. Second order therefore needs fields whose
+operations run on the reference: sine activations on coordinates (`Identity`, `Fourier`), of images and shapes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hyperfields.encodings import Fourier, Identity
+from hyperfields.errors import InputError
+from hyperfields.families import Family
+from hyperfields.fields import Field, RadianceField
+from hyperfields.fit import Objective, Optimizers, Progress, rate
+from hyperfields.hypernets import Direct
+from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.presets import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """steps: inner ones. order: 1 or 2, see above. rate: of the inner steps at first, they are learned.
+
+    Losses of the inner loop are means over a scene's samples, so the rates are large numbers.
+    """
+
+    steps: int = 3
+    order: Literal[1, 2] = 1
+    rate: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.order not in (1, 2) or not self.rate > 0.0:
+            raise InputError(f"{self}: wanted at least 1 step, order 1 or 2, and a rate above 0")
+
+
+def adapt(loss: Callable[[Tensor], Tensor], codes: Tensor, rates: Tensor, steps: int, order: int) -> Tensor:
+    """Codes `[s z]` after some inner steps.
+
+    Args:
+        loss: codes -> the sum of the scenes' losses, so that scenes do not see each other.
+        rates: `[z]`.
+
+    Differentiable in the rates; with order 2 in all that the loss depends on.
+    """
+    if not codes.requires_grad:
+        codes = codes.detach().requires_grad_()
+    for _ in range(steps):
+        (gradient,) = torch.autograd.grad(loss(codes), codes, create_graph=order == 2)
+        codes = codes - rates * gradient
+    return codes
+
+
+class MetaModel(nn.Module):
+    """A model and the inner rates `[z]` that go with it."""
+
+    def __init__(self, config: ModelConfig, scenes: int, meta: Meta) -> None:
+        super().__init__()
+        self.meta = meta
+        self.model = HyperField(config, scenes)
+        self.rates = nn.Parameter(torch.full((config.latent_size,), meta.rate))
+
+    def codes(self, objective: Objective, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+        """Codes `[s z]` of scenes, by number in the objective's family `[s]`, after the inner steps."""
+
+        def loss(codes: Tensor) -> Tensor:
+            return objective(self.model.bind(codes), scenes, local, generator) * len(scenes)
+
+        start = torch.zeros(len(scenes), self.rates.shape[0])
+        return adapt(loss, start, self.rates, self.meta.steps, self.meta.order)
+
+
+def require_second_order(field: Field) -> None:
+    """Raises:
+    InputError: a field whose operations have no second derivative here.
+    """
+    plain = isinstance(field.encoding, Identity | Fourier) and not isinstance(field, RadianceField)
+    if field.activation != "sine" or not plain:
+        raise InputError(
+            f"order 2: {type(field).__name__} with {type(field.encoding).__name__} and {field.activation} runs on "
+            "kernels without a second derivative; take order 1, or a sine field of images or shapes on coordinates"
+        )
+
+
+def meta_fit(
+    family: Family,
+    config: ModelConfig,
+    meta: Meta,
+    recipe: Recipe,
+    *,
+    steps: int,
+    seed: int = 0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> MetaModel:
+    """Learn networks and rates so that a few inner steps give a scene's code. The model's table then holds such codes.
+
+    Raises:
+        InputError: second order on a field that cannot have it, or a model without a hypernetwork.
+    """
+    if isinstance(config.generator, Direct):
+        raise InputError("Direct: has no networks that could be meta-learned; take another generator")
+    if meta.order == 2:
+        require_second_order(config.field)
+    torch.manual_seed(seed)
+    count = len(family.names)
+    found = MetaModel(config, count, meta)
+    objective = Objective(family, config.field, recipe, count)
+    groups = {**parameter_groups(found.model), "latents": []}
+    optimizers = Optimizers(groups, recipe)
+    slow = torch.optim.Adam([found.rates], lr=0.01 * meta.rate)
+    generator, progress = torch.Generator().manual_seed(seed), Progress()
+    for step in range(steps):
+        progress.step, progress.fraction = step, step / steps
+        scenes = torch.randperm(count, generator=generator)[: min(recipe.scenes, count)]
+        codes = found.codes(objective, scenes, scenes, generator)
+        slow.zero_grad()
+        loss = objective(found.model.bind(codes), scenes, scenes, generator)
+        optimizers.step(loss, rate(progress))
+        slow.step()
+        progress.loss = float(loss.detach())
+        report(progress)
+    with torch.no_grad():
+        for first in range(0, count, recipe.scenes):
+            scenes = torch.arange(first, min(first + recipe.scenes, count))
+            with torch.enable_grad():
+                codes = found.codes(objective, scenes, scenes, generator)
+            found.model.latents.codes[scenes] = codes
+    return found

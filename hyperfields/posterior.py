@@ -1,0 +1,168 @@
+"""How sure a run is: a distribution over the code of a scene, and so over its generated weights and all they predict.
+
+    q(z) = N(mean, deviation^2), a factor a number;  loss = data(z ~ q) + weight * KL(q | p),  p: that of fitted codes
+
+Noise at the input of the hypernetwork gives an implicit distribution over weights (Krueger et al. 2017, "Bayesian
+hypernetworks", section 3.2). Here it is the code's, with a mean-field factor for each of its numbers, found by
+reparametrised gradients with the networks frozen (Kingma, Welling 2014, "Auto-encoding variational Bayes", section
+2.3). What the networks cannot show with any code is not part of the uncertainty.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hyperfields.checkpoint import Run
+from hyperfields.errors import InputError
+from hyperfields.families import Family
+from hyperfields.fit import Objective, Optimization, Progress
+from hyperfields.hypernets import Direct
+from hyperfields.infer import descend
+from hyperfields.latents import LatentTable
+from hyperfields.model import Bound
+from hyperfields.presets import Recipe
+
+START = 0.3  # deviation of q at first, in units of the prior's
+
+
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+    """Names and, for each scene, the mean and the deviation of its code `[s z]`."""
+
+    names: tuple[str, ...]
+    mean: Tensor
+    deviation: Tensor
+
+    def sample(self, name: str, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Codes `[samples z]` of a scene.
+
+        Raises:
+            InputError: an unknown name.
+        """
+        if name not in self.names:
+            raise InputError(f"scene {name!r}: not among the inferred ones: {', '.join(self.names[:10])}")
+        row = self.names.index(name)
+        noise = torch.randn(samples, self.mean.shape[1], generator=generator)
+        return self.mean[row] + self.deviation[row] * noise
+
+
+class _Variational(Optimization):
+    """Gradient descent on means and logarithms of deviations."""
+
+    divergence: Tensor  # of the last batch, set by `bind`
+    weight: float
+
+    def loss(self) -> tuple[Tensor, Tensor]:
+        total, data = super().loss()
+        return total + self.weight * self.divergence, data
+
+
+def infer_posterior(
+    run: Run,
+    family: Family,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    weight: float = 1e-5,
+    seed: int = 0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Posterior:
+    """Find what is known of the codes of scenes that a run has not seen. The prior is that of the fitted codes.
+
+    Args:
+        weight: of the divergence: twice the variance of the noise of a pixel over the number of pixels that were seen.
+
+    Raises:
+        InputError: another kind of family, or a run without a hypernetwork.
+    """
+    if family.kind != run.kind:
+        raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
+    if isinstance(run.model.config.generator, Direct):
+        raise InputError(f"{run.path}: was fitted with --individually, so it has no networks that could infer codes")
+    if (minutes is None) == (steps is None):
+        raise InputError(f"--minutes {minutes}, --steps {steps}: give one of the two")
+    torch.manual_seed(seed)
+    model, count = run.model.requires_grad_(False), len(family.names)
+    size, codes = run.model.config.latent_size, run.model.latents.codes.detach()
+    center = codes.mean(0)
+    spread = codes.std(0, correction=0).clamp(min=1e-3)
+    # In units of the prior: means at 0, deviations at START.
+    table = LatentTable(count, 2 * size)
+    table.codes.data[:, :size], table.codes.data[:, size:] = 0.0, torch.log(torch.tensor(START))
+    noise = torch.Generator().manual_seed(seed)
+
+    def bind(local: Tensor) -> tuple[Bound, None]:
+        mean, log_deviation = table(local).chunk(2, 1)
+        deviation = log_deviation.exp()
+        work.divergence = gaussian_divergence(mean, deviation).mean()
+        z = mean + deviation * torch.randn(mean.shape, generator=noise)
+        return model.bind(center + spread * z), None
+
+    recipe = dataclasses.replace(Recipe(**run.config["recipe"]), prior=0.0, rate_latents=3e-2)
+    objective = Objective(family, model.config.field, recipe, count)
+    work = _Variational(bind, {"latents": [table.codes]}, objective, torch.arange(count), seed)
+    work.weight = weight
+    descend(work, Progress(), minutes, steps, (0.0, 1.0), report)
+    mean, log_deviation = table.codes.detach().chunk(2, 1)
+    return Posterior(family.names, center + spread * mean, spread * log_deviation.exp())
+
+
+def gaussian_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
+    """KL(N(mean, deviation^2) | N(0, 1)), summed over the numbers of a code: `[s z]` -> `[s]`."""
+    return 0.5 * (mean.square() + deviation.square() - 1.0).sum(1) - deviation.log().sum(1)
+
+
+@torch.no_grad()
+def predict(
+    run: Run,
+    posterior: Posterior,
+    name: str,
+    draw: Callable[[Bound], Tensor],
+    *,
+    samples: int = 16,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(mean, deviation) of what `draw` makes of a scene's field over sampled codes, of the shape that it gives.
+
+    draw: a field of one scene -> e.g. a picture, or the pictures that `evaluate.render_views` gives.
+    """
+    codes = posterior.sample(name, samples, generator)
+    pictures = torch.stack([draw(run.model.bind(code[None])) for code in codes])
+    return pictures.mean(0), pictures.std(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How predicted deviations compare with the errors made."""
+
+    rank_correlation: float  # of |error| and deviation (Spearman); 1: the same order
+    within_one: float  # share of errors within one deviation; 0.68 for a Gaussian that is right
+    within_two: float  # within two; 0.95
+
+
+def calibrate(error: Tensor, deviation: Tensor) -> Calibration:
+    """Compare errors and predicted deviations of one shape, e.g. means over the channels of a pixel."""
+    size, spread = error.abs().flatten(), deviation.flatten()
+    pair = torch.stack((_ranks(size), _ranks(spread)))
+    correlation = float(torch.corrcoef(pair)[0, 1])
+    return Calibration(
+        correlation, float((size <= spread).float().mean()), float((size <= 2.0 * spread).float().mean())
+    )
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Ranks, equal values sharing the mean of theirs."""
+    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    ranks: Tensor = last - 0.5 * (counts - 1)
+    return ranks[place]
+
+
+def uncertainty_image(deviation: Tensor) -> Tensor:
+    """Deviations `[h w 3]` as a grey picture `[h w 3]` in [0, 1]: white is the largest."""
+    grey = deviation.mean(-1, keepdim=True)
+    return (grey / grey.max().clamp(min=1e-12)).expand(-1, -1, 3)

@@ -1,0 +1,86 @@
+"""Which generators diverge, with the stability settings and without: many seeds of short fits of small fields.
+
+    python scripts/study_stability.py [--seeds 20] [--steps 300] [--generators full,low-rank] [--settings none,default]
+
+Emoji of 16x16 pixels, one small MLP each, at the default rates. A fit has diverged when its loss at the end is not
+finite, or above that of pictures in one colour each. `none` initialises as torch does and does not clip gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from hyperfields.encodings import Fourier
+from hyperfields.families import Family
+from hyperfields.fields import ImageField
+from hyperfields.fit import Objective, Optimization, Progress
+from hyperfields.hypernets import GENERATORS, Stability
+from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.presets import Recipe
+from hyperfields.scenes import open_family
+
+SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/emoji"
+SETTINGS = {
+    "none": Stability(init="plain"),
+    "default": Stability(),
+    "invariant": Stability(latent="invariant"),
+    "spectral": Stability(spectral=4.0),
+    "bound": Stability(bound=6.0),
+}
+SCENES = 16
+
+
+def final_loss(family: Family, config: ModelConfig, seed: int, steps: int, clip: bool) -> float:
+    """Mean loss of the last 20 steps; nan when a step was not finite."""
+    torch.manual_seed(seed)
+    recipe = Recipe(SCENES, SCENES * 64)
+    model = HyperField(config, SCENES)
+    objective = Objective(family, config.field, recipe, SCENES)
+    work = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(SCENES), seed)
+    if not clip:
+        work.optimizers._clip = lambda: None  # type: ignore[method-assign]
+    progress, last = Progress(), []
+    for step in range(steps):
+        progress.fraction = step / steps
+        try:
+            work.step(progress)
+        except FloatingPointError:
+            return math.nan
+        if step >= steps - 20:
+            last.append(float(work.loss()[1]))
+    return sum(last) / len(last)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--generators", default=",".join(name for name in GENERATORS if name != "direct"))
+    parser.add_argument("--settings", default="none,default")
+    asked = parser.parse_args()
+    family = open_family(SAMPLES, size=(16, 16), limit=SCENES)
+    pictures = torch.stack([torch.as_tensor(family.truth(i)) for i in range(SCENES)])  # type: ignore[arg-type]
+    bar = float(pictures.flatten(1, 2).var(1).mean())
+    print(f"a picture in one colour: {bar:.4f}")
+    print(f"{'generator':16} {'settings':10} {'diverged':>10}  {'median loss':>11}  {'worst':>8}  seconds")
+    for name in asked.generators.split(","):
+        for setting in asked.settings.split(","):
+            started = time.monotonic()
+            config = ModelConfig(ImageField(Fourier(2, 4), (16, 16)), GENERATORS[name](), 16, SETTINGS[setting])
+            losses = [final_loss(family, config, s, asked.steps, setting != "none") for s in range(asked.seeds)]
+            lost = sum(not loss < bar for loss in losses)
+            worst = sorted(losses, key=lambda loss: math.inf if math.isnan(loss) else loss)
+            print(
+                f"{name:16} {setting:10} {lost:>4} of {asked.seeds:<3}  {worst[len(worst) // 2]:11.5f}"
+                f"  {worst[-1]:8.4f}  {time.monotonic() - started:.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""`compare`: equal budgets, a line a result, resumable, a table, a JSON and a plot."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperfields import hypernets
+from hyperfields.checkpoint import load_run
+from hyperfields.cli import main
+from hyperfields.compare import Comparison, compare, format_table, latent_for, pareto, plot, summarize
+from hyperfields.counts import count
+from hyperfields.encodings import FactoredGrid
+from hyperfields.errors import InputError
+from hyperfields.fields import ImageField
+from hyperfields.fit import Fit
+from hyperfields.model import ModelConfig
+
+from ._analytic import Discs
+
+FIELD = ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3), hidden=(24, 24))
+
+
+@pytest.mark.parametrize("name", [name for name in hypernets.GENERATORS if name != "direct"])
+def test_equal_bytes_are_reached_from_below_by_the_latent(name: str) -> None:
+    config = ModelConfig(FIELD, hypernets.parse(name), 1)
+    wanted = 30_000
+    found = latent_for(config, 4, wanted)
+    assert count(found, 4).amortised <= wanted
+    assert count(dataclasses.replace(found, latent_size=found.latent_size + 1), 4).amortised > wanted
+
+
+def test_bytes_that_nothing_fits_into_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"--bytes 10: Full\(hidden=0\) takes [\d,]+ bytes a scene with a latent of one"
+    ):
+        latent_for(ModelConfig(FIELD, hypernets.Full(), 1), 4, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"generators": ("full", "fool")}, "generator 'fool': unknown, wanted one of full, per-layer"),
+        ({"generators": ()}, "wanted names, each once"),
+        ({"generators": ("direct",)}, "shares nothing"),
+        ({"generators": ("full",), "seeds": 0}, "--seeds 0: wanted at least 1"),
+        ({"generators": ("full",), "minutes": 1.0}, "give one of the two"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Comparison(**{"steps": 5, **settings})
+
+
+def test_a_stopped_comparison_goes_on_and_gives_the_same(tmp_path: Path) -> None:
+    asked = Comparison(("full", "low-rank:rank=2"), steps=4, seeds=2, preset="tiny", bytes_per_scene=20_000)
+    told: list[dict[str, Any]] = []
+
+    def stop_after_two(result: dict[str, Any]) -> None:
+        told.append(result)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(Discs(), tmp_path / "a", asked, unseen=Discs(), tell=stop_after_two)
+    with open(tmp_path / "a/results.jsonl", "a") as file:
+        file.write('{"generator": "low-r')  # a kill in the middle of a line
+    report = compare(Discs(), tmp_path / "a", asked, unseen=Discs(), tell=told.append)
+    order = [("full", 0), ("full", 1), ("low-rank:rank=2", 0), ("low-rank:rank=2", 1)]
+    assert [(r["generator"], r["seed"]) for r in told] == order
+    assert [json.loads(line) for line in (tmp_path / "a/results.jsonl").read_text().splitlines()] == report["results"]
+    assert json.loads((tmp_path / "a/report.json").read_text())["table"] == report["table"]
+    for row in report["table"]:
+        assert row["amortised"] <= 20_000
+        assert row["unseen"] is not None
+    run = load_run(tmp_path / "a" / "low-rank_rank2-1")
+    assert run.model.config.generator == hypernets.LowRank(2)
+
+    whole = compare(Discs(), tmp_path / "b", asked, unseen=Discs())
+    for one, two in zip(report["results"], whole["results"], strict=True):
+        assert one["mean"] == two["mean"]
+        assert one["unseen"] == two["unseen"]
+    assert [row["generator"] for row in whole["table"]] == sorted(
+        ("full", "low-rank:rank=2"), key=lambda name: -{r["generator"]: r["quality"] for r in whole["table"]}[name]
+    )
+    assert "low-rank:rank=2" in format_table(whole)
+
+    with pytest.raises(InputError, match="holds a comparison with another steps"):
+        compare(Discs(), tmp_path / "a", dataclasses.replace(asked, steps=5), unseen=Discs())
+
+
+def test_a_diverged_fit_is_a_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def lost(self: object, report: object) -> None:
+        raise FloatingPointError("the loss is nan at step 3; lower the rates")
+
+    monkeypatch.setattr(Fit, "run", lost)
+    report = compare(Discs(), tmp_path / "a", Comparison(("full",), steps=4, preset="tiny"))
+    assert report["results"][0]["diverged"].startswith("the loss is nan")
+    assert "diverged" in format_table(report)
+
+
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other files"):
+        compare(Discs(), tmp_path, Comparison(("full",), steps=4, preset="tiny"))
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    assert pareto([(3.0, 1.0), (1.0, 2.0), (2.0, 2.0), (4.0, 5.0)]) == [(1.0, 2.0), (4.0, 5.0)]
+    assert pareto([]) == []
+
+
+def result_of(name: str, seed: int, quality: float) -> dict[str, Any]:
+    return {
+        "generator": name,
+        "seed": seed,
+        "latent_size": 8,
+        "bytes_per_scene": {"amortised": 1000.0, "marginal": 16},
+        "steps": 5,
+        "seconds": 1.0,
+        "mean": {"psnr": quality},
+        "worst": quality - 1.0,
+        "curve": [[0.5, 0.1], [1.0, 0.05]],
+    }
+
+
+def test_a_row_is_the_mean_over_seeds_and_the_best_comes_first() -> None:
+    rows = summarize([result_of("full", 0, 30.0), result_of("full", 1, 32.0), result_of("lora", 0, 33.0)])
+    assert [row["generator"] for row in rows] == ["lora", "full"]
+    assert rows[1]["quality"] == 31.0
+    assert rows[1]["spread"] == pytest.approx(2.0**0.5)
+    assert rows[1]["worst"] == 29.0
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    results = [result_of("full", 0, 30.0), result_of("lora", 0, 33.0)]
+    plot({"settings": {"kind": "images"}, "results": results, "table": summarize(results)}, tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from hyperfields.export import write_image
+
+    (tmp_path / "discs").mkdir()
+    for number, name in enumerate(Discs().names):
+        write_image(tmp_path / f"discs/{name}.png", Discs().truth(number))
+    words = ["compare", str(tmp_path / "discs"), "--out", str(tmp_path / "cmp"), "--preset", "tiny"]
+    words += ["--generators", "full,scale-shift", "--steps", "3", "--unseen", "1"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "full, seed 0: psnr" in out
+    assert "unseen psnr" in out
+    assert (tmp_path / "cmp/report.json").is_file()
+    assert main([*words[:-4], "--steps", "3", "--generators", "fool"]) == 2
+    assert "generator 'fool': unknown, wanted one of full" in capsys.readouterr().err
