@@ -40,7 +40,7 @@ LAYERS = {
     "cli": 7,
     "console": 7,
     "scenes": 7,
-    "viewer": 8,
+    "viewer": 7,
     "scripts": 8,
     "__init__": 9,
 }
