@@ -24,20 +24,21 @@ from websockets.http11 import Request, Response
 
 from hyperfields.checkpoint import Run
 from hyperfields.errors import InputError
-from hyperfields.export import mesh_from_field
 from hyperfields.families import Family
+from hyperfields.movie import mesh_of
 from hyperfields.picture import CHANNELS, native_size, orbit_cameras
 from hyperfields.viewer import messages
 from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio, to_nerfstudio
+from hyperfields.viewer.frame import Window
 from hyperfields.viewer.jobs import Jobs
 from hyperfields.viewer.messages import Look
 from hyperfields.viewer.room import MOST_THUMBS, SHEET, THUMB, Room
 from hyperfields.viewer.session import Session
-from hyperfields.viewer.stage import PREFIX, Stage
+from hyperfields.viewer.stage import PREFIX, Stage, Vector
 
 PORT = 8780
 MOST_CLIENTS = 32
-MESH_CELLS = 128  # a side, of the mesh that is shown when all is still
+MESH_CELLS = {"shapes": 128, "views": 80}  # a side, of the mesh that is shown when all is still
 SEND_SECONDS = 20.0  # a client that takes nothing for so long has gone
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
@@ -76,6 +77,7 @@ class Viewer:
         """
         self.host = host
         self.room = Room(run, open_family)
+        self.room.warm()
         self.jobs = Jobs(self.room)
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,11 +96,13 @@ class Viewer:
     def close(self) -> None:
         """Stop all: sessions, jobs, server. Temporary files go."""
         with self._mutex:
-            sessions = list(self._sessions)
+            sessions = dict(self._sessions)
         for name in sessions:
             self._forget(name)
-        self.stage.close()
         self.jobs.close()
+        for session in sessions.values():  # before the loop ends that their pictures go through
+            session.join(5.0)
+        self.stage.close()
 
     # Requests -------------------------------------------------------------------------------------------------
 
@@ -157,7 +161,9 @@ class Viewer:
 
         def send(message: str | bytes) -> None:
             """From any other thread: waits until the browser has room, so pictures never pile up."""
-            with contextlib.suppress(ConnectionClosed, TimeoutError, RuntimeError):
+            if loop.is_closed():
+                return
+            with contextlib.suppress(ConnectionClosed, TimeoutError):
                 asyncio.run_coroutine_threadsafe(connection.send(message), loop).result(SEND_SECONDS)
 
         def tell(message: dict[str, Any]) -> None:
@@ -203,18 +209,22 @@ class Viewer:
             self.stage.show(name, path=path)
             await connection.send(json.dumps(_path_answer(path)))
         elif kind == "stage":
-            look = messages.view(message.get("view"), self.room)
-            if not isinstance(look, messages.Window):
+            look = messages.view(message.get("view"), self.room, (64, 64))
+            if not isinstance(look, Window):
                 pose, fov = look.T_world_camera, messages.number(message["view"].get("fov", 0.69), "fov", 0.02, 3.0)
-                position = tuple(float(v) for v in pose[:3, 3])
-                target = tuple(messages.numbers(message["view"].get("target", [0, 0, 0]), "target", 3, 1e3))
-                self.stage.show(name, camera=(position, target, fov), dark=message.get("dark") is True)
+                target = messages.numbers(message["view"].get("target", [0, 0, 0]), "target", 3, 1e3)
+                self.stage.show(
+                    name,
+                    camera=(_vector(pose[:3, 3].tolist()), _vector(target), fov),
+                    dark=message.get("dark") is True,
+                    overview=message.get("overview") is True,
+                )
         else:
             raise InputError(f"message: type {str(kind)[:40]!r} is unknown")
 
     def _show_mesh(self, name: str, look: Look, bound: Any, tell: Callable[[dict[str, Any]], None]) -> None:
-        """On a session's own thread: the mesh of a still shape, for viser's scene."""
-        mesh = mesh_from_field(bound, resolution=MESH_CELLS)
+        """On a session's own thread: the mesh of what is still, for viser's scene."""
+        mesh = mesh_of(bound, MESH_CELLS[self.room.run.kind])
         self.stage.show(name, mesh=mesh)
         tell({"type": "mesh", "id": look.number, "faces": len(mesh.faces)})
 
@@ -291,6 +301,11 @@ def _path(message: dict[str, Any]) -> CameraPath:
 def _path_answer(path: CameraPath) -> dict[str, Any]:
     """A path as the page keeps it: the file, whose `camera_path` says where the camera is at each frame."""
     return {"type": "path", "path": to_nerfstudio(path)}
+
+
+def _vector(numbers: list[float]) -> Vector:
+    x, y, z = numbers
+    return x, y, z
 
 
 def _session_in(path: str) -> str:

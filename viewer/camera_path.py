@@ -131,9 +131,7 @@ def from_nerfstudio(text: str | dict[str, Any]) -> CameraPath:
         entries = content.get("keyframes") or content["camera_path"]
         if not isinstance(entries, list):
             raise TypeError
-        if len(entries) > MOST_KEYFRAMES:
-            raise InputError(f"camera path: {len(entries)} keyframes, wanted at most {MOST_KEYFRAMES}")
-        keyframes = tuple(_keyframe(entry) for entry in entries)
+        keyframes = tuple(_keyframe(entry) for entry in entries[: MOST_KEYFRAMES + 1])
         size = (int(content.get("render_height", 256)), int(content.get("render_width", 256)))
         path = CameraPath(
             keyframes,
@@ -153,8 +151,9 @@ def checked(path: CameraPath) -> CameraPath:
     Raises:
         InputError: no keyframes, or a length, rate or size out of range.
     """
-    if not path.keyframes:
-        raise InputError("camera path: no keyframes, wanted at least one")
+    if not 0 < len(path.keyframes) <= MOST_KEYFRAMES:
+        count = len(path.keyframes) or "no"
+        raise InputError(f"camera path: {count} keyframes came, wanted 1 to {MOST_KEYFRAMES}")
     if not (path.seconds > 0.0 and 0.0 < path.fps <= 120.0 and path.seconds * path.fps <= MOST_FRAMES):
         raise InputError(
             f"camera path: {path.seconds:g} s at {path.fps:g} frames a second, wanted up to {MOST_FRAMES} frames"

@@ -196,7 +196,9 @@ class Jobs:
         if path.frames > MOST_FRAMES:
             raise InputError(f"path: {path.frames} frames, wanted at most {MOST_FRAMES}")
         coordinates = messages.latent(message.get("latent"), self.room)
-        wish = messages.look({**message, "view": {"position": [3, 0, 0], "target": [0, 0, 0]}, "size": [64, 64]}, self.room)
+        wish = messages.look(
+            {**message, "view": {"position": [3, 0, 0], "target": [0, 0, 0]}, "size": [64, 64]}, self.room
+        )
         suffix = _suffix(message, ANIMATION_SUFFIXES)
 
         def write(out: Path) -> None:

@@ -54,7 +54,7 @@ class LatentMap:
         if float(distance[nearest]) < 1e-3:
             return self.coordinates[nearest].clone()
         weights = (distance / distance[nearest]) ** -_BLEND
-        found = (weights / weights.sum()) @ self.coordinates
+        found: Tensor = (weights / weights.sum()) @ self.coordinates
         axes = min(2, len(found))
         found[:axes] = point[:axes]
         return found
@@ -66,11 +66,14 @@ class LatentMap:
         return [(int(i), float(d)) for d, i in zip(*found, strict=True)]
 
     def draw(self, seed: int) -> Tensor:
-        """Coordinates `[k]` of a random blend of three scenes: inside what was learned, where pictures hold up."""
+        """Coordinates `[k]` of a random blend of a scene and its two nearest: inside what was learned, where pictures
+        hold up, which those of a Gaussian fitted to the codes do not."""
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(self.coordinates), generator=generator)[:3]
+        first = int(torch.randint(len(self.coordinates), (1,), generator=generator))
+        chosen = [scene for scene, _ in self.nearest(self.coordinates[first], 3)]
         weights = -torch.rand(len(chosen), generator=generator).clamp(min=1e-6).log()
-        return (weights / weights.sum()) @ self.coordinates[chosen]
+        found: Tensor = (weights / weights.sum()) @ self.coordinates[chosen]
+        return found
 
     def to_text(self, coordinates: Tensor) -> str:
         """Coordinates as text for a URL: 16 bits each, base64."""

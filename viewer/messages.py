@@ -68,11 +68,12 @@ def look(message: dict[str, Any], room: Room) -> Look:
     if channel not in allowed:
         raise InputError(f"channel: got {_short(channel)}, wanted one of {', '.join(allowed)}")
     photograph = message.get("photograph")
+    size = pair(message.get("size"), "size", 8, MOST_SIDE)
     return Look(
         number=int(number(message.get("id", 0), "id", 0, 2**53)),
         latent=latent(message.get("latent"), room),
-        view=view(message.get("view"), room),
-        size=pair(message.get("size"), "size", 8, MOST_SIDE),
+        view=view(message.get("view"), room, size),
+        size=size,
         channel=channel,
         background=number(message.get("background", 1.0), "background", 0.0, 1.0),
         moving=message.get("moving") is True,
@@ -151,7 +152,7 @@ def mode(value: dict[str, Any]) -> Mode:
     return "slerp" if found == "slerp" else "lerp"
 
 
-def view(value: Any, room: Room) -> Camera | Window:
+def view(value: Any, room: Room, size: tuple[int, int]) -> Camera | Window:
     """A window for images; else a camera from {position, target, fov} or {matrix, fov}.
 
     Angles are vertical and in radians; a matrix is an OpenGL camera's, row by row, as in nerfstudio's files.
@@ -175,7 +176,7 @@ def view(value: Any, room: Room) -> Camera | Window:
             pose = look_at(position, target)
     except ValueError as error:
         raise InputError(f"view: {error}") from None
-    return camera(Keyframe(pose, fov), (64, 64))
+    return camera(Keyframe(pose, fov), size)
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:

@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyperfields.cameras import Camera
 from hyperfields.checkpoint import Run
 from hyperfields.errors import InputError
 from hyperfields.evaluate import evaluate
 from hyperfields.families import Family
+from hyperfields.fields import RadianceField
 from hyperfields.model import Bound
 from hyperfields.movie import bind
-from hyperfields.picture import native_size, orbit_cameras
+from hyperfields.picture import CELLS, native_size, orbit_cameras
+from hyperfields.viewer.encode import jpeg
 from hyperfields.viewer.frame import Window, frame
 from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.turns import Turns
@@ -43,10 +46,20 @@ class Room:
         self._sheets: dict[int, bytes] = {}
         self._mutex, self._family_mutex = threading.Lock(), threading.Lock()
 
+    def warm(self) -> None:
+        """One small picture: loads the kernels, so that the first page need not wait for them."""
+        size = (32, 32)
+        frame(self.bind(self.map.coordinates[0]), self.front(size), size, cells=COARSE)
+
+    def front(self, size: tuple[int, int]) -> Camera | Window:
+        """The first look at a scene."""
+        return Window() if self.run.kind == "images" else orbit_cameras(self.run, 1, size)[0]
+
     def scene_at(self, coordinates: Tensor) -> int | None:
-        """The scene that coordinates stand for exactly, if they do."""
+        """The scene that coordinates stand for, to the digits of their text; None between scenes."""
         found = self.map.nearest(coordinates, 1)[0][0]
-        return found if bool((self.map.coordinates[found] - coordinates).abs().max() < 2e-3 if len(coordinates) else True) else None
+        away = (self.map.coordinates[found] - coordinates).abs()
+        return found if bool((away < 1e-3).all()) else None
 
     def code(self, coordinates: Tensor) -> Tensor:
         """Coordinates `[k]` -> code `[1 z]`: of a scene, the one that was fitted, to the last digit."""
@@ -70,8 +83,6 @@ class Room:
 
     def sheet(self, number: int) -> bytes | None:
         """JPEG of the thumbnails of 64 scenes, 8 in a row; None when there is no such sheet."""
-        from hyperfields.viewer.encode import jpeg
-
         first = number * SHEET
         if number < 0 or first >= min(len(self.run.names), MOST_THUMBS):
             return None
@@ -79,7 +90,7 @@ class Room:
             if number in self._sheets:
                 return self._sheets[number]
         size = (THUMB, THUMB)
-        view = Window() if self.run.kind == "images" else orbit_cameras(self.run, 1, size)[0]
+        view = self.front(size)
         sheet = torch.ones(SHEET // 8 * THUMB, 8 * THUMB, 3)
         for place, scene in enumerate(range(first, min(first + SHEET, len(self.run.names)))):
             with self.turns.turn(urgent=False):
@@ -129,5 +140,6 @@ class Room:
 
 
 def _bytes_of(bound: Bound) -> int:
-    occupancy = COARSE**3 + 64**3 if bound.field.spec and hasattr(bound.field, "occupancy") else 0
+    """Of a bound scene with what it keeps to skip empty space."""
+    occupancy = COARSE**3 + CELLS**3 if isinstance(bound.field, RadianceField) else 0
     return occupancy + sum(weight.numel() * weight.element_size() for weight in bound.weights.values())

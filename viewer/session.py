@@ -62,6 +62,10 @@ class Session:
             self._closed = True
             self._condition.notify()
 
+    def join(self, seconds: float) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join(seconds)
+
     def _run(self) -> None:
         while True:
             with self._condition:
@@ -91,9 +95,7 @@ class Session:
             if self.room.run.kind == "views":
                 bound.occupancy(COARSE)
                 started = time.monotonic()
-            picture = frame(
-                bound, wish.view, size, wish.channel, cells=COARSE, background=wish.background
-            )
+            picture = frame(bound, wish.view, size, wish.channel, cells=COARSE, background=wish.background)
             spent = (time.monotonic() - started) / (size[0] * size[1])
             self._pixel_seconds = 0.7 * self._pixel_seconds + 0.3 * spent
         self._send_picture(wish, picture, "moving", began)
@@ -105,17 +107,18 @@ class Session:
                 raise Superseded
             self.room.turns.let_others(urgent=False)
 
-        samples = SUPERSAMPLE[self.room.run.kind] if max(wish.size) <= 640 else 1
-        with self.room.turns.turn(urgent=False):
-            pause()
-            picture = frame(
-                bound, wish.view, wish.size, wish.channel,
-                samples=samples, cells=CELLS, background=wish.background, pause=pause,
-            )  # fmt: skip
-        self._send_picture(wish, picture, "still", began)
+        finest = 1 if wish.mesh else SUPERSAMPLE[self.room.run.kind]
+        for samples in sorted({1, finest}):  # whole first, then smooth edges
+            with self.room.turns.turn(urgent=False):
+                pause()
+                picture = frame(
+                    bound, wish.view, wish.size, wish.channel,
+                    samples=samples, cells=CELLS, background=wish.background, pause=pause,
+                )  # fmt: skip
+            self._send_picture(wish, picture, "still", began)
         if wish.truth:
             self._send_truth(wish, photograph, began)
-        if wish.mesh and self._show_mesh is not None and self.room.run.kind == "shapes":
+        if wish.mesh and self._show_mesh is not None and self.room.run.kind != "images":
             pause()
             self._show_mesh(wish, bound)
 
@@ -188,7 +191,9 @@ def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUD
     pixels = budget / max(pixel_seconds, 1e-9)
     side = math.sqrt(pixels * longest / min(full))
     side = min(max(side, SMALLEST), LARGEST, longest)
-    side = side if side == longest else 16.0 * max(math.floor(side / 16.0), 1)  # a picture that keeps its size looks calm
+    side = (
+        side if side == longest else 16.0 * max(math.floor(side / 16.0), 1)
+    )  # a picture that keeps its size looks calm
     return max(round(full[0] * side / longest), 1), max(round(full[1] * side / longest), 1)
 
 

@@ -29,6 +29,8 @@ from hyperfields.viewer.camera_path import CameraPath, quaternion
 PREFIX = "/viser/"  # then the name of a session
 MOST_BYTES = 2**20  # of a message from a browser
 
+Vector = tuple[float, float, float]
+
 _session: contextvars.ContextVar[str] = contextvars.ContextVar("session", default="")
 
 
@@ -49,8 +51,9 @@ class _Scene:
     client: viser.ClientHandle | None = None
     mesh: Mesh | None = None
     path: CameraPath | None = None
-    camera: tuple[tuple[float, ...], tuple[float, ...], float] | None = None  # position, target, fov (vertical)
+    camera: tuple[Vector, Vector, float] | None = None  # position, target, fov (vertical)
     dark: bool = False
+    overview: bool = False  # looked at from outside: then the path is seen too
 
 
 class Stage:
@@ -67,7 +70,7 @@ class Stage:
         handlers = self._server._websock_server._incoming_handlers
         for message in (viser_messages.ShareUrlRequest, viser_messages.ShareUrlDisconnect):
             handlers.pop(message, None)
-        self._server.gui.configure_theme(show_logo=False, show_share_button=False, control_layout="collapsible")
+        self._server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._server.scene.set_up_direction("+z")
         self._server.on_client_connect(self._connected)
         self._server.on_client_disconnect(self._left)
@@ -90,15 +93,16 @@ class Stage:
             return session in self._scenes
 
     def show(self, session: str, **changes: Any) -> bool:
-        """Change `mesh`, `path`, `camera` or `dark` of a session's scene; whether somebody sees it already."""
+        """Change fields of a session's `_Scene`; whether somebody sees it already."""
         with self._mutex:
             scene = self._scenes.get(session)
             if scene is None:
                 return False
-            for name, value in changes.items():
-                setattr(scene, name, value)
+            changed = {name for name, value in changes.items() if getattr(scene, name) is not value}
+            for name in changed:
+                setattr(scene, name, changes[name])
             if scene.client is not None:
-                _draw(scene, set(changes))
+                _draw(scene, changed)
             return scene.client is not None
 
     async def _connected(self, client: viser.ClientHandle) -> None:
@@ -125,9 +129,9 @@ def _draw(scene: _Scene, changed: set[str]) -> None:
                 client.scene.remove_by_name("/mesh")
             else:
                 vertices, faces = scene.mesh.vertices.numpy(), scene.mesh.faces.numpy()
-                client.scene.add_mesh_simple("/mesh", vertices, faces, color=(205, 208, 214), side="double")
-        if "path" in changed:
-            _draw_path(client, scene.path, scene.dark)
+                client.scene.add_mesh_simple("/mesh", vertices, faces, color=(216, 213, 206), side="double")
+        if changed & {"path", "dark", "overview"}:
+            _draw_path(client, scene.path if scene.overview else None, scene.dark)
         if "dark" in changed:
             shade = np.full((1, 1, 3), 24 if scene.dark else 255, np.uint8)
             client.scene.set_background_image(shade, format="png")
@@ -150,7 +154,7 @@ def _draw_path(client: viser.ClientHandle, path: CameraPath | None, dark: bool) 
             f"/path/key_{number}",
             fov=key.fov,
             aspect=aspect,
-            scale=0.15,
+            scale=0.25,
             color=(213, 94, 0),
             wxyz=quaternion(key.T_world_camera[:3, :3]).numpy(),
             position=key.T_world_camera[:3, 3].numpy(),
@@ -160,7 +164,9 @@ def _draw_path(client: viser.ClientHandle, path: CameraPath | None, dark: bool) 
         points = np.stack([path.at(i / (count - 1)).T_world_camera[:3, 3].numpy() for i in range(count)])
         color = (86, 180, 233) if dark else (0, 114, 178)
         segments = np.stack([points[:-1], points[1:]], 1)
-        client.scene.add_line_segments("/path/line", points=segments, colors=color, line_width=3.0)
+        client.scene.add_line_segments(
+            "/path/line", points=segments, colors=color, thickness=3.0, thickness_units="screen"
+        )
 
 
 @contextlib.contextmanager

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import Camera, Rays
+from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Mesh, View
-from hyperfields.render import shade
+from hyperfields.render import openness, shade
 from hyperfields.viewer.frame import Window
 
 
@@ -23,7 +23,7 @@ def truth_picture(truth: Any, view: Camera | Window, size: tuple[int, int], back
         TypeError: no truth that can be seen from anywhere.
     """
     if isinstance(truth, Mesh) and isinstance(view, Camera):
-        return mesh_picture(truth, view.resized(*size), background)
+        return mesh_picture(truth, view, size, background=background)
     if isinstance(truth, Tensor) and isinstance(view, Window):
         return _crop(truth, view, size, background)
     raise TypeError(f"truth_picture: got {type(truth).__name__} with {type(view).__name__}")
@@ -35,26 +35,42 @@ def view_picture(view: View, background: float) -> Tensor:
     return view.rgba[..., :3] * alpha + background * (1.0 - alpha)
 
 
-def mesh_picture(mesh: Mesh, camera: Camera, background: float) -> Tensor:
-    """A mesh in the light of `render.shade`, `[h w 3]`, by open3d's ray casting; a pixel is the mean of 4 rays."""
+def mesh_picture(
+    mesh: Mesh, camera: Camera, size: tuple[int, int], *, samples: int = 1, background: float = 1.0
+) -> Tensor:
+    """A mesh in the light of `render.shade`, `[h w 3]`, by open3d's ray casting; `samples`^2 rays a pixel.
+
+    Raises:
+        InputError: open3d is missing.
+    """
     try:
-        import open3d as o3d
+        import open3d
     except (ImportError, OSError) as error:
         raise InputError(
             f"open3d, which draws the true mesh, cannot be imported ({error}): pip install 'hyperfields[shapes]'"
         ) from error
-    fine = camera.resized(2 * camera.height, 2 * camera.width)
-    rays: Rays = fine.rays()
+    o3d: Any = open3d  # its annotations are half of what it takes
+    height, width = size[0] * samples, size[1] * samples
+    rays = camera.resized(height, width).rays()
     scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(mesh.vertices.numpy(), mesh.faces.int().numpy().astype("uint32"))
-    hits = scene.cast_rays(o3d.core.Tensor(torch.cat(rays, 1).numpy()))
-    hit = torch.from_numpy(hits["t_hit"].numpy()).isfinite()
-    normals = torch.from_numpy(hits["primitive_normals"].numpy())[hit]
-    toward = rays.directions[hit]
-    normals = torch.where((normals * toward).sum(-1, keepdim=True) > 0.0, -normals, normals)
-    image = torch.full((len(hit), 3), background)
-    image[hit] = shade(normals, toward)
-    return image.reshape(camera.height, 2, camera.width, 2, 3).mean((1, 3))
+
+    def given(values: Tensor, kind: type = np.float32) -> Any:
+        return o3d.core.Tensor(np.ascontiguousarray(values.numpy(), kind))
+
+    scene.add_triangles(given(mesh.vertices), given(mesh.faces, np.uint32))
+    hits = scene.cast_rays(given(torch.cat(rays, 1)))
+    t = torch.from_numpy(hits["t_hit"].numpy())
+    normals = torch.from_numpy(hits["primitive_normals"].numpy())
+    hit = t.isfinite()
+    x = rays.origins[hit] + t[hit, None] * rays.directions[hit]
+
+    def distance(points: Tensor, counts: Tensor) -> Tensor:
+        return torch.from_numpy(scene.compute_signed_distance(given(points)).numpy())[:, None]
+
+    image = torch.full((height * width, 3), background)
+    light = openness(distance, x, normals[hit], torch.tensor([len(x)]))
+    image[hit] = shade(normals[hit], rays.directions[hit], light)
+    return image.reshape(size[0], samples, size[1], samples, 3).mean((1, 3))
 
 
 def _crop(image: Tensor, window: Window, size: tuple[int, int], background: float) -> Tensor:
@@ -87,10 +103,3 @@ class Truths:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[name] = self.family.truth(self.family.names.index(name))
         return self._kept[name]
-
-
-def at_size(camera: Camera, longest: int) -> Camera:
-    """The same camera with as many pixels that its longer side has `longest` at most."""
-    scale = min(longest / max(camera.height, camera.width), 4.0)
-    size = max(round(camera.height * scale), 8), max(round(camera.width * scale), 8)
-    return dataclasses.replace(camera.resized(*size))

@@ -132,7 +132,7 @@ class App {
     if (this.path) view.fov = this.path.fov;
     this.log.set(this.number, { changed: this.changed, sent: performance.now() });
     if (this.log.size > 600) this.log.delete(this.log.keys().next().value);
-    if (!this.moving && (this.mesh || this.cameraTab.overview) && this.frame) this.place(view);
+    if (!this.moving && this.mesh && this.frame && !this.cameraTab.overview) this.place(view);
     this.link.send({
       type: "look", id: this.number, latent: this.latent, view, size, channel: this.channel,
       background: this.dark ? 0.094 : 1, moving: this.moving, truth: this.truth,
@@ -203,7 +203,16 @@ class App {
     this.place(this.camera.view($("result").clientWidth / $("result").clientHeight));
   }
 
-  place(view) { this.link.send({ type: "stage", view, dark: this.dark }); }
+  // Where viser looks from: as we do, or from farther away where the path is to be seen.
+  place(view) {
+    if (this.cameraTab.overview) {
+      const far = Object.assign(Object.create(Object.getPrototypeOf(this.camera)), this.camera);
+      far.radius *= 2.4;
+      far.turn(0.35, 0.3);
+      view = far.view($("result").clientWidth / $("result").clientHeight);
+    }
+    this.link.send({ type: "stage", view, dark: this.dark, overview: this.cameraTab.overview });
+  }
 
   solid(message) {
     if (message.id !== this.number || this.moving || !this.frame || this.cameraTab.overview) return;
@@ -416,7 +425,7 @@ class App {
       "/": () => { this.open("scene"); $("search").focus(); }, " ": () => this.walkTab.toggle(),
       k: () => this.cameraTab.add(), p: () => this.cameraTab.play(), v: () => this.cameraTab.toggle(),
     };
-    if (event.key === " " && event.target.closest("button, [type=checkbox], [type=radio]")) return;
+    if (event.key === " " && event.target.closest("button:not([role=tab]), [type=checkbox], [type=radio]")) return;
     const act = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!act) return;
     event.preventDefault();

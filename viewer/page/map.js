@@ -9,7 +9,7 @@ export class LatentMap {
     this.hover = -1;
     this.near = [];
     const spread = (axis) => Math.max(1e-3, ...this.places.map((p) => Math.abs(p[axis])));
-    this.extent = [spread(0) * 1.18, spread(1) * 1.18];
+    this.extent = [spread(0) * 1.2, spread(1) * 1.25];
     this.zoom = 1;
     this.center = [0, 0];
     this.queued = false;

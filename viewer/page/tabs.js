@@ -245,6 +245,7 @@ export class CameraTab {
     this.overview = !this.overview;
     $("overview").setAttribute("aria-pressed", String(this.overview));
     $("picture").classList.toggle("away", this.overview);
+    if (this.app.frame) this.app.place(this.app.camera.view($("result").clientWidth / $("result").clientHeight));
     this.app.look();
   }
 
