@@ -65,7 +65,10 @@ class App {
     if (message.type === "mesh") return this.solid(message);
     if (message.type === "no truth") return this.note($("truth-note"), message.text, message.views);
     if (message.job !== undefined) return this.jobs.hear(message);
-    if (message.type === "error") return this.note($("notice"), message.text);
+    if (message.type === "error") {
+      this.cameraTab.loading = false;
+      this.note($("notice"), message.text);
+    }
   }
 
   note(box, text, views) {
@@ -114,6 +117,7 @@ class App {
     this.moving = moving;
     this.changed = performance.now();
     $("picture").classList.remove("through");
+    document.body.dataset.level = "asked";
     if (!this.asked) {
       this.asked = true;
       requestAnimationFrame(() => { this.asked = false; this.ask(); });

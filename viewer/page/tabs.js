@@ -142,7 +142,9 @@ export class CameraTab {
       const file = $("path-file").files[0];
       $("path-file").value = "";
       if (file && file.size > 900000) return app.note($("notice"), `${file.name}: too large for a camera path`);
-      if (file) app.link.send({ type: "path", path: await file.text() });
+      if (!file) return;
+      this.loading = true;
+      app.link.send({ type: "path", path: await file.text() });
     });
     this.draw();
   }
@@ -185,9 +187,12 @@ export class CameraTab {
 
   // The server has read a path: ours, with its frames, or one from a file.
   take(path) {
-    this.keys = path.keyframes;
     this.frames = path.camera_path;
     this.saved = path;
+    if (this.waiting) this.play();
+    if (!this.loading) return; // our own fields may have changed meanwhile
+    this.loading = false;
+    this.keys = path.keyframes;
     $("seconds").value = path.seconds;
     $("fps").value = path.fps;
     $("loop").checked = path.is_cycle;
@@ -221,8 +226,10 @@ export class CameraTab {
   }
 
   play() {
+    if (this.flat || !this.keys.length) return;
     if (this.playing) return this.stop();
-    if (!this.frames.length) return;
+    this.waiting = !this.frames.length; // until the server has read the path
+    if (this.waiting) return;
     $("preview").textContent = "❚❚ Stop";
     const began = performance.now(), length = 1000 * Number($("seconds").value);
     const step = (now) => {
