@@ -92,20 +92,17 @@ def see(
     normals: bool = False,
     *,
     cells: int = CELLS,
-    block: int | None = None,
     pause: Callable[[], None] | None = None,
 ) -> Rendered:
     """What a camera sees of one shape or view, in blocks of rays: `[1 h*w ...]`.
 
     Args:
         cells: along a side of the grid that skips the empty space of a view.
-        block: rays at a time.
         pause: called before each block; what it raises ends the picture.
     """
     origins, directions = camera.rays()
-    rays = block or RAYS
     parts = []
-    for o, d in zip(origins[None].split(rays, 1), directions[None].split(rays, 1), strict=True):
+    for o, d in zip(origins[None].split(RAYS, 1), directions[None].split(RAYS, 1), strict=True):
         if pause is not None:
             pause()
         parts.append(_see_rays(bound, Rays(o.contiguous(), d.contiguous()), normals, cells))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hyperfields import picture
 from hyperfields.cameras import Camera, look_at
 from hyperfields.errors import InputError
 from hyperfields.families import Kind, Mesh, View
@@ -56,7 +57,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of("views")
     bound, view = bind(run, run.codes("big")), orbit_cameras(run, 1, SIZE)[0]
     whole = frame(bound, view, SIZE, "depth")
-    monkeypatch.setattr(frame_module, "BLOCK", 37)
+    monkeypatch.setattr(picture, "RAYS", 37)
     torch.testing.assert_close(frame(bound, view, SIZE, "depth"), whole)
 
 
@@ -96,7 +97,7 @@ class Enough(Exception):
 
 @pytest.mark.parametrize("kind", ["images", "shapes", "views"])
 def test_a_frame_can_be_given_up(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_module, "BLOCK", 100)
+    monkeypatch.setattr(picture, "RAYS", 100)
     run, calls = run_of(kind), []
 
     def pause() -> None:

@@ -38,7 +38,7 @@ from hyperfields.viewer.stage import PREFIX, Stage, Vector
 
 PORT = 8780
 MOST_CLIENTS = 32
-MESH_CELLS = {"shapes": 128, "views": 80}  # a side, of the mesh that is shown when all is still
+MESH_CELLS = {"shapes": 112, "views": 80}  # a side, of the mesh that is shown when all is still
 SEND_SECONDS = 20.0  # a client that takes nothing for so long has gone
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}

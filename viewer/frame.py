@@ -8,13 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hyperfields import picture
 from hyperfields.cameras import Camera
 from hyperfields.fields import ImageField
 from hyperfields.model import Bound
 from hyperfields.picture import CELLS, Channel, check_channel, colorize, see
 from hyperfields.render import on_background, pixel_centers
-
-BLOCK = 2**14  # rays or pixels between two calls of `pause`: some hundredths of a second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,7 @@ def frame(
         image = _part_of_image(bound, view, height, width, background, pause)
     else:
         camera = view.resized(height, width)
-        seen = see(bound, camera, channel == "normals", cells=cells, block=BLOCK, pause=pause)
+        seen = see(bound, camera, channel == "normals", cells=cells, pause=pause)
         image = on_background(colorize(seen, channel), background)
     image = image.clamp(0.0, 1.0).reshape(size[0], samples, size[1], samples, 3)
     return image.mean((1, 3))
@@ -79,7 +78,7 @@ def _part_of_image(
     x = corner + extent * pixel_centers(height, width)
     image = torch.full((height * width, 3), background)
     inside = ((x >= 0.0) & (x <= 1.0)).all(-1).nonzero().squeeze(1)
-    for block in inside.split(BLOCK):
+    for block in inside.split(picture.RAYS):
         if pause is not None:
             pause()
         image[block] = bound(x[block], torch.tensor([len(block)]))

@@ -30,6 +30,8 @@ PREFIX = "/viser/"  # then the name of a session
 MOST_BYTES = 2**20  # of a message from a browser
 
 Vector = tuple[float, float, float]
+# Shadows are drawn from several lights, which takes seconds without a graphics card.
+_PLAIN: dict[str, Any] = {"cast_shadow": False, "receive_shadow": False}
 
 _session: contextvars.ContextVar[str] = contextvars.ContextVar("session", default="")
 
@@ -72,6 +74,7 @@ class Stage:
             handlers.pop(message, None)
         self._server.gui.configure_theme(show_logo=False, show_share_button=False)
         self._server.scene.set_up_direction("+z")
+        self._server.scene.configure_default_lights(cast_shadow=False)
         self._server.on_client_connect(self._connected)
         self._server.on_client_disconnect(self._left)
 
@@ -129,7 +132,7 @@ def _draw(scene: _Scene, changed: set[str]) -> None:
                 client.scene.remove_by_name("/mesh")
             else:
                 vertices, faces = scene.mesh.vertices.numpy(), scene.mesh.faces.numpy()
-                client.scene.add_mesh_simple("/mesh", vertices, faces, color=(216, 213, 206), side="double")
+                client.scene.add_mesh_simple("/mesh", vertices, faces, color=(216, 213, 206), **_PLAIN)
         if changed & {"path", "dark", "overview"}:
             _draw_path(client, scene.path if scene.overview else None, scene.dark)
         if "dark" in changed:
@@ -154,6 +157,7 @@ def _draw_path(client: viser.ClientHandle, path: CameraPath | None, dark: bool) 
             f"/path/key_{number}",
             fov=key.fov,
             aspect=aspect,
+            **_PLAIN,
             scale=0.25,
             color=(213, 94, 0),
             wxyz=quaternion(key.T_world_camera[:3, :3]).numpy(),

@@ -157,7 +157,7 @@ class App {
     fit(canvas, image);
     if (message.level === "truth") return;
     $("readout").textContent = `${message.size[1]}×${message.size[0]} · ${message.ms.toFixed(0)} ms`;
-    if (entry) entry[message.level] = performance.now();
+    if (entry) entry[message.level] ??= performance.now();
     document.body.dataset.level = message.id === this.number ? message.level : "moving";
     document.body.dataset.pictures = Number(document.body.dataset.pictures || 0) + 1;
     this.describe(message.latent);
