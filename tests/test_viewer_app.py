@@ -24,8 +24,9 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, Inv
 from websockets.sync.client import connect
 
 from hyperfields.errors import InputError
-from hyperfields.families import Kind
+from hyperfields.families import Kind, Points, View
 from hyperfields.movie import bind
+from hyperfields.picture import orbit_cameras
 from hyperfields.viewer import app as app_module
 from hyperfields.viewer import serve
 from hyperfields.viewer.app import Viewer, free_port
@@ -400,3 +401,60 @@ def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
     assert out.strip() == "viewer closed"
+
+
+# Truth ------------------------------------------------------------------------------------------------
+
+
+class Greys:
+    """The data of the images: a little brighter than what was fitted."""
+
+    kind: Kind = "images"
+    names = ("small", "big")
+
+    def batch(self, scenes: torch.Tensor, n: int, generator: torch.Generator) -> Points:
+        return Points(torch.zeros(len(scenes), n, 2), torch.zeros(len(scenes), n, 3))
+
+    def truth(self, scene: int, split: str = "test") -> torch.Tensor:
+        return torch.full((16, 16, 3), (0.6, 0.9)[scene])
+
+
+def test_the_truth_comes_after_the_result_and_metrics_are_those_of_eval() -> None:
+    viewer = Viewer(run_of("images"), Greys)
+    try:
+        with Client(viewer) as page:
+            page.look(1, truth=True)
+            still, truth = page.until(level="still"), page.until(level="truth")
+            assert float(still["image"].mean()) == pytest.approx(0.8, abs=0.01)
+            assert float(truth["image"].mean()) == pytest.approx(0.9, abs=0.01)
+            page.look(2, truth=True, latent={"seed": 1})
+            assert "between scenes there is no truth" in page.until(type="no truth")["text"]
+            page.send(type="job", id=1, what="measure")
+            report = page.until(type="report")
+            assert report["scenes"]["big"]["psnr"] == pytest.approx(20.0, abs=0.1)
+            assert report["mean"]["psnr"] == pytest.approx(20.0, abs=0.1)
+    finally:
+        viewer.close()
+
+
+def test_a_photograph_is_shown_from_its_own_camera() -> None:
+    run = run_of("views")
+    place = orbit_cameras(run, 5, (20, 20))[2]
+    rgba = torch.cat((frame(bind(run, run.codes("big")), place, (20, 20)), torch.ones(20, 20, 1)), -1)
+
+    class Photographs(Greys):
+        kind: Kind = "views"
+
+        def truth(self, scene: int, split: str = "test") -> Any:
+            return [View(place, rgba)] * 3
+
+    viewer = Viewer(run, Photographs)
+    try:
+        with Client(viewer) as page:
+            page.look(1, truth=True)
+            assert page.until(type="no truth")["views"] == 3
+            page.look(2, truth=True, photograph=1, size=[20, 20])
+            still, truth = page.until(level="still", id=2), page.until(level="truth", id=2)
+            assert float((still["image"] - truth["image"]).abs().mean()) < 0.01
+    finally:
+        viewer.close()
