@@ -337,6 +337,30 @@ def export(
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 
+def view(
+    run: _RunPath,
+    *,
+    family: _Folder = None,
+    host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, arg(metavar="N")] = 8780,
+) -> None:
+    """Open a page in the browser to explore a run with the mouse: drag, morph, orbit, export.
+
+    $ hyperfields view runs/cars
+    $ hyperfields view runs/cars --port 9000 --family /data/cars
+
+    Args:
+        family: the data that were fitted, for the truth beside a result; without, where they were then.
+        host: address to listen on; the default lets in nobody but this machine.
+        port: the first free one from here on is taken.
+    """
+    from hyperfields.checkpoint import load_run
+    from hyperfields.viewer import serve
+
+    loaded = load_run(run)
+    serve(loaded, lambda: _family_of(loaded, family), host=host, port=port, say=lambda text: print(text, flush=True))
+
+
 def inspect(
     run: _AnyRunPath = None,
     *,
@@ -562,6 +586,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": export,
     "add": add,
     "compare": compare,
+    "view": view,
     "inspect": inspect,
     "doctor": doctor,
 }

@@ -164,20 +164,23 @@ def bind(run: Run, codes: Tensor) -> Bound:
         return run.model.bind(codes)
 
 
-def mesh_of(bound: Bound) -> Mesh:
+def mesh_of(bound: Bound, resolution: int = RESOLUTION) -> Mesh:
     """The surface of a shape, or of a view where a step becomes more opaque than clear, in the scene frame.
+
+    Args:
+        resolution: cells a side.
 
     Raises:
         TypeError: for images.
     """
     if not isinstance(bound.field, RadianceField):
-        return export.mesh_from_field(bound, resolution=RESOLUTION)
+        return export.mesh_from_field(bound, resolution=resolution)
     step = bound.field.step
 
     def clearness(x: Tensor) -> Tensor:
         return torch.exp(-step * bound.density(x)) - 0.5
 
-    return export.mesh_from_field(clearness, resolution=RESOLUTION, safety=float("inf"))
+    return export.mesh_from_field(clearness, resolution=resolution, safety=float("inf"))
 
 
 @contextlib.contextmanager

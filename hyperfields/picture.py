@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -85,11 +86,26 @@ def check_channel(bound: Bound, channel: str) -> None:
 
 
 @torch.no_grad()
-def see(bound: Bound, camera: Camera, normals: bool = False) -> Rendered:
-    """What a camera sees of one shape or view, in blocks of rays: `[1 h*w ...]`."""
+def see(
+    bound: Bound,
+    camera: Camera,
+    normals: bool = False,
+    *,
+    cells: int = CELLS,
+    pause: Callable[[], None] | None = None,
+) -> Rendered:
+    """What a camera sees of one shape or view, in blocks of rays: `[1 h*w ...]`.
+
+    Args:
+        cells: along a side of the grid that skips the empty space of a view.
+        pause: called before each block; what it raises ends the picture.
+    """
     origins, directions = camera.rays()
-    blocks = zip(origins[None].split(RAYS, 1), directions[None].split(RAYS, 1), strict=True)
-    parts = [_see_rays(bound, Rays(o.contiguous(), d.contiguous()), normals) for o, d in blocks]
+    parts = []
+    for o, d in zip(origins[None].split(RAYS, 1), directions[None].split(RAYS, 1), strict=True):
+        if pause is not None:
+            pause()
+        parts.append(_see_rays(bound, Rays(o.contiguous(), d.contiguous()), normals, cells))
     found = [part.normals for part in parts if part.normals is not None]
     return Rendered(
         torch.cat([part.rgb for part in parts], 1),
@@ -100,12 +116,12 @@ def see(bound: Bound, camera: Camera, normals: bool = False) -> Rendered:
     )
 
 
-def _see_rays(bound: Bound, rays: Rays, normals: bool) -> Rendered:
+def _see_rays(bound: Bound, rays: Rays, normals: bool, cells: int) -> Rendered:
     if isinstance(bound.field, ShapeField):
         return trace_surface(bound, rays)
     assert isinstance(bound.field, RadianceField)
     step = bound.field.step
-    seen = render_volume(bound, rays, bound.occupancy(CELLS), step=step)
+    seen = render_volume(bound, rays, bound.occupancy(cells), step=step)
     if not normals:
         return seen
 

@@ -93,6 +93,9 @@ def main() -> None:
         job.result()
     page = write_page(OUT, PARTS, lambda: time.monotonic() - began)
     print(f"\nthe demo took {time.monotonic() - began:.0f} s; open this page:\n{page.resolve()}")
+    print("explore a run with the mouse, in the browser:")
+    for part in PARTS:
+        print(f"  .venv/bin/hyperfields view {OUT / part.name}")
 
 
 if __name__ == "__main__":

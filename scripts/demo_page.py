@@ -23,8 +23,8 @@ from hyperfields.families import Mesh
 from hyperfields.latents import interpolate
 from hyperfields.movie import SUPERSAMPLE, bind
 from hyperfields.picture import orbit_cameras, render_picture
-from hyperfields.render import openness, shade
 from hyperfields.scenes import open_family
+from hyperfields.viewer.truth import mesh_picture
 
 SAMPLES = Path("scenes/samples")
 SHAPE_SIZE = (200, 240)  # of a shape beside its truth
@@ -70,7 +70,7 @@ def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
         if isinstance(truth, Mesh):
             camera = orbit_cameras(run, 1, SHAPE_SIZE)[0]
             result = render_picture(bound, camera, SHAPE_SIZE, supersample=SUPERSAMPLE["shapes"])
-            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, SUPERSAMPLE["shapes"]), result))
+            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, samples=SUPERSAMPLE["shapes"]), result))
         elif isinstance(truth, list):
             for view in truth[:: max(len(truth) // 2, 1)][:2]:
                 rgb = view.rgba[..., :3] * view.rgba[..., 3:] + 1.0 - view.rgba[..., 3:]
@@ -79,30 +79,6 @@ def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
         else:
             found.append((name, truth, render_picture(bound, None, (truth.shape[0], truth.shape[1]))))
     return found
-
-
-def mesh_picture(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int) -> Tensor:
-    """A mesh in the light of `render.shade`, `[h w 3]` on white, by open3d's ray casting."""
-    import open3d as o3d
-
-    height, width = size[0] * supersample, size[1] * supersample
-    rays = camera.resized(height, width).rays()
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(mesh.vertices.numpy(), mesh.faces.int().numpy().astype("uint32"))
-    hits = scene.cast_rays(o3d.core.Tensor(torch.cat(rays, 1).numpy()))
-    t = torch.from_numpy(hits["t_hit"].numpy())
-    normals = torch.from_numpy(hits["primitive_normals"].numpy())
-    hit = t.isfinite()
-    x = rays.origins[hit] + t[hit, None] * rays.directions[hit]
-
-    def distance(points: Tensor, counts: Tensor) -> Tensor:
-        asked = o3d.core.Tensor(points.contiguous().numpy())
-        return torch.from_numpy(scene.compute_signed_distance(asked).numpy())[:, None]
-
-    image = torch.ones(height * width, 3)
-    light = openness(distance, x, normals[hit], torch.tensor([len(x)]))
-    image[hit] = shade(normals[hit], rays.directions[hit], light)
-    return image.reshape(size[0], supersample, size[1], supersample, 3).mean((1, 3))
 
 
 def write_picture(path: Path, out: Path, parts: Sequence[Part], columns: int = 10, side: int = 160) -> None:

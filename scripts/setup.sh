@@ -24,6 +24,11 @@ if [ "$(uname -s)" = Linux ]; then # tried by loading, as open3d does: ldconfig 
         "$python" -c "import ctypes; ctypes.CDLL('${pair%%=*}')" 2>/dev/null || missing+=("${pair#*=}")
     done
 fi
+# The browser test needs a browser; without one it is skipped, so only root on Debian gets it here.
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null &&
+    ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
+    missing+=(chromium)
+fi
 if [ ${#missing[@]} -gt 0 ]; then
     line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
     command -v apt-get >/dev/null || stop "missing system packages (Debian's names): ${missing[*]}"

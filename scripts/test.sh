@@ -15,7 +15,7 @@ step() { # step NAME COMMAND...: runs it and says how long it took
 types() { # mypy cannot follow the package mapping of an editable install: show it the installed layout as links
     rm -rf build/types
     mkdir -p build/types/hyperfields
-    ln -s "$PWD"/hyperfields/* "$PWD/scenes" build/types/hyperfields/
+    ln -s "$PWD"/hyperfields/* "$PWD/scenes" "$PWD/viewer" build/types/hyperfields/
     (cd build/types && mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p hyperfields)
 }
 

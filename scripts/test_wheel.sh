@@ -42,7 +42,7 @@ say "images, without extras"
 use "$where/samples/emoji" images --size 32x32
 
 say "installing the extras, pytest and mypy"
-install "$wheel[shapes,metrics,video]" pytest mypy
+install "$wheel[shapes,metrics,video,viewer]" pytest mypy playwright
 
 for family in "emoji --size 32x32" "cars_views --size 32x32" shapes_cars; do
     say "fit, eval, render: samples/$family"

@@ -46,7 +46,7 @@ LAYERS = {
     "continual": 7,
     "doctor": 7,
     "scenes": 7,
-    "viewer": 8,
+    "viewer": 7,
     "scripts": 8,
     "__init__": 9,
 }

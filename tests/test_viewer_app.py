@@ -1,0 +1,460 @@
+"""The viewer's server as a page meets it: pictures, files, refusals, many clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("viser")
+
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
+from websockets.sync.client import connect
+
+from hyperfields.errors import InputError
+from hyperfields.families import Kind, Points, View
+from hyperfields.movie import bind
+from hyperfields.picture import orbit_cameras
+from hyperfields.viewer import app as app_module
+from hyperfields.viewer import serve
+from hyperfields.viewer.app import Viewer, free_port
+from hyperfields.viewer.camera_path import CameraPath, Keyframe, camera, to_nerfstudio
+from hyperfields.viewer.frame import Window, frame
+from hyperfields.viewer.jobs import MOST_FILES
+
+from ._octahedra import run_of
+from ._viewer import CAMERA, Client, decoded, get, saved, viewing
+
+KINDS: list[Kind] = ["images", "shapes", "views"]
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Iterator[Viewer]:
+    with viewing("shapes") as viewer:
+        yield viewer
+
+
+# What is served ---------------------------------------------------------------------------------------
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(shapes: Viewer) -> None:
+    status, headers, body = get(shapes, "/")
+    assert status == 200
+    assert b"hyperfields" in body
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    for name in ("main.js", "tabs.js", "style.css", "icon.svg"):
+        status, headers, body = get(shapes, f"/page/{name}")
+        assert status == 200
+        assert b"https://" not in body
+        assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/page/../app.py", "/page/%2e%2e/app.py", "/page/..%2fapp.py", "/../../etc/passwd", "//etc/passwd", "/config.json",
+     "/model.safetensors", "/page/", "/page/app.py", "/file/x/y", "/file/../run/config.json", "/thumbs/9", "/thumbs/-1",
+     "/thumbs/99999999999999999999", "/viser/", "/viser/nobody/", "/live/x", "/nothing"],
+)  # fmt: skip
+def test_nothing_else_is_served(shapes: Viewer, path: str) -> None:
+    assert get(shapes, path)[0] == 404
+
+
+def test_thumbnails_show_the_scenes(shapes: Viewer) -> None:
+    status, headers, body = get(shapes, "/thumbs/0")
+    assert (status, headers["Content-Type"]) == (200, "image/jpeg")
+    sheet = decoded(body)
+    small, big, none = (sheet[:48, 48 * i : 48 * (i + 1)] for i in range(3))
+    assert float((big < 0.95).float().mean()) > 1.5 * float((small < 0.95).float().mean()) > 0.05
+    assert float(none.min()) > 0.95
+
+
+# Who may ask ------------------------------------------------------------------------------------------
+
+
+def test_other_names_of_this_machine_are_refused(shapes: Viewer) -> None:
+    assert get(shapes, "/", Host="evil.example")[0] == 403
+    assert get(shapes, "/", Host=f"evil.example:{shapes.port}")[0] == 403
+    assert get(shapes, "/", Host="localhost:9")[0] == 200  # another port: a tunnel of ssh
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:1", "null", None, "http://["])
+@pytest.mark.parametrize("path", ["/live", "/viser/SESSION"])
+def test_pages_of_others_cannot_talk_to_it(shapes: Viewer, origin: Any, path: str) -> None:
+    with Client(shapes) as page:
+        address = shapes.url.replace("http", "ws").rstrip("/") + path.replace("SESSION", page.hello["session"])
+        with pytest.raises(InvalidStatus) as refused:
+            connect(address, origin=origin, proxy=None)
+        assert refused.value.response.status_code == 403
+
+
+def test_viser_cannot_be_told_to_open_a_tunnel(shapes: Viewer) -> None:
+    handled = {message.__name__ for message in shapes.stage._server._websock_server._incoming_handlers}
+    assert not handled & {"ShareUrlRequest", "ShareUrlDisconnect"}
+
+
+# Pictures ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_look_is_answered_soon_and_then_well(kind: Kind) -> None:
+    with viewing(kind) as viewer, Client(viewer) as page:
+        assert (page.hello["kind"], page.hello["scenes"]) == (kind, ["small", "big"])
+        page.look(7, size=[48, 64])
+        moving, still = page.until(level="moving"), page.until(level="still")
+        assert (moving["id"], still["id"]) == (7, 7)
+        assert moving["image"].shape[0] <= still["image"].shape[0] == 48
+        assert still["latent"]["scene"] == "big"
+        assert still["latent"]["nearest"][0][0] == "big"
+        run = run_of(kind)
+        view: Any = Window()
+        if kind != "images":
+            pose = app_module.messages.view(CAMERA, viewer.room, (48, 64)).T_world_camera  # type: ignore[union-attr]
+            view = camera(Keyframe(pose, 0.7), (48, 64))
+        wanted = frame(bind(run, run.codes("big")), view, (48, 64))
+        assert float((still["image"] - wanted).abs().mean()) < 0.01  # JPEG
+
+
+def test_a_point_of_the_map_lies_between(shapes: Viewer) -> None:
+    with Client(shapes) as page:
+        (ax, ay), (bx, by) = page.hello["places"]
+        page.look(latent={"at": [0.5 * (ax + bx), 0.5 * (ay + by)]}, moving=True)
+        found = page.until(type="picture")["latent"]
+        assert found["scene"] is None
+        assert found["nearest"][0][1] == pytest.approx(found["nearest"][1][1])
+        page.look(2, latent={"key": found["key"], "coordinates": [1.0]}, moving=True)
+        assert page.until(id=2)["latent"]["scene"] in ("small", "big")
+        page.look(3, latent={"walk": ["small", "big", {"key": found["key"]}], "time": 0.5}, moving=True)
+        assert page.until(id=3)["latent"]["scene"] == "big"
+        page.look(4, latent={"seed": 3}, channel="depth", moving=True)
+        assert page.until(id=4)["image"].shape[-1] == 3
+
+
+def test_the_newest_wish_wins_and_the_network_runs_once_a_latent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with viewing("shapes") as viewer, Client(viewer) as page:
+        bound: list[int] = []
+        original = app_module.Room.bind
+
+        def bind_slowly(self: Any, coordinates: torch.Tensor) -> Any:
+            time.sleep(0.05)
+            return original(self, coordinates)
+
+        monkeypatch.setattr(app_module.Room, "bind", bind_slowly)
+        model_bind = viewer.room.run.model.bind
+        monkeypatch.setattr(viewer.room.run.model, "bind", lambda codes: bound.append(1) or model_bind(codes))
+        for number in range(1, 41):
+            page.look(number, latent={"scene": "big"}, moving=number < 40)
+        answered = []
+        while not answered or answered[-1]["level"] != "still" or answered[-1]["id"] != 40:
+            answered.append(page.hear())
+        numbers = [message["id"] for message in answered]
+        assert numbers == sorted(numbers)
+        assert len(set(numbers)) < 20
+        assert len(bound) == 1
+
+
+def test_what_is_shown_when_still_can_be_a_mesh(shapes: Viewer) -> None:
+    with Client(shapes) as page:
+        page.send(type="stage", view=CAMERA, dark=True, overview=True)
+        page.look(3, mesh=True)
+        assert page.until(type="mesh", id=3)["faces"] > 1000
+        scene = shapes.stage._scenes[page.hello["session"]]
+        assert scene.mesh is not None
+        assert float(scene.mesh.vertices.norm(dim=-1).max()) == pytest.approx(0.8, abs=0.03)
+        assert scene.camera is not None
+        assert scene.camera[0] == pytest.approx(CAMERA["position"])
+
+
+# Bad requests -----------------------------------------------------------------------------------------
+
+LOOK = {"type": "look", "id": 1, "latent": {"scene": "big"}, "view": CAMERA, "size": [24, 32]}
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("nonsense", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "not JSON"),
+        ({"type": "format the disk"}, "is unknown"),
+        ({}, "is unknown"),
+        (LOOK | {"size": [100_000, 100_000]}, "size: got 100000, wanted a number from 8 to 1024"),
+        (LOOK | {"size": None}, r"size: got null"),
+        (LOOK | {"size": [True, 8]}, "size"),
+        (LOOK | {"latent": {"scene": "bigg"}}, "the nearest names are big"),
+        (LOOK | {"latent": {"scene": 3}}, "wanted a text"),
+        (LOOK | {"latent": None}, "latent: got null"),
+        (LOOK | {"latent": {}}, "wanted one of scene"),
+        (LOOK | {"latent": {"at": [0.0, "x"]}}, "at: got"),
+        (LOOK | {"latent": {"at": [float("inf"), 0.0]}}, "at: got Infinity"),
+        (LOOK | {"latent": {"key": "AAAAAAAAAAAAAAAA"}}, "link of another run"),
+        (LOOK | {"latent": {"key": "A" * 100_000}}, "wanted a text"),
+        (LOOK | {"latent": {"walk": ["big"], "time": 0}}, "walk: got 1 stops"),
+        (LOOK | {"latent": {"walk": ["big"] * 1000, "time": 0}}, "walk: got 1000 stops"),
+        (LOOK | {"latent": {"walk": [{"walk": ["big", "big"]}, "big"]}}, "cannot be a walk"),
+        (LOOK | {"latent": {"walk": ["big", "small"], "time": 2}}, "time"),
+        (LOOK | {"latent": {"walk": ["big", "small"], "time": 0.5, "mode": "x"}}, "mode"),
+        (LOOK | {"channel": "uncertainty"}, "wanted one of rgb, depth, normals"),
+        (LOOK | {"channel": ["rgb"]}, "channel"),
+        (LOOK | {"view": {"position": [0, 0, 1], "target": [0, 0, 0]}}, "view"),
+        (LOOK | {"view": {"position": [1e300, 0, 1], "target": [0, 0, 0]}}, "position"),
+        (LOOK | {"view": {"matrix": [0.0] * 16}}, "wanted a rotation"),
+        (LOOK | {"background": -1}, "background"),
+        ({"type": "job", "id": 1, "what": "rm"}, "job: got 'rm'"),
+        ({"type": "path", "path": "{"}, "camera path: damaged"),
+        ({"type": "path", "path": 7}, "nerfstudio"),
+        ({"type": "cancel"}, "id: got null"),
+    ],
+)
+def test_bad_requests_get_an_error_and_the_page_lives_on(shapes: Viewer, message: Any, text: str) -> None:
+    with Client(shapes) as page:
+        page.socket.send(message if isinstance(message, str) else json.dumps(message))
+        answer = page.until(type="error")
+        assert len(answer["text"]) < 400
+        assert re.search(text, answer["text"]), answer["text"]
+        page.look(2, moving=True)
+        assert page.until(type="picture")["id"] == 2
+
+
+def test_a_huge_message_ends_that_page_only(shapes: Viewer) -> None:
+    with Client(shapes) as other:
+        with Client(shapes) as page:
+            page.socket.send("x" * (2**20 + 1))
+            with pytest.raises(ConnectionClosedError, match="1009"):
+                page.hear()
+        other.look(moving=True)
+        assert other.until(type="picture")["id"] == 1
+
+
+# Jobs -------------------------------------------------------------------------------------------------
+
+PATH = to_nerfstudio(CameraPath((Keyframe(torch.eye(4), 0.7),), 0.2, 20.0, (16, 16)))
+
+
+@pytest.mark.parametrize(
+    ("job", "name"),
+    [
+        ({"what": "export", "suffix": ".ply", "latent": {"scene": "big"}}, "big.ply"),
+        ({"what": "export", "suffix": ".glb", "latent": {"seed": 5}}, "blend.glb"),
+        ({"what": "export", "suffix": ".safetensors", "latent": {"scene": "big"}}, "big.safetensors"),
+        ({"what": "export", "suffix": ".png", "latent": {"scene": "big"}, "view": CAMERA, "size": [16, 16]}, "big.png"),
+        ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 3, "size": [16, 16]}, "morph.gif"),
+        ({"what": "path", "suffix": ".gif", "latent": {"scene": "big"}, "path": PATH}, "path.gif"),
+    ],
+)
+def test_a_job_gives_a_file(shapes: Viewer, job: dict[str, Any], name: str) -> None:
+    with Client(shapes) as page:
+        page.send(type="job", id=5, **job)
+        made = page.until(type="file", job=5)
+        assert made["name"] == name
+        status, headers, body = get(shapes, made["url"])
+        assert status == 200
+        assert len(body) == made["bytes"] > 40
+        assert headers["Content-Disposition"] == f'attachment; filename="{name}"'
+        token = made["url"].split("/")[2]
+        assert get(shapes, f"/file/{token}/../{token}/{name}")[0] == 404
+    deadline = time.monotonic() + 5.0  # the page is closed: so the file goes
+    while get(shapes, made["url"])[0] != 404:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        ({"what": "export", "suffix": ".exe", "latent": {"scene": "big"}}, "suffix"),
+        ({"what": "export", "suffix": ["x"], "latent": {"scene": "big"}}, "suffix"),
+        ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 10**9, "size": [16, 16]}, "frames"),
+        ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 3, "size": [9999, 16]}, "size"),
+        ({"what": "path", "suffix": ".gif", "latent": {"scene": "big"}, "path": PATH | {"seconds": 99}}, "at most"),
+        ({"what": "measure"}, "does not say which family"),
+    ],
+)  # fmt: skip
+def test_a_bad_job_fails_with_a_word(shapes: Viewer, job: dict[str, Any], text: str) -> None:
+    with Client(shapes) as page:
+        page.send(type="job", id=5, **job)
+        assert text in page.until(type="failed", job=5)["text"]
+
+
+def test_a_job_can_be_stopped_and_goes_with_its_page(shapes: Viewer) -> None:
+    long = {"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 480, "size": [128, 128]}
+    with Client(shapes) as page:
+        page.send(type="job", id=1, **long)
+        assert page.until(type="progress", job=1)["total"] >= 1
+        page.send(type="cancel", id=1)
+        assert page.until(type="cancelled")["job"] == 1
+        page.send(type="job", id=2, **long)
+        page.until(type="progress", job=2)
+    deadline = time.monotonic() + 10.0
+    while shapes.jobs._jobs:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert not list(shapes.jobs._folder.iterdir())
+
+
+def test_only_the_last_files_are_kept(shapes: Viewer) -> None:
+    with Client(shapes) as page:
+        for number in range(MOST_FILES + 2):
+            page.send(type="job", id=number, what="export", suffix=".safetensors", latent={"scene": "big"})
+            page.until(type="file", job=number)
+        assert len(list(shapes.jobs._folder.iterdir())) == MOST_FILES
+
+
+def test_a_path_comes_back_with_its_frames(shapes: Viewer) -> None:
+    with Client(shapes) as page:
+        page.send(type="path", path=PATH)
+        answer = page.until(type="path")["path"]
+        assert len(answer["camera_path"]) == 4
+        assert answer["keyframes"][0]["matrix"] == pytest.approx(PATH["keyframes"][0]["matrix"])
+
+
+# Many at once -----------------------------------------------------------------------------------------
+
+
+def test_eight_clients_are_all_answered() -> None:
+    with viewing("views") as viewer:
+        waits: list[float] = []
+
+        def use(number: int) -> None:
+            with Client(viewer) as page:
+                for step in range(6):
+                    began = time.monotonic()
+                    page.look(step, latent={"seed": 10 * number + step}, size=[128, 128], moving=step < 5)
+                    page.until(type="picture", id=step)
+                    waits.append(time.monotonic() - began)
+                page.until(level="still")
+
+        threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60.0)
+        assert len(waits) == 48
+        assert max(waits) < 3.0
+        assert len(viewer.room._bound) <= 64
+
+
+def test_too_many_pages_are_turned_away(monkeypatch: pytest.MonkeyPatch, shapes: Viewer) -> None:
+    monkeypatch.setattr(app_module, "MOST_CLIENTS", 1)
+    deadline = time.monotonic() + 5.0
+    while shapes._sessions:  # those of the tests before
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with Client(shapes), pytest.raises((ConnectionClosedError, ConnectionClosedOK), match="1013"):
+        Client(shapes)
+
+
+# Starting and ending ----------------------------------------------------------------------------------
+
+
+def test_a_busy_port_leads_to_the_next() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        assert free_port("127.0.0.1", port) > port
+
+
+@pytest.mark.parametrize(("host", "port", "text"), [
+    ("192.0.2.7", 8780, "not an address of this machine"),
+    ("no.such.name.invalid", 8780, "unknown"),
+    ("127.0.0.1", 70000, "0 to 65535"),
+])  # fmt: skip
+def test_a_wrong_address_is_said(host: str, port: int, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        free_port(host, port)
+
+
+def test_serving_says_where_and_who_can_reach_it() -> None:
+    lines: list[str] = []
+    stop = threading.Event()
+    stop.set()
+    with socket.create_server(("0.0.0.0", 0)) as busy:
+        port = busy.getsockname()[1]
+        serve(run_of("images"), host="0.0.0.0", port=port, say=lines.append, stop=stop)
+    said = "\n".join(lines)
+    assert f"port {port} is busy" in said
+    assert "whoever can reach this machine" in said
+    assert "http://127.0.0.1:" in said
+    assert "ssh -L" in said
+    assert lines[-1] == "viewer closed"
+
+
+def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
+    run = saved("images", tmp_path / "run")
+    command = [sys.executable, "-m", "hyperfields.cli", "view", str(run), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert "http://127.0.0.1:" in lines[0]
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert out.strip() == "viewer closed"
+
+
+# Truth ------------------------------------------------------------------------------------------------
+
+
+class Greys:
+    """The data of the images: a little brighter than what was fitted."""
+
+    kind: Kind = "images"
+    names = ("small", "big")
+
+    def batch(self, scenes: torch.Tensor, n: int, generator: torch.Generator) -> Points:
+        return Points(torch.zeros(len(scenes), n, 2), torch.zeros(len(scenes), n, 3))
+
+    def truth(self, scene: int, split: str = "test") -> torch.Tensor:
+        return torch.full((16, 16, 3), (0.6, 0.9)[scene])
+
+
+def test_the_truth_comes_after_the_result_and_metrics_are_those_of_eval() -> None:
+    viewer = Viewer(run_of("images"), Greys)
+    try:
+        with Client(viewer) as page:
+            page.look(1, truth=True)
+            still, truth = page.until(level="still"), page.until(level="truth")
+            assert float(still["image"].mean()) == pytest.approx(0.8, abs=0.01)
+            assert float(truth["image"].mean()) == pytest.approx(0.9, abs=0.01)
+            page.look(2, truth=True, latent={"seed": 1})
+            assert "between scenes there is no truth" in page.until(type="no truth")["text"]
+            page.send(type="job", id=1, what="measure")
+            report = page.until(type="report")
+            assert report["scenes"]["big"]["psnr"] == pytest.approx(20.0, abs=0.1)
+            assert report["mean"]["psnr"] == pytest.approx(20.0, abs=0.1)
+    finally:
+        viewer.close()
+
+
+def test_a_photograph_is_shown_from_its_own_camera() -> None:
+    run = run_of("views")
+    place = orbit_cameras(run, 5, (20, 20))[2]
+    rgba = torch.cat((frame(bind(run, run.codes("big")), place, (20, 20)), torch.ones(20, 20, 1)), -1)
+
+    class Photographs(Greys):
+        kind: Kind = "views"
+
+        def truth(self, scene: int, split: str = "test") -> Any:
+            return [View(place, rgba)] * 3
+
+    viewer = Viewer(run, Photographs)
+    try:
+        with Client(viewer) as page:
+            page.look(1, truth=True)
+            assert page.until(type="no truth")["views"] == 3
+            page.look(2, truth=True, photograph=1, size=[20, 20])
+            still, truth = page.until(level="still", id=2), page.until(level="truth", id=2)
+            assert float((still["image"] - truth["image"]).abs().mean()) < 0.01
+    finally:
+        viewer.close()

@@ -1,0 +1,305 @@
+"""The page in a real browser: every tab for a run of each kind, with mouse and keys.
+
+`VIEWER_SHOTS=folder` keeps the screenshots. Needs Debian's chromium (or Chrome) and playwright, which drives it; where
+they cannot be had these tests are skipped, but in CI that is a failure.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperfields.families import Kind
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SECONDS = 15_000  # ms that anything may take
+
+
+def missing() -> str:
+    """Why there is no browser to test with; empty when there is."""
+    for module in ("viser", "playwright"):
+        if importlib.util.find_spec(module) is None:
+            return f"no {module}: pip install {module}"
+    return "" if any(map(shutil.which, BROWSERS)) else "no browser: apt-get install chromium"
+
+
+if missing() and not os.environ.get("CI"):
+    pytest.skip(missing(), allow_module_level=True)
+assert not missing(), missing()
+
+from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402 - all that follows needs what was asked for
+
+from hyperfields.viewer.app import Viewer  # noqa: E402
+
+from ._viewer import viewing  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, to which no other host exists."""
+    path = next(filter(None, map(shutil.which, BROWSERS)))
+    rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", rules])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    folder = Path(os.environ.get("VIEWER_SHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Visit:
+    """A page on a viewer, with all that went wrong on it."""
+
+    def __init__(self, browser: Browser, viewer: Viewer, **options: Any) -> None:
+        self.page: Page = browser.new_page(viewport={"width": 1280, "height": 720}, **options)
+        self.page.set_default_timeout(SECONDS)
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("console", lambda m: self.wrong.append(m.text) if m.type == "error" else None)
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("websocket", lambda ws: self.asked.append(ws.url))
+        self.own = (viewer.url, viewer.url.replace("http", "ws"), f"blob:{viewer.url}", "data:")
+        self.page.goto(viewer.url)
+        self.still()
+
+    def still(self) -> None:
+        self.page.wait_for_selector("body[data-level=still]")
+
+    @property
+    def caption(self) -> str:
+        return self.page.inner_text("#caption")
+
+    def pictures(self) -> int:
+        return int(self.page.evaluate("Number(document.body.dataset.pictures)"))
+
+    def await_caption(self, text: str) -> None:
+        self.page.wait_for_selector(f"#caption:text-is('{text}')")
+        self.still()
+
+    def download(self, click: str, box: str) -> bytes:
+        """What comes out of a job."""
+        with self.page.expect_download() as made:
+            self.page.click(click)
+        self.page.wait_for_selector(f"{box} a")
+        return Path(made.value.path()).read_bytes()
+
+    def close(self) -> None:
+        outside = [url for url in self.asked if not url.startswith(self.own)]
+        self.page.close()
+        assert not outside, outside
+        assert not self.wrong, self.wrong
+
+
+@pytest.mark.parametrize("kind", ["images", "shapes", "views"])
+def test_a_person_explores_a_run(browser: Browser, shots: Path, kind: Kind) -> None:
+    with viewing(kind, small=0.5, middle=0.65, big=0.8) as viewer:
+        visit = Visit(browser, viewer)
+        page = visit.page
+        assert visit.caption == "small"
+        page.screenshot(path=shots / f"{kind}_latent.png")
+        drag_the_map(visit)
+        walk(visit, shots / f"{kind}_interpolate.png")
+        if kind == "images":
+            look_closer(visit)
+        else:
+            film(visit)
+        page.screenshot(path=shots / f"{kind}_camera.png")
+        choose(visit, kind)
+        page.keyboard.press("t")
+        visit.still()
+        page.screenshot(path=shots / f"{kind}_scene_dark.png")
+        come_back(visit, kind)
+        page.set_viewport_size({"width": 400, "height": 760})
+        visit.still()
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        page.screenshot(path=shots / f"{kind}_narrow.png")
+        visit.close()
+
+
+def drag_the_map(visit: Visit) -> None:
+    page = visit.page
+    before = visit.pictures()
+    box = page.locator("#map").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.4
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(12):
+        page.mouse.move(x + 5 * step, y + 2 * step)
+        page.wait_for_timeout(30)
+    page.mouse.up()
+    visit.still()
+    assert visit.pictures() >= before + 3
+    assert visit.caption.startswith("between ")
+    page.wait_for_timeout(200)
+    assert "key=" in page.url
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("r")
+    visit.still()
+    page.focus("#axis-1")
+    page.keyboard.press("ArrowRight")
+    visit.still()
+    page.click("#nearest li:nth-child(2) button")
+    visit.still()
+    assert visit.caption in ("small", "middle", "big")
+    page.keyboard.press("]")
+    page.keyboard.press("0")
+    visit.await_caption("small")
+
+
+def walk(visit: Visit, shot: Path) -> None:
+    page = visit.page
+    page.keyboard.press("2")
+    page.fill("#stop-name", "big")
+    page.click("#add-stop")
+    assert page.locator("#stops li").count() == 3
+    page.fill("#pace", "0.6")
+    page.locator("#pace").blur()
+    before = visit.pictures()
+    page.keyboard.press("Space")
+    page.wait_for_timeout(800)
+    page.screenshot(path=shot)
+    page.keyboard.press("Space")
+    visit.still()
+    assert visit.pictures() >= before + 4
+    page.fill("#walk-frames", "4")
+    page.select_option("#walk-size", "128")
+    page.select_option("#walk-suffix", ".gif")
+    assert visit.download("#walk-export", "#walk-jobs")[:6] == b"GIF89a"
+
+
+def film(visit: Visit) -> None:
+    """A camera path: keyframes, preview, film, file, 3-D."""
+    page = visit.page
+    page.keyboard.press("3")
+    canvas = page.locator("#picture").bounding_box()
+    assert canvas is not None
+    x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    page.keyboard.press("k")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 120, y + 30, steps=4)
+    page.mouse.up()
+    page.mouse.wheel(0, 200)
+    page.keyboard.press("c")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.down("w")
+    page.wait_for_timeout(150)
+    page.keyboard.up("w")
+    page.keyboard.press("k")
+    page.wait_for_selector("#keys li:nth-child(2)")
+    visit.still()
+    page.fill("#seconds", "0.5")
+    page.fill("#fps", "8")
+    page.select_option("#path-size", "128")
+    page.wait_for_timeout(200)
+    before = visit.pictures()
+    page.locator("#fps").blur()
+    page.keyboard.press("p")
+    page.wait_for_timeout(700)
+    assert visit.pictures() > before
+    video = ".mp4" if importlib.util.find_spec("av") else ".gif"
+    page.select_option("#path-suffix", video)
+    film = visit.download("#path-render", "#path-jobs")
+    assert film[4:8] == b"ftyp" if video == ".mp4" else film[:3] == b"GIF"
+    with page.expect_download() as made:
+        page.click("#path-save")
+    path = Path(made.value.path())
+    saved = json.loads(path.read_text())
+    assert len(saved["keyframes"]) == 2
+    assert len(saved["camera_path"]) == 4
+    page.click("#clear-keys")
+    assert page.locator("#keys li").count() == 0
+    page.set_input_files("#path-file", str(path))
+    page.wait_for_selector("#keys li:nth-child(2)")
+    page.keyboard.press("v")
+    page.wait_for_selector("#result iframe")
+    page.frame_locator("#result iframe").locator("canvas").first.wait_for()
+    page.wait_for_timeout(1200)
+
+
+def look_closer(visit: Visit) -> None:
+    """Images: the wheel zooms in at the mouse, drags move."""
+    page = visit.page
+    page.keyboard.press("3")
+    page.click("#zoom-in")
+    visit.still()
+    page.hover("#picture")
+    page.mouse.wheel(0, -300)
+    visit.still()
+    page.keyboard.press("c")
+    page.keyboard.press("ArrowUp")
+    visit.still()
+    page.wait_for_timeout(200)
+    window = page.url.split("window=")[1].split("&")[0].split("%2C")
+    assert 0.1 < float(window[2]) < 0.7
+
+
+def choose(visit: Visit, kind: Kind) -> None:
+    """Search, channels, downloads, what is missing."""
+    page = visit.page
+    if page.get_attribute("#overview", "aria-pressed") == "true":
+        page.keyboard.press("v")
+    page.keyboard.press("/")
+    page.fill("#search", "bi")
+    assert page.locator("#scenes li").count() == 1
+    page.keyboard.press("Enter")
+    visit.await_caption("big")
+    if kind != "images":
+        page.check("input[value=depth]")
+        visit.still()
+        mesh = visit.download("[data-export='.ply']", "#export-jobs")
+        assert mesh.startswith(b"ply\n")
+    assert visit.download("[data-export='.png']", "#export-jobs").startswith(b"\x89PNG")
+    page.click("#measure")
+    page.wait_for_selector("#measure-jobs :text('does not say which family')")
+
+
+def come_back(visit: Visit, kind: Kind) -> None:
+    """A link reopens what was seen."""
+    page = visit.page
+    page.wait_for_timeout(300)
+    url = page.url
+    position = page.evaluate("viewer.camera.text()")
+    page.reload()
+    visit.still()
+    assert visit.caption == "big"
+    assert page.get_attribute("[data-tab=scene]", "aria-selected") == "true"
+    assert page.evaluate("viewer.camera.text()") == position
+    if kind != "images":
+        assert page.is_checked("input[value=depth]")
+    page.wait_for_timeout(300)
+    assert page.url == url
+
+
+def test_a_page_says_when_the_viewer_has_gone(browser: Browser) -> None:
+    with viewing("images") as viewer:
+        visit = Visit(browser, viewer)
+        assert visit.page.inner_text("#link") == "connected"
+    visit.page.wait_for_selector("#link:has-text('gone')")
+    visit.page.close()
+
+
+def test_names_are_text_and_never_markup(browser: Browser) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    with viewing("images", **{name: 0.3, "other": 0.6}) as viewer:
+        visit = Visit(browser, viewer)
+        assert visit.caption == name
+        visit.page.keyboard.press("2")
+        visit.page.keyboard.press("4")
+        assert visit.page.locator("main img").count() == 0
+        visit.close()
