@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.encodings import Encoding, SphericalHarmonics
+from hyperfields.encodings import TABLE, Encoding, FactoredGrid, HashGrid, SphericalHarmonics
 from hyperfields.families import Kind
 from hyperfields.weights import Weights, WeightSpec, layers, linear_spec
 
@@ -34,8 +34,7 @@ class ImageField:
 
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 2]` -> `[s n c]`."""
-        features = self.encoding(x, weights, counts)
-        return ops.batched_mlp(features, layers(weights, "mlp"), ACTIVATION, counts=counts) + 0.5
+        return _encoded_mlp(self.encoding, weights, "mlp", x, counts) + 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +50,7 @@ class ShapeField:
 
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> `[s n 1]`."""
-        features = self.encoding(x * 0.5 + 0.5, weights, counts)
-        return ops.batched_mlp(features, layers(weights, "mlp"), ACTIVATION, counts=counts)
+        return _encoded_mlp(self.encoding, weights, "mlp", x * 0.5 + 0.5, counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +79,7 @@ class RadianceField:
         return self._density(weights, x, counts)[0]
 
     def _density(self, weights: Weights, x: Tensor, counts: Tensor | None) -> tuple[Tensor, Tensor]:
-        features = self.encoding(x * 0.5 + 0.5, weights, counts)
-        out = ops.batched_mlp(features, layers(weights, "density"), ACTIVATION, counts=counts)
+        out = _encoded_mlp(self.encoding, weights, "density", x * 0.5 + 0.5, counts)
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
         return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
 
@@ -92,6 +89,14 @@ class RadianceField:
         features = torch.cat((geometry, self.directions(d)), -1)
         color = ops.batched_mlp(features, layers(weights, "color"), ACTIVATION, counts=counts)
         return density, torch.sigmoid(color)
+
+
+def _encoded_mlp(encoding: Encoding, weights: Weights, prefix: str, x: Tensor, counts: Tensor | None) -> Tensor:
+    """The MLP `prefix` of the encoded points; a grid and its MLP can be one kernel."""
+    network = layers(weights, prefix)
+    if isinstance(encoding, HashGrid | FactoredGrid):
+        return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, ACTIVATION, counts=counts)
+    return ops.batched_mlp(encoding(x, weights, counts), network, ACTIVATION, counts=counts)
 
 
 Field = ImageField | ShapeField | RadianceField

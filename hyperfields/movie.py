@@ -171,13 +171,13 @@ def mesh_of(bound: Bound) -> Mesh:
         TypeError: for images.
     """
     if not isinstance(bound.field, RadianceField):
-        return export.mesh_from_field(bound, resolution=RESOLUTION)
+        return export.mesh_from_field(bound, resolution=RESOLUTION, device=bound.device)
     step = bound.field.step
 
     def clearness(x: Tensor) -> Tensor:
         return torch.exp(-step * bound.density(x)) - 0.5
 
-    return export.mesh_from_field(clearness, resolution=RESOLUTION, safety=float("inf"))
+    return export.mesh_from_field(clearness, resolution=RESOLUTION, safety=float("inf"), device=bound.device)
 
 
 @contextlib.contextmanager

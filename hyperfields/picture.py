@@ -68,7 +68,7 @@ def render_picture(
     check_channel(bound, channel)
     height, width = size[0] * supersample, size[1] * supersample
     if isinstance(bound.field, ImageField):
-        image = sample_image(bound, 1, height, width)[0].clamp(0.0, 1.0)
+        image = sample_image(bound, 1, height, width, bound.device)[0].clamp(0.0, 1.0)
     else:
         if camera is None:
             raise ValueError("render_picture: got no camera, which shapes and views need")
@@ -87,7 +87,7 @@ def check_channel(bound: Bound, channel: str) -> None:
 @torch.no_grad()
 def see(bound: Bound, camera: Camera, normals: bool = False) -> Rendered:
     """What a camera sees of one shape or view, in blocks of rays: `[1 h*w ...]`."""
-    origins, directions = camera.rays()
+    origins, directions = camera.to(bound.device).rays()
     blocks = zip(origins[None].split(RAYS, 1), directions[None].split(RAYS, 1), strict=True)
     parts = [_see_rays(bound, Rays(o.contiguous(), d.contiguous()), normals) for o, d in blocks]
     found = [part.normals for part in parts if part.normals is not None]
@@ -115,7 +115,7 @@ def _see_rays(bound: Bound, rays: Rays, normals: bool) -> Rendered:
     hit = seen.depth[0].isfinite().nonzero().squeeze(1)
     x = torch.addcmul(rays.origins[0, hit], seen.depth[0, hit, None], rays.directions[0, hit])
     found = torch.zeros_like(rays.origins)
-    found[0, hit] = surface_normals(hollow, x, torch.tensor([len(hit)]), reach=step)
+    found[0, hit] = surface_normals(hollow, x, torch.tensor([len(hit)], device=x.device), reach=step)
     return seen._replace(normals=found)
 
 
@@ -129,7 +129,7 @@ def colorize(seen: Rendered, channel: Channel) -> Rendered:
     solid = seen.depth[seen.alpha > 0.5]
     near, far = (float(solid.min()), float(solid.max())) if len(solid) else (0.0, 1.0)
     place = ((seen.depth - near) / max(far - near, 1e-6)).nan_to_num(posinf=1.0).clamp(0.0, 1.0)
-    colors = torch.tensor(_DEPTHS)
+    colors = seen.rgb.new_tensor(_DEPTHS)
     place = place * (len(colors) - 1)
     low = place.long().clamp(max=len(colors) - 2)
     rgb = torch.lerp(colors[low], colors[low + 1], (place - low)[..., None])

@@ -112,7 +112,9 @@ def unpack_network(flat: Tensor, sizes: Sequence[int], biases: bool) -> list[tup
         one = i if number == 0 else columns - 1
         layers.append((matrix[:o, :i].clone(), matrix[:o, one].clone() if biases else None))
     if not torch.equal(pack_network(layers), flat):
-        raise ValueError("network: has weights where ours has none; only what `export --format tcnn` wrote can come back")
+        raise ValueError(
+            "network: has weights where ours has none; only what `export --format tcnn` wrote can come back"
+        )
     return layers
 
 
@@ -137,8 +139,8 @@ def encoding_config(grid: GridSpec) -> dict[str, Any]:
     }
     if (resolutions(config), offsets(config, grid.dims)) != (grid.resolutions, grid.offsets):
         raise ValueError(
-            f"grid: its levels {list(grid.resolutions)} are not those that tinycudann makes from base_resolution {base} "
-            f"and per_level_scale {growth:.9g}"
+            f"grid: its levels {list(grid.resolutions)} are not those that tinycudann makes from "
+            f"base_resolution {base} and per_level_scale {growth:.9g}"
         )
     return config
 
@@ -204,8 +206,8 @@ def _call(module: Any, x: Tensor, params: Tensor) -> Tensor:
     n = x.shape[0]
     points = torch.nn.functional.pad(x.float(), (0, 0, 0, -n % GRANULE)).contiguous()
     weights = params.to(module.dtype).contiguous()
-    out = function.apply(module.native_tcnn_module, points, weights, module.loss_scale)
-    result: Tensor = _Once.apply(out[:n].float())
+    out: Tensor = function.apply(module.native_tcnn_module, points, weights, module.loss_scale)
+    result: Tensor = _Once.apply(out[:n].float())  # type: ignore[no-untyped-call]
     return result
 
 
@@ -217,8 +219,9 @@ class _Once(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise RuntimeError("backend 'tcnn' has no second derivatives: use backend='reference' for them")
         return grad
 
 
@@ -235,9 +238,7 @@ def hash_encode(x: Tensor, table: Tensor, grid: GridSpec, counts: list[int]) -> 
     return torch.cat(parts).to(x.dtype) if parts else x.new_empty(0, grid.channels)
 
 
-def batched_mlp(
-    x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activation: str, counts: list[int]
-) -> Tensor:
+def batched_mlp(x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activation: str, counts: list[int]) -> Tensor:
     """x `[m i]`, layers of (weight `[s o i]`, bias `[s o]` or None) -> `[m o]`, a call a scene."""
     import json
 

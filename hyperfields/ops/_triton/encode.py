@@ -11,6 +11,7 @@ threads meet, and sorting corners would move more memory than adding them. The l
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 import triton
@@ -70,8 +71,19 @@ def _side(weight, corner: tl.constexpr, d: tl.constexpr):
 
 
 @triton.jit
-def features(x, point, live, table, scales, layout, D: tl.constexpr, F: tl.constexpr, C: tl.constexpr,
-             PC: tl.constexpr, SMOOTH: tl.constexpr):
+def features(
+    x,
+    point,
+    live,
+    table,
+    scales,
+    layout,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    C: tl.constexpr,
+    PC: tl.constexpr,
+    SMOOTH: tl.constexpr,
+):
     """Points `[n]` -> their encoding `[n PC]`, float32."""
     there, scale, resolution, rows, dense, place = _columns(scales, layout, F, C, PC)
     a, u, _ = _axis(x, point, live, 0, D, scale, SMOOTH)
@@ -89,8 +101,23 @@ def features(x, point, live, table, scales, layout, D: tl.constexpr, F: tl.const
 
 
 @triton.jit
-def encode_forward(x, table, first, starts, scales, layout, out, scenes, stride, D: tl.constexpr, F: tl.constexpr,
-                   C: tl.constexpr, PC: tl.constexpr, SMOOTH: tl.constexpr, TILE: tl.constexpr):
+def encode_forward(
+    x,
+    table,
+    first,
+    starts,
+    scales,
+    layout,
+    out,
+    scenes,
+    stride,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    C: tl.constexpr,
+    PC: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    TILE: tl.constexpr,
+):
     """stride: numbers of a scene's table; 0 when all scenes share one."""
     scene, begin, end = find_piece(first, starts, scenes, TILE)
     if begin < end:
@@ -103,9 +130,27 @@ def encode_forward(x, table, first, starts, scales, layout, out, scenes, stride,
 
 
 @triton.jit
-def encode_backward(grad, x, table, first, starts, scales, layout, grad_x, grad_table, scenes, stride,
-                    D: tl.constexpr, F: tl.constexpr, C: tl.constexpr, PC: tl.constexpr, SMOOTH: tl.constexpr,
-                    TILE: tl.constexpr, NEED_X: tl.constexpr, NEED_TABLE: tl.constexpr):
+def encode_backward(
+    grad,
+    x,
+    table,
+    first,
+    starts,
+    scales,
+    layout,
+    grad_x,
+    grad_table,
+    scenes,
+    stride,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    C: tl.constexpr,
+    PC: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    TILE: tl.constexpr,
+    NEED_X: tl.constexpr,
+    NEED_TABLE: tl.constexpr,
+):
     scene, begin, end = find_piece(first, starts, scenes, TILE)
     if begin < end:
         point = begin + tl.arange(0, TILE)
@@ -139,10 +184,31 @@ def encode_backward(grad, x, table, first, starts, scales, layout, grad_x, grad_
 
 
 @triton.jit
-def encode_mlp(x, table, params, first, starts, scales, layout, out, scenes, stride, numbers, slope, D: tl.constexpr,
-               F: tl.constexpr, C: tl.constexpr, SMOOTH: tl.constexpr, SIZES: tl.constexpr, PADDED: tl.constexpr,
-               PLACES: tl.constexpr, KIND: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
-               TILE: tl.constexpr):
+def encode_mlp(
+    x,
+    table,
+    params,
+    first,
+    starts,
+    scales,
+    layout,
+    out,
+    scenes,
+    stride,
+    numbers,
+    slope,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    C: tl.constexpr,
+    SMOOTH: tl.constexpr,
+    SIZES: tl.constexpr,
+    PADDED: tl.constexpr,
+    PLACES: tl.constexpr,
+    KIND: tl.constexpr,
+    HALF: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILE: tl.constexpr,
+):
     """The encoding of a tile of points goes through the layers without being written."""
     LAYERS: tl.constexpr = len(PLACES)
     scene, begin, end = find_piece(first, starts, scenes, TILE)
@@ -161,7 +227,7 @@ def _layout(
     scales: tuple[float, ...], resolutions: tuple[int, ...], offsets: tuple[int, ...], dims: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The grid's numbers on the device: scales `[l]`; resolution, first row, rows, whether dense `[l 4]` int32."""
-    rows = [end - begin for begin, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    rows = [end - begin for begin, end in itertools.pairwise(offsets)]
     entries = [
         (resolution, offset, count, int(count >= resolution**dims))
         for resolution, offset, count in zip(resolutions, offsets[:-1], rows, strict=True)
@@ -197,9 +263,9 @@ def hash_encode_triton(
     columns = power_of_two(out.shape[1])
     pieces = pieces_of(counts, x.shape[0], _tile(columns))
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
-    if pieces.count:
+    if pieces.number:
         with launching_on(x):
-            encode_forward[(pieces.count,)](
+            encode_forward[(pieces.number,)](
                 x, table, pieces.first, pieces.starts, *layout, out, counts.shape[0],
                 table[0].numel() if table.shape[0] > 1 else 0,
                 **_constants(dims, features, len(scales), smoothstep), PC=columns, TILE=_tile(columns),
@@ -228,9 +294,9 @@ def hash_encode_triton_backward(
     columns = power_of_two(len(scales) * features)
     pieces = pieces_of(counts, x.shape[0], _tile(columns))
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
-    if pieces.count:
+    if pieces.number:
         with launching_on(x):
-            encode_backward[(pieces.count,)](
+            encode_backward[(pieces.number,)](
                 grad, x, table, pieces.first, pieces.starts, *layout, grad_x, grad_table, counts.shape[0],
                 table[0].numel() if table.shape[0] > 1 else 0,
                 **_constants(dims, features, len(scales), smoothstep), PC=columns, TILE=_tile(columns),
@@ -280,9 +346,9 @@ def encode_mlp_triton(
     out = x.new_empty(x.shape[0], plan.sizes[-1])
     pieces = pieces_of(counts, x.shape[0], plan.tile)
     layout = _layout(scales, resolutions, offsets, x.shape[1], x.device)
-    if pieces.count:
+    if pieces.number:
         with launching_on(x):
-            encode_mlp[(pieces.count,)](
+            encode_mlp[(pieces.number,)](
                 x, table, params, pieces.first, pieces.starts, *layout, out, counts.shape[0],
                 table[0].numel() if table.shape[0] > 1 else 0, plan.numbers, slope,
                 **_constants(x.shape[1], table.shape[2], len(scales), smoothstep), **plan.constants(False),

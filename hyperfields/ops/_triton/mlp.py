@@ -75,42 +75,71 @@ class Plan(NamedTuple):
 
 @triton.jit
 def _activate(z, slope, KIND: tl.constexpr):
-    if KIND == 1:
-        h = tl.sin(z)
-    else:
-        h = tl.where(z > 0, z, slope * z)
-    return h
+    return tl.sin(z) if KIND == 1 else tl.where(z > 0, z, slope * z)
 
 
 @triton.jit
-def _layer(h, weights, place, I: tl.constexpr, O: tl.constexpr, PI: tl.constexpr, PO: tl.constexpr,
-           HALF: tl.constexpr, PRECISION: tl.constexpr):
-    """`h [n PI]` through the layer whose weight `[O I]` and bias `[O]` begin at `place`: `[n PO]`, float32."""
+def _layer(
+    h,
+    weights,
+    place,
+    IN: tl.constexpr,
+    OUT: tl.constexpr,
+    PI: tl.constexpr,
+    PO: tl.constexpr,
+    HALF: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """`h [n PI]` through the layer whose weight `[OUT IN]` and bias `[OUT]` begin at `place`: `[n PO]`, float32."""
     i, o = tl.arange(0, PI), tl.arange(0, PO)
-    inside = (i[:, None] < I) & (o[None, :] < O)
-    weight = tl.load(weights + place + o[None, :] * I + i[:, None], inside, 0.0)  # [PI PO]
-    bias = tl.load(weights + place + O * I + o, o < O, 0.0).to(tl.float32)
+    inside = (i[:, None] < IN) & (o[None, :] < OUT)
+    weight = tl.load(weights + place + o[None, :] * IN + i[:, None], inside, 0.0)  # [PI PO]
+    bias = tl.load(weights + place + OUT * IN + o, o < OUT, 0.0).to(tl.float32)
     z = tl.dot(h.to(HALF), weight.to(HALF), input_precision=PRECISION)
     return z + bias[None, :]
 
 
 @triton.jit
-def network(h, weights, slope, SIZES: tl.constexpr, PADDED: tl.constexpr, PLACES: tl.constexpr, KIND: tl.constexpr,
-            HALF: tl.constexpr, PRECISION: tl.constexpr):
+def network(
+    h,
+    weights,
+    slope,
+    SIZES: tl.constexpr,
+    PADDED: tl.constexpr,
+    PLACES: tl.constexpr,
+    KIND: tl.constexpr,
+    HALF: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """A tile of points `[n PADDED[0]]` through all layers."""
     LAYERS: tl.constexpr = len(PLACES)
     for layer in tl.static_range(LAYERS):
-        h = _layer(h, weights, PLACES[layer], SIZES[layer], SIZES[layer + 1], PADDED[layer], PADDED[layer + 1],
-                   HALF, PRECISION)
+        h = _layer(
+            h, weights, PLACES[layer], SIZES[layer], SIZES[layer + 1], PADDED[layer], PADDED[layer + 1], HALF, PRECISION
+        )
         if layer + 1 < LAYERS:
             h = _activate(h, slope, KIND)
     return h
 
 
 @triton.jit
-def mlp_forward(x, params, first, starts, out, scenes, numbers, slope, SIZES: tl.constexpr, PADDED: tl.constexpr,
-                PLACES: tl.constexpr, KIND: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
-                TILE: tl.constexpr):
+def mlp_forward(
+    x,
+    params,
+    first,
+    starts,
+    out,
+    scenes,
+    numbers,
+    slope,
+    SIZES: tl.constexpr,
+    PADDED: tl.constexpr,
+    PLACES: tl.constexpr,
+    KIND: tl.constexpr,
+    HALF: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILE: tl.constexpr,
+):
     LAYERS: tl.constexpr = len(PLACES)
     scene, begin, end = find_piece(first, starts, scenes, TILE)
     if begin < end:
@@ -125,10 +154,28 @@ def mlp_forward(x, params, first, starts, out, scenes, numbers, slope, SIZES: tl
 
 
 @triton.jit
-def mlp_backward(grad, x, params, first, starts, grad_x, grad_params, scenes, numbers, slope, SIZES: tl.constexpr,
-                 PADDED: tl.constexpr, PLACES: tl.constexpr, KIND: tl.constexpr, HALF: tl.constexpr,
-                 PRECISION: tl.constexpr, TILE: tl.constexpr, CHUNK: tl.constexpr, KEEP: tl.constexpr,
-                 NEED_X: tl.constexpr):
+def mlp_backward(
+    grad,
+    x,
+    params,
+    first,
+    starts,
+    grad_x,
+    grad_params,
+    scenes,
+    numbers,
+    slope,
+    SIZES: tl.constexpr,
+    PADDED: tl.constexpr,
+    PLACES: tl.constexpr,
+    KIND: tl.constexpr,
+    HALF: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILE: tl.constexpr,
+    CHUNK: tl.constexpr,
+    KEEP: tl.constexpr,
+    NEED_X: tl.constexpr,
+):
     LAYERS: tl.constexpr = len(PLACES)
     scene, begin, end = find_piece(first, starts, scenes, CHUNK)
     weights, sums = params + scene * numbers, grad_params + scene * numbers
@@ -144,8 +191,17 @@ def mlp_backward(grad, x, params, first, starts, grad_x, grad_params, scenes, nu
         h = tl.load(x + point[:, None] * SIZES[0] + i[None, :], live & (i[None, :] < SIZES[0]), 0.0).to(tl.float32)
         inputs = (h,)  # of each layer; of a sine what it is taken of: its slope cannot be told from its value
         for layer in tl.static_range(LAYERS - 1):
-            z = _layer(h, weights, PLACES[layer], SIZES[layer], SIZES[layer + 1], PADDED[layer], PADDED[layer + 1],
-                       HALF, PRECISION)
+            z = _layer(
+                h,
+                weights,
+                PLACES[layer],
+                SIZES[layer],
+                SIZES[layer + 1],
+                PADDED[layer],
+                PADDED[layer + 1],
+                HALF,
+                PRECISION,
+            )
             h = _activate(z, slope, KIND)
             inputs += (z if KIND == 1 else h.to(HALF),)
         cotangent = grad + point[:, None] * SIZES[LAYERS] + o[None, :]
@@ -160,11 +216,27 @@ def mlp_backward(grad, x, params, first, starts, grad_x, grad_params, scenes, nu
                 more_weights += (d_weights[back] + d_weight,)
                 more_biases += (d_biases[back] + d_bias,)
             else:
-                _add_layer(sums + PLACES[LAYERS - 1 - back], d_weight, d_bias, SIZES[LAYERS - 1 - back], SIZES[LAYERS - back], PADDED[LAYERS - 1 - back],
-                           PADDED[LAYERS - back])
+                _add_layer(
+                    sums + PLACES[LAYERS - 1 - back],
+                    d_weight,
+                    d_bias,
+                    SIZES[LAYERS - 1 - back],
+                    SIZES[LAYERS - back],
+                    PADDED[LAYERS - 1 - back],
+                    PADDED[LAYERS - back],
+                )
             if back + 1 < LAYERS or NEED_X:
-                g = _layer_back(g, weights, PLACES[LAYERS - 1 - back], SIZES[LAYERS - 1 - back], SIZES[LAYERS - back], PADDED[LAYERS - 1 - back],
-                                PADDED[LAYERS - back], HALF, PRECISION)
+                g = _layer_back(
+                    g,
+                    weights,
+                    PLACES[LAYERS - 1 - back],
+                    SIZES[LAYERS - 1 - back],
+                    SIZES[LAYERS - back],
+                    PADDED[LAYERS - 1 - back],
+                    PADDED[LAYERS - back],
+                    HALF,
+                    PRECISION,
+                )
                 if back + 1 < LAYERS:
                     g *= _slope_at(z, slope, KIND)
         if KEEP:
@@ -172,20 +244,23 @@ def mlp_backward(grad, x, params, first, starts, grad_x, grad_params, scenes, nu
         if NEED_X:
             where = grad_x + point[:, None] * SIZES[0] + i[None, :]
             tl.store(where, g.to(grad_x.dtype.element_ty), live & (i[None, :] < SIZES[0]))
-    if KEEP:
+    if KEEP:  # noqa: SIM102 (decided when it is compiled; without, there is nothing to add)
         if begin < end:
             for back in tl.static_range(LAYERS):
-                    _add_layer(sums + PLACES[LAYERS - 1 - back], d_weights[back], d_biases[back], SIZES[LAYERS - 1 - back], SIZES[LAYERS - back],
-                           PADDED[LAYERS - 1 - back], PADDED[LAYERS - back])
+                _add_layer(
+                    sums + PLACES[LAYERS - 1 - back],
+                    d_weights[back],
+                    d_biases[back],
+                    SIZES[LAYERS - 1 - back],
+                    SIZES[LAYERS - back],
+                    PADDED[LAYERS - 1 - back],
+                    PADDED[LAYERS - back],
+                )
 
 
 @triton.jit
 def _slope_at(z, slope, KIND: tl.constexpr):
-    if KIND == 1:
-        d = tl.cos(z)
-    else:
-        d = tl.where(z > 0, 1.0, slope)
-    return d
+    return tl.cos(z) if KIND == 1 else tl.where(z > 0, 1.0, slope)
 
 
 @triton.jit
@@ -194,21 +269,30 @@ def _zeros(ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _layer_back(g, weights, place, I: tl.constexpr, O: tl.constexpr, PI: tl.constexpr, PO: tl.constexpr,
-                HALF: tl.constexpr, PRECISION: tl.constexpr):
+def _layer_back(
+    g,
+    weights,
+    place,
+    IN: tl.constexpr,
+    OUT: tl.constexpr,
+    PI: tl.constexpr,
+    PO: tl.constexpr,
+    HALF: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Cotangents `[n PO]` of a layer's outputs -> those of its inputs `[n PI]`."""
     i, o = tl.arange(0, PI), tl.arange(0, PO)
-    inside = (o[:, None] < O) & (i[None, :] < I)
-    weight = tl.load(weights + place + o[:, None] * I + i[None, :], inside, 0.0)  # [PO PI]
+    inside = (o[:, None] < OUT) & (i[None, :] < IN)
+    weight = tl.load(weights + place + o[:, None] * IN + i[None, :], inside, 0.0)  # [PO PI]
     return tl.dot(g.to(HALF), weight.to(HALF), input_precision=PRECISION)
 
 
 @triton.jit
-def _add_layer(sums, d_weight, d_bias, I: tl.constexpr, O: tl.constexpr, PI: tl.constexpr, PO: tl.constexpr):
+def _add_layer(sums, d_weight, d_bias, IN: tl.constexpr, OUT: tl.constexpr, PI: tl.constexpr, PO: tl.constexpr):
     i, o = tl.arange(0, PI), tl.arange(0, PO)
-    inside = (o[:, None] < O) & (i[None, :] < I)
-    tl.atomic_add(sums + o[:, None] * I + i[None, :], d_weight, inside, sem="relaxed")
-    tl.atomic_add(sums + O * I + o, d_bias, o < O, sem="relaxed")
+    inside = (o[:, None] < OUT) & (i[None, :] < IN)
+    tl.atomic_add(sums + o[:, None] * IN + i[None, :], d_weight, inside, sem="relaxed")
+    tl.atomic_add(sums + OUT * IN + o, d_bias, o < OUT, sem="relaxed")
 
 
 @torch.library.custom_op("hyperfields::mlp_triton", mutates_args=())
@@ -220,9 +304,9 @@ def mlp_triton(
     x, params = x.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], sizes[-1])
     pieces = pieces_of(counts, x.shape[0], plan.tile)
-    if pieces.count:
+    if pieces.number:
         with launching_on(x):
-            mlp_forward[(pieces.count,)](
+            mlp_forward[(pieces.number,)](
                 x, params, pieces.first, pieces.starts, out, counts.shape[0], plan.numbers, slope,
                 **plan.constants(False), **plan.options,
             )  # fmt: skip
@@ -246,9 +330,9 @@ def mlp_triton_backward(
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0, x.shape[1])
     grad_params = torch.zeros_like(params, dtype=torch.float32)
     pieces = pieces_of(counts, x.shape[0], CHUNK)
-    if pieces.count:
+    if pieces.number:
         with launching_on(x):
-            mlp_backward[(pieces.count,)](
+            mlp_backward[(pieces.number,)](
                 grad, x, params, pieces.first, pieces.starts, grad_x, grad_params, counts.shape[0], plan.numbers, slope,
                 **plan.constants(True), CHUNK=CHUNK, KEEP=plan.keep, NEED_X=need_x, **plan.options,
             )  # fmt: skip

@@ -15,7 +15,7 @@ from torch import Tensor
 class Pieces(NamedTuple):
     """Packed points cut into pieces that stay within a scene."""
 
-    count: int  # at least as many as there are; the others are empty
+    number: int  # at least as many as there are; the others are empty
     first: Tensor  # [s + 1] int64: the first piece of each scene
     starts: Tensor  # [s + 1] int64: the first point of each scene
 

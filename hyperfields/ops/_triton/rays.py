@@ -26,8 +26,22 @@ def starts_of(counts: Tensor) -> Tensor:
 
 
 @triton.jit
-def march_rays(origins, directions, cells, offset, starts, counts, edges, rays, of_scene, size, half, step,
-               WRITE: tl.constexpr, BLOCK: tl.constexpr):
+def march_rays(
+    origins,
+    directions,
+    cells,
+    offset,
+    starts,
+    counts,
+    edges,
+    rays,
+    of_scene,
+    size,
+    half,
+    step,
+    WRITE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Counts the samples of each ray, or writes their edges from `starts` on.
 
     Same arithmetic in the same order as the reference, and without fused multiply-adds, so that both find the same.
@@ -201,8 +215,9 @@ def _samples_at(density, edges, place, live, lane):
 
 
 @triton.jit
-def composite_rays(density, values, edges, starts, rgb, alpha, depth, C: tl.constexpr, PC: tl.constexpr,
-                   BLOCK: tl.constexpr):
+def composite_rays(
+    density, values, edges, starts, rgb, alpha, depth, C: tl.constexpr, PC: tl.constexpr, BLOCK: tl.constexpr
+):
     ray = tl.program_id(0).to(tl.int64)
     begin = tl.load(starts + ray)
     count = tl.load(starts + ray + 1) - begin
@@ -227,8 +242,24 @@ def composite_rays(density, values, edges, starts, rgb, alpha, depth, C: tl.cons
 
 
 @triton.jit
-def composite_rays_backward(g_rgb, g_alpha, g_depth, density, values, edges, starts, rgb, alpha, depth, d_density,
-                            d_values, d_edges, C: tl.constexpr, PC: tl.constexpr, BLOCK: tl.constexpr):
+def composite_rays_backward(
+    g_rgb,
+    g_alpha,
+    g_depth,
+    density,
+    values,
+    edges,
+    starts,
+    rgb,
+    alpha,
+    depth,
+    d_density,
+    d_values,
+    d_edges,
+    C: tl.constexpr,
+    PC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """dL/dtau_k = g_k T_{k+1} - sum_{j > k} g_j w_j, with g_k = dL/dw_k: the whole sum is known from the outputs."""
     ray = tl.program_id(0).to(tl.int64)
     begin = tl.load(starts + ray)
