@@ -158,7 +158,8 @@ def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[
         def measure_image(bound: Bound, family: Family, number: int) -> dict[str, float]:
             truth = family.truth(number, split)
             assert isinstance(truth, Tensor)
-            picture = sample_image(bound, 1, *truth.shape[:2], device=bound.device).cpu()
+            height, width = truth.shape[:2]
+            picture = sample_image(bound, 1, height, width, bound.device).cpu()
             return _compare(picture, truth[None], nets, notes)
 
         return measure_image

@@ -228,7 +228,7 @@ def batched_mlp(
     packed, numbers = _pack(x, counts, "x")
     sizes = _check_layers(packed, layers, activation, numbers.shape[0])
     chosen = _choose(
-        backend, x, *itertools.chain(*layers), cpu=_no_sine(activation), triton=_too_large(sizes, x.device),
+        backend, x, *itertools.chain(*layers), cpu=_no_sine(activation), triton=_too_large(sizes, x),
         tcnn=_not_in_tcnn(sizes, layers, activation),
     )  # fmt: skip
     slope = _reference.LEAK if activation == "leaky_relu" else 0.0
@@ -301,13 +301,13 @@ def _not_in_tcnn(sizes: list[int], layers: list[tuple[Tensor, Tensor | None]], a
     return _no_sine(activation)
 
 
-def _too_large(sizes: list[int], device: torch.device) -> str:
+def _too_large(sizes: list[int], x: Tensor) -> str:
     """Why the triton kernels cannot run a network: it has to fit on the chip."""
-    layers, widest = len(sizes) - 1, max(sizes)
-    # Before 8.0 a program has 64 KB of shared memory.
-    most = 128 if device.type != "cuda" or _capability(device) >= (8, 0) else 64
+    precision, layers, widest = _product_precision(x), len(sizes) - 1, max(sizes)
+    # float32 takes twice the registers, and before 8.0 a program has 64 KB of shared memory.
+    most = 64 if precision == "float32" or (x.is_cuda and _capability(x.device) < (8, 0)) else 128
     if layers > 5 or widest > most:
-        return f"{layers} layers up to {widest} wide (up to 5 layers and {most} wide are compiled)"
+        return f"{layers} layers up to {widest} wide in {precision} (up to 5 layers and {most} wide are compiled)"
     return ""
 
 
@@ -340,8 +340,9 @@ def encode_mlp(
     tensors = [x, table, *(t for layer in layers for t in layer if t is not None)]
     if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)) and backend in ("auto", "triton"):
         widths = [grid.channels, *(weight.shape[1] for weight, _ in layers if weight.dim() == 3)]
-        refusal = _too_large(widths, x.device) or ("" if grid.dims in (2, 3) else f"grids of {grid.dims} dimensions")
-        if x.device.type == "cuda" or backend == "triton":
+        fits = max(widths) <= 64 and grid.dims in (2, 3)  # of wider ones the encoding does not stay in registers
+        refusal = _too_large(widths, x)
+        if fits and (x.device.type == "cuda" or backend == "triton"):
             packed, numbers = _pack(x, counts, "x")
             if _choose(backend, *tensors, triton=refusal) == "triton":
                 return _fused(x, packed, table, grid, layers, activation, numbers)

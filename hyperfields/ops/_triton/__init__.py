@@ -8,12 +8,10 @@ time: sizes of tiles follow from the widths, so what is tested is what runs.
 from __future__ import annotations
 
 from hyperfields.ops._triton.encode import encode_mlp_triton, hash_encode_triton
-from hyperfields.ops._triton.mlp import MOST_LAYERS, MOST_WIDE, Plan, mlp_triton
+from hyperfields.ops._triton.mlp import Plan, mlp_triton
 from hyperfields.ops._triton.rays import composite_triton, march_triton, reach_triton, samples_triton
 
 __all__ = [
-    "MOST_LAYERS",
-    "MOST_WIDE",
     "Plan",
     "composite_triton",
     "encode_mlp_triton",

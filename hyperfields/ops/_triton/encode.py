@@ -21,7 +21,7 @@ from torch import Tensor
 from hyperfields.ops._triton.mlp import Plan, network
 from hyperfields.ops._triton.packing import find_piece, launching_on, pieces_of, power_of_two
 
-ELEMENTS = 2048  # (point, column) pairs of a program
+FORWARD, BACKWARD = 1024, 512  # (point, column) pairs of a program: as many as its registers hold
 WARPS = 4
 
 
@@ -242,8 +242,9 @@ def _constants(dims: int, features: int, levels: int, smoothstep: bool) -> dict[
     return {"D": dims, "F": features, "C": levels * features, "SMOOTH": smoothstep}
 
 
-def _tile(columns: int) -> int:
-    return max(16, min(ELEMENTS // columns, 128))
+def tile_of(columns: int, backward: bool) -> int:
+    """Points of a program."""
+    return max(8, min((BACKWARD if backward else FORWARD) // columns, 128))
 
 
 @torch.library.custom_op("hyperfields::hash_encode_triton", mutates_args=())
@@ -261,14 +262,14 @@ def hash_encode_triton(
     dims, features = x.shape[1], table.shape[2]
     out = x.new_empty(x.shape[0], len(scales) * features)
     columns = power_of_two(out.shape[1])
-    pieces = pieces_of(counts, x.shape[0], _tile(columns))
+    pieces = pieces_of(counts, x.shape[0], tile_of(columns, False))
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
     if pieces.number:
         with launching_on(x):
             encode_forward[(pieces.number,)](
                 x, table, pieces.first, pieces.starts, *layout, out, counts.shape[0],
                 table[0].numel() if table.shape[0] > 1 else 0,
-                **_constants(dims, features, len(scales), smoothstep), PC=columns, TILE=_tile(columns),
+                **_constants(dims, features, len(scales), smoothstep), PC=columns, TILE=tile_of(columns, False),
                 num_warps=WARPS,
             )  # fmt: skip
     return out
@@ -292,14 +293,14 @@ def hash_encode_triton_backward(
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
     grad_table = torch.zeros_like(table, dtype=torch.float32) if need_table else table.new_empty(0).float()
     columns = power_of_two(len(scales) * features)
-    pieces = pieces_of(counts, x.shape[0], _tile(columns))
+    pieces = pieces_of(counts, x.shape[0], tile_of(columns, True))
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
     if pieces.number:
         with launching_on(x):
             encode_backward[(pieces.number,)](
                 grad, x, table, pieces.first, pieces.starts, *layout, grad_x, grad_table, counts.shape[0],
                 table[0].numel() if table.shape[0] > 1 else 0,
-                **_constants(dims, features, len(scales), smoothstep), PC=columns, TILE=_tile(columns),
+                **_constants(dims, features, len(scales), smoothstep), PC=columns, TILE=tile_of(columns, True),
                 NEED_X=need_x, NEED_TABLE=need_table, num_warps=WARPS,
             )  # fmt: skip
     return grad_x, grad_table.to(table.dtype)
@@ -344,7 +345,7 @@ def encode_mlp_triton(
     """Encoding and MLP in one kernel. Not differentiable."""
     x, table, params = x.contiguous(), table.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], plan.sizes[-1])
-    pieces = pieces_of(counts, x.shape[0], plan.tile)
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[0])
     layout = _layout(scales, resolutions, offsets, x.shape[1], x.device)
     if pieces.number:
         with launching_on(x):
@@ -352,6 +353,6 @@ def encode_mlp_triton(
                 x, table, params, pieces.first, pieces.starts, *layout, out, counts.shape[0],
                 table[0].numel() if table.shape[0] > 1 else 0, plan.numbers, slope,
                 **_constants(x.shape[1], table.shape[2], len(scales), smoothstep), **plan.constants(False),
-                **plan.options,
+                **plan.options(False),
             )  # fmt: skip
     return out

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from hyperfields.ops._triton.packing import find_piece, launching_on, pieces_of, power_of_two
 
-MOST_WIDE, MOST_LAYERS = 128, 5  # what is compiled; more goes to the reference
 CHUNK = 1024  # points of a backward program
 KINDS = {"relu": 0, "leaky_relu": 0, "sine": 1}  # relu is leaky, with a slope of 0
 # Inputs of matrix products, forward and backward. In a mixed fit activations need the digits of float16, and cotangents
@@ -36,17 +35,21 @@ DTYPES = {
 
 
 class Plan(NamedTuple):
-    """What a launch is compiled for. Tiles and warps are those that keep everything in registers (tests/ops/
-    test_triton_compiled.py reads it from the compiled kernels)."""
+    """What a launch is compiled for.
+
+    Points of a tile, and warps, are those for which the compiled kernels keep what they can in registers, and no warp
+    repeats another's work: triton gives each 16 points of its own in the forward pass. What they need is read from them
+    by tests/ops/test_triton_compiled.py.
+    """
 
     sizes: tuple[int, ...]
     padded: tuple[int, ...]
     places: tuple[int, ...]  # of each layer's weight among the numbers of a scene
     numbers: int  # of a scene
     kind: int
-    dtypes: tuple[tl.dtype, tl.dtype]
-    tile: int
-    warps: int
+    dtypes: tuple[tl.dtype, tl.dtype]  # of what is multiplied: forward, backward
+    tiles: tuple[int, int]
+    warps: tuple[int, int]
     keep: bool
 
     @staticmethod
@@ -54,23 +57,28 @@ class Plan(NamedTuple):
         padded = tuple(power_of_two(size) for size in sizes)
         ends = list(itertools.accumulate((i * o + o for i, o in itertools.pairwise(sizes)), initial=0))
         widest = max(padded)
-        tile = 16 if precision == "float32" else 32
-        warps = 4 if widest <= 32 else 8
-        return Plan(tuple(sizes), padded, tuple(ends[:-1]), ends[-1], KINDS[activation], DTYPES[precision], tile, warps,
-                    widest <= 64)  # fmt: skip
+        forward = (128, 8) if widest > 64 else (64, 4)
+        if precision == "float32":
+            backward = (16, 4) if widest <= 32 else (16, 8)
+        else:
+            backward = (32, 8) if widest > 64 else (64, 4)
+        tiles, warps = zip(forward, backward, strict=True)
+        return Plan(
+            tuple(sizes), padded, tuple(ends[:-1]), ends[-1], KINDS[activation], DTYPES[precision], tiles, warps,
+            widest <= 64,
+        )  # fmt: skip
 
     def constants(self, backward: bool) -> dict[str, object]:
-        """Arguments that both kernels are compiled with."""
+        """Arguments that a kernel is compiled with."""
         half = self.dtypes[backward]
         # Three products of 19-bit parts: as exact as float32, on matrix units.
         exact = "tf32x3" if half == tl.float32 else "ieee"
         return {"SIZES": self.sizes, "PADDED": self.padded, "PLACES": self.places, "KIND": self.kind,
-                "HALF": half, "PRECISION": exact, "TILE": self.tile}  # fmt: skip
+                "HALF": half, "PRECISION": exact, "TILE": self.tiles[backward]}  # fmt: skip
 
-    @property
-    def options(self) -> dict[str, int]:
-        """How both are launched; pipelining would copy the weights into shared memory once a stage."""
-        return {"num_warps": self.warps, "num_stages": 1}
+    def options(self, backward: bool) -> dict[str, int]:
+        """How it is launched; pipelining would copy the weights into shared memory once a stage."""
+        return {"num_warps": self.warps[backward], "num_stages": 1}
 
 
 @triton.jit
@@ -303,12 +311,12 @@ def mlp_triton(
     plan = Plan.of(sizes, activation, precision)
     x, params = x.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], sizes[-1])
-    pieces = pieces_of(counts, x.shape[0], plan.tile)
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[0])
     if pieces.number:
         with launching_on(x):
             mlp_forward[(pieces.number,)](
                 x, params, pieces.first, pieces.starts, out, counts.shape[0], plan.numbers, slope,
-                **plan.constants(False), **plan.options,
+                **plan.constants(False), **plan.options(False),
             )  # fmt: skip
     return out
 
@@ -334,7 +342,7 @@ def mlp_triton_backward(
         with launching_on(x):
             mlp_backward[(pieces.number,)](
                 grad, x, params, pieces.first, pieces.starts, grad_x, grad_params, counts.shape[0], plan.numbers, slope,
-                **plan.constants(True), CHUNK=CHUNK, KEEP=plan.keep, NEED_X=need_x, **plan.options,
+                **plan.constants(True), CHUNK=CHUNK, KEEP=plan.keep, NEED_X=need_x, **plan.options(True),
             )  # fmt: skip
     return grad_x, grad_params.to(params.dtype)
 

@@ -73,11 +73,11 @@ def march_rays(
         end = tl.minimum(start + step, far)
         start = tl.maximum(start, near)
         middle = 0.5 * (start + end)
-        a = _cell(o0 + middle * d0, half, size)
-        b = _cell(o1 + middle * d1, half, size)
-        c = _cell(o2 + middle * d2, half, size)
+        i = _cell(o0 + middle * d0, half)
+        j = _cell(o1 + middle * d1, half)
+        l = _cell(o2 + middle * d2, half)  # noqa: E741
         inside = live & (near < far) & (end > start)
-        keep = tl.load(first_cell + (a * size + b) * size + c, inside, 0) != 0
+        keep = tl.load(first_cell + (i * size + j) * size + l, inside, 0) != 0
         if WRITE:
             tl.store(edges + (begin + found) * 2, start, keep)
             tl.store(edges + (begin + found) * 2 + 1, end, keep)
@@ -87,9 +87,9 @@ def march_rays(
 
 
 @triton.jit
-def _cell(coordinate, half, size):
-    cell = tl.floor((coordinate + 1.0) * half).to(tl.int32)
-    return tl.minimum(tl.maximum(cell, 0), size - 1)
+def _cell(coordinate, half):
+    """Number of the cell along an axis; clamped before it is an integer, as rays may pass far outside."""
+    return tl.minimum(tl.maximum(tl.floor((coordinate + 1.0) * half), 0.0), 2.0 * half - 1.0).to(tl.int32)
 
 
 def march_triton(
