@@ -3,6 +3,7 @@
 python scripts/bench.py ops                         the kernels beside the reference and the usual formulations
 python scripts/bench.py render RUN --scene NAME     frames a second round a scene: it is bound and its empty space found
                                                     before the clock starts, as for a viewer
+python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from hyperfields.errors import InputError
 from hyperfields.picture import orbit_cameras, render_picture
 
 # isort: split
+import bench_gpu
 import bench_ops
 import torch
 
@@ -65,6 +68,8 @@ def print_ops(rows: list[bench_ops.Row]) -> None:
 
 
 def main() -> None:
+    if "--device" in sys.argv[1:2]:
+        sys.exit(bench_gpu.main(sys.argv[1:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="what", required=True)
     kernels = parts.add_parser("ops", help="the kernels")
