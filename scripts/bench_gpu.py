@@ -93,7 +93,15 @@ def beside(section: str, calls: dict[str, Callable[[], Callable[[], object]]], o
             torch.cuda.empty_cache()
             continue
         mine = value if name == own else mine
-        rows.append(Row(section, name, value, "ms", "" if name == own else f"{value / mine:.2f} x the time of {own}"))
+        rows.append(
+            Row(
+                section,
+                name,
+                value,
+                "ms",
+                "" if name == own or math.isnan(mine) else f"{value / mine:.2f} x the time of {own}",
+            )
+        )
     return rows
 
 

@@ -63,7 +63,7 @@ def test_what_cannot_run_says_why_and_the_rest_goes_on(
     rows = {(row["section"].split(",")[0], row["what"]): row for row in json.loads(out.read_text())["rows"]}
     assert rows["ceilings", "ceilings"]["note"] == "RuntimeError: no such thing"
     assert rows["networks", "torch.baddbmm, bfloat16"]["value"] == 2.0
-    assert "'triton' cannot run this call" in rows["networks", "triton, mixed"]["note"]
+    assert "'triton' cannot run this call" in rows["networks", "triton, float32"]["note"]
     assert "'tcnn' cannot run this call: tinycudann" in rows["networks", "loop over tinycudann (no biases)"]["note"]
     assert rows["grids", "reference, one table"]["value"] == 2.0
     assert rows["fitting step", "2 scenes, 64 points, float32"]["note"] == "1.00 x the time of 1 scene"
