@@ -59,10 +59,20 @@ _GPU_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def backends() -> dict[str, str]:
     """Each backend with `""` when it can run here, else with the reason why not and what to do."""
-    from hyperfields.ops import _tcnn
+    return {name: _missing(name) for name in ("triton", "cpu", "reference", "tcnn")}
 
-    missing = "" if importlib.util.find_spec("numba") else "numba is not installed: pip install numba"
-    return {"triton": _triton_missing(), "cpu": missing, "reference": "", "tcnn": _tcnn.missing()}
+
+def _missing(backend: str) -> str:
+    """Why a backend cannot run here, or nothing."""
+    if backend == "triton":
+        return _triton_missing()
+    if backend == "tcnn":
+        from hyperfields.ops import _tcnn
+
+        return _tcnn.missing()
+    if backend == "cpu" and not importlib.util.find_spec("numba"):
+        return "numba is not installed: pip install numba"
+    return ""
 
 
 def interpreting() -> bool:
@@ -92,7 +102,7 @@ def _refused(backend: str, refusal: str, tensor: Tensor, others: tuple[Tensor | 
         return f"tensors are on {device}"
     if backend == "cpu" and dtype not in _CPU_DTYPES:
         return f"dtype is {dtype}, the cpu kernels take float32 and float64"
-    if backend in ("triton", "tcnn") and (missing := backends()[backend]):
+    if backend in ("triton", "tcnn") and (missing := _missing(backend)):
         return missing
     if backend in ("triton", "tcnn") and device.type != "cuda" and not (backend == "triton" and interpreting()):
         return f"tensors are on {device}, it takes those on a CUDA device"
@@ -104,7 +114,7 @@ def _refused(backend: str, refusal: str, tensor: Tensor, others: tuple[Tensor | 
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (tensor, *others)):
         # torch would give a tangent of zero, silently: an operator without a forward-mode formula loses it.
         return f"forward-mode derivatives (the {backend} kernels have those of reverse mode)"
-    return refusal or backends()[backend]
+    return refusal or _missing(backend)
 
 
 def _choose(
@@ -229,7 +239,7 @@ def batched_mlp(
     sizes = _check_layers(packed, layers, activation, numbers.shape[0])
     chosen = _choose(
         backend, x, *itertools.chain(*layers), cpu=_no_sine(activation), triton=_too_large(sizes, x),
-        tcnn=_not_in_tcnn(sizes, layers, activation),
+        tcnn=_not_in_tcnn(sizes, layers, activation) if backend == "tcnn" else "",
     )  # fmt: skip
     slope = _reference.LEAK if activation == "leaky_relu" else 0.0
     if chosen == "reference":
