@@ -120,16 +120,19 @@ def test_kernels_of_grids_and_rays_fit_into_registers(chip: int, tmp_path: Path)
 # What may spill, bytes a thread: a few numbers, not the activations of a layer. triton does not use the matrix units of
 # 7.5, so its products are loops of multiply-adds.
 STACK = {75: 512, 80: 384, 90: 256, 120: 384}
+STACK_OF_LARGE = 768  # five layers, 64 wide in float32 or 128 wide in 16 bits
 
 
-def assert_networks_fit(sizes: tuple[int, ...], precision: str, chip: int, folder: Path) -> None:
+def assert_networks_fit(
+    sizes: tuple[int, ...], precision: str, chip: int, folder: Path, stack: int | None = None
+) -> None:
     for name, (kernel, constants, options) in mlp_kernels(sizes, precision).items():
         if name == "with its encoding" and max(sizes) > 64:
             continue  # two kernels: see ops.encode_mlp
         needs = compiled(kernel, chip, constants, options, folder)
         where = f"{sizes} {precision} {name}: {needs}"
         assert needs.shared <= SHARED[chip], where
-        assert needs.stack <= STACK[chip], where
+        assert needs.stack <= (stack or STACK[chip]), where
 
 
 @each_chip
@@ -156,4 +159,4 @@ def test_grids_in_the_plane_fit(chip: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("chip", [80, 90, 120])
 def test_the_largest_networks_fit(sizes: tuple[int, ...], chip: int, tmp_path: Path) -> None:
     for precision in ("mixed", "float16") if max(sizes) > 64 else ("float32", "mixed", "bfloat16"):
-        assert_networks_fit(sizes, precision, chip, tmp_path)
+        assert_networks_fit(sizes, precision, chip, tmp_path, STACK_OF_LARGE)
