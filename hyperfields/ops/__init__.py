@@ -350,7 +350,8 @@ def encode_mlp(
     tensors = [x, table, *(t for layer in layers for t in layer if t is not None)]
     if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)) and backend in ("auto", "triton"):
         widths = [grid.channels, *(weight.shape[1] for weight, _ in layers if weight.dim() == 3)]
-        fits = max(widths) <= 64 and grid.dims in (2, 3)  # of wider ones the encoding does not stay in registers
+        # Wider ones do not stay in registers.
+        fits = max(widths) <= 64 and grid.channels <= 32 and grid.dims in (2, 3)
         refusal = _too_large(widths, x)
         if fits and (x.device.type == "cuda" or backend == "triton"):
             packed, numbers = _pack(x, counts, "x")
