@@ -61,7 +61,8 @@ class Plan(NamedTuple):
         if precision == "float32":
             backward = (16, 4) if widest <= 32 else (16, 8)
         else:
-            backward = (32, 8) if widest > 64 else (64, 4)
+            added = sum(i * o for i, o in itertools.pairwise(padded))  # gradients that a program keeps
+            backward = (64, 4) if added <= 2**13 else (32, 8)
         tiles, warps = zip(forward, backward, strict=True)
         return Plan(
             tuple(sizes), padded, tuple(ends[:-1]), ends[-1], KINDS[activation], DTYPES[precision], tiles, warps,
