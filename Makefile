@@ -1,13 +1,14 @@
 # make setup   a virtual environment in .venv with everything in it (again only when the pins change)
 # make demo    set-up, then three sample families: fit, evaluate, render, interpolate, a page to look at
 # make test    set-up, lint, types, tests, and the wheel built, installed and used
+# make test-gpu  the tests that need an NVIDIA GPU: kernels against the reference, whole fits, tinycudann if there
 # make clean   removes what the others made, but not runs/
 # PYTHON=python3.12 chooses the interpreter of a new .venv; KEEP_TORCH=1 uses the torch that is installed already.
 PYTHON ?= python3
 export PYTHON KEEP_TORCH
 STAMP := .venv/.stamp
 
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test test-gpu clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -22,6 +23,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@bash scripts/test.sh
+
+test-gpu: $(STAMP)
+	@.venv/bin/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('error: torch sees no CUDA device here; on a machine with one, KEEP_TORCH=1 keeps its torch')" || exit 2
+	@.venv/bin/python -m pytest tests/ops/test_triton.py tests/gpu
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -38,11 +38,19 @@ class Camera:
         sx, sy = width / self.width, height / self.height
         return Camera(self.T_world_camera, self.fx * sx, self.fy * sy, self.cx * sx, self.cy * sy, width, height)
 
+    def to(self, device: torch.device | str) -> Camera:
+        """The same camera with its pose on `device`."""
+        return dataclasses.replace(self, T_world_camera=self.T_world_camera.to(device))
+
     def rays(self) -> Rays:
-        """Rays of all pixels, row by row: origins and unit directions `[height * width, 3]`, world frame."""
+        """Rays of all pixels, row by row: origins and unit directions `[height * width, 3]`, world frame.
+
+        They are where the pose is.
+        """
+        device = self.T_world_camera.device
         v, u = torch.meshgrid(
-            torch.arange(self.height, dtype=torch.float32) + 0.5,
-            torch.arange(self.width, dtype=torch.float32) + 0.5,
+            torch.arange(self.height, dtype=torch.float32, device=device) + 0.5,
+            torch.arange(self.width, dtype=torch.float32, device=device) + 0.5,
             indexing="ij",
         )
         local = torch.stack(((u - self.cx) / self.fx, (v - self.cy) / self.fy, torch.ones_like(u)), -1)

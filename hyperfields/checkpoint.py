@@ -199,8 +199,8 @@ def write_model(folder: Path, model: HyperField) -> None:
     write_atomically(folder / MODEL, safetensors.torch.save(tensors, {"format": str(FORMAT)}))
 
 
-def load_run(folder: str | os.PathLike[str]) -> Run:
-    """Read a run for rendering, evaluation, export or inference.
+def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> Run:
+    """Read a run for rendering, evaluation, export or inference, on `device`.
 
     Raises:
         InputError: no run there, one without a model yet, a damaged one, or one from a newer version.
@@ -218,7 +218,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
         raise InputError(
             f"{path}: damaged or of another model than {CONFIG} says: {str(error).splitlines()[0]}"
         ) from None
-    return Run(folder, config, model.eval())
+    return Run(folder, config, model.eval().to(device))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -61,6 +61,7 @@ _Scene = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_quiet)]
 _Flag = Annotated[bool, arg(help_behavior_hint=_quiet)]
 _KindChoice = Annotated[Literal["images", "shapes", "views"] | None, arg(help_behavior_hint=_quiet)]
 _ChannelChoice = Literal["rgb", "depth", "normals"]
+_Device = Annotated[str, arg(metavar="NAME")]
 _PresetChoice = Annotated[Literal["tiny", "default", "faithful"] | None, arg(help_behavior_hint=_quiet)]
 
 
@@ -81,7 +82,8 @@ def fit(
     limit: _Count = None,
     seed: _Count = None,
     individually: _Flag = False,
-    device: Annotated[str, arg(metavar="NAME")] = "cpu",
+    device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_quiet)] = None,
+    precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=_quiet)] = None,
     resume: _Flag = False,
 ) -> None:
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
@@ -103,13 +105,19 @@ def fit(
         limit: only the first N scenes by name.
         seed: of all random numbers; without, 0.
         individually: fit every scene alone, without a hypernetwork, in an even share of the time.
-        device: where to fit; this version fits on "cpu".
+        device: where to fit, "cpu", "cuda" or "cuda:N"; without, "cpu".
+        precision: "mixed" takes 16-bit inputs to matrix products, on NVIDIA GPUs; without, "float32".
         resume: go on with the fit in RUN.
     """
+    from hyperfields.devices import require_precision, usable_device
     from hyperfields.fit import Fit
 
-    _require_cpu(device)
     old = _require_room(out, resume)
+    where: dict[str, Any] = {
+        "device": device or old.get("device", "cpu"),
+        "precision": precision or old.get("precision", "float32"),
+    }
+    require_precision(where["precision"], usable_device(where["device"]))
     source = {**_recorded(old), **_given(size=_size(size), scenes=_list(scenes), limit=limit)}
     given = _given(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
     config = _fit_config(old.get("fit"), given)
@@ -122,7 +130,7 @@ def fit(
     )
     source["path"] = str(family)
     kept = _kept(out, old)
-    fitting = _new_fit(out, lambda: Fit(opened, out, config, **kept, resume=resume, note={"family": source}))
+    fitting = _new_fit(out, lambda: Fit(opened, out, config, **kept, **where, resume=resume, note={"family": source}))
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(_kind_line(opened, fitting.record["picture"], how))
     if minutes is None and steps is None and not resume:
@@ -137,6 +145,7 @@ def evaluate(
     split: Literal["test", "val", "train"] = "test",
     out: _File = None,
     lpips_weights: _File = None,
+    device: _Device = "cpu",
 ) -> None:
     """Measure a run against the data: a table to read, and a JSON file.
 
@@ -151,6 +160,7 @@ def evaluate(
         split: which views to compare with; images and shapes have no splits.
         out: JSON file to write the report to.
         lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them.
+        device: where the fields are computed, "cpu", "cuda" or "cuda:N".
     """
     import json
 
@@ -163,7 +173,7 @@ def evaluate(
         require_suffix(out, (".json",), "a report")
     if lpips_weights is not None and not lpips_weights.exists():
         raise InputError(f"--lpips-weights {lpips_weights}: not there; give torchvision's checkpoint")
-    loaded = checkpoint.load_run(run)
+    loaded = _load(run, device)
     opened = _family_of(loaded, family)
     with console.Meter("eval") as meter:
         report = measure(loaded, opened, split, lpips_weights=lpips_weights, report=meter.count)
@@ -185,6 +195,7 @@ def infer(
     scenes: _Text = None,
     limit: _Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
+    device: _Device = "cpu",
 ) -> None:
     """Find the latent codes of scenes that a run has not seen, with its networks frozen.
 
@@ -203,15 +214,15 @@ def infer(
         scenes: names or patterns with * of the scenes; without, all.
         limit: only the first N scenes by name.
         seed: of all random numbers.
+        device: where to look, "cpu", "cuda" or "cuda:N".
     """
     from hyperfields import console
-    from hyperfields.checkpoint import load_run
     from hyperfields.export import require_suffix
     from hyperfields.infer import infer as find
 
     require_suffix(out, (".safetensors",), "codes")
     _require_length(minutes, steps)
-    loaded = load_run(run)
+    loaded = _load(run, device)
     size = _recorded(loaded.config).get("size") or loaded.config.get("picture", {}).get("size")
     opened = _open_family(
         family, kind=loaded.kind, size=_pair(size), scenes=_list(scenes), limit=limit, views=_numbers(views)
@@ -240,6 +251,7 @@ def render(
     orbit: _Count = None,
     size: _Size = None,
     channel: _ChannelChoice = "rgb",
+    device: _Device = "cpu",
 ) -> None:
     """Render a scene as a picture, or as an animation from a camera that circles it.
 
@@ -254,11 +266,11 @@ def render(
         orbit: number of frames on the circle, for animations.
         size: height and width of the picture; without, that of the pictures that were fitted.
         channel: colours, distances from the camera (near is bright), or surface directions.
+        device: where the fields are computed, "cpu", "cuda" or "cuda:N".
     """
     from hyperfields import console, movie
-    from hyperfields.checkpoint import load_run
 
-    loaded, _, code = _one_scene(load_run(run), scene, codes)
+    loaded, _, code = _one_scene(_load(run, device), scene, codes)
     with console.Meter("render") as meter:
         movie.render_run(loaded, code, out, orbit=orbit, size=_size(size), channel=channel, report=_frames(meter))
     print(f"wrote {out}")
@@ -317,23 +329,55 @@ def export(
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
     scene: _Scene = None,
     codes: _File = None,
+    format: Annotated[Literal["tcnn"] | None, arg(help_behavior_hint=_quiet)] = None,
 ) -> None:
     """Write one scene as a file that needs nothing of the run: picture, mesh or standalone field.
 
     $ hyperfields export runs/photos --scene cat --out cat.png
     $ hyperfields export runs/shapes --scene bus --out bus.glb
     $ hyperfields export runs/cars --scene bus --out bus.safetensors
+    $ hyperfields export runs/cars --scene bus --format tcnn --out bus.safetensors
 
     Args:
         out: .png, .jpg or .webp for images, .ply, .obj, .glb or .stl for shapes, .safetensors for all.
         scene: name of a scene of the run, or of CODES.
         codes: file of codes that infer wrote; without --scene it must hold one scene.
+        format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with a .json beside it that says how.
     """
-    from hyperfields import movie
+    from hyperfields import exchange, movie
     from hyperfields.checkpoint import load_run
 
     loaded, name, code = _one_scene(load_run(run), scene, codes)
-    movie.export_scene(loaded, name, out, None if codes is None else code)
+    if format == "tcnn":
+        info = {"name": name, "kind": loaded.kind, "picture": loaded.config["picture"]}
+        exchange.write_tcnn(out, movie.bind(loaded, code), info)
+    else:
+        movie.export_scene(loaded, name, out, None if codes is None else code)
+    print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
+
+
+def import_(
+    field: Positional[
+        Annotated[Path, arg(metavar="FILE", help_behavior_hint=_quiet, help="what export --format tcnn wrote.")]
+    ],
+    *,
+    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
+) -> None:
+    """Turn a field in tiny-cuda-nn's layout back into a standalone field of ours.
+
+    The .json that export wrote has to lie beside FILE. Parameters may have been fitted further in between.
+
+    $ hyperfields import bus.safetensors --out field.safetensors
+
+    Args:
+        out: the standalone field, .safetensors.
+    """
+    from hyperfields import checkpoint, exchange
+    from hyperfields.export import require_suffix
+
+    require_suffix(out, (".safetensors",), "a standalone field")
+    bound, info = exchange.read_tcnn(field)
+    checkpoint.write_field(out, bound, info)
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 
@@ -587,6 +631,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "add": add,
     "compare": compare,
     "view": view,
+    "import": import_,
     "inspect": inspect,
     "doctor": doctor,
 }
@@ -634,15 +679,12 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _require_cpu(device: str) -> None:
-    if device == "cpu":
-        return
-    if device.split(":")[0] == "cuda":
-        import torch
+def _load(run: Path, device: str) -> Run:
+    """A run on a device that is there."""
+    from hyperfields.checkpoint import load_run
+    from hyperfields.devices import usable_device
 
-        if not torch.cuda.is_available():
-            raise InputError(f"--device {device}: torch sees no CUDA device here; this version fits on cpu")
-    raise InputError(f"--device {device}: this version fits on cpu; leave --device out")
+    return load_run(run, usable_device(device))
 
 
 def _require_length(minutes: float | None, steps: int | None) -> None:
@@ -849,6 +891,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has gone: nothing is wrong, and nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported for this alone
+            raise
+        had = str(error).split(". ")[0]
+        return _fail(f"the GPU is out of memory ({had}); use a smaller --size, or --device cpu")
     except OSError as error:  # a full disk, a folder that may not be read
         if error.errno is None:
             raise

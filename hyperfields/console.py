@@ -331,9 +331,15 @@ def _threads() -> str:
 def _cuda() -> str:
     import torch
 
-    if not torch.cuda.is_available():
-        return "torch sees none; this version fits on the cpu"
-    return f"{torch.cuda.get_device_name()}, not used: this version fits on the cpu"
+    from hyperfields.devices import usable_device
+    from hyperfields.errors import InputError
+
+    try:
+        usable_device("cuda")
+    except InputError as error:
+        return str(error).removeprefix("--device cuda: ")
+    had = ".".join(map(str, torch.cuda.get_device_capability()))
+    return f"{torch.cuda.get_device_name()}, compute capability {had}: use it with --device cuda"
 
 
 def _cache() -> str:

@@ -53,7 +53,7 @@ class Fourier:
     def __call__(self, x: Tensor, weights: Weights, counts: Tensor | None = None) -> Tensor:
         """x `[... d]` in [0, 1] -> `[... d * (1 + 2 * frequencies)]`."""
         x = x * 2.0 - 1.0
-        angles = (x[..., None] * (2.0 ** torch.arange(self.frequencies).to(x) * math.pi)).flatten(-2)
+        angles = (x[..., None] * (2.0 ** torch.arange(self.frequencies, device=x.device).to(x) * math.pi)).flatten(-2)
         return torch.cat((x, angles.sin(), angles.cos()), -1)
 
 

@@ -158,7 +158,8 @@ def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[
         def measure_image(bound: Bound, family: Family, number: int) -> dict[str, float]:
             truth = family.truth(number, split)
             assert isinstance(truth, Tensor)
-            picture = sample_image(bound, 1, *truth.shape[:2])
+            height, width = truth.shape[:2]
+            picture = sample_image(bound, 1, height, width, bound.device).cpu()
             return _compare(picture, truth[None], nets, notes)
 
         return measure_image
@@ -169,7 +170,7 @@ def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[
             assert isinstance(views, list)
             rgba = torch.stack([view.rgba for view in views])
             truth = rgba[..., :3] * rgba[..., 3:] + (1.0 - rgba[..., 3:])
-            return _compare(render_views(bound, views), truth, nets, notes)
+            return _compare(render_views(bound, views).cpu(), truth, nets, notes)
 
         return measure_views
     assert_never(kind)
@@ -179,7 +180,7 @@ def render_views(bound: Bound, views: list[View]) -> Tensor:
     """What one scene's field shows to the cameras of `views`, all of one size, on white: `[v h w 3]`."""
     assert isinstance(bound.field, RadianceField)
     occupancy = bound.occupancy(CELLS)
-    cameras = [view.camera.rays() for view in views]
+    cameras = [view.camera.to(bound.device).rays() for view in views]
     origins = torch.cat([rays.origins for rays in cameras])
     directions = torch.cat([rays.directions for rays in cameras])
     seen = []
@@ -213,7 +214,7 @@ def _compare(pictures: Tensor, truth: Tensor, nets: dict[Net, Lpips], notes: lis
 def _measure_shape(bound: Bound, family: Family, number: int) -> dict[str, float]:
     truth = family.truth(number)
     assert isinstance(truth, Mesh)
-    mesh = mesh_from_field(bound, resolution=MESH_RESOLUTION)
+    mesh = mesh_from_field(bound, resolution=MESH_RESOLUTION, device=bound.device)
     return metrics.shape_metrics(mesh, truth)
 
 

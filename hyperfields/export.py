@@ -142,7 +142,7 @@ def mesh_from_field(
     # Close the surface at the box: outside is far outside, so that the crossing falls on the last sample.
     padded = torch.nn.functional.pad(values, (1, 1, 1, 1, 1, 1), value=1e3 * box)
     # With values that grow outwards, "descent" winds the triangles outwards (a test says so).
-    vertices, faces, _, _ = marching_cubes(padded.numpy(), 0.0, gradient_direction="descent")
+    vertices, faces, _, _ = marching_cubes(padded.cpu().numpy(), 0.0, gradient_direction="descent")
     points = torch.from_numpy(np.ascontiguousarray(vertices)).double() - 1.0
     points = (points.clamp(0.0, float(resolution)) * spacing - box).float()
     return Mesh(points, torch.from_numpy(np.ascontiguousarray(faces)).long())

@@ -54,6 +54,8 @@ class Family(Protocol):
     `batch(scenes [s] int64, n, generator)` draws `n` training samples for each of the scenes: `Points` for
     images and shapes, `Pixels` for views. All randomness comes from `generator`, so a fit can resume exactly.
     `truth(scene, split)` is what a result is measured against: an image `[h w 3]`, a `Mesh`, or a list of `View`.
+    With `to(device)`, which is optional, a fit on a GPU draws its batches there, scenes and generator being there too;
+    without, they are drawn on the CPU and copied.
     """
 
     @property
@@ -65,6 +67,18 @@ class Family(Protocol):
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels: ...
 
     def truth(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]: ...
+
+
+def draw(family: Family, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
+    """`family.batch` on the device of `generator`, also when the family's data are on the CPU."""
+    if generator.device.type == "cpu" or hasattr(family, "to"):
+        return family.batch(scenes, n, generator)
+    device = generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    batch = family.batch(scenes.cpu(), n, torch.Generator().manual_seed(seed))
+    if isinstance(batch, Points):
+        return Points(batch.x.to(device), batch.target.to(device))
+    return Pixels(Rays(batch.rays.origins.to(device), batch.rays.directions.to(device)), batch.rgba.to(device))
 
 
 def fingerprint(family: Family) -> str:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.encodings import Encoding, SphericalHarmonics
+from hyperfields.encodings import TABLE, Encoding, FactoredGrid, HashGrid, SphericalHarmonics
 from hyperfields.families import Kind
 from hyperfields.ops.timing import stage
 from hyperfields.weights import WeightEntry, Weights, WeightSpec, layers, linear_spec
 
 # Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
 ACTIVATION: ops.Activation = "leaky_relu"
+Layers = list[tuple[Tensor, Tensor | None]]  # weights `[s o i]` and biases `[s o]`
 FREQUENCY = 30.0  # of the first layer of sine fields, for coordinates in [-1, 1] (Sitzmann et al. 2020, section 3.2)
 
 
@@ -48,8 +49,7 @@ class ImageField:
 
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 2]` -> `[s n c]`."""
-        features = self.encoding(x, weights, counts)
-        return ops.batched_mlp(features, layers(weights, "mlp"), self.activation, counts=counts) + 0.5
+        return _encoded_mlp(self.encoding, weights, layers(weights, "mlp"), self.activation, x, counts) + 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +72,8 @@ class ShapeField:
 
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> `[s n 1]`."""
-        features = self.encoding(x * 0.5 + 0.5, weights, counts)
-        return ops.batched_mlp(features, layers(weights, "mlp"), self.activation, counts=counts)
+        network = layers(weights, "mlp")
+        return _encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +107,11 @@ class RadianceField:
     def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> density `[s n 1]`."""
         *first, (weight, bias) = layers(weights, "density")
-        return self._density(weights, x, counts, [*first, (weight[:, :1], bias[:, :1])])[0]
+        last = weight[:, :1], None if bias is None else bias[:, :1]
+        return self._density(weights, x, counts, [*first, last])[0]
 
-    def _density(
-        self, weights: Weights, x: Tensor, counts: Tensor | None, network: list[tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        out = ops.batched_mlp(self.encoding(x * 0.5 + 0.5, weights, counts), network, self.activation, counts=counts)
+    def _density(self, weights: Weights, x: Tensor, counts: Tensor | None, network: Layers) -> tuple[Tensor, Tensor]:
+        out = _encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts)
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
         return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
 
@@ -123,6 +122,20 @@ class RadianceField:
         features = torch.cat((geometry, self.directions(d)), -1)
         color = ops.batched_mlp(features, layers(weights, "color"), self.activation, counts=counts)
         return density, torch.sigmoid(color)
+
+
+def _encoded_mlp(
+    encoding: Encoding,
+    weights: Weights,
+    network: Layers,
+    activation: ops.Activation,
+    x: Tensor,
+    counts: Tensor | None,
+) -> Tensor:
+    """A network of the encoded points; a grid and its network can be one kernel."""
+    if isinstance(encoding, HashGrid | FactoredGrid):
+        return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, activation, counts=counts)
+    return ops.batched_mlp(encoding(x, weights, counts), network, activation, counts=counts)
 
 
 Field = ImageField | ShapeField | RadianceField

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from hyperfields import checkpoint, losses
 from hyperfields.counts import require_memory
+from hyperfields.devices import Precision, products, require_precision, saying_what_to_lower, usable_device
 from hyperfields.errors import InputError
-from hyperfields.families import Family, Mesh, Pixels, Points, View, fingerprint
+from hyperfields.families import Family, Mesh, Pixels, Points, View, draw, fingerprint
 from hyperfields.fields import Field, RadianceField, ShapeField
 from hyperfields.hypernets import Direct
 from hyperfields.latents import gaussian_prior
@@ -69,13 +70,24 @@ class Progress:
 class Objective:
     """The loss of a batch of scenes, and what changes beside the parameters: the occupancy of views."""
 
-    def __init__(self, family: Family, field: Field, recipe: Recipe, scenes: int) -> None:
+    def __init__(
+        self,
+        family: Family,
+        field: Field,
+        recipe: Recipe,
+        scenes: int,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
         self.family, self.field, self.recipe = family, field, recipe
+        self.device, self.precision = torch.device(device), precision
+        if self.device.type != "cpu" and hasattr(family, "to"):
+            self.family = family.to(self.device)  # batches are then drawn there
         self.calls = 0
         self.per_ray = 64.0  # samples that a ray has had lately, to keep the points of a step even
         self.tracker: OccupancyTracker | None = None
         if isinstance(field, RadianceField):
-            self.tracker = OccupancyTracker(scenes, field.occupancy, step=field.step)
+            self.tracker = OccupancyTracker(scenes, field.occupancy, step=field.step, device=self.device)
 
     def __call__(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         """Mean loss of `bound`, the fields of `scenes` `[s]` (numbers in the family), on fresh samples.
@@ -83,9 +95,13 @@ class Objective:
         local: `[s]`, their numbers among the scenes of this objective.
         """
         self.calls += 1
+        with products(self.precision, self.device):
+            return self._loss(bound, scenes, local, generator)
+
+    def _loss(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         if self.tracker is not None:
             return self._views(bound, self.tracker, scenes, local, generator)
-        batch = self.family.batch(scenes, max(self.recipe.samples // len(scenes), 1), generator)
+        batch = draw(self.family, scenes, max(self.recipe.samples // len(scenes), 1), generator)
         assert isinstance(batch, Points)
         answer = bound(batch.x)
         assert isinstance(answer, Tensor)
@@ -108,10 +124,10 @@ class Objective:
             tracker.update(bound.density, local, self.calls // 4 % parts, parts, generator)
         rays = max(int(recipe.samples / (self.per_ray * len(scenes))) // 16 * 16, 64)
         with stage("batch"):
-            batch = self.family.batch(scenes, rays, generator)
+            batch = draw(self.family, scenes, rays, generator)
         assert isinstance(batch, Pixels)
         assert isinstance(self.field, RadianceField)
-        offset = torch.rand(len(scenes), rays, generator=generator)
+        offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
         cells, step = tracker.cells(local), self.field.step
         seen = render_volume(bound, batch.rays, cells, step=step, offset=offset, density=bound.density)
         self.per_ray = 0.9 * self.per_ray + 0.1 * max(seen.samples / (len(scenes) * rays), 1.0)
@@ -147,7 +163,7 @@ class Optimizers:
             if name != "latents" and parameters
         ]
         self.dense = [parameter for group in dense for parameter in group["params"]]
-        self.norm = math.inf  # running mean of the gradient's norm
+        self.norm: float | Tensor = math.inf  # running mean of the gradient's norm; on a GPU it stays there
         self.all: list[torch.optim.Optimizer] = []
         if dense:
             self.all.append(torch.optim.Adam(dense, fused=True, **settings))
@@ -162,6 +178,11 @@ class Optimizers:
         with stage("rest of backward"):
             loss.backward()
         with stage("optimisers"):
+            for group in self.all[-1].param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None and parameter.grad.is_cuda and parameter.grad.is_sparse:
+                        # The scenes of a batch differ, so no row comes twice: to look would make the host wait.
+                        parameter.grad._coalesced_(True)
             self._clip()
             for optimizer in self.all:
                 for group in optimizer.param_groups:
@@ -173,6 +194,9 @@ class Optimizers:
         gradients = [parameter.grad for parameter in self.dense if parameter.grad is not None]
         if not gradients:
             return
+        if gradients[0].device.type != "cpu":
+            self._clip_there(gradients)
+            return
         norm = float(torch.nn.utils.get_total_norm(gradients))
         limit = CLIP * self.norm
         if norm > limit:
@@ -181,6 +205,15 @@ class Optimizers:
         seen = min(norm, limit)
         self.norm = seen if math.isinf(self.norm) else 0.95 * self.norm + 0.05 * seen
 
+    def _clip_there(self, gradients: list[Tensor]) -> None:
+        """The same on another device, without asking it for a number."""
+        norm = torch.nn.utils.get_total_norm(gradients)
+        before = torch.as_tensor(self.norm, dtype=norm.dtype).to(norm.device)
+        limit = CLIP * before
+        torch._foreach_mul_(gradients, torch.where(norm > limit, limit / norm, torch.ones_like(norm)))
+        seen = torch.minimum(norm, limit)
+        self.norm = torch.where(before.isinf(), seen, 0.95 * before + 0.05 * seen)
+
     def state(self) -> dict[str, Tensor]:
         moments = {
             f"{number}/{index}/{key}": torch.as_tensor(value)
@@ -188,7 +221,7 @@ class Optimizers:
             for index, entries in optimizer.state_dict()["state"].items()
             for key, value in entries.items()
         }
-        return {"norm": torch.tensor(self.norm, dtype=torch.float64), **moments}
+        return {"norm": torch.as_tensor(self.norm).detach().double().cpu(), **moments}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         self.norm = float(state["norm"])
@@ -214,13 +247,14 @@ def rate(progress: Progress) -> float:
 class Deck:
     """Scenes in random order without replacement, some a step."""
 
-    def __init__(self, scenes: int, hand: int) -> None:
+    def __init__(self, scenes: int, hand: int, device: torch.device | str = "cpu") -> None:
         self.scenes, self.hand = scenes, min(hand, scenes)
-        self.order, self.place = torch.arange(scenes), scenes
+        self.order, self.place = torch.arange(scenes, device=device), scenes
 
     def draw(self, generator: torch.Generator) -> Tensor:
         if self.place + self.hand > self.scenes:
-            self.order, self.place = torch.randperm(self.scenes, generator=generator), 0
+            order = torch.randperm(self.scenes, generator=generator, device=self.order.device)
+            self.order, self.place = order, 0
         self.place += self.hand
         return self.order[self.place - self.hand : self.place]
 
@@ -236,10 +270,12 @@ class Optimization:
         scenes: Tensor,  # [s] numbers in the family
         seed: int,
     ) -> None:
-        self.bind, self.objective, self.scenes = bind, objective, scenes
+        device = objective.device
+        self.bind, self.objective, self.scenes = bind, objective, scenes.to(device)
         self.optimizers = Optimizers(groups, objective.recipe)
-        self.deck = Deck(len(scenes), objective.recipe.scenes)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.deck = Deck(len(scenes), objective.recipe.scenes, device)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.last: Tensor | None = None  # the loss of the step before, on a GPU
 
     def loss(self) -> tuple[Tensor, Tensor]:
         """(what is minimised, the data's part of it) for the next batch of scenes."""
@@ -262,12 +298,20 @@ class Optimization:
         total, data = self.loss()
         if total.requires_grad:  # no ray may have met an occupied cell
             self.optimizers.step(total, rate(progress))
-        value = float(data)
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value} at step {progress.step}; lower the rates")
-        weight = 0.1 if progress.step < 100 else 0.01
-        progress.loss = value if math.isnan(progress.loss) else (1 - weight) * progress.loss + weight * value
+        value = self._read(data)
+        if value is not None:
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss is {value} at step {progress.step}; lower the rates")
+            weight = 0.1 if progress.step < 100 else 0.01
+            progress.loss = value if math.isnan(progress.loss) else (1 - weight) * progress.loss + weight * value
         progress.step += 1
+
+    def _read(self, data: Tensor) -> float | None:
+        """The loss; on a GPU that of the step before, so that the device has work while the host waits for it."""
+        if data.device.type == "cpu":
+            return float(data)
+        before, self.last = self.last, data
+        return None if before is None else float(before)
 
     def state(self) -> dict[str, Tensor]:
         return {
@@ -280,7 +324,7 @@ class Optimization:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         self.generator.set_state(state["generator"])
-        self.deck.order, self.deck.place = state["deck.order"], int(state["deck.place"])
+        self.deck.order, self.deck.place = state["deck.order"].to(self.deck.order.device), int(state["deck.place"])
         self.optimizers.restore(part(state, "optimizer."))
         self.objective.restore(part(state, "objective."))
 
@@ -328,8 +372,12 @@ class Fit:
         recipe: Recipe | None = None,
         resume: bool = False,
         note: dict[str, Any] | None = None,
+        device: str = "cpu",
+        precision: Precision = "float32",
     ) -> None:
         self.family, self.out, self.config = family, out, config
+        self.device, self.precision = usable_device(device), precision
+        require_precision(precision, self.device)
         picture = describe(family)
         chosen = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
         self.recipe = recipe or chosen[1]
@@ -344,13 +392,15 @@ class Fit:
             "model": checkpoint.to_json(model),
             "recipe": dataclasses.asdict(self.recipe),
             "fit": dataclasses.asdict(config),
+            "device": device,
+            "precision": precision,
             "picture": picture,
             "versions": checkpoint.versions(),
             **(note or {}),
         }
         require_memory(model, len(family.names), 1 if config.individually else self.recipe.scenes)
         torch.manual_seed(config.seed)
-        self.model = HyperField(model, len(family.names))
+        self.model = HyperField(model, len(family.names)).to(self.device)
         self.progress = Progress()
         self._begin_optimization()
         state = out / checkpoint.STATE
@@ -370,7 +420,8 @@ class Fit:
         saved = started = time.monotonic()
         before = self.progress.seconds
         logged = before
-        with between_steps() as stop_if_asked, self._saving_on_interrupt():
+        lower = f"lower the samples of a step (now {self.recipe.samples}) or use a smaller --preset"
+        with saying_what_to_lower(lower), between_steps() as stop_if_asked, self._saving_on_interrupt():
             self.optimization.rehearse()
             saved = started = time.monotonic()
             while not self._finished():
@@ -447,7 +498,7 @@ class Fit:
         bind: Callable[[Tensor], tuple[Bound, Tensor | None]]
         if self.config.individually:
             torch.manual_seed(self.config.seed + self.progress.scene)
-            self.module = SceneWeights(field)
+            self.module = SceneWeights(field).to(self.device)
             scenes, bind, groups = torch.tensor([self.progress.scene]), self.module.bind, self.module.groups()
             # One scene does better with more and smaller steps (NUMBERS.md).
             recipe = dataclasses.replace(self.recipe, scenes=1, samples=min(self.recipe.samples, 2**13))
@@ -458,7 +509,7 @@ class Fit:
                 self.model.bind_scenes,
                 parameter_groups(self.model),
             )
-        objective = Objective(self.family, field, recipe, len(scenes))
+        objective = Objective(self.family, field, recipe, len(scenes), self.device, self.precision)
         self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
 
     # On disk --------------------------------------------------------------------------------------------------
@@ -590,14 +641,23 @@ def fit(
     recipe: Recipe | None = None,
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
+    device: str = "cpu",
+    precision: Precision = "float32",
 ) -> HyperField:
     """Fit a family into the folder `out` and return the model. `model` and `recipe` replace the preset's.
 
     A fit of so many steps gives the same bits again on the same machine and threads, resumed or not; one of so many
-    minutes follows the clock.
+    minutes follows the clock. On a GPU the last bits may change from run to run.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+        precision: "mixed" takes 16-bit inputs to the products of generated MLPs (NVIDIA GPUs from 8.0 on).
 
     Raises:
-        InputError: the folder holds another fit, or cannot be written.
+        InputError: the folder holds another fit, or cannot be written; a device or a precision that cannot be had.
         KeyboardInterrupt: after the state is saved; `resume=True` goes on.
     """
-    return Fit(family, Path(out), config, model=model, recipe=recipe, resume=resume).run(report)
+    fitting = Fit(
+        family, Path(out), config, model=model, recipe=recipe, resume=resume, device=device, precision=precision
+    )
+    return fitting.run(report)

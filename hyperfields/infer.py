@@ -75,9 +75,10 @@ def infer(
         raise InputError(f"--minutes {minutes}, --steps {steps}: give one of the two")
     torch.manual_seed(seed)
     model = run.model.requires_grad_(False)
-    scenes = torch.arange(len(family.names))
-    latents = LatentTable(len(scenes), model.config.latent_size)
     fitted = model.latents.codes
+    device = fitted.device
+    scenes = torch.arange(len(family.names), device=device)
+    latents = LatentTable(len(scenes), model.config.latent_size).to(device)
     with torch.no_grad():  # from the middle of the fitted codes, the most likely place under the prior
         latents.codes.copy_(fitted.mean(0).expand_as(latents.codes))
     recipe = Recipe(**{**run.config["recipe"], "prior": prior})
@@ -88,19 +89,19 @@ def infer(
         return model.bind(codes), codes
 
     stages = 2 if refine else 1
-    objective = Objective(family, model.config.field, recipe, len(scenes))
+    objective = Objective(family, model.config.field, recipe, len(scenes), device)
     first = Optimization(bind_codes, {"latents": [latents.codes]}, objective, scenes, seed)
     descend(first, progress, minutes, steps, (0.0, 1.0 / stages), report)
     codes = latents.codes.detach()
     residual: dict[str, Tensor] = {}
     if refine:
-        added = Residual(model.config.field.spec, len(scenes))
+        added = Residual(model.config.field.spec, len(scenes)).to(device)
 
         def bind_residual(local: Tensor) -> tuple[Bound, None]:
             return model.bind(codes[local], added(local)), None
 
         groups = {"networks": list(added.parameters())}
-        objective = Objective(family, model.config.field, recipe, len(scenes))
+        objective = Objective(family, model.config.field, recipe, len(scenes), device)
         second = Optimization(bind_residual, groups, objective, scenes, seed + 1)
         descend(second, progress, minutes, steps, (1.0 / stages, 1.0), report)
         with torch.no_grad():
@@ -155,6 +156,9 @@ def load_codes(path: str | Path, run: Run) -> Codes:
     if header.get("run") != run.digest:
         raise InputError(f"{path}: its codes belong to another run than {run.path}")
     residual = {
-        name.removeprefix("residual."): value.float() for name, value in tensors.items() if name.startswith("residual.")
+        name.removeprefix("residual."): value.float().to(run.model.latents.codes.device)
+        for name, value in tensors.items()
+        if name.startswith("residual.")
     }
-    return Codes(tuple(json.loads(header["names"])), tensors["codes"].float(), residual)
+    codes = tensors["codes"].float().to(run.model.latents.codes.device)
+    return Codes(tuple(json.loads(header["names"])), codes, residual)

@@ -39,7 +39,7 @@ def interpolate(codes: Tensor, frames: int, mode: str = "lerp") -> Tensor:
         raise ValueError(f"interpolate: got {codes.shape[0]} codes and {frames} frames, wanted at least 2 of each")
     if mode not in ("lerp", "slerp"):
         raise ValueError(f"interpolate mode: got {mode!r}, wanted 'lerp' or 'slerp'")
-    place = torch.linspace(0.0, codes.shape[0] - 1.0, frames)
+    place = torch.linspace(0.0, codes.shape[0] - 1.0, frames, device=codes.device)
     first = place.long().clamp(max=codes.shape[0] - 2)
     t = (place - first)[:, None].to(codes)
     a, b = codes[first], codes[first + 1]

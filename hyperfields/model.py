@@ -37,6 +37,11 @@ class Bound:
         self.field, self.weights, self.scenes = field, weights, scenes
         self._occupancy: dict[int, Tensor] = {}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and points have to be."""
+        return next(iter(self.weights.values())).device
+
     def __call__(self, *points_and_counts: Any) -> Any:
         return self.field(self.weights, *points_and_counts)
 
@@ -63,7 +68,9 @@ class Bound:
             raise TypeError(f"occupancy: this is a field of kind {kind_of(self.field)!r}, wanted 'views'")
         size = size or self.field.occupancy
         if size not in self._occupancy:
-            self._occupancy[size] = occupancy_grid(self.density, self.scenes, size, step=self.field.step)
+            self._occupancy[size] = occupancy_grid(
+                self.density, self.scenes, size, step=self.field.step, device=self.device
+            )
         return self._occupancy[size]
 
 

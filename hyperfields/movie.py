@@ -174,13 +174,13 @@ def mesh_of(bound: Bound, resolution: int = RESOLUTION) -> Mesh:
         TypeError: for images.
     """
     if not isinstance(bound.field, RadianceField):
-        return export.mesh_from_field(bound, resolution=resolution)
+        return export.mesh_from_field(bound, resolution=resolution, device=bound.device)
     step = bound.field.step
 
     def clearness(x: Tensor) -> Tensor:
         return torch.exp(-step * bound.density(x)) - 0.5
 
-    return export.mesh_from_field(clearness, resolution=resolution, safety=float("inf"))
+    return export.mesh_from_field(clearness, resolution=resolution, safety=float("inf"), device=bound.device)
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def render_picture(
     check_channel(bound, channel)
     height, width = size[0] * supersample, size[1] * supersample
     if isinstance(bound.field, ImageField):
-        image = sample_image(bound, 1, height, width)[0].clamp(0.0, 1.0)
+        image = sample_image(bound, 1, height, width, bound.device)[0].clamp(0.0, 1.0)
     else:
         if camera is None:
             raise ValueError("render_picture: got no camera, which shapes and views need")
@@ -100,7 +100,7 @@ def see(
         cells: along a side of the grid that skips the empty space of a view.
         pause: called before each block; what it raises ends the picture.
     """
-    origins, directions = camera.rays()
+    origins, directions = camera.to(bound.device).rays()
     parts = []
     for o, d in zip(origins[None].split(RAYS, 1), directions[None].split(RAYS, 1), strict=True):
         if pause is not None:
@@ -131,7 +131,7 @@ def _see_rays(bound: Bound, rays: Rays, normals: bool, cells: int) -> Rendered:
     hit = seen.depth[0].isfinite().nonzero().squeeze(1)
     x = torch.addcmul(rays.origins[0, hit], seen.depth[0, hit, None], rays.directions[0, hit])
     found = torch.zeros_like(rays.origins)
-    found[0, hit] = surface_normals(hollow, x, torch.tensor([len(hit)]), reach=step)
+    found[0, hit] = surface_normals(hollow, x, torch.tensor([len(hit)], device=x.device), reach=step)
     return seen._replace(normals=found)
 
 
@@ -145,7 +145,7 @@ def colorize(seen: Rendered, channel: Channel) -> Rendered:
     solid = seen.depth[seen.alpha > 0.5]
     near, far = (float(solid.min()), float(solid.max())) if len(solid) else (0.0, 1.0)
     place = ((seen.depth - near) / max(far - near, 1e-6)).nan_to_num(posinf=1.0).clamp(0.0, 1.0)
-    colors = torch.tensor(_DEPTHS)
+    colors = seen.rgb.new_tensor(_DEPTHS)
     place = place * (len(colors) - 1)
     low = place.long().clamp(max=len(colors) - 2)
     rgb = torch.lerp(colors[low], colors[low + 1], (place - low)[..., None])

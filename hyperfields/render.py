@@ -41,19 +41,23 @@ def on_background(rendered: Rendered, background: float = 1.0) -> Tensor:
     return rendered.rgb + (1.0 - rendered.alpha[..., None]) * background
 
 
-def pixel_centers(height: int, width: int) -> Tensor:
+def pixel_centers(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Centres of all pixels in [0, 1]^2, row by row: `[height * width, 2]`, x to the right, y down."""
-    v, u = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij")
+    rows, columns = (torch.arange(side, device=device) for side in (height, width))
+    v, u = torch.meshgrid((rows + 0.5) / height, (columns + 0.5) / width, indexing="ij")
     return torch.stack((u, v), -1).reshape(-1, 2)
 
 
 @torch.no_grad()
-def sample_image(fn: PointFn, scenes: int, height: int, width: int) -> Tensor:
-    """Images `[s h w c]` of `scenes` image functions, in blocks of bounded memory. Not differentiable."""
-    x = pixel_centers(height, width)
+def sample_image(fn: PointFn, scenes: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """Images `[s h w c]` of `scenes` image functions, in blocks of bounded memory. Not differentiable.
+
+    device: where the points are made.
+    """
+    x = pixel_centers(height, width, device)
     rows = []
     for block in x.split(max(BLOCK // scenes, 1)):
-        counts = torch.full((scenes,), block.shape[0])
+        counts = torch.full((scenes,), block.shape[0], device=device)
         rows.append(fn(block.repeat(scenes, 1), counts).reshape(scenes, block.shape[0], -1))
     return torch.cat(rows, 1).reshape(scenes, height, width, -1)
 
@@ -66,6 +70,7 @@ def occupancy_grid(
     *,
     threshold: float = 0.01,
     step: float,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Cells of [-1, 1]^3 in which a step of length `step` has an opacity above `threshold`: `[s g g g]` bool.
 
@@ -75,10 +80,10 @@ def occupancy_grid(
     """
     limit = -math.log1p(-threshold) / step
     if size > 32 and size % 2 == 0:
-        coarse = occupancy_grid(density, scenes, size // 2, threshold=threshold, step=step)
+        coarse = occupancy_grid(density, scenes, size // 2, threshold=threshold, step=step, device=device)
         inside = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
     else:
-        inside = torch.ones(scenes, size, size, size, dtype=torch.bool)
+        inside = torch.ones(scenes, size, size, size, dtype=torch.bool, device=device)
     centers = _dense_at(density, inside, 1.0 / size - 1.0, limit)
     around = torch.nn.functional.max_pool3d(inside[:, None].float(), 2, 1, 1)[:, 0] > 0  # their corners
     corners = _dense_at(density, around, -1.0, limit)
@@ -88,7 +93,7 @@ def occupancy_grid(
 def _dense_at(density: PointFn, where: Tensor, low: float, limit: float) -> Tensor:
     """Points of an even grid from `low` to `-low` that are in `where` `[s a a a]` and denser than `limit`."""
     scenes, side = where.shape[:2]
-    axis = torch.linspace(low, -low, side)
+    axis = torch.linspace(low, -low, side, device=where.device)
     index = where.nonzero()  # [m 4], sorted by scene
     found = torch.zeros_like(where)
     for block in index.split(BLOCK):
@@ -264,7 +269,7 @@ def trace_surface(
     Source: Hart 1996, "Sphere tracing", section 2.
     """
     scenes, count = rays.origins.shape[:2]
-    ends = torch.ones(scenes, 3)
+    ends = rays.origins.new_ones(scenes, 3)
     near, far = (t.reshape(-1) for t in box_interval(rays, -ends, ends))
     origins, directions = (t.reshape(-1, 3) for t in rays)
 
@@ -375,10 +380,19 @@ class OccupancyTracker:
     scene. Everything counts as occupied until it was looked at.
     """
 
-    def __init__(self, scenes: int, size: int, *, step: float, threshold: float = 0.01, decay: float = 0.6) -> None:
+    def __init__(
+        self,
+        scenes: int,
+        size: int,
+        *,
+        step: float,
+        threshold: float = 0.01,
+        decay: float = 0.6,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.size, self.decay = size, decay
         self.limit = -math.log1p(-threshold) / step
-        self.density = torch.full((scenes, size**3), math.inf)
+        self.density = torch.full((scenes, size**3), math.inf, device=device)
 
     def cells(self, scenes: Tensor) -> Tensor:
         """Occupied cells of `scenes` `[s]`: `[s g g g]` bool."""
@@ -393,11 +407,12 @@ class OccupancyTracker:
     @torch.no_grad()
     def update(self, density: PointFn, scenes: Tensor, part: int, parts: int, generator: torch.Generator) -> None:
         """Look at a random point of every cell of `scenes` whose number is `part` modulo `parts`."""
-        cell = torch.arange(part, self.size**3, parts)
+        device = self.density.device
+        cell = torch.arange(part, self.size**3, parts, device=device)
         index = torch.stack((cell // self.size**2, cell // self.size % self.size, cell % self.size), -1)
-        jitter = torch.rand(len(scenes), *index.shape, generator=generator)
+        jitter = torch.rand(len(scenes), *index.shape, generator=generator, device=device)
         x = ((index + jitter) * (2.0 / self.size) - 1.0).reshape(-1, 3)
-        seen = density(x, torch.full((len(scenes),), len(cell))).reshape(len(scenes), -1)
+        seen = density(x, torch.full((len(scenes),), len(cell), device=device)).reshape(len(scenes), -1)
         where = scenes[:, None], cell
         old = self.density[where]
         self.density[where] = torch.where(old.isinf(), seen, torch.maximum(old * self.decay, seen))

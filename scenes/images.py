@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,18 +65,24 @@ class ImageFamily:
         """
         count = self.height * self.width
         if n >= count:
-            index = torch.arange(count).expand(len(scenes), count)
+            index = torch.arange(count, device=scenes.device).expand(len(scenes), count)
             x = self._centres.expand(len(scenes), count, 2).contiguous()
         else:
-            index = torch.randint(count, (len(scenes), n), generator=generator)
+            index = torch.randint(count, (len(scenes), n), generator=generator, device=generator.device)
             x = self._centres.index_select(0, index.reshape(-1)).reshape(*index.shape, 2)
         rows = (scenes[:, None] * count + index).reshape(-1)
         return Points(x, _unit(self._pixels.index_select(0, rows)).reshape(*index.shape, 3))
 
+    def to(self, device: torch.device | str) -> ImageFamily:
+        """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
+        moved = copy.copy(self)
+        moved._pixels, moved._centres = self._pixels.to(device), self._centres.to(device)
+        return moved
+
     def truth(self, scene: int, split: str = "test") -> Tensor:
         """The picture `[h w 3]` float32 in [0, 1]; an image has no splits, so `split` makes no difference."""
         count = self.height * self.width
-        return _unit(self._pixels[scene * count : (scene + 1) * count]).reshape(self.height, self.width, 3)
+        return _unit(self._pixels[scene * count : (scene + 1) * count].cpu()).reshape(self.height, self.width, 3)
 
 
 def _unit(pixels: Tensor) -> Tensor:

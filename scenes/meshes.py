@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import os
@@ -74,10 +75,16 @@ class MeshFamily:
         Returns:
             x `[s n 3]` in [-1, 1]^3 and target `[s n 1]`, the signed distance (scene units, negative inside).
         """
-        index = torch.randint(self._points_each, (len(scenes), n), generator=generator)
+        index = torch.randint(self._points_each, (len(scenes), n), generator=generator, device=generator.device)
         rows = (scenes[:, None] * self._points_each + index).reshape(-1)
         drawn = self._pool.index_select(0, rows).reshape(len(scenes), n, 4)
         return Points(drawn[..., :3].contiguous(), drawn[..., 3:].contiguous())
+
+    def to(self, device: torch.device | str) -> MeshFamily:
+        """The same with its samples on `device`, where batches then come from; `generator` must be there too."""
+        moved = copy.copy(self)
+        moved._pool = self._pool.to(device)
+        return moved
 
     def truth(self, scene: int, split: str = "test") -> Mesh:
         """The mesh in the scene frame; a shape has no splits, so `split` makes no difference."""

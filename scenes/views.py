@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ class ViewFamily:
         each = self.height * self.width
         counts = (self._counts[scenes] * each)[:, None]
         # float64: float32 has too few steps to reach every pixel of a large scene.
-        drawn = torch.rand(len(scenes), n, generator=generator, dtype=torch.float64)
+        drawn = torch.rand(len(scenes), n, generator=generator, dtype=torch.float64, device=generator.device)
         index = ((drawn * counts).long() + self._first[scenes][:, None] * each).reshape(-1)
         packed = self._pixels.index_select(0, index)
         image = torch.div(index, each, rounding_mode="floor")
@@ -104,6 +105,13 @@ class ViewFamily:
         rgba = packed.view(torch.uint8).reshape(*shape, 4).float() / 255.0
         origins = table[:, 9:12].contiguous()
         return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba)
+
+    def to(self, device: torch.device | str) -> ViewFamily:
+        """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
+        moved = copy.copy(self)
+        moved._pixels, moved._tables = self._pixels.to(device), self._tables.to(device)
+        moved._counts, moved._first = self._counts.to(device), self._first.to(device)
+        return moved
 
     def truth(self, scene: int, split: str = "test") -> list[View]:
         """The views of a split, read from disk, in the order of its transforms file.

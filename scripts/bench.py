@@ -7,6 +7,7 @@ python scripts/bench.py fit VIEWS [--profile]       a whole fitting step, beside
 python scripts/bench.py render RUN --scene NAME     frames a second round a scene: it is bound and its empty space found
                                                     before the clock starts, as for a viewer
 python scripts/bench.py scale PICTURES              many scenes against few; imports; a second start
+python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from hyperfields.picture import orbit_cameras, render_picture
 
 # isort: split
 import bench_fit
+import bench_gpu
 import bench_ops
 import bench_scale
 import torch
@@ -76,6 +79,8 @@ def print_ops(rows: list[bench_ops.Row]) -> None:
 
 
 def main() -> None:
+    if "--device" in sys.argv[1:2]:
+        sys.exit(bench_gpu.main(sys.argv[1:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="what", required=True)
     kernels = parts.add_parser("ops", help="the kernels")

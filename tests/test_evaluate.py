@@ -251,6 +251,8 @@ def test_shapes_and_a_field_without_surface(tmp_path: Path, monkeypatch: pytest.
     family = Shapes({"big": 0.8, "none": 0.5, "small": 0.4})
     run = fitted(family, tmp_path)
     fields = {"big": ball(0.8), "small": ball(0.42), "none": lambda x: torch.ones_like(x[..., :1])}
+    for field in fields.values():
+        field.device = torch.device("cpu")  # type: ignore[attr-defined]
     monkeypatch.setattr(Run, "bind", lambda self, name: fields[name])
     monkeypatch.setattr(evaluation, "MESH_RESOLUTION", 96)
     report = evaluate(run, family)

@@ -1,14 +1,20 @@
 """The numerical operations, and the only place that knows that backends exist: validate, choose, call.
 
 Points come either as one block a scene, `x [s n d]`, or packed, `x [m d]` sorted by scene with `counts [s]`
-(int64, on the CPU). Both give what a loop over scenes gives, to rounding. `backend="auto"` takes the first one that can
-run the call; a backend asked for by name that cannot run raises and says why.
+(int64, on the CPU or where x is). Both give what a loop over scenes gives, to rounding. `backend="auto"` takes triton
+for CUDA tensors and cpu for CPU tensors where they can run the call, else the reference; tcnn only runs when asked for.
+A backend asked for by name that cannot run raises and says why.
+
+Under `torch.autocast("cuda")` matrix products of the triton kernels take 16-bit inputs and add up in float32; tensors
+in and out stay float32. With float16, cotangents are bfloat16: their range needs no loss scaling.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
+import os
 from typing import Literal, NamedTuple
 
 import torch
@@ -28,13 +34,14 @@ __all__ = [
     "backends",
     "batched_mlp",
     "composite",
+    "encode_mlp",
     "hash_encode",
     "march",
     "reach",
     "samples",
 ]
 
-Backend = Literal["auto", "cpu", "reference"]
+Backend = Literal["auto", "triton", "cpu", "reference", "tcnn"]
 Activation = Literal["leaky_relu", "relu", "sine"]
 
 
@@ -46,46 +53,113 @@ class Composited(NamedTuple):
     depth: Tensor  # [r], sum of weight * distance; divide by alpha for the mean
 
 
+OLDEST = (7, 5)  # compute capability that the triton kernels are compiled for
+_CPU_DTYPES = (torch.float32, torch.float64)
+_GPU_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
 def backends() -> dict[str, str]:
     """Each backend with `""` when it can run here, else with the reason why not and what to do."""
-    missing = "" if importlib.util.find_spec("numba") else "numba is not installed: pip install numba"
-    return {"cpu": missing, "reference": ""}
+    return {name: _missing(name) for name in ("triton", "cpu", "reference", "tcnn")}
 
 
-def _choose(backend: Backend, refusal: str, tensor: Tensor, *others: Tensor | None) -> str:
-    """The backend to use; `refusal` says why the cpu kernels cannot take this call, or is empty.
+def _missing(backend: str) -> str:
+    """Why a backend cannot run here, or nothing."""
+    if backend == "triton":
+        return _triton_missing()
+    if backend == "tcnn":
+        from hyperfields.ops import _tcnn
+
+        return _tcnn.missing()
+    if backend == "cpu" and not importlib.util.find_spec("numba"):
+        return "numba is not installed: pip install numba"
+    return ""
+
+
+def interpreting() -> bool:
+    """Whether triton's kernels run on the CPU, slowly, for tests: the environment says so."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _triton_missing() -> str:
+    if not importlib.util.find_spec("triton"):
+        return "triton is not installed: pip install triton (it comes with CUDA builds of torch on Linux)"
+    if interpreting():
+        return ""
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device: the triton kernels run on NVIDIA GPUs"
+    return "" if torch.version.hip is None else "an AMD GPU: the triton kernels are tested for NVIDIA's alone"
+
+
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def _refused(backend: str, refusal: str, tensor: Tensor, others: tuple[Tensor | None, ...]) -> str:
+    """Why a backend cannot take tensors like these, or nothing; `refusal` is what the operation itself says."""
+    device, dtype = tensor.device, tensor.dtype
+    if backend == "cpu" and device.type != "cpu":
+        return f"tensors are on {device}"
+    if backend == "cpu" and dtype not in _CPU_DTYPES:
+        return f"dtype is {dtype}, the cpu kernels take float32 and float64"
+    if backend in ("triton", "tcnn") and (missing := _missing(backend)):
+        return missing
+    if backend in ("triton", "tcnn") and device.type != "cuda" and not (backend == "triton" and interpreting()):
+        return f"tensors are on {device}, it takes those on a CUDA device"
+    if backend in ("triton", "tcnn") and dtype not in _GPU_DTYPES:
+        return f"dtype is {dtype}, it takes float32, float16 and bfloat16"
+    if device.type == "cuda" and _capability(device) < OLDEST:
+        had, wanted = ".".join(map(str, _capability(device))), ".".join(map(str, OLDEST))
+        return f"{device} has compute capability {had}, wanted at least {wanted}"
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (tensor, *others)):
+        # torch would give a tangent of zero, silently: an operator without a forward-mode formula loses it.
+        return f"forward-mode derivatives (the {backend} kernels have those of reverse mode)"
+    return refusal or _missing(backend)
+
+
+def _choose(
+    backend: Backend, tensor: Tensor, *others: Tensor | None, cpu: str = "", triton: str = "", tcnn: str = ""
+) -> str:
+    """The backend to use; `cpu`, `triton` and `tcnn` say why those cannot take this call, or are empty.
 
     `tensor` and `others` are all that may carry a derivative; they have one dtype and one device.
     """
-    if backend not in ("auto", "cpu", "reference"):
-        raise ValueError(f"backend: got {backend!r}, wanted one of 'auto', 'cpu', 'reference'")
+    refusals = {"triton": triton, "cpu": cpu, "tcnn": tcnn}
+    if backend not in ("auto", "reference", *refusals):
+        wanted = ", ".join(map(repr, ("auto", "triton", "cpu", "reference", "tcnn")))
+        raise ValueError(f"backend: got {backend!r}, wanted one of {wanted}")
     if backend == "reference":
         return backend
-    if tensor.device.type != "cpu":
-        refusal = f"tensors are on {tensor.device}"
-    elif tensor.dtype not in (torch.float32, torch.float64):
-        refusal = f"dtype is {tensor.dtype}, the cpu kernels take float32 and float64"
-    elif any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (tensor, *others)):
-        # torch would give a tangent of zero, silently: an operator without a forward-mode formula loses it.
-        refusal = "forward-mode derivatives (the cpu kernels have those of reverse mode)"
-    refusal = refusal or backends()["cpu"]
-    if refusal and backend == "cpu":
-        raise ValueError(f"backend 'cpu' cannot run this call: {refusal}; use backend='reference' or 'auto'")
-    return "reference" if refusal else "cpu"
+    chosen = backend if backend != "auto" else "triton" if tensor.device.type == "cuda" else "cpu"
+    refusal = _refused(chosen, refusals[chosen], tensor, others)
+    if refusal and backend != "auto":
+        raise ValueError(f"backend {backend!r} cannot run this call: {refusal}; use backend='reference' or 'auto'")
+    return "reference" if refusal else chosen
+
+
+_NO_TCNN = "tinycudann has no such operation"
+
+
+def _float32_only(dtype: torch.dtype) -> str:
+    return "" if dtype == torch.float32 else f"dtype is {dtype}, along rays the triton kernels take float32"
 
 
 def _pack(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     """`[s n d]` or packed `[m d]` with counts -> packed and counts."""
     if x.dim() == 3 and counts is None:
-        counts = torch.full((x.shape[0],), x.shape[1], dtype=torch.int64)
+        counts = torch.full((x.shape[0],), x.shape[1], dtype=torch.int64, device=x.device)
         return x.reshape(-1, x.shape[-1]), counts
     if x.dim() != 2 or counts is None or counts.dim() != 1:
         got = None if counts is None else tuple(counts.shape)
         raise ValueError(
             f"{name}: got shape {tuple(x.shape)} with counts {got}; wanted [s n d], or [m d] with counts [s]"
         )
-    if counts.dtype != torch.int64 or counts.device.type != "cpu":
-        raise TypeError(f"counts: got {counts.dtype} on {counts.device}, wanted torch.int64 on cpu")
+    if counts.dtype != torch.int64 or counts.device not in (x.device, torch.device("cpu")):
+        where = "cpu" if x.device.type == "cpu" else f"cpu or {x.device}"
+        raise TypeError(f"counts: got {counts.dtype} on {counts.device}, wanted torch.int64 on {where}")
+    if counts.device.type != "cpu":
+        return x, counts  # to look at its numbers would make the host wait for the device
     if int(counts.sum()) != x.shape[0] or (counts.numel() > 0 and int(counts.min()) < 0):
         raise ValueError(f"counts: sum is {int(counts.sum())}, wanted the {x.shape[0]} points of {name}, none negative")
     return x, counts
@@ -118,28 +192,33 @@ def hash_encode(
     Source: Mueller et al. 2022, "Instant neural graphics primitives", section 3; see `ops/grid.py`.
     """
     packed, numbers = _pack(x, counts, "x")
-    _same_kind(x=x, table=table)
-    scenes = numbers.shape[0]
-    if packed.shape[1] != grid.dims:
-        raise ValueError(f"x: got {packed.shape[1]} coordinates, wanted the grid's {grid.dims}")
-    if table.dim() != 3 or table.shape[0] not in (1, scenes) or table.shape[1:] != (grid.rows, grid.features):
-        raise ValueError(f"table: got shape {tuple(table.shape)}, wanted [{scenes} or 1, {grid.rows}, {grid.features}]")
+    _check_grid(packed, table, grid, numbers.shape[0])
     refusal = "" if grid.dims in (2, 3) else f"grids of {grid.dims} dimensions (2 and 3 are compiled)"
-    if _choose(backend, refusal, x, table) == "reference":
+    chosen = _choose(backend, x, table, cpu=refusal, triton=refusal)
+    spec = list(grid.scales), list(grid.resolutions), list(grid.offsets), grid.smoothstep
+    if chosen == "reference":
         result = _reference.hash_encode(packed, table, grid, numbers.to(x.device))
+    elif chosen == "triton":
+        from hyperfields.ops import _triton
+
+        result = _triton.hash_encode_triton(packed, table, numbers.to(x.device, non_blocking=True), *spec)
+    elif chosen == "tcnn":
+        from hyperfields.ops import _tcnn
+
+        result = _tcnn.hash_encode(packed, table, grid, numbers.tolist())
     else:
         from hyperfields.ops import _cpu
 
-        result = _cpu.hash_encode_cpu(
-            packed,
-            table,
-            numbers,
-            list(grid.scales),
-            list(grid.resolutions),
-            list(grid.offsets),
-            grid.smoothstep,
-        )
+        result = _cpu.hash_encode_cpu(packed, table, numbers, *spec)
     return result.reshape(*x.shape[:-1], grid.channels)
+
+
+def _check_grid(x: Tensor, table: Tensor, grid: GridSpec, scenes: int) -> None:
+    _same_kind(x=x, table=table)
+    if x.shape[1] != grid.dims:
+        raise ValueError(f"x: got {x.shape[1]} coordinates, wanted the grid's {grid.dims}")
+    if table.dim() != 3 or table.shape[0] not in (1, scenes) or table.shape[1:] != (grid.rows, grid.features):
+        raise ValueError(f"table: got shape {tuple(table.shape)}, wanted [{scenes} or 1, {grid.rows}, {grid.features}]")
 
 
 @stage("batched_mlp")
@@ -160,38 +239,153 @@ def batched_mlp(
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
     """
     packed, numbers = _pack(x, counts, "x")
-    scenes, width = numbers.shape[0], packed.shape[1]
+    sizes = _check_layers(packed, layers, activation, numbers.shape[0])
+    chosen = _choose(
+        backend, x, *itertools.chain(*layers), cpu=_no_sine(activation), triton=_too_large(sizes, x),
+        tcnn=_not_in_tcnn(sizes, layers, activation) if backend == "tcnn" else "",
+    )  # fmt: skip
+    slope = _reference.LEAK if activation == "leaky_relu" else 0.0
+    if chosen == "reference":
+        result = _reference.batched_mlp(packed, layers, activation, numbers).to(x.dtype)
+    elif chosen == "triton":
+        from hyperfields.ops import _triton
+
+        numbers = numbers.to(x.device, non_blocking=True)
+        result = _triton.mlp_triton(
+            packed, _flat_layers(layers), numbers, sizes, activation, slope, _product_precision(x)
+        )
+    elif chosen == "tcnn":
+        from hyperfields.ops import _tcnn
+
+        result = _tcnn.batched_mlp(packed, layers, activation, numbers.tolist())
+    else:
+        from hyperfields.ops import _cpu
+
+        params = _flat_layers(layers)
+        keep = torch.is_grad_enabled() and (packed.requires_grad or params.requires_grad)
+        result, _ = _cpu.mlp_cpu(packed, params, numbers, sizes, keep, slope)
+    return result.reshape(*x.shape[:-1], sizes[-1])
+
+
+def _check_layers(
+    x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activation: Activation, scenes: int
+) -> list[int]:
+    """Widths of a network whose input is `x [m i]`: the input's, and the output's of every layer."""
     if not layers:
         raise ValueError("layers: got none, wanted at least one")
     if activation not in _reference.ACTIVATIONS:
         raise ValueError(f"activation: got {activation!r}, wanted one of {', '.join(_reference.ACTIVATIONS)}")
+    sizes = [x.shape[1]]
     for number, (weight, bias) in enumerate(layers):
         _same_kind(x=x, weight=weight, **({} if bias is None else {"bias": bias}))
-        if weight.dim() != 3 or weight.shape[0] != scenes or weight.shape[2] != width:
+        if weight.dim() != 3 or weight.shape[0] != scenes or weight.shape[2] != sizes[-1]:
             raise ValueError(
-                f"layers[{number}] weight: got shape {tuple(weight.shape)}, wanted [{scenes}, out, {width}]"
+                f"layers[{number}] weight: got shape {tuple(weight.shape)}, wanted [{scenes}, out, {sizes[-1]}]"
             )
-        width = weight.shape[1]
-        if bias is not None and bias.shape != (scenes, width):
-            raise ValueError(f"layers[{number}] bias: got shape {tuple(bias.shape)}, wanted [{scenes}, {width}]")
-    refusal = f"activation {activation!r} (relu and leaky_relu are compiled)" if activation == "sine" else ""
-    if _choose(backend, refusal, x, *itertools.chain(*layers)) == "reference":
-        result = _reference.batched_mlp(packed, layers, activation, numbers)
-    else:
-        from hyperfields.ops import _cpu
+        sizes.append(weight.shape[1])
+        if bias is not None and bias.shape != (scenes, sizes[-1]):
+            raise ValueError(f"layers[{number}] bias: got shape {tuple(bias.shape)}, wanted [{scenes}, {sizes[-1]}]")
+    return sizes
 
-        pieces: list[Tensor] = []
-        for weight, bias in layers:
-            pieces += [
-                weight.reshape(scenes, -1),
-                weight.new_zeros(weight.shape[:2]) if bias is None else bias,
-            ]
-        params = torch.cat(pieces, 1)
-        keep = torch.is_grad_enabled() and (packed.requires_grad or params.requires_grad)
-        sizes = [packed.shape[1], *(weight.shape[1] for weight, _ in layers)]
-        slope = _reference.LEAK if activation == "leaky_relu" else 0.0
-        result, _ = _cpu.mlp_cpu(packed, params, numbers, sizes, keep, slope)
-    return result.reshape(*x.shape[:-1], width)
+
+def _flat_layers(layers: list[tuple[Tensor, Tensor | None]]) -> Tensor:
+    """`[s numbers]`: each layer's weight `[o i]` and bias `[o]`, zeros where it has none."""
+    pieces: list[Tensor] = []
+    for weight, bias in layers:
+        pieces += [
+            weight.reshape(weight.shape[0], -1),
+            weight.new_zeros(weight.shape[:2]) if bias is None else bias,
+        ]
+    return torch.cat(pieces, 1)
+
+
+def _no_sine(activation: Activation) -> str:
+    return f"activation {activation!r} (relu and leaky_relu are compiled)" if activation == "sine" else ""
+
+
+def _not_in_tcnn(sizes: list[int], layers: list[tuple[Tensor, Tensor | None]], activation: Activation) -> str:
+    """Why tinycudann cannot run a network."""
+    from hyperfields.ops import _tcnn
+
+    try:
+        _tcnn.hidden_width(sizes[1:-1], any(bias is not None for _, bias in layers))
+    except ValueError as error:
+        return str(error)
+    return _no_sine(activation)
+
+
+def _too_large(sizes: list[int], x: Tensor) -> str:
+    """Why the triton kernels cannot run a network: it has to fit on the chip."""
+    precision, layers, widest = _product_precision(x), len(sizes) - 1, max(sizes)
+    # float32 takes twice the registers, and before 8.0 a program has 64 KB of shared memory.
+    most = 64 if precision == "float32" or (x.is_cuda and _capability(x.device) < (8, 0)) else 128
+    if layers > 5 or widest > most:
+        return f"{layers} layers up to {widest} wide in {precision} (up to 5 layers and {most} wide are compiled)"
+    return ""
+
+
+def _product_precision(x: Tensor) -> str:
+    """What goes into the matrix products of the triton kernels."""
+    if x.dtype != torch.float32:
+        return str(x.dtype).removeprefix("torch.")
+    if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+        return "float32"
+    return "mixed" if torch.get_autocast_dtype("cuda") == torch.float16 else "bfloat16"
+
+
+def encode_mlp(
+    x: Tensor,  # [s n d], or [m d] with counts
+    table: Tensor,  # [s | 1, rows, f]
+    grid: GridSpec,
+    layers: list[tuple[Tensor, Tensor | None]],  # weight [s o i], bias [s o]
+    activation: Activation = "relu",
+    *,
+    counts: Tensor | None = None,  # [s]
+    backend: Backend = "auto",
+) -> Tensor:  # [s n o], or [m o]
+    """`batched_mlp` of `hash_encode`. Where no gradient is asked for, triton does both in one kernel: for rendering.
+
+    Differentiable as its two parts are.
+
+    Raises:
+        ValueError, TypeError: as its two parts.
+    """
+    tensors = [x, table, *(t for layer in layers for t in layer if t is not None)]
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)) and backend in ("auto", "triton"):
+        widths = [grid.channels, *(weight.shape[1] for weight, _ in layers if weight.dim() == 3)]
+        # Wider ones do not stay in registers.
+        fits = max(widths) <= 64 and grid.channels <= 32 and grid.dims in (2, 3)
+        refusal = _too_large(widths, x)
+        if fits and (x.device.type == "cuda" or backend == "triton"):
+            packed, numbers = _pack(x, counts, "x")
+            if _choose(backend, *tensors, triton=refusal) == "triton":
+                return _fused(x, packed, table, grid, layers, activation, numbers)
+    features = hash_encode(x, table, grid, counts=counts, backend=backend)
+    return batched_mlp(features, layers, activation, counts=counts, backend=backend)
+
+
+def _fused(
+    x: Tensor,
+    packed: Tensor,
+    table: Tensor,
+    grid: GridSpec,
+    layers: list[tuple[Tensor, Tensor | None]],
+    activation: Activation,
+    numbers: Tensor,
+) -> Tensor:
+    """`encode_mlp` in one kernel."""
+    from hyperfields.ops import _triton
+
+    scenes = numbers.shape[0]
+    _check_grid(packed, table, grid, scenes)
+    sizes = _check_layers(packed.new_empty(0, grid.channels), layers, activation, scenes)
+    plan = _triton.Plan.of(sizes, activation, _product_precision(x))
+    slope = _reference.LEAK if activation == "leaky_relu" else 0.0
+    result = _triton.encode_mlp_triton(
+        packed, table, _flat_layers(layers), numbers.to(x.device, non_blocking=True), grid.scales, grid.resolutions,
+        grid.offsets, grid.smoothstep, plan, slope,
+    )  # fmt: skip
+    return result.reshape(*x.shape[:-1], sizes[-1])
 
 
 @stage("composite")
@@ -221,8 +415,14 @@ def composite(
         )
     packed, numbers = _pack(values, counts, "values")
     flat_density, flat_edges = density.reshape(-1), edges.reshape(-1, 2)
-    if _choose(backend, "", density, values, edges) == "reference":
+    chosen = _choose(backend, density, values, edges, triton=_float32_only(density.dtype), tcnn=_NO_TCNN)
+    if chosen == "reference":
         return Composited(*_reference.composite(flat_density, packed, flat_edges, numbers.to(values.device)))
+    if chosen == "triton":
+        from hyperfields.ops import _triton
+
+        numbers = numbers.to(values.device, non_blocking=True)
+        return Composited(*_triton.composite_triton(flat_density, packed, flat_edges, numbers))
     from hyperfields.ops import _cpu
 
     return Composited(*_cpu.composite_cpu(flat_density, packed, flat_edges, numbers))
@@ -237,7 +437,7 @@ def march(
     offset: Tensor | None = None,  # [s r] in [0, 1): where in a step each ray begins; default 0.5
     *,
     backend: Backend = "auto",
-) -> tuple[Tensor, Tensor]:  # edges [m 2] in ray order, counts [s*r]
+) -> tuple[Tensor, Tensor]:  # edges [m 2] in ray order, counts [s*r], where the rays are
     """Even steps along each ray through the scene box, without those whose middle lies in an empty cell.
 
     Not differentiable to any input.
@@ -262,9 +462,13 @@ def march(
     if offset.shape != origins.shape[:2]:
         raise ValueError(f"offset: got shape {tuple(offset.shape)}, wanted {list(origins.shape[:2])}")
     with torch.no_grad():
-        if _choose(backend, "", origins) == "reference":
-            edges, numbers = _reference.march(origins, directions, occupancy, step, offset)
-            return edges, numbers.cpu()
+        chosen = _choose(backend, origins, triton=_float32_only(origins.dtype), tcnn=_NO_TCNN)
+        if chosen == "reference":
+            return _reference.march(origins, directions, occupancy, step, offset)
+        if chosen == "triton":
+            from hyperfields.ops import _triton
+
+            return _triton.march_triton(origins, directions, occupancy, step, offset)
         from hyperfields.ops import _cpu
 
         return _cpu.march_cpu(origins, directions, occupancy, step, offset)
@@ -306,12 +510,19 @@ def samples(
             f"wanted int64 {list(rays)}"
         )
     outside = (first < 0) | (first + counts > edges.shape[0])
-    if bool(((counts < 0) | (counts > 0) & outside).any()):
+    # On another device the answer would make the host wait for it.
+    if counts.device.type == "cpu" and bool(((counts < 0) | (counts > 0) & outside).any()):
         raise ValueError(f"samples: first and counts leave the {edges.shape[0]} rows of edges")
     with torch.no_grad():
-        if _choose(backend, "", origins, edges) == "reference":
-            device = origins.device
-            return Samples(*_reference.samples(origins, directions, edges, first.to(device), counts.to(device)))
+        chosen = _choose(backend, origins, edges, triton=_float32_only(origins.dtype), tcnn=_NO_TCNN)
+        if chosen != "cpu":
+            first, counts = first.to(origins.device), counts.to(origins.device)
+        if chosen == "reference":
+            return Samples(*_reference.samples(origins, directions, edges, first, counts))
+        if chosen == "triton":
+            from hyperfields.ops import _triton
+
+            return Samples(*_triton.samples_triton(origins, directions, edges, first, counts))
         from hyperfields.ops import _cpu
 
         return Samples(*_cpu.samples_cpu(origins, directions, edges, first, counts))
@@ -342,9 +553,13 @@ def reach(
             f"wanted [m], [m 2] and [{counts.shape[0]}]"
         )
     with torch.no_grad():
-        if _choose(backend, "", density, edges, opacity) == "reference":
-            kept, after = _reference.reach(density, edges, counts.to(density.device), opacity, opaque)
-            return kept.cpu(), after
+        chosen = _choose(backend, density, edges, opacity, triton=_float32_only(density.dtype), tcnn=_NO_TCNN)
+        if chosen == "reference":
+            return _reference.reach(density, edges, counts.to(density.device), opacity, opaque)
+        if chosen == "triton":
+            from hyperfields.ops import _triton
+
+            return _triton.reach_triton(density, edges, counts.to(density.device), opacity, opaque)
         from hyperfields.ops import _cpu
 
         return _cpu.reach_cpu(density, edges, counts, opacity, opaque)

@@ -429,7 +429,9 @@ def test_without_numba_auto_takes_the_reference_and_cpu_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert ops.backends() == {"cpu": "numba is not installed: pip install numba", "reference": ""}
+    found = ops.backends()
+    assert (found["cpu"], found["reference"]) == ("numba is not installed: pip install numba", "")
+    assert found["triton"].startswith("triton is not installed: pip install triton")
     grid = GRIDS["2-D F2"]
     x, table = points_of(grid, 9)[None], table_of(grid, 1)
     assert torch.equal(ops.hash_encode(x, table, grid), ops.hash_encode(x, table, grid, backend="reference"))
@@ -439,7 +441,9 @@ def test_without_numba_auto_takes_the_reference_and_cpu_says_what_to_install(
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
     grid = GRIDS["2-D F2"]
-    with pytest.raises(ValueError, match="backend: got 'gpu', wanted one of 'auto', 'cpu', 'reference'"):
+    with pytest.raises(
+        ValueError, match="backend: got 'gpu', wanted one of 'auto', 'triton', 'cpu', 'reference', 'tcnn'"
+    ):
         ops.hash_encode(torch.zeros(1, 2, 2), torch.zeros(1, grid.rows, 2), grid, backend="gpu")  # type: ignore[arg-type]
 
 

@@ -1,0 +1,138 @@
+"""What only a GPU can show: whole fits and pictures against the CPU's, and tinycudann where it is installed.
+
+`make test-gpu` runs this, and the parity tests of the kernels (tests/ops/test_triton.py) on the card.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import hyperfields
+from hyperfields import FactoredGrid, FitConfig, ImageField, LowRank, ModelConfig, RadianceField, Recipe, ops
+from hyperfields.devices import Precision
+from hyperfields.model import HyperField
+from hyperfields.picture import render_picture
+from hyperfields.scenes.images import ImageFamily
+
+if not torch.cuda.is_available():
+    pytest.skip("torch sees no CUDA device", allow_module_level=True)
+
+MODEL = ModelConfig(ImageField(FactoredGrid(2, 4, 2, 10, 4, 32, bases=5)), LowRank(2), 16)
+needs_tcnn = pytest.mark.skipif(bool(ops.backends()["tcnn"]), reason=ops.backends()["tcnn"] or "runs here")
+
+
+def pictures() -> ImageFamily:
+    v, u = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
+    scenes = [torch.stack((u, v, (u * (n + 1) * 5).sin() * 0.5 + 0.5), -1) for n in range(4)]
+    return ImageFamily([str(n) for n in range(4)], torch.stack(scenes))
+
+
+def psnr_of(run: Path, device: str) -> float:
+    family, loaded = pictures(), hyperfields.load_run(run, device)
+    seen = [hyperfields.sample_image(loaded.bind(n), 1, 32, 32, device).cpu()[0] for n in family.names]
+    truth = torch.stack([family.truth(n) for n in range(4)])
+    return float(hyperfields.psnr(torch.stack(seen).clamp(0, 1), truth).mean())
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed"])
+def test_a_fit_is_as_good_as_on_the_cpu(precision: Precision, tmp_path: Path) -> None:
+    recipe = Recipe(4, 4096)
+    for device, chosen in (("cpu", "float32"), ("cuda", precision)):
+        config = FitConfig(steps=600)
+        out = tmp_path / device
+        hyperfields.fit(pictures(), out, config, model=MODEL, recipe=recipe, device=device, precision=chosen)  # type: ignore[arg-type]
+    cpu, cuda = psnr_of(tmp_path / "cpu", "cpu"), psnr_of(tmp_path / "cuda", "cuda")
+    assert cpu > 25.0
+    assert abs(psnr_of(tmp_path / "cuda", "cpu") - cuda) < 0.05
+    assert cuda > cpu - 0.5, (cpu, cuda)
+
+
+def test_a_fit_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    class Enough(KeyboardInterrupt):
+        pass
+
+    def stop(progress: hyperfields.Progress) -> None:
+        if progress.step == 20:
+            raise Enough
+
+    config = FitConfig(steps=40)
+    settings = {"model": MODEL, "recipe": Recipe(4, 1024), "device": "cuda"}
+    with pytest.raises(KeyboardInterrupt):
+        hyperfields.fit(pictures(), tmp_path, config, report=stop, **settings)  # type: ignore[arg-type]
+    hyperfields.fit(pictures(), tmp_path, config, resume=True, **settings)  # type: ignore[arg-type]
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_a_radiance_field_looks_as_on_the_cpu_and_has_its_gradients() -> None:
+    torch.manual_seed(0)
+    field = RadianceField(FactoredGrid(3, 4, 2, 10, 4, 32, bases=3), step=0.05)
+    model = HyperField(ModelConfig(field, LowRank(2), 8), 2)
+    camera = hyperfields.orbit(1, radius=3.0, height=24, width=24)[0]
+    found: list[tuple[Tensor, Tensor]] = []
+    for device in ("cpu", "cuda"):
+        model = model.to(device)
+        with torch.no_grad():
+            picture = render_picture(model.bind(model.latents.codes[:1]), camera, (24, 24)).cpu()
+        rays = camera.to(device).rays()
+        rays = hyperfields.Rays(*(t[None].expand(2, -1, -1).contiguous() for t in rays))
+        bound = model.bind(model.latents.codes)
+        cells = torch.ones(2, 8, 8, 8, dtype=torch.bool, device=device)
+        seen = hyperfields.render_volume(bound, rays, cells, step=0.05, density=bound.density)
+        model.zero_grad()
+        seen.rgb.square().mean().backward()
+        gradient = model.latents.codes.grad
+        assert gradient is not None
+        found.append((picture, gradient.cpu()))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=0.0, atol=5e-3)
+    assert float((found[1][1] - found[0][1]).norm() / found[0][1].norm()) < 1e-2
+
+
+def test_a_step_waits_for_nothing_but_the_loss_before(tmp_path: Path) -> None:
+    """torch itself names what would make the host wait, and here that is an error."""
+    from hyperfields.fit import Objective, Optimization, Progress
+    from hyperfields.model import parameter_groups
+
+    model = HyperField(MODEL, 4).cuda()
+    objective = Objective(pictures(), MODEL.field, Recipe(4, 1024), 4, "cuda")
+    run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(4), 0)
+    for _ in range(3):
+        run.step(Progress())
+    run._read = lambda data: None  # type: ignore[method-assign]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run.step(Progress())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_tcnn
+@pytest.mark.parametrize("biases", [False, True])
+def test_tinycudann_computes_our_networks(biases: bool) -> None:
+    torch.manual_seed(0)
+    sizes = (16, 32, 32, 4)
+    layers: list[tuple[Tensor, Tensor | None]] = [
+        (
+            torch.randn(3, o, i, device="cuda") * (2.0 / i) ** 0.5,
+            torch.randn(3, o, device="cuda") if biases else None,
+        )
+        for i, o in itertools.pairwise(sizes)
+    ]
+    x = torch.randn(3, 500, 16, device="cuda")
+    got = ops.batched_mlp(x, layers, "leaky_relu", backend="tcnn")
+    wanted = ops.batched_mlp(x, layers, "leaky_relu", backend="reference")
+    assert float((got - wanted).norm() / wanted.norm()) < 1e-2  # it computes in float16
+
+
+@needs_tcnn
+@pytest.mark.parametrize("dims", [2, 3])
+def test_tinycudann_reads_our_tables(dims: int) -> None:
+    grid = FactoredGrid(dims, 6, 2, 12, 5, 64).grid
+    x, table = torch.rand(2, 999, dims, device="cuda"), torch.randn(2, grid.rows, 2, device="cuda")
+    got = ops.hash_encode(x, table, grid, backend="tcnn")
+    wanted = ops.hash_encode(x, table, grid, backend="reference")
+    assert float((got - wanted).norm() / wanted.norm()) < 1e-2

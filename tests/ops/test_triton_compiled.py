@@ -1,0 +1,162 @@
+"""Every triton kernel, compiled without a GPU for the chips that are supported: it compiles, and it fits.
+
+What a kernel needs is read from what the assembler made: shared memory has to be there, and registers that do not
+suffice spill into a stack, which is memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from hyperfields import ops
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+if ops.interpreting():
+    pytest.skip("TRITON_INTERPRET is set: nothing is compiled", allow_module_level=True)
+
+# Compute capability -> bytes of shared memory that a program may have. 8.6 and 8.9 run what is made for 8.0, with less.
+SHARED = {75: 65_536, 80: 101_376, 90: 232_448, 120: 101_376}
+REGISTERS = 255
+each_chip = pytest.mark.parametrize("chip", SHARED)
+
+RAY = {"starts": "*i64", "counts": "*i64", "first": "*i64", "cells": "*u8", "layout": "*i32"}
+NUMBERS = {"scenes": "i32", "numbers": "i32", "stride": "i32", "rays": "i32", "of_scene": "i32", "size": "i32"}
+REALS = {"slope": "fp32", "half": "fp32", "step": "fp32", "opaque": "fp32"}
+
+
+class Needs(NamedTuple):
+    """What one compiled kernel takes."""
+
+    registers: int
+    stack: int  # bytes a thread
+    shared: int  # bytes a program
+
+
+def compiled(kernel: Any, chip: int, constants: dict[str, Any], options: dict[str, Any], folder: Path) -> Needs:
+    """Compile for `chip` as a launch would, with float32 tensors that are aligned as torch aligns them."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    types = RAY | NUMBERS | REALS
+    signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in kernel.arg_names}
+    values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    aligned = {
+        (place,): [["tt.divisibility", 16]] for place, kind in enumerate(signature.values()) if kind.startswith("*")
+    }
+    source = ASTSource(kernel, signature, values, aligned)
+    made = triton.compile(source, target=GPUTarget("cuda", chip, 32), options=options)
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(made.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    said = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    assert found, said
+    return Needs(int(found[1]), int(found[2]), made.metadata.shared)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+
+
+def encode_kernels(dims: int) -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
+    from hyperfields.ops._triton import encode
+
+    grid = {"D": dims, "F": 2, "C": 16, "PC": 16, "SMOOTH": False}
+    tiles = [{"TILE": encode.tile_of(16, backward)} for backward in (False, True)]
+    options = {"num_warps": encode.WARPS}
+    return {
+        "forward": (encode.encode_forward, grid | tiles[0], options),
+        "backward": (encode.encode_backward, {**grid, **tiles[1], "NEED_X": True, "NEED_TABLE": True}, options),
+    }
+
+
+def ray_kernels() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
+    from hyperfields.ops._triton import rays
+
+    threads, one = {"BLOCK": rays.RAYS}, {"BLOCK": rays.SPAN}
+    color = {"C": 3, "PC": 4, **one}
+    return {
+        "march, counting": (rays.march_rays, {"WRITE": False, **threads}, {"enable_fp_fusion": False}),
+        "march, writing": (rays.march_rays, {"WRITE": True, **threads}, {"enable_fp_fusion": False}),
+        "samples": (rays.place_samples, one, {"num_warps": 1}),
+        "reach": (rays.reach_rays, threads, {}),
+        "composite": (rays.composite_rays, color, {"num_warps": 1}),
+        "composite, backward": (rays.composite_rays_backward, color, {"num_warps": 1}),
+    }
+
+
+def mlp_kernels(sizes: tuple[int, ...], precision: str) -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
+    from hyperfields.ops._triton import encode, mlp
+
+    plan = mlp.Plan.of(sizes, "leaky_relu", precision)
+    backward = {**plan.constants(True), "CHUNK": mlp.CHUNK, "KEEP": plan.keep, "NEED_X": True}
+    fused = {**plan.constants(False), "D": 3, "F": 2, "C": sizes[0], "SMOOTH": False}
+    return {
+        "forward": (mlp.mlp_forward, plan.constants(False), plan.options(False)),
+        "backward": (mlp.mlp_backward, backward, plan.options(True)),
+        "with its encoding": (encode.encode_mlp, fused, plan.options(False)),
+    }
+
+
+@each_chip
+def test_kernels_of_grids_and_rays_fit_into_registers(chip: int, tmp_path: Path) -> None:
+    kernels = {**{f"encode {name}": kernel for name, kernel in encode_kernels(3).items()}, **ray_kernels()}
+    for name, (kernel, constants, options) in kernels.items():
+        needs = compiled(kernel, chip, constants, options, tmp_path)
+        assert needs.stack == 0, (name, needs)
+        assert needs.registers <= REGISTERS, (name, needs)
+        assert needs.shared <= 16_384, (name, needs)
+
+
+# What may spill, bytes a thread: a few numbers, not the activations of a layer. triton does not use the matrix units of
+# 7.5, so its products are loops of multiply-adds.
+STACK = {75: 512, 80: 384, 90: 256, 120: 384}
+STACK_OF_LARGE = 768  # five layers, 64 wide in float32 or 128 wide in 16 bits
+
+
+def assert_networks_fit(
+    sizes: tuple[int, ...], precision: str, chip: int, folder: Path, stack: int | None = None
+) -> None:
+    for name, (kernel, constants, options) in mlp_kernels(sizes, precision).items():
+        if name == "with its encoding" and (max(sizes) > 64 or sizes[0] > 32):
+            continue  # two kernels: see ops.encode_mlp
+        needs = compiled(kernel, chip, constants, options, folder)
+        where = f"{sizes} {precision} {name}: {needs}"
+        assert needs.shared <= SHARED[chip], where
+        assert needs.stack <= (stack or STACK[chip]), where
+
+
+@each_chip
+def test_networks_of_the_presets_fit(chip: int, tmp_path: Path) -> None:
+    for precision in ("float32", "mixed") if chip >= 80 else ("float32",):
+        assert_networks_fit((16, 32, 32, 16), precision, chip, tmp_path)
+
+
+@each_chip
+def test_networks_64_wide_fit(chip: int, tmp_path: Path) -> None:
+    for precision in ("float32", "mixed") if chip >= 80 else ("float32",):
+        assert_networks_fit((32, 64, 64, 16), precision, chip, tmp_path)
+
+
+@pytest.mark.slow
+@each_chip
+def test_grids_in_the_plane_fit(chip: int, tmp_path: Path) -> None:
+    for name, (kernel, constants, options) in encode_kernels(2).items():
+        assert compiled(kernel, chip, constants, options, tmp_path).stack == 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(64, 64, 64, 64, 64, 16), (64, 128, 128, 16), (64, 128, 128, 128, 128, 16)], ids=str)
+@pytest.mark.parametrize("chip", [80, 90, 120])
+def test_the_largest_networks_fit(sizes: tuple[int, ...], chip: int, tmp_path: Path) -> None:
+    for precision in ("mixed", "float16") if max(sizes) > 64 else ("float32", "mixed", "bfloat16"):
+        assert_networks_fit(sizes, precision, chip, tmp_path, STACK_OF_LARGE)

@@ -1,0 +1,187 @@
+"""Which device and precision may be used; and a fitting step on a GPU that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from hyperfields import cli, families, ops
+from hyperfields.devices import require_precision, saying_what_to_lower, usable_device
+from hyperfields.encodings import FactoredGrid
+from hyperfields.errors import InputError
+from hyperfields.families import Kind, Points
+from hyperfields.fields import Field, ImageField, ShapeField
+from hyperfields.fit import Objective, Optimization
+from hyperfields.hypernets import LowRank
+from hyperfields.model import HyperField, ModelConfig
+from hyperfields.presets import Recipe
+from hyperfields.scenes.images import ImageFamily
+
+HERE = torch.cuda.is_available()
+without_a_gpu = pytest.mark.skipif(HERE, reason="there is a GPU: tests/gpu runs on it")
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
+    """Makes torch say that there is one NVIDIA GPU of a compute capability."""
+
+    def pretend(capability: tuple[int, int]) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Card")
+
+    ops._capability.cache_clear()
+    return pretend
+
+
+@pytest.fixture(autouse=True)
+def forget_capabilities() -> Any:
+    yield
+    ops._capability.cache_clear()
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert usable_device("cpu") == torch.device("cpu")
+
+
+@without_a_gpu
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda", "--device cuda: torch sees no CUDA device here; leave --device out to use the cpu"),
+        ("abacus", "--device abacus: torch knows no such device; wanted cpu, cuda or cuda:N"),
+        ("meta", "--device meta: wanted cpu, cuda, cuda:N or mps"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}$"):
+        usable_device(name)
+
+
+def test_cards_that_are_there_and_too_old_ones(card: Callable[[tuple[int, int]], None]) -> None:
+    card((9, 0))
+    assert usable_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(InputError, match="--device cuda:3: torch sees 1 CUDA devices, numbers 0 to 0"):
+        usable_device("cuda:3")
+    card((6, 1))
+    with pytest.raises(InputError, match=r"--device cuda: Card has compute capability 6\.1, the kernels need 7\.5"):
+        usable_device("cuda")
+
+
+def test_mixed_precision_needs_matrix_units(card: Callable[[tuple[int, int]], None]) -> None:
+    with pytest.raises(InputError, match="--precision mixed: needs --device cuda; fitting on cpu is in float32"):
+        require_precision("mixed", torch.device("cpu"))
+    with pytest.raises(InputError, match="--precision half: wanted float32 or mixed"):
+        require_precision("half", torch.device("cpu"))  # type: ignore[arg-type]
+    card((7, 5))
+    with pytest.raises(InputError, match=r"--precision mixed: needs compute capability 8\.0, cuda:0 has 7\.5"):
+        require_precision("mixed", torch.device("cuda:0"))
+    card((8, 6))
+    require_precision("mixed", torch.device("cuda:0"))
+    require_precision("float32", torch.device("cpu"))
+
+
+def test_out_of_memory_says_what_to_lower(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
+    with (
+        pytest.raises(InputError, match=r"out of memory \(CUDA out of memory\); lower the samples of a step"),
+        saying_what_to_lower("lower the samples of a step"),
+    ):
+        raise torch.cuda.OutOfMemoryError(text)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError(text)
+
+    monkeypatch.setattr(cli, "_load", full)
+    assert cli.main(["render", str(tmp_path), "--scene", "a", "--out", "a.png"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "the GPU is out of memory (CUDA out of memory); use a smaller --size, or --device cpu" in said
+
+
+@without_a_gpu
+@pytest.mark.parametrize("verb", ["fit", "render", "eval", "infer"])
+def test_every_verb_refuses_a_device_that_is_not_there(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {
+        "fit": ["fit", str(tmp_path), "--out", str(tmp_path / "run")],
+        "render": ["render", str(tmp_path), "--scene", "a", "--out", "a.png"],
+        "eval": ["eval", str(tmp_path)],
+        "infer": ["infer", str(tmp_path), str(tmp_path), "--out", "codes.safetensors"],
+    }
+    assert cli.main([*words[verb], "--device", "cuda"]) == 2
+    said = capsys.readouterr().err
+    assert "--device cuda: torch sees no CUDA device here" in said
+    assert said.count("\n") == 1
+
+
+def test_backends_say_why_they_cannot_run(card: Callable[[tuple[int, int]], None]) -> None:
+    x, grid = torch.zeros(1, 4, 2), ops.GridSpec.make(2, 2, 2, 8, 4, 1.5)
+    table = torch.zeros(1, grid.rows, 2)
+    if not HERE and not ops.interpreting():
+        with pytest.raises(ValueError, match=r"backend 'triton' cannot run this call: .*; use backend='reference'"):
+            ops.hash_encode(x, table, grid, backend="triton")
+    card((9, 0))
+    with pytest.raises(ValueError, match="'triton' cannot run this call: tensors are on cpu, it takes those on a CUDA"):
+        ops.hash_encode(x, table, grid, backend="triton")
+    card((6, 1))
+    with FakeTensorMode(), torch.device("cuda:0"):
+        y, entries = torch.zeros(1, 4, 2), torch.zeros(1, grid.rows, 2)
+        with pytest.raises(ValueError, match=r"cuda:0 has compute capability 6\.1, wanted at least 7\.5"):
+            ops.hash_encode(y, entries, grid, backend="triton")
+
+
+class Fake:
+    """A family whose batches come on the device, as real ones do after `to`."""
+
+    names = ("a", "b", "c")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind: Kind = kind
+
+    def to(self, device: torch.device) -> Fake:
+        return self
+
+    def batch(self, scenes: torch.Tensor, n: int, generator: torch.Generator) -> Points:
+        x = torch.rand(len(scenes), n, 2 if self.kind == "images" else 3, device=scenes.device)
+        return Points(x, torch.rand(len(scenes), n, 3 if self.kind == "images" else 1, device=scenes.device))
+
+    def truth(self, scene: int, split: str = "test") -> torch.Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("kind", ["images", "shapes"])
+def test_a_loss_on_another_device_is_made_and_differentiated_there(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's meta device has no numbers: what mixes it with the CPU raises, and so does what reads a value."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(ops, "_choose", lambda *_, **__: "triton")  # whose operators say what comes out of them
+    monkeypatch.setattr(torch, "Generator", lambda device=None: torch.default_generator)
+    monkeypatch.setattr(torch, "randperm", lambda n, generator=None, device=None: torch.arange(n, device=device))
+    grid = FactoredGrid(2 if kind == "images" else 3, 3, 2, 8, 4, 16, bases=3)
+    field: Field = ImageField(grid) if kind == "images" else ShapeField(grid)
+    model = HyperField(ModelConfig(field, LowRank(2), 8), 3).to("meta")
+    objective = Objective(Fake(kind), field, Recipe(2, 64), 3, "meta")
+    optimization = Optimization(model.bind_scenes, {}, objective, torch.arange(3), 0)
+    total, data = optimization.loss()
+    total.backward()
+    assert data.device.type == "meta"
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
+
+
+def test_a_family_without_a_device_of_its_own_is_copied() -> None:
+    pictures = ImageFamily(("a", "b"), torch.rand(2, 4, 4, 3))
+    generator = torch.Generator().manual_seed(0)
+    batch = families.draw(pictures, torch.arange(2), 5, generator)
+    wanted = pictures.to("cpu").batch(torch.arange(2), 5, torch.Generator().manual_seed(0))
+    assert isinstance(batch, Points)
+    assert torch.equal(batch.x, wanted.x)
+    assert torch.equal(batch.target, wanted.target)
