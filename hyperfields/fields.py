@@ -113,7 +113,8 @@ class RadianceField:
     def _density(self, weights: Weights, x: Tensor, counts: Tensor | None, network: Layers) -> tuple[Tensor, Tensor]:
         out = _encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts)
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
-        return torch.exp(out[..., :1].clamp(max=8.0)), out[..., 1:]
+        density, geometry = out.split((1, out.shape[-1] - 1), -1)  # one piece backward, where two slices would be two
+        return torch.exp(density.clamp(max=8.0)), geometry
 
     @stage("rest of the field")
     def __call__(self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
