@@ -22,7 +22,7 @@ PointFn = Callable[[Tensor, Tensor], Tensor]  # (x [m d], counts [s]) -> [m c]
 RadianceFn = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 BLOCK = 2**18  # points that a renderer asks for at a time: bounds the memory of a picture of any size
-WAVE = 6  # samples of a ray before the first look at its opacity; later waves are longer
+WAVE = 16  # samples of a ray before the first look at its opacity; later waves are longer
 OPAQUE = 0.999  # opacity from which a ray shows no more of what lies behind
 
 
