@@ -1,0 +1,51 @@
+"""Stages of the work: own time without what is within, and nothing at all while nobody watches."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hyperfields.ops.timing import Stopwatch, stage
+
+
+@stage("inner")
+def inner(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_a_stage_does_not_count_what_is_within_it() -> None:
+    with Stopwatch() as watch, stage("outer"):
+        time.sleep(0.02)
+        inner(0.05)
+        inner(0.05)
+    assert watch.calls == {"inner": 2, "outer": 1}
+    assert watch.seconds["inner"] == pytest.approx(0.1, abs=0.03)
+    assert watch.seconds["outer"] == pytest.approx(0.02, abs=0.015)
+
+
+def test_nothing_is_kept_after_the_watch_has_stopped() -> None:
+    with Stopwatch() as watch:
+        inner(0.0)
+    inner(0.0)
+    assert watch.calls == {"inner": 1}
+
+
+def test_a_stage_that_fails_is_closed() -> None:
+    with Stopwatch() as watch:
+        with pytest.raises(ValueError, match="no"), stage("outer"):
+            raise ValueError("no")
+        inner(0.0)
+    assert watch.calls == {"outer": 1, "inner": 1}
+
+
+def test_a_decorated_function_may_call_itself() -> None:
+    @stage("down")
+    def down(depth: int) -> None:
+        if depth:
+            down(depth - 1)
+
+    with Stopwatch() as watch:
+        down(3)
+    assert watch.calls == {"down": 4}
+    assert watch.seconds["down"] >= 0.0
