@@ -57,6 +57,7 @@ _EXPORTS = {
     "Rays": "cameras",
     "Recipe": "presets",
     "Rendered": "render",
+    "Reptile": "meta",
     "Run": "checkpoint",
     "SequenceModel": "sequences",
     "ShapeField": "fields",
