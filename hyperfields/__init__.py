@@ -93,6 +93,7 @@ _EXPORTS = {
     "render_picture": "picture",
     "render_run": "movie",
     "render_volume": "render",
+    "reptile_fit": "meta",
     "sample_image": "render",
     "shape_metrics": "metrics",
     "ssim": "metrics",
@@ -158,7 +159,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.infer import load_codes as load_codes
     from hyperfields.latents import interpolate as interpolate
     from hyperfields.meta import Meta as Meta
+    from hyperfields.meta import Reptile as Reptile
     from hyperfields.meta import meta_fit as meta_fit
+    from hyperfields.meta import reptile_fit as reptile_fit
     from hyperfields.metrics import psnr as psnr
     from hyperfields.metrics import shape_metrics as shape_metrics
     from hyperfields.metrics import ssim as ssim

@@ -6,9 +6,9 @@ A slow network reads the rest of the code and moves in small steps of time; wher
     outer:      h' = f(h, z, t);   W(t) = W0 + D(t),  D' = v(h) k(h)^T - d D        fast weights
 
 Sources: Ha, Dai, Le 2016, "HyperNetworks", section 3.2 (dynamic: a small recurrent network rescales the rows of the
-main one); Schmidhuber 1992, "Learning to control fast-weight memories" (a slow network writes outer products into the fast
-one), with the decay of Schlag, Irie, Schmidhuber 2021; steps of an ordinary differential equation, so that there is
-something between two frames, as in Irie, Faccio, Schmidhuber 2022, "Neural differential equations for learning to
+main one); Schmidhuber 1992, "Learning to control fast-weight memories" (a slow network writes outer products into the
+fast one), with the decay of Schlag, Irie, Schmidhuber 2021; steps of an ordinary differential equation, so that there
+is something between two frames, as in Irie, Faccio, Schmidhuber 2022, "Neural differential equations for learning to
 program neural nets through continuous learning rules".
 """
 
