@@ -139,7 +139,7 @@ class Encoder(nn.Module):
 
 
 class EncodedModel(nn.Module):
-    """A model whose codes come from an encoder. `model` alone is an ordinary one, with the codes of the fitted scenes."""
+    """A model whose codes come from an encoder. `model` alone is an ordinary one, with codes of the fitted scenes."""
 
     def __init__(self, config: ModelConfig, names: tuple[str, ...], kind: Kind, encoder: EncoderConfig) -> None:
         super().__init__()
