@@ -24,10 +24,14 @@ _EXPORTS = {
     "Bound": "model",
     "Camera": "cameras",
     "Chunked": "hypernets",
+    "Clock": "sequences",
     "Codes": "infer",
     "Comparison": "compare",
     "Cppn": "hypernets",
     "Direct": "hypernets",
+    "Dynamic": "hypernets",
+    "EncodedModel": "encoder",
+    "EncoderConfig": "encoder",
     "FactoredGrid": "encodings",
     "Family": "families",
     "FitConfig": "fit",
@@ -53,22 +57,28 @@ _EXPORTS = {
     "Rays": "cameras",
     "Recipe": "presets",
     "Rendered": "render",
+    "Reptile": "meta",
     "Run": "checkpoint",
+    "SequenceModel": "sequences",
     "ShapeField": "fields",
     "SphericalHarmonics": "encodings",
     "Stability": "hypernets",
     "View": "families",
+    "WeightTokens": "hypernets",
     "add": "continual",
     "compare": "compare",
+    "encoded_fit": "encoder",
     "evaluate": "evaluate",
     "export_scene": "movie",
     "fit": "fit",
+    "fit_sequences": "sequences",
     "format_report": "evaluate",
     "infer": "infer",
     "infer_posterior": "posterior",
     "interpolate": "latents",
     "interpolate_run": "movie",
     "load_codes": "infer",
+    "load_encoded": "encoder",
     "load_field": "checkpoint",
     "load_run": "checkpoint",
     "look_at": "cameras",
@@ -83,6 +93,7 @@ _EXPORTS = {
     "render_picture": "picture",
     "render_run": "movie",
     "render_volume": "render",
+    "reptile_fit": "meta",
     "sample_image": "render",
     "shape_metrics": "metrics",
     "ssim": "metrics",
@@ -105,6 +116,10 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.compare import Comparison as Comparison
     from hyperfields.compare import compare as compare
     from hyperfields.continual import add as add
+    from hyperfields.encoder import EncodedModel as EncodedModel
+    from hyperfields.encoder import EncoderConfig as EncoderConfig
+    from hyperfields.encoder import encoded_fit as encoded_fit
+    from hyperfields.encoder import load_encoded as load_encoded
     from hyperfields.encodings import FactoredGrid as FactoredGrid
     from hyperfields.encodings import Fourier as Fourier
     from hyperfields.encodings import HashGrid as HashGrid
@@ -131,18 +146,22 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.hypernets import Chunked as Chunked
     from hyperfields.hypernets import Cppn as Cppn
     from hyperfields.hypernets import Direct as Direct
+    from hyperfields.hypernets import Dynamic as Dynamic
     from hyperfields.hypernets import Full as Full
     from hyperfields.hypernets import Hierarchical as Hierarchical
     from hyperfields.hypernets import LowRank as LowRank
     from hyperfields.hypernets import Modulation as Modulation
     from hyperfields.hypernets import PerLayer as PerLayer
     from hyperfields.hypernets import Stability as Stability
+    from hyperfields.hypernets import WeightTokens as WeightTokens
     from hyperfields.infer import Codes as Codes
     from hyperfields.infer import infer as infer
     from hyperfields.infer import load_codes as load_codes
     from hyperfields.latents import interpolate as interpolate
     from hyperfields.meta import Meta as Meta
+    from hyperfields.meta import Reptile as Reptile
     from hyperfields.meta import meta_fit as meta_fit
+    from hyperfields.meta import reptile_fit as reptile_fit
     from hyperfields.metrics import psnr as psnr
     from hyperfields.metrics import shape_metrics as shape_metrics
     from hyperfields.metrics import ssim as ssim
@@ -164,6 +183,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.render import render_volume as render_volume
     from hyperfields.render import sample_image as sample_image
     from hyperfields.render import trace_surface as trace_surface
+    from hyperfields.sequences import Clock as Clock
+    from hyperfields.sequences import SequenceModel as SequenceModel
+    from hyperfields.sequences import fit_sequences as fit_sequences
 
 
 if not TYPE_CHECKING:  # hidden from type checkers, which would accept any misspelt name after seeing it

@@ -6,6 +6,12 @@ Only the code is adapted (Zintgraf et al. 2019, "Fast context adaptation via met
 each of its numbers (Li et al. 2017, "Meta-SGD"; Dupont et al. 2022, "functa", section 3.2). Second order differentiates
 through the inner steps, first order takes their gradients as given (Finn et al. 2017, section 5.2).
 
+`reptile_fit` learns a start for the base weights themselves, without any derivative of a derivative: a scene's weights
+move from the common start W by some gradient steps, and W moves a share of the way (Nichol, Achiam, Schulman 2018, "On
+first-order meta-learning algorithms", section 3, its batched form).
+
+    W <- W + share * mean_s (U_k(W; s) - W)
+
 The compiled kernels have no second derivative, and torch refuses to take one. Second order therefore needs fields whose
 operations run on the reference: sine activations on coordinates (`Identity`, `Fourier`), of images and shapes.
 """
@@ -25,8 +31,9 @@ from hyperfields.families import Family
 from hyperfields.fields import Field, RadianceField
 from hyperfields.fit import Objective, Optimizers, Progress, rate
 from hyperfields.hypernets import Direct
-from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Recipe
+from hyperfields.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,3 +144,67 @@ def meta_fit(
                 codes = found.codes(objective, scenes, scenes, generator)
             found.model.latents.codes[scenes] = codes
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Reptile:
+    """steps, rate: of a scene's own descent (Adam). share: how far the start follows at first; it falls to 0."""
+
+    steps: int = 8
+    rate: float = 1e-2
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.rate > 0.0 or not 0.0 < self.share <= 1.0:
+            raise InputError(f"{self}: wanted at least 1 step, a rate above 0 and a share above 0 and at most 1")
+
+
+def adapt_weights(
+    start: Weights, objective: Objective, scenes: Tensor, reptile: Reptile, generator: torch.Generator
+) -> tuple[Weights, float]:
+    """(weights `[s ...]` of scenes `[s]` after their own descent from `start` `[1 ...]`, the last loss).
+
+    Scenes do not see each other. Not differentiable.
+    """
+    own = {name: value.detach().expand(len(scenes), *value.shape[1:]).clone() for name, value in start.items()}
+    leaves = [value.requires_grad_() for value in own.values()]
+    # Adam scales each number by itself, so that the mean over scenes in the loss changes nothing.
+    optimizer = torch.optim.Adam(leaves, lr=reptile.rate, betas=(0.0, 0.99), eps=1e-15)
+    last = 0.0
+    for _ in range(reptile.steps):
+        optimizer.zero_grad()
+        loss = objective(Bound(objective.field, own, len(scenes)), scenes, scenes, generator)
+        if loss.requires_grad:  # no ray may have met an occupied cell
+            loss.backward()
+            optimizer.step()
+        last = float(loss.detach())
+    return {name: value.detach() for name, value in own.items()}, last
+
+
+def reptile_fit(
+    family: Family,
+    field: Field,
+    reptile: Reptile,
+    recipe: Recipe,
+    *,
+    steps: int,
+    seed: int = 0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Weights:
+    """Learn weights `[1 ...]` of a field from which any scene of the family is a few steps away.
+
+    The grid's table, where the field has one, is learned as well: a factored one as a plain one.
+    """
+    torch.manual_seed(seed)
+    count = len(family.names)
+    start: Weights = {name: entry.initial()[None] for name, entry in field.spec.items()}
+    objective = Objective(family, field, recipe, count)
+    generator, progress = torch.Generator().manual_seed(seed), Progress()
+    for step in range(steps):
+        progress.step, progress.fraction = step, step / steps
+        scenes = torch.randperm(count, generator=generator)[: min(recipe.scenes, count)]
+        own, progress.loss = adapt_weights(start, objective, scenes, reptile, generator)
+        share = reptile.share * (1.0 - progress.fraction)
+        start = {name: value + share * (own[name].mean(0, keepdim=True) - value) for name, value in start.items()}
+        report(progress)
+    return start

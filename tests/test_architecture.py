@@ -47,6 +47,8 @@ LAYERS = {
     "console": 7,
     "continual": 7,
     "doctor": 7,
+    "encoder": 7,
+    "sequences": 7,
     "scenes": 7,
     "viewer": 7,
     "scripts": 8,

@@ -11,7 +11,17 @@ from hyperfields.encodings import Fourier, Identity
 from hyperfields.families import Kind
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
 from hyperfields.fit import Objective, Optimization, Progress
-from hyperfields.hypernets import Chunked, Cppn, Full, Generator, Hierarchical, LowRank, Modulation, PerLayer
+from hyperfields.hypernets import (
+    Chunked,
+    Cppn,
+    Full,
+    Generator,
+    Hierarchical,
+    LowRank,
+    Modulation,
+    PerLayer,
+    WeightTokens,
+)
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Recipe
 
@@ -29,6 +39,7 @@ GENERATORS: dict[str, Generator] = {
     "low rank, one layer": LowRank(8, "multiply", layer=0),
     "scale and shift": Modulation(),
     "shift only": Modulation(scale=False),
+    "weight tokens": WeightTokens(16),
 }
 FIELDS: dict[Kind, Field] = {
     "images": ImageField(Fourier(2, 3), hidden=(16, 16)),

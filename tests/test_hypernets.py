@@ -23,6 +23,7 @@ from hyperfields.hypernets import (
     Modulation,
     PerLayer,
     Residual,
+    WeightTokens,
 )
 from hyperfields.weights import Weights, WeightSpec, flatten, layers, linear_spec, numel
 
@@ -38,6 +39,7 @@ GENERATORS: dict[str, Generator] = {
     "low rank, one layer": LowRank(2, "multiply", layer=0),
     "scale and shift": Modulation(scale=True),
     "shift only": Modulation(scale=False),
+    "weight tokens": WeightTokens(16),
 }
 SPEC = linear_spec("mlp", (6, 9, 9, 2))
 

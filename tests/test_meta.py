@@ -8,12 +8,12 @@ from torch import Tensor
 
 from hyperfields.encodings import Fourier, HashGrid, Identity
 from hyperfields.errors import InputError
-from hyperfields.families import Kind
+from hyperfields.families import Kind, Points
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
 from hyperfields.fit import Objective
 from hyperfields.hypernets import Direct, Modulation
-from hyperfields.meta import Meta, adapt, meta_fit
-from hyperfields.model import HyperField, ModelConfig
+from hyperfields.meta import Meta, Reptile, adapt, adapt_weights, meta_fit, reptile_fit
+from hyperfields.model import Bound, HyperField, ModelConfig
 from hyperfields.presets import Recipe
 
 from ._analytic import FAMILIES, Discs
@@ -94,7 +94,51 @@ def test_second_order_is_refused_where_there_is_none(field: Field) -> None:
         meta_fit(Discs(), ModelConfig(field, Modulation(), 4), Meta(order=2), Recipe(4, 64), steps=1)
 
 
+@pytest.mark.parametrize("kind", ["images", "shapes", "views"])
+def test_from_the_start_that_reptile_finds_a_few_steps_do_what_they_do_not_from_a_fresh_one(kind: Kind) -> None:
+    fields: dict[Kind, Field] = {
+        "images": ImageField(Fourier(2, 3), hidden=(16, 16)),
+        "shapes": ShapeField(Fourier(3, 2), hidden=(16, 16)),
+        "views": RadianceField(Fourier(3, 2), hidden=(16,), geometry=7, color_hidden=(16,), step=0.1, occupancy=8),
+    }
+    field, reptile, recipe = fields[kind], Reptile(), Recipe(4, 4 * (1024 if kind == "views" else 128))
+    start = reptile_fit(FAMILIES[kind], field, reptile, recipe, steps=40)
+    fresh = {name: entry.initial()[None] for name, entry in field.spec.items()}
+    scenes, found = torch.arange(4), []
+    for weights in (start, fresh):
+        objective, generator = Objective(FAMILIES[kind], field, recipe, 4), torch.Generator().manual_seed(7)
+        own, _ = adapt_weights(weights, objective, scenes, reptile, generator)
+        assert all(torch.equal(value, start[name]) for name, value in start.items())
+        for bound in (
+            Bound(field, own, 4),
+            Bound(field, {k: v.expand(4, *v.shape[1:]) for k, v in weights.items()}, 4),
+        ):
+            with torch.no_grad():
+                found.append(sum(float(objective(bound, scenes, scenes, generator)) for _ in range(4)) / 4)
+    adapted, common, adapted_fresh, _ = found
+    assert adapted < 0.6 * adapted_fresh, found
+    assert adapted < 0.7 * common, found
+
+
+def test_a_scene_descends_as_it_would_alone() -> None:
+    field, recipe = ImageField(Fourier(2, 2), hidden=(8,)), Recipe(4, 4 * 64)
+    start = {name: entry.initial()[None] for name, entry in field.spec.items()}
+
+    class Same(Discs):
+        def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
+            x = torch.linspace(0.05, 0.95, 2 * 64).reshape(1, 64, 2).expand(len(scenes), -1, -1)
+            return Points(x, self.color(scenes, x))
+
+    objective = Objective(Same(), field, recipe, 4)
+    together, _ = adapt_weights(start, objective, torch.arange(4), Reptile(steps=3), torch.Generator())
+    alone, _ = adapt_weights(start, objective, torch.tensor([2]), Reptile(steps=3), torch.Generator())
+    for name, value in together.items():
+        torch.testing.assert_close(value[2:3], alone[name], rtol=1e-3, atol=1e-4)
+
+
 def test_bad_settings_are_refused() -> None:
+    with pytest.raises(InputError, match="wanted at least 1 step, a rate above 0"):
+        Reptile(share=0.0)
     with pytest.raises(InputError, match="wanted at least 1 step"):
         Meta(steps=0)
     with pytest.raises(InputError, match="has no networks"):

@@ -19,6 +19,7 @@ from hyperfields.hypernets import (
     Modulation,
     PerLayer,
     Residual,
+    WeightTokens,
 )
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.weights import numel
@@ -34,6 +35,7 @@ GENERATORS: dict[str, Generator] = {
     "low rank, add": LowRank(2, "add"),
     "scale and shift": Modulation(scale=True),
     "shift only": Modulation(scale=False),
+    "weight tokens": WeightTokens(8, heads=2),
 }
 FIELDS = ("images", "shapes", "views")
 ENCODINGS = ("hash grid", "factored grid", "fourier", "identity")

@@ -22,6 +22,7 @@ from hyperfields.hypernets import (
     Modulation,
     PerLayer,
     Stability,
+    WeightTokens,
 )
 from hyperfields.hypernets.stability import SpectralLimit
 from hyperfields.model import ModelConfig
@@ -37,6 +38,7 @@ GENERATORS: dict[str, Generator] = {
     "low rank, multiply": LowRank(2, "multiply"),
     "low rank, add": LowRank(2, "add"),
     "scale and shift": Modulation(),
+    "weight tokens": WeightTokens(16),
 }
 each_generator = pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS.keys())
 

@@ -16,6 +16,7 @@ from hyperfields.errors import InputError
 from hyperfields.hypernets.chunked import Chunked, ChunkedGenerator
 from hyperfields.hypernets.cppn import Cppn, CppnGenerator
 from hyperfields.hypernets.direct import Direct, DirectGenerator
+from hyperfields.hypernets.dynamic import Dynamic, DynamicGenerator
 from hyperfields.hypernets.factored import Factored
 from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.hierarchical import Hierarchical, HierarchicalGenerator
@@ -24,6 +25,7 @@ from hyperfields.hypernets.modulation import Modulation, ModulationGenerator
 from hyperfields.hypernets.per_layer import PerLayer, PerLayerGenerator
 from hyperfields.hypernets.residual import Residual
 from hyperfields.hypernets.stability import Stability
+from hyperfields.hypernets.weight_tokens import WeightTokens, WeightTokensGenerator
 from hyperfields.weights import Weights, WeightSpec
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Chunked",
     "Cppn",
     "Direct",
+    "Dynamic",
     "Factored",
     "Full",
     "Generator",
@@ -41,10 +44,11 @@ __all__ = [
     "PerLayer",
     "Residual",
     "Stability",
+    "WeightTokens",
     "parse",
 ]
 
-Generator = Full | PerLayer | Hierarchical | Chunked | Cppn | LowRank | Modulation | Direct
+Generator = Full | PerLayer | Hierarchical | Chunked | Cppn | LowRank | Modulation | WeightTokens | Dynamic | Direct
 
 # What each is called on the command line, with its default settings.
 GENERATORS: dict[str, Callable[[], Generator]] = {
@@ -57,6 +61,7 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "lora": lambda: LowRank(mode="add"),
     "scale-shift": Modulation,
     "shift": lambda: Modulation(scale=False),
+    "weight-tokens": WeightTokens,
     "direct": Direct,
 }
 
@@ -145,6 +150,10 @@ def _make(spec: WeightSpec, latent_size: int, generator: Generator, share: float
         return LowRankGenerator(spec, latent_size, generator, share)
     if isinstance(generator, Modulation):
         return ModulationGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, WeightTokens):
+        return WeightTokensGenerator(spec, latent_size, generator, share)
+    if isinstance(generator, Dynamic):
+        return DynamicGenerator(spec, latent_size, generator, share)
     if isinstance(generator, Direct):
         return DirectGenerator(spec)
     assert_never(generator)

@@ -1,0 +1,170 @@
+"""An encoder infers scenes that were never fitted, in one forward pass, better than the mean of the known ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from hyperfields import losses
+from hyperfields.cameras import Rays
+from hyperfields.checkpoint import load_run
+from hyperfields.encoder import EncodedModel, EncoderConfig, encoded_fit, load_encoded, observe
+from hyperfields.encodings import Fourier
+from hyperfields.errors import InputError
+from hyperfields.families import Family, Kind, Pixels, Points
+from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.hypernets import Direct, Full, Stability, WeightTokens
+from hyperfields.model import ModelConfig
+from hyperfields.presets import Recipe
+from hyperfields.render import render_volume
+
+from ._analytic import Balls, Discs, Spheres
+
+MANY = tuple(f"s{number}" for number in range(80))
+KNOWN = 64
+
+
+def settings(scenes: Tensor) -> Tensor:
+    """Four numbers in [0, 1] of each scene, `[s 4]`, well spread (Roberts 2018, the R4 sequence)."""
+    return (0.5 + (scenes[:, None] + 1) * torch.tensor([0.8567, 0.7339, 0.6287, 0.5386])) % 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ManyDiscs(Discs):
+    names: tuple[str, ...] = MANY[:KNOWN]
+    first: int = 0
+
+    def color(self, scenes: Tensor, x: Tensor) -> Tensor:
+        own = settings(scenes + self.first)
+        radius, place = 0.15 + 0.25 * own[:, :1], 0.3 + 0.4 * own[:, None, 1:3]
+        inside = torch.sigmoid((radius - (x - place).norm(dim=-1)) * 20.0)[..., None]
+        color = torch.stack((own[:, 3], 1.0 - own[:, 3], own[:, 0]), -1)[:, None]
+        return inside * color + (1.0 - inside) * 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ManySpheres(Spheres):
+    names: tuple[str, ...] = MANY[:KNOWN]
+    first: int = 0
+
+    def distance(self, scenes: Tensor, x: Tensor) -> Tensor:
+        own = settings(scenes + self.first)[:, None]
+        return (x - 0.6 * own[..., 1:] + 0.3).norm(dim=-1, keepdim=True) - 0.3 - 0.4 * own[..., :1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ManyBalls(Balls):
+    names: tuple[str, ...] = MANY[:KNOWN]
+    first: int = 0
+
+    def rgba(self, scenes: Tensor, rays: Rays) -> Tensor:
+        own = settings(scenes + self.first)[:, None]
+        nearest = (rays.origins - (rays.origins * rays.directions).sum(-1, keepdim=True) * rays.directions).norm(dim=-1)
+        alpha = (nearest < 0.3 + 0.5 * own[..., 0]).float()[..., None]
+        return torch.cat((own[..., 1:].expand(*alpha.shape[:2], 3), alpha), -1)
+
+
+KINDS: dict[Kind, type[ManyDiscs] | type[ManySpheres] | type[ManyBalls]] = {
+    "images": ManyDiscs,
+    "shapes": ManySpheres,
+    "views": ManyBalls,
+}
+FIELDS: dict[Kind, Field] = {
+    "images": ImageField(Fourier(2, 3), hidden=(16, 16)),
+    "shapes": ShapeField(Fourier(3, 2), hidden=(16, 16)),
+    "views": RadianceField(Fourier(3, 2), hidden=(16,), geometry=7, color_hidden=(16,), step=0.1, occupancy=8),
+}
+STEPS: dict[Kind, int] = {"images": 400, "shapes": 600, "views": 400}
+ENCODER = EncoderConfig(width=32, depth=2, heads=4, points=32)
+
+
+def made(kind: Kind, out: Path | None = None, steps: int | None = None) -> EncodedModel:
+    config = ModelConfig(FIELDS[kind], WeightTokens(16), 16, Stability(share=0.05 if kind == "images" else 0.3))
+    recipe = Recipe(16, 16 * (512 if kind == "views" else 64), rate_networks=2e-3 if kind == "views" else 4e-3)
+    return encoded_fit(KINDS[kind](), config, ENCODER, recipe, steps=steps or STEPS[kind], out=out)
+
+
+def unseen_losses(kind: Kind, found: EncodedModel) -> tuple[float, float]:
+    """(of scenes inferred by one forward pass, of the mean of all known scenes) on points that were not looked at."""
+    known, unseen = KINDS[kind](), KINDS[kind](names=MANY[KNOWN:], first=KNOWN)
+    bound = found.infer(unseen).bind(as_run(found), *unseen.names)
+    scenes, every = torch.arange(len(unseen.names)), torch.arange(KNOWN)
+    batch = unseen.batch(scenes, 256, torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        if isinstance(batch, Points):
+            answer, target = bound(batch.x), batch.target
+            flat = batch.x.reshape(1, -1, batch.x.shape[-1]).expand(KNOWN, -1, -1)
+            whole = known.color(every, flat) if isinstance(known, ManyDiscs) else known.distance(every, flat)  # type: ignore[union-attr]
+            mean = whole.mean(0).reshape(target.shape)
+            return float((answer - target).square().mean()), float((mean - target).square().mean())
+        assert isinstance(batch, Pixels)
+        assert isinstance(known, ManyBalls)
+        seen = render_volume(bound, batch.rays, bound.occupancy(), step=0.1, density=bound.density)
+        rays = Rays(*(part.reshape(1, -1, 3).expand(KNOWN, -1, -1) for part in batch.rays))
+        whole = known.rgba(every, rays)
+        alpha = whole[..., 3].mean(0).reshape(seen.alpha.shape)
+        rgb = (whole[..., :3] * whole[..., 3:]).mean(0).reshape(seen.rgb.shape)
+        return (
+            float(losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba).mean()),
+            float(losses.pixel_loss(rgb, alpha, batch.rgba).mean()),
+        )
+
+
+def as_run(found: EncodedModel):  # type: ignore[no-untyped-def]
+    """What `Codes.bind` needs of a run."""
+    return dataclasses.make_dataclass("Made", ["model"])(found.model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unseen_scene_is_better_than_the_mean_scene(kind: Kind) -> None:
+    inferred, mean = unseen_losses(kind, made(kind))
+    assert inferred < 0.5 * mean, (inferred, mean)
+
+
+def test_a_written_run_is_an_ordinary_one_with_its_encoder_beside_it(tmp_path: Path) -> None:
+    found = made("images", tmp_path / "run", steps=5)
+    run, again = load_run(tmp_path / "run"), load_encoded(tmp_path / "run")
+    assert run.names == MANY[:KNOWN]
+    unseen = ManyDiscs(names=("new",), first=70)
+    torch.testing.assert_close(again.infer(unseen).codes, found.infer(unseen).codes, atol=0.02, rtol=0.02)
+    # Pictures are seen whole: the table holds what the encoder says of the fitted scenes.
+    torch.testing.assert_close(again.infer(ManyDiscs()).codes, run.codes(*run.names), atol=0.02, rtol=0.02)
+    with pytest.raises(InputError, match="holds a fit already"):
+        made("images", tmp_path / "run", steps=1)
+    (tmp_path / "run" / "encoder.safetensors").unlink()
+    with pytest.raises(InputError, match="fitted without an encoder"):
+        load_encoded(tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_every_part_of_the_encoder(kind: Kind) -> None:
+    found = EncodedModel(ModelConfig(FIELDS[kind], Full(), 6), ("a", "b"), kind, ENCODER)
+    family = KINDS[kind]()
+    seen = observe(family, torch.arange(2), ENCODER, torch.Generator().manual_seed(0))
+    codes = found.encoder(seen)
+    assert codes.shape == (2, 6)
+    alone = torch.cat([found.encoder(seen[:1]), found.encoder(seen[1:])])
+    torch.testing.assert_close(codes, alone)
+    codes.square().sum().backward()
+    for name, parameter in found.encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert float(parameter.grad.abs().sum()) > 0.0, name
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(InputError, match="EncoderConfig points: got 0"):
+        EncoderConfig(points=0)
+    with pytest.raises(InputError, match="width 30 is not a multiple of its 4 heads"):
+        EncodedModel(ModelConfig(FIELDS["images"], Full(), 6), ("a",), "images", EncoderConfig(width=30))
+    with pytest.raises(InputError, match="Direct: has no networks"):
+        encoded_fit(Discs(), ModelConfig(FIELDS["images"], Direct(), 9), ENCODER, Recipe(4, 64), steps=1)
+    with pytest.raises(InputError, match="at least 20x20"):
+        observe(Discs(), torch.arange(2), EncoderConfig(patch=20), torch.Generator())
+    found = EncodedModel(ModelConfig(FIELDS["images"], Full(), 6), ("a",), "images", ENCODER)
+    family: Family = Spheres()
+    with pytest.raises(InputError, match="holds images, the family holds shapes"):
+        found.infer(family)

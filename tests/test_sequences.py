@@ -1,0 +1,179 @@
+"""Weights that change along time: frames between the known ones are better than the nearest known frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hyperfields.encodings import Fourier
+from hyperfields.errors import InputError
+from hyperfields.families import Kind, Mesh, Points
+from hyperfields.fields import Field, ImageField, ShapeField
+from hyperfields.hypernets import Direct, Dynamic, Full, Generator, Hypernet
+from hyperfields.model import ModelConfig
+from hyperfields.presets import Recipe
+from hyperfields.sequences import Clock, SequenceModel, fit_sequences
+from hyperfields.weights import linear_spec
+
+VIDEOS, KNOWN = 3, 5
+GENERATORS: dict[str, Generator] = {
+    "recurrent": Dynamic(),
+    "outer products": Dynamic("outer", rank=2),
+}
+each_generator = pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS.keys())
+
+
+@dataclasses.dataclass(frozen=True)
+class Moving:
+    """Frames of a disc (of a ball) that moves along an arc, in each video another one, at another pace and size."""
+
+    kind: Kind
+    sequence: Tensor
+    time: Tensor
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        pairs = zip(self.sequence.tolist(), self.time.tolist(), strict=True)
+        return tuple(f"video {v}, {t:.3f}" for v, t in pairs)
+
+    def target(self, scenes: Tensor, x: Tensor) -> Tensor:
+        video = self.sequence[scenes].float()
+        angle = 2.1 * video + (2.0 + 0.4 * video) * self.time[scenes]
+        place = torch.stack((angle.cos(), angle.sin()), -1)[:, None]
+        if self.kind == "images":
+            inside = torch.sigmoid((0.2 + 0.03 * video[:, None] - (x - 0.5 - 0.2 * place).norm(dim=-1)) * 30.0)[
+                ..., None
+            ]
+            color = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.7, 0.3], [0.2, 0.3, 0.9]])[self.sequence[scenes]][:, None]
+            return inside * color + (1.0 - inside) * 0.5
+        center = torch.cat((0.4 * place, torch.zeros(len(scenes), 1, 1)), -1)
+        return (x - center).norm(dim=-1, keepdim=True) - 0.4 - 0.05 * video[:, None, None]
+
+    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
+        x = torch.rand(len(scenes), n, 2 if self.kind == "images" else 3, generator=generator)
+        x = x if self.kind == "images" else 2.0 * x - 1.0
+        return Points(x, self.target(scenes, x))
+
+    def truth(self, scene: int, split: str = "test") -> Tensor | Mesh:
+        raise NotImplementedError
+
+
+def moving(kind: Kind, times: Tensor) -> Moving:
+    return Moving(kind, torch.arange(VIDEOS).repeat_interleave(len(times)), times.repeat(VIDEOS))
+
+
+FIELDS: dict[Kind, Field] = {
+    "images": ImageField(Fourier(2, 2), hidden=(16, 16)),
+    "shapes": ShapeField(Fourier(3, 2), hidden=(16, 16)),
+}
+
+
+@each_generator
+@pytest.mark.parametrize("kind", FIELDS)
+def test_frames_between_the_known_ones_are_better_than_the_nearest_known_one(kind: Kind, generator: Generator) -> None:
+    known = moving(kind, torch.linspace(0.0, 1.0, KNOWN))
+    between = moving(kind, (torch.arange(KNOWN - 1) + 0.5) / (KNOWN - 1))
+    recipe = Recipe(VIDEOS * KNOWN, VIDEOS * KNOWN * 64, rate_networks=1e-2)
+    config = ModelConfig(FIELDS[kind], generator, 7)
+    found = fit_sequences(known, Clock(known.sequence, known.time), config, recipe, steps=700)
+    frames = torch.arange(len(between.names))
+    batch = between.batch(frames, 400, torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        answer = found.bind(between.sequence, between.time)(batch.x)
+        wrong = found.bind((between.sequence + 1) % VIDEOS, between.time)(batch.x)
+    earlier = known.target(between.sequence * KNOWN + torch.arange(KNOWN - 1).repeat(VIDEOS), batch.x)
+    later = known.target(between.sequence * KNOWN + torch.arange(1, KNOWN).repeat(VIDEOS), batch.x)
+    error = (answer - batch.target).square().mean((1, 2))
+    nearest = torch.minimum(*((frame - batch.target).square().mean((1, 2)) for frame in (earlier, later)))
+    assert float(error.mean()) < 0.5 * float(nearest.mean()), (float(error.mean()), float(nearest.mean()))
+    assert float(error.mean()) < 0.2 * float((wrong - batch.target).square().mean())
+
+
+SPEC = linear_spec("mlp", (6, 24, 24, 2))
+
+
+@torch.no_grad()
+@each_generator
+def test_at_step_0_weights_have_the_variance_that_the_spec_asks_for(generator: Generator) -> None:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(30):
+        codes = torch.cat((torch.randn(16, 8), torch.rand(16, 1)), 1)
+        for name, value in Hypernet(SPEC, 9, generator)(codes).items():
+            wanted = SPEC[name].bound ** 2 / 3.0
+            found.setdefault(name, []).append(
+                (float(value.square().mean()) / wanted, float(value.var(0).mean()) / wanted)
+            )
+    for name, values in found.items():
+        whole, between = torch.tensor(values).mean(0).tolist()
+        assert 0.75 < whole < 1.3, (name, whole)
+        assert 0.005 < between < 0.15, (name, between)
+
+
+@each_generator
+def test_weights_move_smoothly_and_a_batch_is_a_loop(generator: Generator) -> None:
+    torch.manual_seed(3)
+    net = Hypernet(SPEC, 5, generator).double()
+    still = torch.randn(1, 4, dtype=torch.float64)
+    times = torch.linspace(0.0, 1.0, 801, dtype=torch.float64)
+    codes = torch.cat((still.expand(801, -1), times[:, None]), 1)
+    together = {name: value.detach() for name, value in net(codes).items()}
+    for name, value in together.items():
+        alone = torch.cat([net(code[None])[name].detach() for code in codes[::160]])
+        torch.testing.assert_close(value[::160], alone)
+        whole = float((value[-1] - value[0]).abs().max())
+        assert whole > 1e-3
+        assert float((value[1:] - value[:-1]).abs().max()) < 0.05 * max(whole, float(value.std(0).max()))
+    before, after = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
+    torch.testing.assert_close(net(torch.cat((still, before[None]), 1))["mlp.0.weight"], together["mlp.0.weight"][:1])
+    torch.testing.assert_close(net(torch.cat((still, after[None]), 1))["mlp.0.weight"], together["mlp.0.weight"][-1:])
+
+
+@each_generator
+def test_gradients_are_those_of_finite_differences(generator: Generator) -> None:
+    net = Hypernet(linear_spec("mlp", (2, 3, 1)), 4, generator).double()
+    codes = torch.cat((torch.randn(2, 3), torch.tensor([[0.31], [0.78]])), 1).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: tuple(net(c).values()), codes)
+
+
+def test_what_is_written_fades_and_adds_up() -> None:
+    """With constant writes W(t) = W0 + v k^T (1 - exp(-d t)) / d, to the width of a tick."""
+    from hyperfields.hypernets.dynamic import DynamicGenerator
+
+    spec = linear_spec("mlp", (3, 4))
+    net = DynamicGenerator(spec, 4, Dynamic("outer", ticks=512, rank=1))
+    writes = torch.randn(1, 1, 7).expand(512, 1, 7)
+    decay = math.log(2.0)  # softplus(0)
+    for t in (0.25, 0.7, 1.0):
+        found = net._written(writes, (4, 3), 1, torch.tensor([512.0 * t]))[0]
+        wanted = torch.outer(writes[0, 0, :4], writes[0, 0, 4:]) * (1.0 - math.exp(-decay * t)) / decay
+        torch.testing.assert_close(found.detach(), wanted, rtol=5e-3, atol=1e-5)
+
+
+def test_any_generator_can_read_the_time() -> None:
+    known = moving("images", torch.linspace(0.0, 1.0, 3))
+    config = ModelConfig(FIELDS["images"], Full(hidden=8), 4)
+    found = fit_sequences(known, Clock(known.sequence, known.time), config, Recipe(9, 9 * 16), steps=2)
+    assert found.bind(torch.tensor([0, 2]), torch.tensor([0.1, 0.9]))(torch.rand(2, 5, 2)).shape == (2, 5, 3)
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(InputError, match="Dynamic mode 'fast': wanted recurrent or outer"):
+        Hypernet(SPEC, 4, Dynamic("fast"))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="the last one is the time"):
+        Hypernet(SPEC, 1, Dynamic())
+    with pytest.raises(InputError, match="Dynamic ticks: got 0"):
+        Hypernet(SPEC, 4, Dynamic(ticks=0))
+    with pytest.raises(InputError, match="the last is the time"):
+        SequenceModel(ModelConfig(FIELDS["images"], Direct(), 9), 2)
+    with pytest.raises(InputError, match="times from 0 to 2, wanted 0 to 1"):
+        Clock(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 2.0]))
+    with pytest.raises(InputError, match="wanted one of each a frame"):
+        Clock(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0]))
+    known = moving("images", torch.linspace(0.0, 1.0, 3))
+    clock = Clock(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 1.0]))
+    with pytest.raises(InputError, match="got 2 frames, the family has 9"):
+        fit_sequences(known, clock, ModelConfig(FIELDS["images"], Dynamic(), 4), Recipe(4, 64), steps=1)
