@@ -74,17 +74,21 @@ def test_cards_that_are_there_and_too_old_ones(card: Callable[[tuple[int, int]],
         usable_device("cuda")
 
 
-def test_mixed_precision_needs_matrix_units(card: Callable[[tuple[int, int]], None]) -> None:
+def test_mixed_precision_is_for_cards() -> None:
     with pytest.raises(InputError, match="--precision mixed: needs --device cuda; fitting on cpu is in float32"):
         require_precision("mixed", torch.device("cpu"))
     with pytest.raises(InputError, match="--precision half: wanted float32 or mixed"):
         require_precision("half", torch.device("cpu"))  # type: ignore[arg-type]
+    require_precision("float32", torch.device("cpu"))
+
+
+def test_mixed_precision_needs_matrix_units(card: Callable[[tuple[int, int]], None]) -> None:
+    pytest.importorskip("triton")
     card((7, 5))
     with pytest.raises(InputError, match=r"--precision mixed: needs compute capability 8\.0, cuda:0 has 7\.5"):
         require_precision("mixed", torch.device("cuda:0"))
     card((8, 6))
     require_precision("mixed", torch.device("cuda:0"))
-    require_precision("float32", torch.device("cpu"))
 
 
 def test_out_of_memory_says_what_to_lower(
@@ -124,12 +128,17 @@ def test_every_verb_refuses_a_device_that_is_not_there(
     assert said.count("\n") == 1
 
 
+@pytest.mark.skipif(HERE or ops.interpreting(), reason="triton runs here")
+def test_a_backend_that_cannot_run_says_so() -> None:
+    x, grid = torch.zeros(1, 4, 2), ops.GridSpec.make(2, 2, 2, 8, 4, 1.5)
+    with pytest.raises(ValueError, match=r"backend 'triton' cannot run this call: .*; use backend='reference'"):
+        ops.hash_encode(x, torch.zeros(1, grid.rows, 2), grid, backend="triton")
+
+
 def test_backends_say_why_they_cannot_run(card: Callable[[tuple[int, int]], None]) -> None:
+    pytest.importorskip("triton")
     x, grid = torch.zeros(1, 4, 2), ops.GridSpec.make(2, 2, 2, 8, 4, 1.5)
     table = torch.zeros(1, grid.rows, 2)
-    if not HERE and not ops.interpreting():
-        with pytest.raises(ValueError, match=r"backend 'triton' cannot run this call: .*; use backend='reference'"):
-            ops.hash_encode(x, table, grid, backend="triton")
     card((9, 0))
     with pytest.raises(ValueError, match="'triton' cannot run this call: tensors are on cpu, it takes those on a CUDA"):
         ops.hash_encode(x, table, grid, backend="triton")
