@@ -20,8 +20,8 @@ def test_a_stage_does_not_count_what_is_within_it() -> None:
         inner(0.05)
         inner(0.05)
     assert watch.calls == {"inner": 2, "outer": 1}
-    assert watch.seconds["inner"] == pytest.approx(0.1, abs=0.03)
-    assert watch.seconds["outer"] == pytest.approx(0.02, abs=0.015)
+    assert watch.seconds["inner"] >= 0.1
+    assert 0.02 <= watch.seconds["outer"] < 0.1  # with what is within it, it would be 0.12 at least
 
 
 def test_nothing_is_kept_after_the_watch_has_stopped() -> None:
