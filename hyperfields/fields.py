@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
+from hyperfields.cameras import Rays
 from hyperfields.encodings import TABLE, Encoding, FactoredGrid, HashGrid, SphericalHarmonics
 from hyperfields.families import Kind
 from hyperfields.ops.timing import stage
@@ -20,6 +21,7 @@ from hyperfields.weights import WeightEntry, Weights, WeightSpec, layers, linear
 # Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
 ACTIVATION: ops.Activation = "leaky_relu"
 Layers = list[tuple[Tensor, Tensor | None]]  # weights `[s o i]` and biases `[s o]`
+CEILING = 8.0  # of the logarithm of a density
 FREQUENCY = 30.0  # of the first layer of sine fields, for coordinates in [-1, 1] (Sitzmann et al. 2020, section 3.2)
 
 
@@ -106,20 +108,44 @@ class RadianceField:
 
     def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> density `[s n 1]`."""
-        *first, (weight, bias) = layers(weights, "density")
-        last = weight[:, :1], None if bias is None else bias[:, :1]
-        return self._density(weights, x, counts, [*first, last])[0]
+        return self._density(weights, x, counts, self._density_only(weights))[0]
 
-    def _density(self, weights: Weights, x: Tensor, counts: Tensor | None, network: Layers) -> tuple[Tensor, Tensor]:
-        out = _encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts)
+    def sight(
+        self, weights: Weights, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float
+    ) -> ops.Sight | None:
+        """The samples of rays `[s r 3]` that can be seen, found by the density alone; None where a field has no grid.
+
+        Args:
+            occupancy: `[s g g g]` bool.
+            offset: `[s r]` in [0, 1).
+            opaque: opacity from which a ray shows no more of what lies behind.
+        """
+        if not isinstance(self.encoding, HashGrid | FactoredGrid):
+            return None
+        return ops.sight(
+            *rays, occupancy, self.step, offset, weights[TABLE], self.encoding.grid, self._density_only(weights),
+            self.activation, ceiling=CEILING, opaque=opaque,
+        )  # fmt: skip
+
+    def _density_only(self, weights: Weights) -> Layers:
+        """The density network without the features that it hands on."""
+        *first, (weight, bias) = layers(weights, "density")
+        return [*first, (weight[:, :1], None if bias is None else bias[:, :1])]
+
+    def _density(
+        self, weights: Weights, x: Tensor, counts: Tensor | None, network: Layers, encoded: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        out = _encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts, encoded)
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
         density, geometry = out.split((1, out.shape[-1] - 1), -1)  # one piece backward, where two slices would be two
-        return torch.exp(density.clamp(max=8.0)), geometry
+        return torch.exp(density.clamp(max=CEILING)), geometry
 
     @stage("rest of the field")
-    def __call__(self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`."""
-        density, geometry = self._density(weights, x, counts, layers(weights, "density"))
+    def __call__(
+        self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None, encoded: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`; encoded: from `sight`."""
+        density, geometry = self._density(weights, x, counts, layers(weights, "density"), encoded)
         features = torch.cat((geometry, self.directions(d)), -1)
         color = ops.batched_mlp(features, layers(weights, "color"), self.activation, counts=counts)
         return density, torch.sigmoid(color)
@@ -132,10 +158,11 @@ def _encoded_mlp(
     activation: ops.Activation,
     x: Tensor,
     counts: Tensor | None,
+    encoded: Tensor | None = None,
 ) -> Tensor:
     """A network of the encoded points; a grid and its network can be one kernel."""
     if isinstance(encoding, HashGrid | FactoredGrid):
-        return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, activation, counts=counts)
+        return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, activation, counts=counts, encoded=encoded)
     return ops.batched_mlp(encoding(x, weights, counts), network, activation, counts=counts)
 
 

@@ -129,7 +129,7 @@ class Objective:
         assert isinstance(self.field, RadianceField)
         offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
         cells, step = tracker.cells(local), self.field.step
-        seen = render_volume(bound, batch.rays, cells, step=step, offset=offset, density=bound.density)
+        seen = render_volume(bound, batch.rays, cells, step=step, offset=offset, sight=bound.sight)
         self.per_ray = 0.9 * self.per_ray + 0.1 * max(seen.samples / (len(scenes) * rays), 1.0)
         return losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba).mean()
 

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hyperfields.cameras import Rays
 from hyperfields.families import Kind
 from hyperfields.fields import Field, RadianceField, kind_of
 from hyperfields.hypernets import Generator, Hypernet, Stability
 from hyperfields.latents import LatentTable
+from hyperfields.ops import Sight
 from hyperfields.render import occupancy_grid
 from hyperfields.weights import Weights
 
@@ -54,6 +56,11 @@ class Bound:
         if not isinstance(self.field, RadianceField):
             raise TypeError(f"density: this is a field of kind {kind_of(self.field)!r}, wanted 'views'")
         return self.field.density(self.weights, x, counts)
+
+    def sight(self, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float) -> Sight | None:
+        """The samples of rays `[s r 3]` that can be seen; see `RadianceField.sight`. Views only."""
+        assert isinstance(self.field, RadianceField)
+        return self.field.sight(self.weights, rays, occupancy, offset, opaque)
 
     @torch.no_grad()
     def occupancy(self, size: int | None = None) -> Tensor:

@@ -18,8 +18,9 @@ from hyperfields.cameras import Rays
 from hyperfields.ops.timing import stage
 
 PointFn = Callable[[Tensor, Tensor], Tensor]  # (x [m d], counts [s]) -> [m c]
-# (x, d, counts) -> density [m 1], rgb [m 3]
-RadianceFn = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+RadianceFn = Callable[..., tuple[Tensor, Tensor]]  # (x, d, counts) -> density [m 1], rgb [m 3]; and what sight encoded
+# (rays, occupancy, offset, opaque) -> the samples that can be seen, or None for all
+SightFn = Callable[[Rays, Tensor, Tensor | None, float], ops.Sight | None]
 
 BLOCK = 2**18  # points that a renderer asks for at a time: bounds the memory of a picture of any size
 WAVE = 16  # samples of a ray before the first look at its opacity; later waves are longer
@@ -119,7 +120,7 @@ def render_volume(
     *,
     step: float,
     offset: Tensor | None = None,
-    density: PointFn | None = None,
+    sight: SightFn | None = None,
 ) -> Rendered:
     """Volume rendering of radiance functions, one a scene, through samples in occupied cells only.
 
@@ -129,61 +130,38 @@ def render_volume(
         occupancy: `[s g g g]` bool.
         step: length of a sample, scene units.
         offset: `[s r]` in [0, 1), random while fitting; 0.5 when None.
-        density: the density of `fn` alone. With gradients, it finds the samples that can be seen, and `fn` is asked
-            for no others; without it, for all.
+        sight: with gradients, finds the samples that can be seen, and `fn` is asked for no others; without it, for all.
 
     Differentiable in whatever `fn` is differentiable in; not in the rays. Where what cannot be seen is not asked
-    for (with `density`, and always under `torch.no_grad`), the colours differ by less than 1e-3.
+    for (with `sight`, and always under `torch.no_grad`), the colours differ by less than 1e-3.
     """
     if torch.is_grad_enabled():
-        return _render_whole(fn, rays, occupancy, step, offset, density)
+        return _render_whole(fn, rays, occupancy, step, offset, sight)
     return _render_waves(fn, rays, occupancy, step, offset)
 
 
 def _render_whole(
-    fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None, density: PointFn | None
+    fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None, sight: SightFn | None
 ) -> Rendered:
     """All samples of all rays at once, or all that can be seen."""
     scenes, count = rays.origins.shape[:2]
-    origins, directions = (t.reshape(-1, 3) for t in rays)
-    edges, numbers = ops.march(*rays, occupancy, step, offset)
-    first = numbers.cumsum(0) - numbers
-    if density is not None:
-        numbers = _in_sight(density, origins, directions, edges, first, numbers, scenes)
-    x, d, edges = ops.samples(origins, directions, edges, first, numbers)
-    if edges.shape[0] == 0:
+    seen = None if sight is None else sight(rays, occupancy, offset, OPAQUE)
+    if seen is None:
+        edges, numbers = ops.march(*rays, occupancy, step, offset)
+        flat = (t.reshape(-1, 3) for t in rays)
+        seen = ops.Sight(*ops.samples(*flat, edges, numbers.cumsum(0) - numbers, numbers), numbers, None)
+    if seen.edges.shape[0] == 0:
         empty = rays.origins.new_zeros(scenes, count)
         return Rendered(torch.zeros_like(rays.origins), empty, torch.full_like(empty, math.inf))
-    sigma, rgb = fn(x, d, numbers.reshape(scenes, -1).sum(1))
-    values, alpha, depth = ops.composite(sigma.squeeze(-1), rgb, edges, counts=numbers)
+    known = () if seen.encoded is None else (seen.encoded,)
+    sigma, rgb = fn(seen.x, seen.d, seen.counts.reshape(scenes, -1).sum(1), *known)
+    values, alpha, depth = ops.composite(sigma.squeeze(-1), rgb, seen.edges, counts=seen.counts)
     return Rendered(
         values.reshape(scenes, count, 3),
         alpha.reshape(scenes, count),
         _mean_depth(depth, alpha).reshape(scenes, count),
-        samples=edges.shape[0],
+        samples=seen.edges.shape[0],
     )
-
-
-@stage("what is in sight")
-@torch.no_grad()
-def _in_sight(
-    density: PointFn,
-    origins: Tensor,
-    directions: Tensor,
-    edges: Tensor,
-    first: Tensor,
-    numbers: Tensor,
-    scenes: int,
-) -> Tensor:
-    """How many samples of each ray can be seen, `[r]`: the first ones, until it is opaque."""
-    opacity = edges.new_zeros(len(numbers))
-    visible = torch.zeros_like(numbers)
-    for begin, take in _waves(first, numbers, opacity):
-        x, _, spans = ops.samples(origins, directions, edges, begin, take)
-        answer = density(x, take.reshape(scenes, -1).sum(1)).squeeze(-1)
-        seen, opacity[:] = ops.reach(answer, spans, take, opacity, OPAQUE)
-        visible += seen
-    return visible
 
 
 def _waves(first: Tensor, numbers: Tensor, opacity: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -103,7 +103,7 @@ def unseen_losses(kind: Kind, found: EncodedModel) -> tuple[float, float]:
             return float((answer - target).square().mean()), float((mean - target).square().mean())
         assert isinstance(batch, Pixels)
         assert isinstance(known, ManyBalls)
-        seen = render_volume(bound, batch.rays, bound.occupancy(), step=0.1, density=bound.density)
+        seen = render_volume(bound, batch.rays, bound.occupancy(), step=0.1, sight=bound.sight)
         rays = Rays(*(part.reshape(1, -1, 3).expand(KNOWN, -1, -1) for part in batch.rays))
         whole = known.rgba(every, rays)
         alpha = whole[..., 3].mean(0).reshape(seen.alpha.shape)

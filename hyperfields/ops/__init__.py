@@ -39,6 +39,7 @@ __all__ = [
     "march",
     "reach",
     "samples",
+    "sight",
 ]
 
 Backend = Literal["auto", "triton", "cpu", "reference", "tcnn"]
@@ -179,6 +180,7 @@ def hash_encode(
     grid: GridSpec,
     *,
     counts: Tensor | None = None,  # [s]
+    encoded: Tensor | None = None,  # [m l*f], the answer, where `sight` gave it: then only derivatives are computed
     backend: Backend = "auto",
 ) -> Tensor:  # [s n l*f], or [m l*f]
     """Multi-resolution grid encoding: multilinear interpolation of table rows, column `l * f + feature`.
@@ -209,8 +211,17 @@ def hash_encode(
     else:
         from hyperfields.ops import _cpu
 
-        result = _cpu.hash_encode_cpu(packed, table, numbers, *spec)
+        if encoded is None:
+            result = _cpu.hash_encode_cpu(packed, table, numbers, *spec)
+        else:
+            _same_shape("encoded", encoded, packed.shape[0], grid.channels)
+            result = _cpu.encoded_cpu(packed, table, numbers, encoded, *spec)
     return result.reshape(*x.shape[:-1], grid.channels)
+
+
+def _same_shape(name: str, tensor: Tensor, *shape: int) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, wanted {list(shape)}")
 
 
 def _check_grid(x: Tensor, table: Tensor, grid: GridSpec, scenes: int) -> None:
@@ -341,6 +352,7 @@ def encode_mlp(
     activation: Activation = "relu",
     *,
     counts: Tensor | None = None,  # [s]
+    encoded: Tensor | None = None,  # as in `hash_encode`
     backend: Backend = "auto",
 ) -> Tensor:  # [s n o], or [m o]
     """`batched_mlp` of `hash_encode`. Where no gradient is asked for, triton does both in one kernel: for rendering.
@@ -360,7 +372,7 @@ def encode_mlp(
             packed, numbers = _pack(x, counts, "x")
             if _choose(backend, *tensors, triton=refusal) == "triton":
                 return _fused(x, packed, table, grid, layers, activation, numbers)
-    features = hash_encode(x, table, grid, counts=counts, backend=backend)
+    features = hash_encode(x, table, grid, counts=counts, encoded=encoded, backend=backend)
     return batched_mlp(features, layers, activation, counts=counts, backend=backend)
 
 
@@ -445,6 +457,24 @@ def march(
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
     """
+    offset = _check_march(origins, directions, occupancy, step, offset)
+    with torch.no_grad():
+        chosen = _choose(backend, origins, triton=_float32_only(origins.dtype), tcnn=_NO_TCNN)
+        if chosen == "reference":
+            return _reference.march(origins, directions, occupancy, step, offset)
+        if chosen == "triton":
+            from hyperfields.ops import _triton
+
+            return _triton.march_triton(origins, directions, occupancy, step, offset)
+        from hyperfields.ops import _cpu
+
+        return _cpu.march_cpu(origins, directions, occupancy, step, offset)
+
+
+def _check_march(
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor | None
+) -> Tensor:
+    """The offset, with its default filled in."""
     _same_kind(origins=origins, directions=directions)
     if origins.dim() != 3 or origins.shape != directions.shape or origins.shape[-1] != 3:
         raise ValueError(
@@ -461,17 +491,7 @@ def march(
     _same_kind(origins=origins, offset=offset)
     if offset.shape != origins.shape[:2]:
         raise ValueError(f"offset: got shape {tuple(offset.shape)}, wanted {list(origins.shape[:2])}")
-    with torch.no_grad():
-        chosen = _choose(backend, origins, triton=_float32_only(origins.dtype), tcnn=_NO_TCNN)
-        if chosen == "reference":
-            return _reference.march(origins, directions, occupancy, step, offset)
-        if chosen == "triton":
-            from hyperfields.ops import _triton
-
-            return _triton.march_triton(origins, directions, occupancy, step, offset)
-        from hyperfields.ops import _cpu
-
-        return _cpu.march_cpu(origins, directions, occupancy, step, offset)
+    return offset
 
 
 class Samples(NamedTuple):
@@ -563,3 +583,66 @@ def reach(
         from hyperfields.ops import _cpu
 
         return _cpu.reach_cpu(density, edges, counts, opacity, opaque)
+
+
+class Sight(NamedTuple):
+    """The samples of rays that can be seen, packed, in the order of their rays."""
+
+    x: Tensor  # [m 3] middles
+    d: Tensor  # [m 3] directions of their rays
+    edges: Tensor  # [m 2] where each starts and ends along its ray
+    counts: Tensor  # [s*r] how many each ray has
+    encoded: Tensor | None  # [m l*f] what `hash_encode` says of them, where that came of itself
+
+
+@stage("sight")
+@torch.no_grad()
+def sight(
+    origins: Tensor,  # [s r 3]
+    directions: Tensor,  # [s r 3], unit
+    occupancy: Tensor,  # [s g g g] bool
+    step: float,
+    offset: Tensor | None,  # [s r]
+    table: Tensor,  # [s | 1, rows, f]
+    grid: GridSpec,
+    layers: list[tuple[Tensor, Tensor | None]],  # of a network with one output: the logarithm of the density
+    activation: Activation = "relu",
+    *,
+    ceiling: float,  # of that logarithm
+    opaque: float,
+    backend: Backend = "auto",
+) -> Sight:
+    """The samples of `march` before which the opacity of their ray is below `opaque`: all that a picture needs.
+
+    The grid is encoded at points scaled from [-1, 1] to [0, 1]. Not differentiable to any input.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
+    """
+    scenes, rays = origins.shape[:2]
+    _check_grid(origins.reshape(-1, 3), table, grid, scenes)
+    sizes = _check_layers(origins.new_empty(0, grid.channels), layers, activation, scenes)
+    if sizes[-1] != 1:
+        raise ValueError(f"layers: got {sizes[-1]} outputs, wanted 1, the logarithm of the density")
+    chosen = _choose(backend, origins, table, *itertools.chain(*layers), cpu=_no_sine(activation), tcnn=_NO_TCNN)
+    if chosen == "cpu":
+        from hyperfields.ops import _cpu
+
+        offset = _check_march(origins, directions, occupancy, step, offset)
+        slope = _reference.LEAK if activation == "leaky_relu" else 0.0
+        return Sight(
+            *_cpu.sight_cpu(
+                origins, directions, occupancy, step, offset, table, grid.scales, grid.resolutions, grid.offsets,
+                grid.smoothstep, _flat_layers(layers), sizes, slope, ceiling, opaque,
+            )
+        )  # fmt: skip
+    part: Backend = "reference" if chosen == "reference" else "auto"
+    edges, counts = march(origins, directions, occupancy, step, offset, backend=part)
+    flat = origins.reshape(-1, 3), directions.reshape(-1, 3)
+    first = counts.cumsum(0) - counts
+    there = samples(*flat, edges, first, counts, backend=part)
+    x, numbers = there.x * 0.5 + 0.5, counts.reshape(scenes, rays).sum(1)
+    out = encode_mlp(x, table, grid, layers, activation, counts=numbers, backend=part)
+    density = torch.exp(out.squeeze(-1).clamp(max=ceiling))
+    counts, _ = reach(density, there.edges, counts, density.new_zeros(len(counts)), opaque, backend=part)
+    return Sight(*samples(*flat, edges, first, counts, backend=part), counts, None)

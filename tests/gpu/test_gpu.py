@@ -82,7 +82,7 @@ def test_a_radiance_field_looks_as_on_the_cpu_and_has_its_gradients() -> None:
         rays = hyperfields.Rays(*(t[None].expand(2, -1, -1).contiguous() for t in rays))
         bound = model.bind(model.latents.codes)
         cells = torch.ones(2, 8, 8, 8, dtype=torch.bool, device=device)
-        seen = hyperfields.render_volume(bound, rays, cells, step=0.05, density=bound.density)
+        seen = hyperfields.render_volume(bound, rays, cells, step=0.05, sight=bound.sight)
         model.zero_grad()
         seen.rgb.square().mean().backward()
         gradient = model.latents.codes.grad

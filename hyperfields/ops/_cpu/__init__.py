@@ -9,6 +9,7 @@ A second derivative is refused: the backward operators have no autograd formula,
 
 from hyperfields.ops._cpu.batched_mlp import mlp_cpu as mlp_cpu
 from hyperfields.ops._cpu.batched_mlp import mlp_cpu_backward as mlp_cpu_backward
+from hyperfields.ops._cpu.hash_encode import encoded_cpu as encoded_cpu
 from hyperfields.ops._cpu.hash_encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.hash_encode import hash_encode_cpu_backward as hash_encode_cpu_backward
 from hyperfields.ops._cpu.rays import composite_cpu as composite_cpu
@@ -16,3 +17,4 @@ from hyperfields.ops._cpu.rays import composite_cpu_backward as composite_cpu_ba
 from hyperfields.ops._cpu.rays import march_cpu as march_cpu
 from hyperfields.ops._cpu.rays import reach_cpu as reach_cpu
 from hyperfields.ops._cpu.rays import samples_cpu as samples_cpu
+from hyperfields.ops._cpu.sight import sight_cpu as sight_cpu

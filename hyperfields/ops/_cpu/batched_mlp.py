@@ -17,7 +17,7 @@ from torch import Tensor
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
 from hyperfields.ops.timing import stage
 
-_TILE = U(128)
+TILE = U(128)
 _PIECE = 4096  # points of a task
 
 
@@ -27,8 +27,8 @@ def _multiply(w, w0, x, x0, y, y0, n_out, n_in):
     n_out, n_in, w0, x0, y0 = U(n_out), U(n_in), U(w0), U(x0), U(y0)
     one, two, three, four = U(1), U(2), U(3), U(4)
     for j in range(U(0), n_out, four):
-        ya = y0 + j * _TILE
-        yb, yc, yd = ya + _TILE, ya + two * _TILE, ya + three * _TILE
+        ya = y0 + j * TILE
+        yb, yc, yd = ya + TILE, ya + two * TILE, ya + three * TILE
         for i in range(U(0), n_in, four):
             a = w0 + j * n_in + i
             b, c, d = a + n_in, a + two * n_in, a + three * n_in
@@ -36,9 +36,9 @@ def _multiply(w, w0, x, x0, y, y0, n_out, n_in):
             b0, b1, b2, b3 = w[b], w[b + one], w[b + two], w[b + three]
             c0, c1, c2, c3 = w[c], w[c + one], w[c + two], w[c + three]
             d0, d1, d2, d3 = w[d], w[d + one], w[d + two], w[d + three]
-            xa = x0 + i * _TILE
-            xb, xc, xd = xa + _TILE, xa + two * _TILE, xa + three * _TILE
-            for p in range(_TILE):
+            xa = x0 + i * TILE
+            xb, xc, xd = xa + TILE, xa + two * TILE, xa + three * TILE
+            for p in range(TILE):
                 v0, v1, v2, v3 = x[xa + p], x[xb + p], x[xc + p], x[xd + p]
                 y[ya + p] += a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3
                 y[yb + p] += b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3
@@ -53,14 +53,14 @@ def _outer(g, g0, x, x0, w, w0, n_out, n_in):
     one, two, three, four = U(1), U(2), U(3), U(4)
     zero = x.dtype.type(0.0)
     for j in range(U(0), n_out, four):
-        ga = g0 + j * _TILE
-        gb, gc, gd = ga + _TILE, ga + two * _TILE, ga + three * _TILE
+        ga = g0 + j * TILE
+        gb, gc, gd = ga + TILE, ga + two * TILE, ga + three * TILE
         for i in range(U(0), n_in, four):
-            xa = x0 + i * _TILE
-            xb, xc, xd = xa + _TILE, xa + two * _TILE, xa + three * _TILE
+            xa = x0 + i * TILE
+            xb, xc, xd = xa + TILE, xa + two * TILE, xa + three * TILE
             a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
             c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = zero
-            for p in range(_TILE):
+            for p in range(TILE):
                 v0, v1, v2, v3 = x[xa + p], x[xb + p], x[xc + p], x[xd + p]
                 ha, hb, hc, hd = g[ga + p], g[gb + p], g[gc + p], g[gd + p]
                 a0 += ha * v0
@@ -106,12 +106,12 @@ def _load_tile(source, begin, count, tile):
     zero = source.dtype.type(0.0)
     padded = (width + 3) // 4 * 4
     for i in range(width):
-        row = U(i) * _TILE
+        row = U(i) * TILE
         for p in range(count):
             tile[row + U(p)] = source[begin + p, i]
-        for p in range(count, int(_TILE)):
+        for p in range(count, int(TILE)):
             tile[row + U(p)] = zero
-    for k in range(U(width) * _TILE, U(padded) * _TILE):
+    for k in range(U(width) * TILE, U(padded) * TILE):
         tile[k] = zero
 
 
@@ -119,7 +119,7 @@ def _load_tile(source, begin, count, tile):
 def _store_tile(tile, begin, count, target):
     for p in range(count):
         for i in range(target.shape[1]):
-            target[begin + p, i] = tile[U(i) * _TILE + U(p)]
+            target[begin + p, i] = tile[U(i) * TILE + U(p)]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -183,38 +183,48 @@ def _mlp(x, weights, sizes, slope, out, hidden, keep, tiles, pieces, lo, hi):
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, end):
     """Forward for points begin ... end of one scene; hidden [tiles, ...] keeps the activations when asked to."""
-    widest = 4
-    for size in sizes:
-        widest = max(widest, (size + 3) // 4 * 4)
-    layers = sizes.shape[0] - 1
-    source = np.empty(widest * int(_TILE), x.dtype)
-    last = np.empty(widest * int(_TILE), x.dtype)
+    source, last = np.empty(widest(sizes) * int(TILE), x.dtype), np.empty(widest(sizes) * int(TILE), x.dtype)
     tile = first_tile
-    for first in range(begin, end, int(_TILE)):
-        count = min(int(_TILE), end - first)
+    for first in range(begin, end, int(TILE)):
+        count = min(int(TILE), end - first)
         _load_tile(x, first, count, source)
-        kept = hidden[tile] if keep else hidden[0]
-        inputs, x0, place, w0 = source, 0, 0, 0
-        for layer in range(layers):
-            p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
-            final = layer + 1 == layers
-            target = last if final else kept
-            y0 = 0 if final else place
-            bias = w0 + p_in * p_out
-            for j in range(p_out):
-                value = weights[bias + j]
-                row = U(y0) + U(j) * _TILE
-                for p in range(_TILE):
-                    target[row + p] = value
-            _multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
-            if not final:
-                for k in range(U(y0), U(y0) + U(p_out) * _TILE):
-                    target[k] = max(target[k], slope * target[k])
-                place += p_out * int(_TILE)
-            inputs, x0 = target, y0
-            w0 = bias + p_out
+        mlp_tile(source, weights, sizes, slope, hidden[tile] if keep else hidden[0], last)
         _store_tile(last, first, count, out)
         tile += 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def widest(sizes):
+    """Rows of the largest layer, with padding."""
+    most = 4
+    for size in sizes:
+        most = max(most, (size + 3) // 4 * 4)
+    return most
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def mlp_tile(source, weights, sizes, slope, hidden, last):
+    """A tile of points through a packed network: `source[i, p]` -> `last[j, p]`; `hidden` gets the activations."""
+    layers = sizes.shape[0] - 1
+    inputs, x0, place, w0 = source, 0, 0, 0
+    for layer in range(layers):
+        p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+        final = layer + 1 == layers
+        target = last if final else hidden
+        y0 = 0 if final else place
+        bias = w0 + p_in * p_out
+        for j in range(p_out):
+            value = weights[bias + j]
+            row = U(y0) + U(j) * TILE
+            for p in range(TILE):
+                target[row + p] = value
+        _multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
+        if not final:
+            for k in range(U(y0), U(y0) + U(p_out) * TILE):
+                target[k] = max(target[k], slope * target[k])
+            place += p_out * int(TILE)
+        inputs, x0 = target, y0
+        w0 = bias + p_out
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -240,23 +250,18 @@ def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, slope, partial, grad_x
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, first_tile, begin, end):
     """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
-    widest = 4
-    for size in sizes:
-        widest = max(widest, (size + 3) // 4 * 4)
-    layers = sizes.shape[0] - 1
-    source = np.empty(widest * int(_TILE), x.dtype)
-    above = np.empty(widest * int(_TILE), x.dtype)
-    below = np.empty(widest * int(_TILE), x.dtype)
+    layers, room = sizes.shape[0] - 1, widest(sizes) * int(TILE)
+    source, above, below = np.empty(room, x.dtype), np.empty(room, x.dtype), np.empty(room, x.dtype)
     zero = x.dtype.type(0.0)
     end_w, end_h = 0, 0
     for layer in range(layers):
         p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
         end_w += p_in * p_out + p_out
         if layer + 1 < layers:
-            end_h += p_out * int(_TILE)
+            end_h += p_out * int(TILE)
     tile = first_tile
-    for first in range(begin, end, int(_TILE)):
-        count = min(int(_TILE), end - first)
+    for first in range(begin, end, int(TILE)):
+        count = min(int(TILE), end - first)
         _load_tile(x, first, count, source)
         _load_tile(grad, first, count, above)
         w0, h0 = end_w, end_h
@@ -265,22 +270,22 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x,
             w0 -= p_in * p_out + p_out
             inputs = source if layer == 0 else hidden[tile]
             if layer > 0:
-                h0 -= p_in * int(_TILE)
+                h0 -= p_in * int(TILE)
             _outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
             for j in range(p_out):
                 total = zero
-                row = U(j) * _TILE
-                for p in range(_TILE):
+                row = U(j) * TILE
+                for p in range(TILE):
                     total += above[row + p]
                 partial[w0 + p_in * p_out + j] += total
             if layer == 0 and not need_x:
                 break
-            for k in range(U(p_in) * _TILE):
+            for k in range(U(p_in) * TILE):
                 below[k] = zero
             _multiply(flipped, w0, above, 0, below, 0, p_in, p_out)
             if layer > 0:
                 start = U(h0)
-                for k in range(U(p_in) * _TILE):
+                for k in range(U(p_in) * TILE):
                     below[k] = below[k] if inputs[start + k] > zero else slope * below[k]
             above, below = below, above
         if need_x:
@@ -296,11 +301,11 @@ def _packed_size(sizes: list[int]) -> int:
     return sum(_pad4(i) * _pad4(o) + _pad4(o) for i, o in itertools.pairwise(sizes))
 
 
-def _hidden_size(sizes: list[int]) -> int:
-    return sum(_pad4(size) for size in sizes[1:-1]) * int(_TILE)
+def hidden_size(sizes: list[int]) -> int:
+    return sum(_pad4(size) for size in sizes[1:-1]) * int(TILE)
 
 
-def _pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
+def pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
     packed = np.zeros((params.shape[0], _packed_size(sizes)), params.detach().numpy().dtype)
     flat, shape = params.detach().contiguous().numpy(), np.array(sizes, np.int64)
     parallel(lambda lo, hi: _pack(flat, shape, packed, transposed, lo, hi), len(packed))
@@ -309,7 +314,7 @@ def _pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
 
 def _tiles(pieces: np.ndarray) -> tuple[np.ndarray, int]:
     """Number of the first tile of each piece, and how many tiles there are."""
-    sizes = -(-(pieces[:, 2] - pieces[:, 1]) // int(_TILE))
+    sizes = -(-(pieces[:, 2] - pieces[:, 1]) // int(TILE))
     return np.cumsum(sizes) - sizes, int(sizes.sum())
 
 
@@ -321,9 +326,9 @@ def mlp_cpu(
     out = x.new_empty(x.shape[0], sizes[-1])
     pieces = pieces_of(starts_of(counts), _PIECE)
     first, tiles = _tiles(pieces)
-    hidden = x.new_empty(tiles if keep else 0, max(_hidden_size(sizes), 1))
+    hidden = x.new_empty(tiles if keep else 0, max(hidden_size(sizes), 1))
     kept, points, result = hidden.numpy(), x.detach().contiguous().numpy(), out.numpy()
-    weights, shape = _pack_all(params, sizes, False), np.array(sizes, np.int64)
+    weights, shape = pack_all(params, sizes, False), np.array(sizes, np.int64)
 
     def task(lo: int, hi: int) -> None:
         room = kept if keep else np.empty((1, kept.shape[1]), points.dtype)
@@ -350,7 +355,7 @@ def mlp_cpu_backward(
     first, _ = _tiles(pieces)
     points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
     kept, result, total = hidden.numpy(), grad_x.numpy(), grad_params.numpy()
-    flipped, shape = _pack_all(params, sizes, True), np.array(sizes, np.int64)
+    flipped, shape = pack_all(params, sizes, True), np.array(sizes, np.int64)
     partial = np.zeros((len(pieces), flipped.shape[1]), points.dtype)
 
     def task(lo: int, hi: int) -> None:
@@ -378,7 +383,7 @@ def mlp_cpu_backward(
 @mlp_cpu.register_fake
 def _(x, params, counts, sizes, keep, slope=0.0):
     tiles = torch.library.get_ctx().new_dynamic_size() if keep else 0
-    return x.new_empty(x.shape[0], sizes[-1]), x.new_empty(tiles, max(_hidden_size(sizes), 1))
+    return x.new_empty(x.shape[0], sizes[-1]), x.new_empty(tiles, max(hidden_size(sizes), 1))
 
 
 @mlp_cpu_backward.register_fake

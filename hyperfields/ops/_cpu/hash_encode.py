@@ -24,11 +24,11 @@ from hyperfields.ops.timing import stage
 
 _ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
 _GROUP = 64
-_PIECE = 8192  # points of a task: their columns stay in L2 until they are written as rows
-_PITCH = (
-    _PIECE + 64
+PIECE = 8192  # points of a task: their columns stay in L2 until they are written as rows
+PITCH = (
+    PIECE + 64
 )  # points from one column to the next: a power of two would put all of them into the same cache sets
-_G, _P, _STRIDE = U(_GROUP), U(_PIECE), U(_PITCH)
+_G, _P, STRIDE = U(_GROUP), U(PIECE), U(PITCH)
 _G2, _G3, _G4, _G5, _G6, _G7 = (U(k * _GROUP) for k in range(2, 8))
 
 
@@ -44,7 +44,7 @@ def _vector(context, builder, array_type, array, at, unroll):
 
 
 @intrinsic
-def _copy_row(typing, source, at, target, to, unroll):
+def copy_row(typing, source, at, target, to, unroll):
     """target[to ...] = source[at ...], a row."""
 
     def copy(context, builder, signature, args):
@@ -164,7 +164,7 @@ def _fetch(table, index, got, corners, unroll):
     """The rows of a group: `got[(c * GROUP + i) * f + feature]`."""
     n = U(len(unroll))
     for k in range(U(len(corners)) * _G):
-        _copy_row(table, U(index[k]) * n, got, k * n, unroll)
+        copy_row(table, U(index[k]) * n, got, k * n, unroll)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -192,31 +192,57 @@ def _blend(got, place, columns, at, corners, unroll):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _encode(x, tables, out, grid, dense, smooth, pieces, lo, hi, corners, unroll):
+def encode_columns(xs, count, inside, table, grid, dense, smooth, columns, scratch, corners, unroll):
+    """Points by axis -> features by level, `columns[(level * STRIDE + i) * f + feature]`."""
     scales, resolutions, offsets = grid
-    levels, n = scales.shape[0], U(len(unroll))
-    xs, place, slope = np.empty(3 * _PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
-    index, got = np.empty(len(corners) * _GROUP, np.uint32), np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
-    columns = np.empty(levels * _PITCH * len(unroll), x.dtype)
+    n = U(len(unroll))
+    index, place, slope, got = scratch
+    for level in range(scales.shape[0]):
+        rows = offsets[level + 1] - offsets[level]
+        entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
+        column = columns[U(level) * STRIDE * n : U(level + 1) * STRIDE * n]
+        for first in range(U(0), count, _G):
+            _rows(xs, first, scales[level], resolutions[level], rows, dense[level], inside, index, place, corners)
+            if smooth:
+                _smooth(place, slope, len(xs) // PIECE)
+            _fetch(entries, index, got, corners, unroll)
+            _blend(got, place, column, first, corners, unroll)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def encode_scratch(xs, corners, unroll):
+    """What `encode_columns` works with: rows of the table, places and slopes, what was read."""
+    real = xs.dtype
+    return (
+        np.empty(len(corners) * _GROUP, np.uint32),
+        np.empty(3 * _GROUP, real),
+        np.empty(3 * _GROUP, real),
+        np.empty(len(corners) * _GROUP * len(unroll), real),
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def copy_features(columns, i, out, line, levels, unroll):
+    """The features of point i as a row of `out`, from the number `line` on."""
+    n = U(len(unroll))
+    for level in range(U(levels)):
+        copy_row(columns, (level * STRIDE + i) * n, out, line + level * n, unroll)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def _encode(x, tables, out, grid, dense, smooth, pieces, lo, hi, corners, unroll):
+    levels, n = grid[0].shape[0], U(len(unroll))
+    xs = np.empty(x.shape[1] * PIECE, x.dtype)
+    scratch = encode_scratch(xs, corners, unroll)
+    columns = np.empty(levels * PITCH * len(unroll), x.dtype)
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         table = tables[scene if tables.shape[0] > 1 else 0]
         inside = _load(x, begin, end, xs)
         count = U(end - begin)
-        for level in range(levels):
-            rows = offsets[level + 1] - offsets[level]
-            entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
-            column = columns[U(level) * _STRIDE * n : U(level + 1) * _STRIDE * n]
-            for first in range(U(0), count, _G):
-                _rows(xs, first, scales[level], resolutions[level], rows, dense[level], inside, index, place, corners)
-                if smooth:
-                    _smooth(place, slope, x.shape[1])
-                _fetch(entries, index, got, corners, unroll)
-                _blend(got, place, column, first, corners, unroll)
+        encode_columns(xs, count, inside, table, grid, dense, smooth, columns, scratch, corners, unroll)
         for i in range(count):
-            line = (U(begin) + i) * U(levels) * n
-            for level in range(U(levels)):
-                _copy_row(columns, (level * _STRIDE + i) * n, out, line + level * n, unroll)
+            copy_features(columns, i, out, (U(begin) + i) * U(levels) * n, levels, unroll)
 
 
 # --------------------------------------------------------------------------------------------- backward
@@ -260,15 +286,15 @@ def _scatter(x, grad, tables, grid, dense, smooth, bounds, tasks, lo, hi, corner
     """A task is some levels of a scene: it owns their rows, so that no two tasks add to the same number."""
     scales, resolutions, offsets = grid
     n = U(len(unroll))
-    xs, place, slope = np.empty(3 * _PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
+    xs, place, slope = np.empty(3 * PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
     index, pull = np.empty(len(corners) * _GROUP, np.uint32), np.empty(len(unroll) * _GROUP, x.dtype)
     shares = np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
     for number in range(lo, hi):
         scene, low, high = tasks[number]
         table = tables[scene]
         table[offsets[low] * len(unroll) : offsets[high] * len(unroll)] = 0.0
-        for begin in range(bounds[scene], bounds[scene + 1], _PIECE // 2):
-            end = min(begin + _PIECE // 2, bounds[scene + 1])
+        for begin in range(bounds[scene], bounds[scene + 1], PIECE // 2):
+            end = min(begin + PIECE // 2, bounds[scene + 1])
             inside = _load(x, begin, end, xs)
             for level in range(low, high):
                 rows = offsets[level + 1] - offsets[level]
@@ -321,9 +347,9 @@ def _slope(got, pull, place, slope, gradient, at, corners, unroll):
 def _differentiate(x, tables, grad, grad_x, grid, dense, smooth, pieces, lo, hi, corners, unroll):
     scales, resolutions, offsets = grid
     n = U(len(unroll))
-    xs, place, slope = np.empty(3 * _PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
+    xs, place, slope = np.empty(3 * PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
     index, got = np.empty(len(corners) * _GROUP, np.uint32), np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
-    pull, gradient = np.empty(len(unroll) * _GROUP, x.dtype), np.empty(3 * _PIECE, x.dtype)
+    pull, gradient = np.empty(len(unroll) * _GROUP, x.dtype), np.empty(3 * PIECE, x.dtype)
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         table = tables[scene if tables.shape[0] > 1 else 0]
@@ -352,7 +378,7 @@ def _differentiate(x, tables, grad, grad_x, grid, dense, smooth, pieces, lo, hi,
 # -------------------------------------------------------------------------------------------- operators
 
 
-class _Grid:
+class Grid:
     """The grid's numbers as arrays, in the dtype of the points, and the tuples that kernels are compiled for."""
 
     def __init__(self, dtype, scales, resolutions, offsets, dims, features):
@@ -373,9 +399,9 @@ def hash_encode_cpu(
     smoothstep: bool,
 ) -> Tensor:
     out = x.new_empty(x.shape[0], len(scales) * table.shape[2])
-    points, tables, result = x.detach().contiguous().numpy(), _flat(table), out.numpy().reshape(-1)
-    grid = _Grid(points.dtype, scales, resolutions, offsets, x.shape[1], table.shape[2])
-    pieces = pieces_of(starts_of(counts), _PIECE)
+    points, tables, result = x.detach().contiguous().numpy(), flat(table), out.numpy().reshape(-1)
+    grid = Grid(points.dtype, scales, resolutions, offsets, x.shape[1], table.shape[2])
+    pieces = pieces_of(starts_of(counts), PIECE)
 
     def task(lo: int, hi: int) -> None:
         _encode(
@@ -405,10 +431,10 @@ def hash_encode_cpu_backward(
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
     grad_table = torch.empty_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
     points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
-    grid = _Grid(points.dtype, scales, resolutions, offsets, x.shape[1], features)
+    grid = Grid(points.dtype, scales, resolutions, offsets, x.shape[1], features)
     starts = starts_of(counts)
     if need_table:
-        tables = _flat(grad_table)
+        tables = flat(grad_table)
         bounds = starts if scenes > 1 else starts[[0, -1]]
         # Several levels a task, since the cotangents of a point lie side by side; fewer where scenes are few.
         parts = min(max(2 * torch.get_num_threads() // max(scenes, 1), 1), levels)
@@ -425,7 +451,7 @@ def hash_encode_cpu_backward(
 
         parallel(scatter, len(tasks))
     if need_x:
-        tables, result, pieces = _flat(table), grad_x.numpy(), pieces_of(starts, _PIECE)
+        tables, result, pieces = flat(table), grad_x.numpy(), pieces_of(starts, PIECE)
 
         def differentiate(lo: int, hi: int) -> None:
             _differentiate(
@@ -463,6 +489,24 @@ def _encode_backward(ctx, grad):
 hash_encode_cpu.register_autograd(_encode_backward, setup_context=_encode_context)
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
+class _Encoded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, table, counts, encoded, *grid):
+        ctx.grid = grid
+        ctx.save_for_backward(x, table, counts)
+        return encoded.view_as(encoded)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return *_encode_backward(ctx, grad), None
+
+
+def encoded_cpu(x: Tensor, table: Tensor, counts: Tensor, encoded: Tensor, *grid: object) -> Tensor:
+    """`hash_encode_cpu` whose answer is known already: what is left is its backward."""
+    return _Encoded.apply(x, table, counts, encoded, *grid)
+
+
+def flat(tensor: Tensor) -> np.ndarray:
     """[s, ...] -> numpy [s, numbers]."""
     return tensor.detach().contiguous().reshape(tensor.shape[0], -1).numpy()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
-from hyperfields.ops._cpu.tasks import parallel, starts_of
+from hyperfields.ops._cpu.tasks import U, parallel, starts_of
 from hyperfields.ops.timing import stage
 
 _ROOM = 2**22  # samples that a task has room for: a few hundred rays or more, of which it touches what it finds
-_SKIP = 4  # cells along a side of a block that a ray may skip at once
+GROUP = 16  # steps of a ray that are looked at together
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -126,84 +127,103 @@ composite_cpu.register_autograd(_composite_backward, setup_context=_composite_co
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _march_rays(origins, directions, cells, blocks, low, high, step, offset, edges, counts, begin, end):
-    """Edges of the samples of rays begin ... end, one after another; returns how many there are.
-
-    Same arithmetic in the same order as the reference, so that both keep the same samples; what is skipped in between
-    is skipped with a step to spare.
+def enter(origins, directions, low, high, step, offset, scene, ray):
+    """Where a ray begins, as the number of its first step, and three distances: where it enters the scene's box, where
+    it leaves it, and where it leaves the box round what is occupied. The number is -1 if it misses one of them.
     """
-    size = cells.shape[1]
-    rays = counts.shape[0] // cells.shape[0]
     real = origins.dtype.type
-    half, one, zero = real(0.5), real(1.0), real(0.0)
-    scale = half * real(size)
-    inverse = np.empty(3, origins.dtype)
-    total = 0
+    one, zero = real(1.0), real(0.0)
+    near, far = zero, real(np.inf)  # of the scene's box
+    first, last = -real(np.inf), real(np.inf)  # of the box round what is occupied
+    for d in range(3):
+        direction = directions[ray, d]
+        inverse = one / (real(1e-12) if abs(direction) < real(1e-12) else direction)
+        a, b = (-one - origins[ray, d]) * inverse, (one - origins[ray, d]) * inverse
+        near, far = max(near, min(a, b)), min(far, max(a, b))
+        a, b = (low[scene, d] - origins[ray, d]) * inverse, (high[scene, d] - origins[ray, d]) * inverse
+        first, last = max(first, min(a, b)), min(last, max(a, b))
+    last += step
+    k = max(int(np.floor((first - near) / step - offset[ray])) - 1, 0) if near < far and first < last else -1
+    return k, near, far, last
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def march_scratch(origins):
+    """What `next_samples` works with: the cell of each step, its start and stop."""
+    return np.empty(GROUP, np.int32), np.empty(GROUP, origins.dtype), np.empty(GROUP, origins.dtype)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def next_samples(
+    origins, directions, cells, side, step, offset, scene, ray, k, near, far, last, scratch, starts, stops, count
+):
+    """Those of the steps k ... k + GROUP of a ray that lie in occupied cells, to `starts[count ...]` and `stops`.
+
+    Returns the next step (-1: the ray has left) and the new count; `starts` and `stops` have room for GROUP more. Same
+    arithmetic in the same order as the reference, so that both keep the same samples.
+    """
+    real = origins.dtype.type
+    half, one = real(0.5), real(1.0)
+    edge, scale = np.int32(side - 1), half * real(side)
+    o0, o1, o2 = origins[ray, 0], origins[ray, 1], origins[ray, 2]
+    d0, d1, d2 = directions[ray, 0], directions[ray, 1], directions[ray, 2]
+    shift, count = offset[ray], U(count)
+    cell, begin, end = scratch
+    for i in range(GROUP):
+        start = near + (real(np.int32(k) + np.int32(i)) + shift - one) * step
+        stop = min(start + step, far)
+        inside = (start < far) & (start < last)
+        start = max(start, near)
+        middle = half * (start + stop)
+        a = min(max(np.int32((o0 + middle * d0 + one) * scale), np.int32(0)), edge)
+        b = min(max(np.int32((o1 + middle * d1 + one) * scale), np.int32(0)), edge)
+        c = min(max(np.int32((o2 + middle * d2 + one) * scale), np.int32(0)), edge)
+        begin[i], end[i] = start, stop
+        cell[i] = (a * side + b) * side + c if inside & (stop > start) else np.int32(-1)
+    for i in range(GROUP):
+        starts[count], stops[count] = begin[i], end[i]
+        count += U(cells[scene, max(cell[i], 0)] & (cell[i] >= 0))
+    k += GROUP
+    start = near + (real(k) + shift - one) * step
+    return k if start < far and start < last else -1, count
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _march_rays(origins, directions, cells, side, low, high, step, offset, starts, stops, counts, begin, end):
+    """Samples of rays begin ... end, one after another; returns how many there are."""
+    rays = counts.shape[0] // cells.shape[0]
+    total, scratch = U(0), march_scratch(origins)
     for ray in range(begin, end):
-        counts[ray] = 0
         scene = ray // rays
-        near, far = zero, real(np.inf)  # of the scene's box
-        first, last = -real(np.inf), real(np.inf)  # of the box round what is occupied
-        for d in range(3):
-            direction = directions[ray, d]
-            inverse[d] = one / (real(1e-12) if abs(direction) < real(1e-12) else direction)
-            a, b = (-one - origins[ray, d]) * inverse[d], (one - origins[ray, d]) * inverse[d]
-            near, far = max(near, min(a, b)), min(far, max(a, b))
-            a, b = (low[scene, d] - origins[ray, d]) * inverse[d], (high[scene, d] - origins[ray, d]) * inverse[d]
-            first, last = max(first, min(a, b)), min(last, max(a, b))
-        last += step
-        if not (near < far and first < last):
-            continue
         before = total
-        k = max(int(np.floor((first - near) / step - offset[ray])) - 1, 0)
-        while True:
-            start = near + (real(k) + offset[ray] - one) * step
-            if not (start < far and start < last):
-                break
-            stop = min(start + step, far)
-            start = max(start, near)
-            k += 1
-            middle = half * (start + stop)
-            a = int(np.floor((origins[ray, 0] + middle * directions[ray, 0] + one) * scale))
-            b = int(np.floor((origins[ray, 1] + middle * directions[ray, 1] + one) * scale))
-            c = int(np.floor((origins[ray, 2] + middle * directions[ray, 2] + one) * scale))
-            a, b, c = min(max(a, 0), size - 1), min(max(b, 0), size - 1), min(max(c, 0), size - 1)
-            if cells[scene, a, b, c]:
-                if stop > start:
-                    edges[total, 0] = start
-                    edges[total, 1] = stop
-                    total += 1
-            elif not blocks[scene, a // _SKIP, b // _SKIP, c // _SKIP]:
-                leave = far
-                for d in range(3):
-                    block = (a if d == 0 else b if d == 1 else c) // _SKIP
-                    wall = real(_SKIP * (block + 1 if inverse[d] > zero else block)) / scale - one
-                    leave = min(leave, (wall - origins[ray, d]) * inverse[d])
-                k = max(k, int(np.floor((leave - near) / step - offset[ray])) - 1)
+        k, near, far, last = enter(origins, directions, low, high, step, offset, scene, ray)
+        while k >= 0:
+            k, total = next_samples(
+                origins, directions, cells, side, step, offset, scene, ray, k, near, far, last,
+                scratch, starts, stops, total,
+            )  # fmt: skip
         counts[ray] = total - before
     return total
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _survey(cells, blocks, low, high, begin, end):
-    """Blocks of cells in which any is occupied, and the box round all that are."""
+def _survey(cells, low, high, begin, end):
+    """The box round all occupied cells of a scene."""
     size = cells.shape[1]
     for scene in range(begin, end):
-        blocks[scene] = False
         low[scene] = 1.0
         high[scene] = -1.0
         for a in range(size):
             for b in range(size):
                 row = cells[scene, a, b]
-                found = False
-                for c in range(size):
-                    found = found | row[c]
-                if not found:
+                found = 0
+                for c in range(U(size)):
+                    found += row[c]
+                if found == 0:
                     continue
                 first, last = size, 0
                 for c in range(size):
-                    if row[c]:
-                        blocks[scene, a // _SKIP, b // _SKIP, c // _SKIP] = True
+                    if row[c] != 0:
                         first, last = min(first, c), c
                 for d in range(3):
                     least, most = (a, a) if d == 0 else (b, b) if d == 1 else (first, last)
@@ -211,34 +231,52 @@ def _survey(cells, blocks, low, high, begin, end):
                     high[scene, d] = max(high[scene, d], 2.0 * (most + 1) / size - 1.0)
 
 
+class March(NamedTuple):
+    """What a march knows of rays and scenes before it starts."""
+
+    rays: tuple[np.ndarray, np.ndarray]  # origins and directions [s*r 3]
+    cells: tuple[np.ndarray, np.int32]  # which are occupied [s g*g*g], and how many lie along a side
+    box: tuple[np.ndarray, np.ndarray]  # round what is occupied, lowest and highest corner [s 3]
+    step: np.floating
+    offset: np.ndarray  # [s*r]
+    longest: int  # most samples of a ray
+
+    @classmethod
+    def of(cls, origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor) -> March:
+        scenes, rays = origins.shape[:2]
+        flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, offset)]
+        dtype = flat[0].dtype
+        cells = occupancy.contiguous().numpy()
+        low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
+        parallel(lambda lo, hi: _survey(cells.view(np.uint8), low, high, lo, hi), scenes)
+        # Through the diagonal of the box, and more where a direction is shorter than it should be.
+        shortest = float(torch.linalg.vector_norm(directions, dim=-1).min()) if rays * scenes else 1.0
+        longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + GROUP
+        side = np.int32(cells.shape[1])
+        return cls((flat[0], flat[1]), (cells.reshape(scenes, -1), side), (low, high), dtype.type(step), flat[2], longest)
+
+
 def march_cpu(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. origins [s r 3] -> edges [m 2], counts [s*r]."""
-    scenes, rays = origins.shape[:2]
-    flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, offset)]
-    dtype = flat[0].dtype
-    cells, width = occupancy.contiguous().numpy(), dtype.type(step)
-    blocks = np.empty((scenes, *[-(-size // _SKIP) for size in cells.shape[1:]]), np.bool_)
-    low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
-    parallel(lambda lo, hi: _survey(cells, blocks, low, high, lo, hi), scenes)
-    # Most samples of a ray: through the diagonal of the box, and more where a direction is shorter than it should be.
-    shortest = float(torch.linalg.vector_norm(directions, dim=-1).min()) if rays * scenes else 1.0
-    longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3
-    counts = torch.zeros(scenes * rays, dtype=torch.int64)
+    plan = March.of(origins, directions, occupancy, step, offset)
+    counts = torch.zeros(origins.shape[0] * origins.shape[1], dtype=torch.int64)
     numbers = counts.numpy()
     found: dict[int, np.ndarray] = {}
 
-    at_once = max(_ROOM // longest, 1)
+    at_once = max(_ROOM // plan.longest, 1)
 
     def task(lo: int, hi: int) -> None:
-        room = np.empty((min(at_once, hi - lo) * longest, 2), dtype)
+        room = np.empty((2, min(at_once, hi - lo) * plan.longest), plan.offset.dtype)
         for begin in range(lo, hi, at_once):
             end = min(begin + at_once, hi)
-            total = _march_rays(*flat[:2], cells, blocks, low, high, width, flat[2], room, numbers, begin, end)
-            found[begin] = room[:total].copy()
+            total = _march_rays(
+                *plan.rays, *plan.cells, *plan.box, plan.step, plan.offset, *room, numbers, begin, end
+            )  # fmt: skip
+            found[begin] = room[:, :total].T.copy()
 
-    parallel(task, scenes * rays)
+    parallel(task, len(numbers))
     edges = origins.new_empty(sum(map(len, found.values())), 2)
     if found:
         np.concatenate([found[begin] for begin in sorted(found)], out=edges.numpy())
