@@ -11,7 +11,9 @@ import itertools
 
 import numpy as np
 import torch
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 from torch import Tensor
 
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
@@ -19,6 +21,7 @@ from hyperfields.ops.timing import stage
 
 TILE = U(128)
 _PIECE = 4096  # points of a task
+_SIDE = 8  # of a block that is transposed in registers
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -99,27 +102,69 @@ def _outer(g, g0, x, x0, w, w0, n_out, n_in):
             w[d + three] += d3
 
 
+@intrinsic
+def _transpose(typing, source, at, stride, target, to, pitch):
+    """target[to + j * pitch + i] = source[at + i * stride + j] for i and j below 8, in registers."""
+
+    def transpose(context, builder, signature, args):
+        def pointer(which, array_type, index):
+            start = context.make_array(array_type)(context, builder, args[which]).data
+            return builder.bitcast(builder.gep(start, [index]), vector.as_pointer())
+
+        vector = ir.VectorType(context.get_data_type(source.dtype), _SIDE)
+        align, rows = source.dtype.bitwidth // 8, []
+        index = args[1]
+        for _ in range(_SIDE):
+            rows.append(builder.load(pointer(0, source, index), align=align))
+            index = builder.add(index, args[2])
+        # Blocks off the diagonal change places: first of one number, then of two by two, then of four by four.
+        for half in (1, 2, 4):
+            low = [j if not j & half else _SIDE + j - half for j in range(_SIDE)]
+            high = [j + half if not j & half else _SIDE + j for j in range(_SIDE)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), _SIDE), mask) for mask in (low, high)]
+            for i in (i for i in range(_SIDE) if not i & half):
+                pair = rows[i], rows[i + half]
+                rows[i], rows[i + half] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        index = args[4]
+        for row in rows:
+            builder.store(row, pointer(3, target, index), align=align)
+            index = builder.add(index, args[5])
+        return context.get_dummy_value()
+
+    return types.void(source, at, stride, target, to, pitch), transpose
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
-def _load_tile(source, begin, count, tile):
-    """tile[i, p] = source[begin + p, i]; zeros in the padding."""
-    width = source.shape[1]
-    zero = source.dtype.type(0.0)
-    padded = (width + 3) // 4 * 4
-    for i in range(width):
-        row = U(i) * TILE
-        for p in range(count):
-            tile[row + U(p)] = source[begin + p, i]
-        for p in range(count, int(TILE)):
-            tile[row + U(p)] = zero
-    for k in range(U(width) * TILE, U(padded) * TILE):
+def _load_tile(source, begin, count, width, tile):
+    """tile[i, p] = source[begin + p, i], of a flat source with rows of `width`; zeros in the padding."""
+    zero, side = source.dtype.type(0.0), U(_SIDE)
+    first, n, points = U(begin) * U(width), U(width), U(count)
+    blocks, whole = n // side * side, points // side * side
+    for p in range(U(0), whole, side):
+        for i in range(U(0), blocks, side):
+            _transpose(source, first + p * n + i, n, tile, i * TILE + p, TILE)
+    for i in range(n):
+        row = i * TILE
+        for p in range(whole if i < blocks else U(0), points):
+            tile[row + p] = source[first + p * n + i]
+        for p in range(points, TILE):
+            tile[row + p] = zero
+    for k in range(n * TILE, (n + U(3)) // U(4) * U(4) * TILE):
         tile[k] = zero
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _store_tile(tile, begin, count, target):
-    for p in range(count):
-        for i in range(target.shape[1]):
-            target[begin + p, i] = tile[U(i) * TILE + U(p)]
+def _store_tile(tile, begin, count, width, target):
+    """target[begin + p, i] = tile[i, p], of a flat target with rows of `width`."""
+    side = U(_SIDE)
+    first, n, points = U(begin) * U(width), U(width), U(count)
+    blocks, whole = n // side * side, points // side * side
+    for p in range(U(0), whole, side):
+        for i in range(U(0), blocks, side):
+            _transpose(tile, i * TILE + p, TILE, target, first + p * n + i, n)
+    for p in range(points):
+        for i in range(blocks if p < whole else U(0), n):
+            target[first + p * n + i] = tile[i * TILE + p]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -183,13 +228,14 @@ def _mlp(x, weights, sizes, slope, out, hidden, keep, tiles, pieces, lo, hi):
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, end):
     """Forward for points begin ... end of one scene; hidden [tiles, ...] keeps the activations when asked to."""
-    source, last = np.empty(widest(sizes) * int(TILE), x.dtype), np.empty(widest(sizes) * int(TILE), x.dtype)
+    layers, room = sizes.shape[0] - 1, widest(sizes) * int(TILE)
+    source, last = np.empty(room, x.dtype), np.empty(room, x.dtype)
     tile = first_tile
     for first in range(begin, end, int(TILE)):
         count = min(int(TILE), end - first)
-        _load_tile(x, first, count, source)
+        _load_tile(x, first, count, sizes[0], source)
         mlp_tile(source, weights, sizes, slope, hidden[tile] if keep else hidden[0], last)
-        _store_tile(last, first, count, out)
+        _store_tile(last, first, count, sizes[layers], out)
         tile += 1
 
 
@@ -262,8 +308,8 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x,
     tile = first_tile
     for first in range(begin, end, int(TILE)):
         count = min(int(TILE), end - first)
-        _load_tile(x, first, count, source)
-        _load_tile(grad, first, count, above)
+        _load_tile(x, first, count, sizes[0], source)
+        _load_tile(grad, first, count, sizes[layers], above)
         w0, h0 = end_w, end_h
         for layer in range(layers - 1, -1, -1):
             p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
@@ -289,7 +335,7 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x,
                     below[k] = below[k] if inputs[start + k] > zero else slope * below[k]
             above, below = below, above
         if need_x:
-            _store_tile(above, first, count, grad_x)
+            _store_tile(above, first, count, sizes[0], grad_x)
         tile += 1
 
 
@@ -327,7 +373,7 @@ def mlp_cpu(
     pieces = pieces_of(starts_of(counts), _PIECE)
     first, tiles = _tiles(pieces)
     hidden = x.new_empty(tiles if keep else 0, max(hidden_size(sizes), 1))
-    kept, points, result = hidden.numpy(), x.detach().contiguous().numpy(), out.numpy()
+    kept, points, result = hidden.numpy(), x.detach().contiguous().numpy().reshape(-1), out.numpy().reshape(-1)
     weights, shape = pack_all(params, sizes, False), np.array(sizes, np.int64)
 
     def task(lo: int, hi: int) -> None:
@@ -353,8 +399,8 @@ def mlp_cpu_backward(
     grad_params = torch.zeros_like(params, memory_format=torch.contiguous_format)
     pieces = pieces_of(starts_of(counts), _PIECE)
     first, _ = _tiles(pieces)
-    points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
-    kept, result, total = hidden.numpy(), grad_x.numpy(), grad_params.numpy()
+    points, cotangent = (t.detach().contiguous().numpy().reshape(-1) for t in (x, grad))
+    kept, result, total = hidden.numpy(), grad_x.numpy().reshape(-1), grad_params.numpy()
     flipped, shape = pack_all(params, sizes, True), np.array(sizes, np.int64)
     partial = np.zeros((len(pieces), flipped.shape[1]), points.dtype)
 
