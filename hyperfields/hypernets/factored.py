@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hyperfields import ops
 from hyperfields.weights import WeightEntry
 
 
@@ -29,6 +30,7 @@ class Factored(nn.Module):
         nn.init.normal_(self.head.weight, std=math.sqrt(0.5 / latent_size))
         nn.init.normal_(self.head.bias, std=math.sqrt(0.5))
         columns = math.prod(entry.shape[1:])
+        self.groups = [row * columns for row in entry.groups]
         spread = entry.bound / math.sqrt(entry.bases)  # the sum has the variance that the spec asks for
         self.bases = nn.ParameterList(
             (torch.rand(entry.bases, (end - start) * columns) * 2 - 1) * spread
@@ -38,6 +40,5 @@ class Factored(nn.Module):
     def forward(self, codes: Tensor, residual: Tensor | None = None) -> Tensor:
         """residual `[s groups*bases]` is added to the coefficients."""
         mixed = self.head(codes) if residual is None else self.head(codes) + residual
-        coefficients = mixed.split(self.count, 1)
-        levels = [mix @ bases for mix, bases in zip(coefficients, self.bases, strict=True)]
-        return torch.cat(levels, 1).reshape(-1, *self.shape)
+        coefficients = mixed.reshape(mixed.shape[0], -1, self.count)
+        return ops.mix(coefficients, torch.cat(list(self.bases), 1), self.groups).reshape(-1, *self.shape)

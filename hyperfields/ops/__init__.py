@@ -37,6 +37,7 @@ __all__ = [
     "encode_mlp",
     "hash_encode",
     "march",
+    "mix",
     "reach",
     "samples",
     "sight",
@@ -140,6 +141,7 @@ def _choose(
 
 
 _NO_TCNN = "tinycudann has no such operation"
+_PLAIN_PRODUCTS = "it is matrix products, which torch does well"
 
 
 def _float32_only(dtype: torch.dtype) -> str:
@@ -398,6 +400,37 @@ def _fused(
         grid.offsets, grid.smoothstep, plan, slope,
     )  # fmt: skip
     return result.reshape(*x.shape[:-1], sizes[-1])
+
+
+@stage("mix")
+def mix(
+    coefficients: Tensor,  # [s g k]
+    bases: Tensor,  # [k n]
+    groups: list[int],  # where each group of columns begins, and the end: [g + 1], from 0 to n
+    *,
+    backend: Backend = "auto",
+) -> Tensor:  # [s n]
+    """Sums of shared bases, with coefficients of their own for each scene and group of columns.
+
+    Differentiable once in coefficients and bases; the reference twice.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
+    """
+    _same_kind(coefficients=coefficients, bases=bases)
+    if coefficients.dim() != 3 or bases.dim() != 2 or coefficients.shape[2] != bases.shape[0]:
+        raise ValueError(
+            f"mix: got coefficients {tuple(coefficients.shape)} and bases {tuple(bases.shape)}; wanted [s g k] and [k n]"
+        )
+    ends = [0, bases.shape[1]]
+    if len(groups) != coefficients.shape[1] + 1 or groups != sorted(groups) or [groups[0], groups[-1]] != ends:
+        raise ValueError(f"groups: got {groups}, wanted {coefficients.shape[1] + 1} rising numbers, {ends[0]} to {ends[1]}")
+    chosen = _choose(backend, coefficients, bases, triton=_PLAIN_PRODUCTS, tcnn=_NO_TCNN)
+    if chosen == "reference":
+        return _reference.mix(coefficients, bases, groups)
+    from hyperfields.ops import _cpu
+
+    return _cpu.mix_cpu(coefficients, bases, groups)
 
 
 @stage("composite")

@@ -6,6 +6,8 @@ Packed points are `[m ...]`, sorted by scene, with `counts [s]`; a table or weig
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -92,6 +94,14 @@ def composite(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) ->
     alpha = density.new_zeros(rays).index_add(0, ray, weight)
     depth = density.new_zeros(rays).index_add(0, ray, weight * edges.mean(-1))
     return rgb, alpha, depth
+
+
+def mix(coefficients: Tensor, bases: Tensor, groups: list[int]) -> Tensor:
+    """coefficients `[s g k]`, bases `[k n]`, groups: where each begins among the n columns, and the end -> `[s n]`."""
+    mixed = [
+        coefficients[:, group] @ bases[:, begin:end] for group, (begin, end) in enumerate(itertools.pairwise(groups))
+    ]
+    return torch.cat(mixed, 1)
 
 
 def march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor) -> tuple[Tensor, Tensor]:

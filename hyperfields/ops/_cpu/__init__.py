@@ -12,6 +12,7 @@ from hyperfields.ops._cpu.batched_mlp import mlp_cpu_backward as mlp_cpu_backwar
 from hyperfields.ops._cpu.hash_encode import encoded_cpu as encoded_cpu
 from hyperfields.ops._cpu.hash_encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.hash_encode import hash_encode_cpu_backward as hash_encode_cpu_backward
+from hyperfields.ops._cpu.mix import mix_cpu as mix_cpu
 from hyperfields.ops._cpu.rays import composite_cpu as composite_cpu
 from hyperfields.ops._cpu.rays import composite_cpu_backward as composite_cpu_backward
 from hyperfields.ops._cpu.rays import march_cpu as march_cpu

@@ -25,7 +25,7 @@ _SIDE = 8  # of a block that is transposed in registers
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _multiply(w, w0, x, x0, y, y0, n_out, n_in):
+def multiply(w, w0, x, x0, y, y0, n_out, n_in):
     """y[j, p] += sum_i w[j, i] x[i, p]; w0, x0, y0: where the matrices start in the flat arrays."""
     n_out, n_in, w0, x0, y0 = U(n_out), U(n_in), U(w0), U(x0), U(y0)
     one, two, three, four = U(1), U(2), U(3), U(4)
@@ -50,7 +50,7 @@ def _multiply(w, w0, x, x0, y, y0, n_out, n_in):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _outer(g, g0, x, x0, w, w0, n_out, n_in):
+def outer(g, g0, x, x0, w, w0, n_out, n_in):
     """w[j, i] += sum_p g[j, p] x[i, p]."""
     n_out, n_in, w0, x0, g0 = U(n_out), U(n_in), U(w0), U(x0), U(g0)
     one, two, three, four = U(1), U(2), U(3), U(4)
@@ -264,7 +264,7 @@ def mlp_tile(source, weights, sizes, slope, hidden, last):
             row = U(y0) + U(j) * TILE
             for p in range(TILE):
                 target[row + p] = value
-        _multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
+        multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
         if not final:
             for k in range(U(y0), U(y0) + U(p_out) * TILE):
                 target[k] = max(target[k], slope * target[k])
@@ -317,7 +317,7 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x,
             inputs = source if layer == 0 else hidden[tile]
             if layer > 0:
                 h0 -= p_in * int(TILE)
-            _outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
+            outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
             for j in range(p_out):
                 total = zero
                 row = U(j) * TILE
@@ -328,7 +328,7 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x,
                 break
             for k in range(U(p_in) * TILE):
                 below[k] = zero
-            _multiply(flipped, w0, above, 0, below, 0, p_in, p_out)
+            multiply(flipped, w0, above, 0, below, 0, p_in, p_out)
             if layer > 0:
                 start = U(h0)
                 for k in range(U(p_in) * TILE):
@@ -339,16 +339,16 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x,
         tile += 1
 
 
-def _pad4(size: int) -> int:
+def pad4(size: int) -> int:
     return (size + 3) // 4 * 4
 
 
 def _packed_size(sizes: list[int]) -> int:
-    return sum(_pad4(i) * _pad4(o) + _pad4(o) for i, o in itertools.pairwise(sizes))
+    return sum(pad4(i) * pad4(o) + pad4(o) for i, o in itertools.pairwise(sizes))
 
 
 def hidden_size(sizes: list[int]) -> int:
-    return sum(_pad4(size) for size in sizes[1:-1]) * int(TILE)
+    return sum(pad4(size) for size in sizes[1:-1]) * int(TILE)
 
 
 def pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
