@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hyperfields.ops._cpu.batched_mlp import TILE, hidden_size, mlp_tile, pack_all, widest
 from hyperfields.ops._cpu.hash_encode import PIECE, PITCH, STRIDE, Grid, copy_features, encode_columns, encode_scratch, flat
-from hyperfields.ops._cpu.rays import GROUP, March, enter, march_scratch, next_samples
+from hyperfields.ops._cpu.rays import GROUP, March, enter, exp_minus_one, march_scratch, next_samples
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, starts_of
 
 _RAYS = 512  # of a task
@@ -38,32 +38,16 @@ def _log_densities(columns, count, weights, sizes, slope, tiles, logs, unroll):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _exp(values, powers, count):
-    """values[i] = exp(values[i]), single precision, to about 2e-7; unlike calls of the C library, one vectorised loop.
-
-    exp(x) = 2^k exp(r) with r in [-ln 2 / 2, ln 2 / 2], where its Taylor series is short. powers: as many numbers again.
-    """
-    real, bits = np.float32, powers.view(np.int32)
-    for i in range(count):
-        x = max(values[i], real(-87.0))
-        k = np.floor(x * real(1.44269504) + real(0.5))
-        r = x - k * real(0.693359375) + k * real(2.12194440e-4)  # ln 2 in two parts, or digits are lost
-        bits[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
-        series = real(1 / 24) + r * (real(1 / 120) + r * real(1 / 720))
-        values[i] = real(1.0) + r * (real(1.0) + r * (real(0.5) + r * (real(1 / 6) + r * series)))
-    for i in range(count):
-        values[i] *= powers[i]
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def _transparencies(logs, starts, stops, ceiling, count, clear, powers):
     """clear[i] = exp(-length exp(min(log, ceiling)))."""
     for i in range(count):
         clear[i] = min(logs[i], ceiling)
-    _exp(clear, powers, count)
+    exp_minus_one(clear, powers, count)
     for i in range(count):
-        clear[i] *= starts[i] - stops[i]
-    _exp(clear, powers, count)
+        clear[i] = (clear[i] + 1.0) * (float(starts[i]) - float(stops[i]))
+    exp_minus_one(clear, powers, count)
+    for i in range(count):
+        clear[i] += 1.0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -87,7 +71,7 @@ def _look(
         np.empty(widest(sizes) * int(TILE), real),
     )
     logs, starts, stops = np.empty(_AT_ONCE + int(TILE), real), np.empty(_AT_ONCE, real), np.empty(_AT_ONCE, real)
-    clear, powers = np.empty(_AT_ONCE, np.float32), np.empty(_AT_ONCE, np.float32)
+    clear, powers = np.empty(_AT_ONCE), np.empty(_AT_ONCE)
     # Rays under way: which, where each is and how much light is left; and those in the points at hand.
     alive, steps, through = np.empty(_RAYS, np.int64), np.empty(_RAYS, np.int64), np.empty(_RAYS)
     ends = np.empty((_RAYS, 3), real)
