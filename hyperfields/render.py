@@ -148,8 +148,9 @@ def _render_whole(
     seen = None if sight is None else sight(rays, occupancy, offset, OPAQUE)
     if seen is None:
         edges, numbers = ops.march(*rays, occupancy, step, offset)
-        flat = (t.reshape(-1, 3) for t in rays)
-        seen = ops.Sight(*ops.samples(*flat, edges, numbers.cumsum(0) - numbers, numbers), numbers, None)
+        origins, directions = (t.reshape(-1, 3) for t in rays)
+        every = ops.samples(origins, directions, edges, numbers.cumsum(0) - numbers, numbers)
+        seen = ops.Sight(*every, numbers, None)
     if seen.edges.shape[0] == 0:
         empty = rays.origins.new_zeros(scenes, count)
         return Rendered(torch.zeros_like(rays.origins), empty, torch.full_like(empty, math.inf))

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields import render
+from hyperfields import ops, render
 from hyperfields.cameras import Rays, orbit
 from hyperfields.render import (
     OccupancyTracker,
     PointFn,
     RadianceFn,
     Rendered,
+    SightFn,
     occupancy_grid,
     on_background,
     pixel_centers,
@@ -42,6 +43,21 @@ def ball(density: float, radius: float, center: tuple[float, float, float] = (0.
 
 def density_of(fn: RadianceFn) -> PointFn:
     return lambda x, counts: fn(x, torch.zeros_like(x), counts)[0]
+
+
+def looking(fn: RadianceFn, step: float) -> SightFn:
+    """What can be seen, by the density at all samples."""
+
+    @torch.no_grad()
+    def sight(rays: Rays, cells: Tensor, offset: Tensor | None, opaque: float) -> ops.Sight:
+        edges, counts = ops.march(*rays, cells, step, offset)
+        flat, first = [part.reshape(-1, 3) for part in rays], counts.cumsum(0) - counts
+        x, d, spans = ops.samples(*flat, edges, first, counts)
+        density = fn(x, d, counts.reshape(len(cells), -1).sum(1))[0].squeeze(-1)
+        kept, _ = ops.reach(density, spans, counts, torch.zeros(len(counts)), opaque)
+        return ops.Sight(*ops.samples(*flat, edges, first, kept), kept, None)
+
+    return sight
 
 
 def parallel_rays(*places: tuple[float, float], scenes: int = 1) -> Rays:
@@ -230,7 +246,7 @@ def test_waves_show_what_whole_rays_show() -> None:
     assert waves.samples < whole.samples
 
 
-def test_with_its_density_a_picture_asks_only_for_what_can_be_seen_and_keeps_its_gradients() -> None:
+def test_with_sight_a_picture_asks_only_for_what_can_be_seen_and_keeps_its_gradients() -> None:
     strength = torch.tensor(2.0, requires_grad=True)
 
     def fn(x: Tensor, d: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,13 +256,13 @@ def test_with_its_density_a_picture_asks_only_for_what_can_be_seen_and_keeps_its
     rays, cells = views(3), torch.rand(3, 8, 8, 8) < 0.6
     cells[1] = False
     whole = render_volume(fn, rays, cells, step=0.02)
-    seen = render_volume(fn, rays, cells, step=0.02, density=density_of(fn))
+    seen = render_volume(fn, rays, cells, step=0.02, sight=looking(fn, 0.02))
     assert 0 < seen.samples < 0.8 * whole.samples
     torch.testing.assert_close(seen.rgb, whole.rgb, rtol=0, atol=1e-3)
     torch.testing.assert_close(seen.alpha, whole.alpha, rtol=0, atol=1e-3)
     slopes = [torch.autograd.grad(picture.rgb.square().sum(), strength)[0] for picture in (whole, seen)]
     assert float(slopes[1]) == pytest.approx(float(slopes[0]), rel=0.02)  # of what is not asked for, a little is lost
-    nothing = render_volume(fn, rays, ~full(3), step=0.02, density=density_of(fn))
+    nothing = render_volume(fn, rays, ~full(3), step=0.02, sight=looking(fn, 0.02))
     assert nothing.samples == 0
     assert not nothing.alpha.any()
 

@@ -306,7 +306,7 @@ def _flat_layers(layers: list[tuple[Tensor, Tensor | None]]) -> Tensor:
     pieces: list[Tensor] = []
     for weight, bias in layers:
         pieces += [
-            weight.reshape(weight.shape[0], -1),
+            weight.flatten(1),
             weight.new_zeros(weight.shape[:2]) if bias is None else bias,
         ]
     return torch.cat(pieces, 1)
@@ -420,17 +420,18 @@ def mix(
     _same_kind(coefficients=coefficients, bases=bases)
     if coefficients.dim() != 3 or bases.dim() != 2 or coefficients.shape[2] != bases.shape[0]:
         raise ValueError(
-            f"mix: got coefficients {tuple(coefficients.shape)} and bases {tuple(bases.shape)}; wanted [s g k] and [k n]"
+            f"mix: got coefficients {tuple(coefficients.shape)}, bases {tuple(bases.shape)}; wanted [s g k] and [k n]"
         )
-    ends = [0, bases.shape[1]]
-    if len(groups) != coefficients.shape[1] + 1 or groups != sorted(groups) or [groups[0], groups[-1]] != ends:
-        raise ValueError(f"groups: got {groups}, wanted {coefficients.shape[1] + 1} rising numbers, {ends[0]} to {ends[1]}")
+    count, columns = coefficients.shape[1], bases.shape[1]
+    if len(groups) != count + 1 or groups != sorted(groups) or [groups[0], groups[-1]] != [0, columns]:
+        raise ValueError(f"groups: got {groups}, wanted {count + 1} rising numbers, 0 to {columns}")
     chosen = _choose(backend, coefficients, bases, triton=_PLAIN_PRODUCTS, tcnn=_NO_TCNN)
     if chosen == "reference":
         return _reference.mix(coefficients, bases, groups)
     from hyperfields.ops import _cpu
 
-    return _cpu.mix_cpu(coefficients, bases, groups)
+    mixed: Tensor = _cpu.mix_cpu(coefficients, bases, groups)
+    return mixed
 
 
 @stage("composite")
@@ -504,9 +505,7 @@ def march(
         return _cpu.march_cpu(origins, directions, occupancy, step, offset)
 
 
-def _check_march(
-    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor | None
-) -> Tensor:
+def _check_march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor | None) -> Tensor:
     """The offset, with its default filled in."""
     _same_kind(origins=origins, directions=directions)
     if origins.dim() != 3 or origins.shape != directions.shape or origins.shape[-1] != 3:

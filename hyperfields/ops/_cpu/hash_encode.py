@@ -25,9 +25,7 @@ from hyperfields.ops.timing import stage
 _ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
 _GROUP = 64
 PIECE = 8192  # points of a task: their columns stay in L2 until they are written as rows
-PITCH = (
-    PIECE + 64
-)  # points from one column to the next: a power of two would put all of them into the same cache sets
+PITCH = PIECE + 64  # points from one column to the next: a power of two would put all of them into the same cache sets
 _G, _P, STRIDE = U(_GROUP), U(PIECE), U(PITCH)
 _G2, _G3, _G4, _G5, _G6, _G7 = (U(k * _GROUP) for k in range(2, 8))
 
@@ -504,9 +502,10 @@ class _Encoded(torch.autograd.Function):
 
 def encoded_cpu(x: Tensor, table: Tensor, counts: Tensor, encoded: Tensor, *grid: object) -> Tensor:
     """`hash_encode_cpu` whose answer is known already: what is left is its backward."""
-    return _Encoded.apply(x, table, counts, encoded, *grid)
+    result: Tensor = _Encoded.apply(x, table, counts, encoded, *grid)
+    return result
 
 
 def flat(tensor: Tensor) -> np.ndarray:
     """[s, ...] -> numpy [s, numbers]."""
-    return tensor.detach().contiguous().reshape(tensor.shape[0], -1).numpy()
+    return tensor.detach().contiguous().flatten(1).numpy()

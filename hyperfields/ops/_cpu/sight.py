@@ -6,14 +6,22 @@ turns, a few samples each, and a ray that is opaque takes no more.
 
 from __future__ import annotations
 
-
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.batched_mlp import TILE, hidden_size, mlp_tile, pack_all, widest
-from hyperfields.ops._cpu.hash_encode import PIECE, PITCH, STRIDE, Grid, copy_features, encode_columns, encode_scratch, flat
+from hyperfields.ops._cpu.hash_encode import (
+    PIECE,
+    PITCH,
+    STRIDE,
+    Grid,
+    copy_features,
+    encode_columns,
+    encode_scratch,
+    flat,
+)
 from hyperfields.ops._cpu.rays import GROUP, March, enter, exp_minus_one, march_scratch, next_samples
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, starts_of
 
@@ -61,7 +69,7 @@ def _look(
     owners [m 2]: the ray, and the number of the sample on it. counts [r]: how many each ray has.
     """
     real, levels = origins.dtype, grid[0].shape[0]
-    width, n = sizes[0], U(len(unroll))
+    width = sizes[0]
     xs = np.empty(3 * PIECE, real)
     scratch, turn = encode_scratch(xs, corners, unroll), march_scratch(origins)
     columns = np.zeros(levels * PITCH * len(unroll), real)
