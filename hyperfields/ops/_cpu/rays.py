@@ -295,7 +295,7 @@ class March(NamedTuple):
         # Through the diagonal of the box, and more where a direction is shorter than it should be.
         shortest = float(torch.linalg.vector_norm(directions, dim=-1).min()) if rays * scenes else 1.0
         longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + GROUP
-        known = cells.reshape(scenes, -1), np.int32(cells.shape[1])
+        known = occupancy.flatten(1).numpy(), np.int32(cells.shape[1])
         return cls((flat[0], flat[1]), known, (low, high), dtype.type(step), flat[2], longest)
 
 
