@@ -1,4 +1,4 @@
-"""Which device and precision may be used; and a fitting step on a GPU that is not there."""
+"""Which device and precision may be used."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hyperfields import cli, families, ops
 from hyperfields.devices import require_precision, saying_what_to_lower, usable_device
-from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
-from hyperfields.families import Kind, Points
-from hyperfields.fields import Field, ImageField, ShapeField
-from hyperfields.fit import Objective, Optimization
-from hyperfields.hypernets import LowRank
-from hyperfields.model import HyperField, ModelConfig
-from hyperfields.presets import Recipe
+from hyperfields.families import Points
 from hyperfields.scenes.images import ImageFamily
 
 HERE = torch.cuda.is_available()
@@ -147,43 +141,6 @@ def test_backends_say_why_they_cannot_run(card: Callable[[tuple[int, int]], None
         y, entries = torch.zeros(1, 4, 2), torch.zeros(1, grid.rows, 2)
         with pytest.raises(ValueError, match=r"cuda:0 has compute capability 6\.1, wanted at least 7\.5"):
             ops.hash_encode(y, entries, grid, backend="triton")
-
-
-class Fake:
-    """A family whose batches come on the device, as real ones do after `to`."""
-
-    names = ("a", "b", "c")
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind: Kind = kind
-
-    def to(self, device: torch.device) -> Fake:
-        return self
-
-    def batch(self, scenes: torch.Tensor, n: int, generator: torch.Generator) -> Points:
-        x = torch.rand(len(scenes), n, 2 if self.kind == "images" else 3, device=scenes.device)
-        return Points(x, torch.rand(len(scenes), n, 3 if self.kind == "images" else 1, device=scenes.device))
-
-    def truth(self, scene: int, split: str = "test") -> torch.Tensor:
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize("kind", ["images", "shapes"])
-def test_a_loss_on_another_device_is_made_and_differentiated_there(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's meta device has no numbers: what mixes it with the CPU raises, and so does what reads a value."""
-    pytest.importorskip("triton")
-    monkeypatch.setattr(ops, "_choose", lambda *_, **__: "triton")  # whose operators say what comes out of them
-    monkeypatch.setattr(torch, "Generator", lambda device=None: torch.default_generator)
-    monkeypatch.setattr(torch, "randperm", lambda n, generator=None, device=None: torch.arange(n, device=device))
-    grid = FactoredGrid(2 if kind == "images" else 3, 3, 2, 8, 4, 16, bases=3)
-    field: Field = ImageField(grid) if kind == "images" else ShapeField(grid)
-    model = HyperField(ModelConfig(field, LowRank(2), 8), 3).to("meta")
-    objective = Objective(Fake(kind), field, Recipe(2, 64), 3, "meta")
-    optimization = Optimization(model.bind_scenes, {}, objective, torch.arange(3), 0)
-    total, data = optimization.loss()
-    total.backward()
-    assert data.device.type == "meta"
-    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
 
 
 def test_a_family_without_a_device_of_its_own_is_copied() -> None:
