@@ -222,7 +222,7 @@ class Optimizers:
         self.norm = torch.full((), math.inf, device=device)
         for optimizer in self.all:
             # torch warns of steps that may be recorded and are not; some are.
-            optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
+            optimizer._warned_capturable_if_run_uncaptured = True
             for group in optimizer.param_groups:
                 group["capturable"], group["lr"] = True, torch.zeros((), device=device)
 

@@ -55,13 +55,15 @@ class Graphs:
         if len(self.recorded) >= KEPT:
             self.recorded.clear()
         pool = next(iter(self.recorded.values())).pool() if self.recorded else None
-        graph, spare = torch.cuda.CUDAGraph(), generator.clone_state()
+        graph, spare, outside = torch.cuda.CUDAGraph(), generator.clone_state(), torch.cuda.current_stream()
         try:
             graph.register_generator_state(generator)
             with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):
                 work()
         except RuntimeError as error:
-            generator.graphsafe_set_state(spare)  # the other one may think that it is still being recorded
+            # A recording that breaks off may leave its stream current, and numbers that only a replay could draw.
+            torch.cuda.set_stream(outside)
+            generator.graphsafe_set_state(spare)
             self.refuse(next(iter(str(error).strip().splitlines()), type(error).__name__))
         else:
             self.recorded[kind] = graph

@@ -603,7 +603,8 @@ def reach(
         if chosen == "triton":
             from hyperfields.ops import _triton
 
-            return _triton.reach_triton(density, edges, counts.to(density.device), opacity, opaque)
+            kept, behind = _triton.reach_triton(density, edges, counts.to(density.device), opacity, opaque)
+            return kept, behind
         from hyperfields.ops import _cpu
 
         return _cpu.reach_cpu(density, edges, counts, opacity, opaque)
