@@ -1,6 +1,6 @@
 """What mixed precision does to the quality of a fit, on a CPU that rounds as the GPU's kernels do.
 
-    python scripts/study_precision.py emoji [--steps 400] [--limit 16] [--size 48x48] [--seeds 2]
+    python scripts/study_precision.py emoji [--steps 400] [--limit 16] [--size 48x48] [--seeds 0,1]
 
 Fits one of the sample families in float32 and with the products of `--precision mixed`, from the same seeds, and
 measures both. Before every matrix product of a generated MLP its inputs are rounded to float16 forward, and to bfloat16
@@ -91,11 +91,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))))
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", default="0,1", help="default %(default)s")
     asked = parser.parse_args()
     family = open_family(SAMPLES / asked.family, limit=asked.limit, size=asked.size)
     name = MEASURES[family.kind]
-    for seed in range(asked.seeds):
+    for seed in map(int, asked.seeds.split(",")):
         one, other = (quality(family, asked.steps, seed, emulated)[name] for emulated in (False, True))
         print(
             f"{asked.family}, seed {seed}: {name} {one:.4g} in float32, {other:.4g} mixed, {other - one:+.3g}",
