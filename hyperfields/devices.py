@@ -35,7 +35,9 @@ def usable_device(name: str) -> torch.device:
 
 def _require_cuda(name: str, device: torch.device) -> None:
     if not torch.cuda.is_available():
-        raise InputError(f"--device {name}: torch sees no CUDA device here; leave --device out to use the cpu")
+        built = torch.version.cuda or torch.version.hip
+        why = "" if built else f" ({torch.__version__} is a build without CUDA)"
+        raise InputError(f"--device {name}: torch sees no CUDA device here{why}; leave --device out to use the cpu")
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         raise InputError(f"--device {name}: torch sees {count} CUDA devices, numbers 0 to {count - 1}")

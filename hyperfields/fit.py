@@ -10,6 +10,7 @@ import resource
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from hyperfields import checkpoint, devices, losses
+from hyperfields import checkpoint, devices, losses, ops
 from hyperfields.budget import FIRST_PER_RAY, Ahead, rays_of, render_budget
 from hyperfields.counts import require_memory
 from hyperfields.devices import Precision, products, require_precision, saying_what_to_lower, usable_device
@@ -476,6 +477,8 @@ class Fit:
         self.family, self.out, self.config = family, out, config
         self.device, self.precision = usable_device(device), precision
         require_precision(precision, self.device)
+        if self.device.type == "cuda" and (reason := ops.backends()["triton"]):
+            warnings.warn(f"--device {device}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
         self.graphs = Graphs(self.device) if graphs and devices.runs_ahead(self.device) else None
         if self.graphs is not None and not hasattr(family, "to"):
             self.graphs.refuse("the family draws its batches on the CPU, as it has no `to`")
@@ -521,7 +524,7 @@ class Fit:
         saved = started = time.monotonic()
         before = self.progress.seconds
         logged = before
-        lower = f"lower the samples of a step (now {self.recipe.samples}) or use a smaller --preset"
+        lower = f"use --preset tiny, fewer scenes (--limit), or a Recipe with fewer samples than {self.recipe.samples}"
         with saying_what_to_lower(lower), between_steps() as stop_if_asked, self._saving_on_interrupt():
             self.optimization.rehearse()
             saved = started = time.monotonic()

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hyperfields import FitConfig, fit, load_run, ops
+from hyperfields import ops
+from hyperfields.checkpoint import load_run
 from hyperfields.evaluate import evaluate
 from hyperfields.families import Family
+from hyperfields.fit import FitConfig, fit
 from hyperfields.ops import _reference
 from hyperfields.scenes import open_family
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from hyperfields import FitConfig, devices, fit, graphs
+from hyperfields import FitConfig, Progress, devices, graphs
 from hyperfields.fit import Fit
 from hyperfields.graphs import USUAL, Graphs
 from hyperfields.scenes.images import ImageFamily
@@ -158,7 +158,7 @@ def test_a_fit_that_runs_ahead_replays_its_steps_and_goes_on_where_it_was_stoppe
         stopped = Fit(family, tmp_path / "parts", config, graphs=wanted)
         fitting.append(stopped)
 
-        def stop(progress: fit.Progress) -> None:
+        def stop(progress: Progress) -> None:
             if progress.step == 30:
                 raise KeyboardInterrupt
 
