@@ -23,6 +23,11 @@ from hyperfields.presets import Recipe
 from hyperfields.render import OPAQUE, OccupancyTracker
 
 
+def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:
+    """What "auto" takes on a GPU; `triton` says why it cannot run a call."""
+    return "reference" if triton else "triton"
+
+
 @pytest.fixture(
     params=[
         "reference",
@@ -43,7 +48,9 @@ def somewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         return pack(x, counts, name) if counts is None or x.dim() != 2 else (x, counts)
 
     monkeypatch.setattr(ops, "_pack", lenient)
-    monkeypatch.setattr(ops, "_choose", lambda *_, **__: request.param)
+    monkeypatch.setattr(
+        ops, "_choose", triton_or_reference if request.param == "triton" else lambda *_, **__: "reference"
+    )
     torch.use_deterministic_algorithms(True)  # fills new tensors with NaN: what nobody wrote shows
     yield
     torch.use_deterministic_algorithms(False)
@@ -237,7 +244,7 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, monkeypatch: pytest.Mon
     """
     pytest.importorskip("triton")
     monkeypatch.setattr(devices, "runs_ahead", lambda device: True)
-    monkeypatch.setattr(ops, "_choose", lambda *_, **__: "triton")  # whose operators say what comes out of them
+    monkeypatch.setattr(ops, "_choose", triton_or_reference)  # its operators say what comes out of them
     monkeypatch.setattr(torch, "Generator", Anywhere)
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda parameter: None)
     for name in ("randperm", "rand"):
