@@ -84,6 +84,7 @@ def fit(
     individually: _Flag = False,
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_quiet)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=_quiet)] = None,
+    no_graphs: _Flag = False,
     resume: _Flag = False,
 ) -> None:
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
@@ -107,6 +108,7 @@ def fit(
         individually: fit every scene alone, without a hypernetwork, in an even share of the time.
         device: where to fit, "cpu", "cuda" or "cuda:N"; without, "cpu".
         precision: "mixed" takes 16-bit inputs to matrix products, on NVIDIA GPUs; without, "float32".
+        no_graphs: launch every step anew instead of replaying CUDA graphs of recorded ones.
         resume: go on with the fit in RUN.
     """
     from hyperfields.devices import require_precision, usable_device
@@ -116,6 +118,7 @@ def fit(
     where: dict[str, Any] = {
         "device": device or old.get("device", "cpu"),
         "precision": precision or old.get("precision", "float32"),
+        "graphs": not no_graphs,
     }
     require_precision(where["precision"], usable_device(where["device"]))
     source = {**_recorded(old), **_given(size=_size(size), scenes=_list(scenes), limit=limit)}

@@ -331,15 +331,20 @@ def _threads() -> str:
 def _cuda() -> str:
     import torch
 
-    from hyperfields.devices import usable_device
+    from hyperfields.devices import require_precision, usable_device
     from hyperfields.errors import InputError
 
     try:
-        usable_device("cuda")
+        device = usable_device("cuda")
     except InputError as error:
         return str(error).removeprefix("--device cuda: ")
+    try:
+        require_precision("mixed", device)
+        mixed = "use it with --device cuda --precision mixed"
+    except InputError as error:
+        mixed = f"use it with --device cuda; {error}"
     had = ".".join(map(str, torch.cuda.get_device_capability()))
-    return f"{torch.cuda.get_device_name()}, compute capability {had}: use it with --device cuda"
+    return f"{torch.cuda.get_device_name()}, compute capability {had}: {mixed}"
 
 
 def _cache() -> str:

@@ -35,7 +35,9 @@ def usable_device(name: str) -> torch.device:
 
 def _require_cuda(name: str, device: torch.device) -> None:
     if not torch.cuda.is_available():
-        raise InputError(f"--device {name}: torch sees no CUDA device here; leave --device out to use the cpu")
+        built = torch.version.cuda or torch.version.hip
+        why = "" if built else f" ({torch.__version__} is a build without CUDA)"
+        raise InputError(f"--device {name}: torch sees no CUDA device here{why}; leave --device out to use the cpu")
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         raise InputError(f"--device {name}: torch sees {count} CUDA devices, numbers 0 to {count - 1}")
@@ -45,6 +47,11 @@ def _require_cuda(name: str, device: torch.device) -> None:
             f"--device {name}: {torch.cuda.get_device_name(device)} has compute capability {had_text}, the kernels "
             f"need {wanted}; use --device cpu"
         )
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Whether a step on `device` never waits for it: triton's kernels need no numbers from it, other paths do."""
+    return device.type == "cuda" and not ops.backends()["triton"]
 
 
 def require_precision(precision: Precision, device: torch.device) -> None:

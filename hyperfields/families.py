@@ -55,7 +55,7 @@ class Family(Protocol):
     images and shapes, `Pixels` for views. All randomness comes from `generator`, so a fit can resume exactly.
     `truth(scene, split)` is what a result is measured against: an image `[h w 3]`, a `Mesh`, or a list of `View`.
     With `to(device)`, which is optional, a fit on a GPU draws its batches there, scenes and generator being there too;
-    without, they are drawn on the CPU and copied.
+    without, they are drawn on the CPU and copied, for which the GPU waits.
     """
 
     @property

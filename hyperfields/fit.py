@@ -10,7 +10,8 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,14 +20,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from hyperfields import checkpoint, losses
+from hyperfields import checkpoint, devices, losses, ops
+from hyperfields.budget import FIRST_PER_RAY, Ahead, rays_of, render_budget
 from hyperfields.counts import require_memory
 from hyperfields.devices import Precision, products, require_precision, saying_what_to_lower, usable_device
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Mesh, Pixels, Points, View, draw, fingerprint
 from hyperfields.fields import Field, RadianceField, ShapeField
+from hyperfields.graphs import Graphs
 from hyperfields.hypernets import Direct
-from hyperfields.latents import gaussian_prior
+from hyperfields.latents import RowAdam, gaussian_prior
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.timing import stage
 from hyperfields.presets import Preset, Recipe, preset
@@ -37,6 +40,7 @@ CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 WARM_UP = 50  # steps of a rising rate
 CLIP = 1.5  # times the running mean of the gradient's norm
 FINAL_RATE = 0.01  # of the peak, at the end of the cosine
+LOOK = 16  # steps on a GPU from one look of the host at what came of them to the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,21 +88,40 @@ class Objective:
         if self.device.type != "cpu" and hasattr(family, "to"):
             self.family = family.to(self.device)  # batches are then drawn there
         self.calls = 0
-        self.per_ray = 64.0  # samples that a ray has had lately, to keep the points of a step even
+        self.per_ray = FIRST_PER_RAY  # samples that a ray has had lately, to keep the points of a step even
         self.tracker: OccupancyTracker | None = None
+        self.ahead: Ahead | None = None
         if isinstance(field, RadianceField):
             self.tracker = OccupancyTracker(scenes, field.occupancy, step=field.step, device=self.device)
+            if devices.runs_ahead(self.device):
+                self.ahead = Ahead(recipe.samples, min(recipe.scenes, scenes), self.tracker)
 
     def __call__(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         """Mean loss of `bound`, the fields of `scenes` `[s]` (numbers in the family), on fresh samples.
 
         local: `[s]`, their numbers among the scenes of this objective.
         """
+        self.prepare()
+        return self.loss(bound, scenes, local, generator)
+
+    def prepare(self) -> Hashable:
+        """What the host has to decide before a loss; losses after the same answer do the same with other numbers."""
         self.calls += 1
+        return None if self.ahead is None else self.ahead.prepare(self.calls)
+
+    def look(self) -> None:
+        """See what became of the last losses, on a GPU: waits for it."""
+        if self.ahead is not None:
+            self.ahead.look()
+
+    def loss(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss that `prepare` prepared."""
         with products(self.precision, self.device):
             return self._loss(bound, scenes, local, generator)
 
     def _loss(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+        if self.ahead is not None:
+            return self._views_ahead(bound, self.ahead, scenes, local, generator)
         if self.tracker is not None:
             return self._views(bound, self.tracker, scenes, local, generator)
         batch = draw(self.family, scenes, max(self.recipe.samples // len(scenes), 1), generator)
@@ -122,7 +145,7 @@ class Objective:
         if self.calls % 4 == 1:
             parts = 16 if self.calls >= 32 and tracker.knows(local) else 1
             tracker.update(bound.density, local, self.calls // 4 % parts, parts, generator)
-        rays = max(int(recipe.samples / (self.per_ray * len(scenes))) // 16 * 16, 64)
+        rays = rays_of(recipe.samples, self.per_ray, len(scenes))
         with stage("batch"):
             batch = draw(self.family, scenes, rays, generator)
         assert isinstance(batch, Pixels)
@@ -133,10 +156,28 @@ class Objective:
         self.per_ray = 0.9 * self.per_ray + 0.1 * max(seen.samples / (len(scenes) * rays), 1.0)
         return losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba).mean()
 
+    def _views_ahead(
+        self, bound: Bound, ahead: Ahead, scenes: Tensor, local: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The same where the host must not wait."""
+        assert isinstance(self.field, RadianceField)
+        tracker, rays, step = ahead.tracker, ahead.rays, self.field.step
+        if ahead.parts:
+            tracker.update(bound.density, local, ahead.part, ahead.parts, generator)
+        batch = draw(self.family, scenes, rays, generator)
+        assert isinstance(batch, Pixels)
+        offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
+        cells = tracker.cells(local)
+        seen = render_budget(bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=ahead.budget)
+        ahead.count(seen.wanted)
+        error = losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba) * seen.whole
+        return error.sum() / seen.whole.sum().clamp(min=1)
+
     def state(self) -> dict[str, Tensor]:
+        per_ray = self.per_ray if self.ahead is None else float(self.ahead.per_ray)
         state = {
             "calls": torch.tensor(self.calls),
-            "per_ray": torch.tensor(self.per_ray, dtype=torch.float64),
+            "per_ray": torch.tensor(per_ray, dtype=torch.float64),
         }
         if self.tracker is not None:
             state["density"] = self.tracker.density
@@ -146,6 +187,9 @@ class Objective:
         self.calls, self.per_ray = int(state["calls"]), float(state["per_ray"])
         if self.tracker is not None:
             self.tracker.density.copy_(state["density"])
+        if self.ahead is not None:
+            self.ahead.per_ray.fill_(self.per_ray)
+            self.look()
 
 
 class Optimizers:
@@ -169,24 +213,41 @@ class Optimizers:
             self.all.append(torch.optim.Adam(dense, fused=True, **settings))
         if groups.get("latents"):
             rate = rates["latents"]
-            sparse = [{"params": groups["latents"], "lr": rate, "peak": rate}]
-            self.all.append(torch.optim.SparseAdam(sparse, **settings))
+            self.all.append(RowAdam([{"params": groups["latents"], "lr": rate, "peak": rate}], **settings))
+        for device in {p.device for parameters in groups.values() for p in parameters}:
+            if devices.runs_ahead(device):
+                self._stay_on(device)
+
+    def _stay_on(self, device: torch.device) -> None:
+        """Rates and the running norm live on the GPU: a recorded step reads them there."""
+        self.norm = torch.full((), math.inf, device=device)
+        for optimizer in self.all:
+            # torch warns of steps that may be recorded and are not; some are.
+            optimizer._warned_capturable_if_run_uncaptured = True
+            for group in optimizer.param_groups:
+                group["capturable"], group["lr"] = True, torch.zeros((), device=device)
 
     def step(self, loss: Tensor, factor: float) -> None:
+        self.set_rate(factor)
+        self.descend(loss)
+
+    def set_rate(self, factor: float) -> None:
+        """The rates of the next step; on a GPU they are written to where a graph reads them."""
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(group["peak"] * factor)
+                else:
+                    group["lr"] = group["peak"] * factor
+
+    def descend(self, loss: Tensor) -> None:
         for optimizer in self.all:
             optimizer.zero_grad()
         with stage("rest of backward"):
             loss.backward()
         with stage("optimisers"):
-            for group in self.all[-1].param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None and parameter.grad.is_cuda and parameter.grad.is_sparse:
-                        # The scenes of a batch differ, so no row comes twice: to look would make the host wait.
-                        parameter.grad._coalesced_(True)
             self._clip()
             for optimizer in self.all:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * factor
                 optimizer.step()
 
     def _clip(self) -> None:
@@ -194,8 +255,8 @@ class Optimizers:
         gradients = [parameter.grad for parameter in self.dense if parameter.grad is not None]
         if not gradients:
             return
-        if gradients[0].device.type != "cpu":
-            self._clip_there(gradients)
+        if isinstance(self.norm, Tensor):
+            self._clip_there(gradients, self.norm)
             return
         norm = float(torch.nn.utils.get_total_norm(gradients))
         limit = CLIP * self.norm
@@ -205,14 +266,13 @@ class Optimizers:
         seen = min(norm, limit)
         self.norm = seen if math.isinf(self.norm) else 0.95 * self.norm + 0.05 * seen
 
-    def _clip_there(self, gradients: list[Tensor]) -> None:
-        """The same on another device, without asking it for a number."""
+    def _clip_there(self, gradients: list[Tensor], before: Tensor) -> None:
+        """The same on a GPU, without asking it for a number."""
         norm = torch.nn.utils.get_total_norm(gradients)
-        before = torch.as_tensor(self.norm, dtype=norm.dtype).to(norm.device)
         limit = CLIP * before
         torch._foreach_mul_(gradients, torch.where(norm > limit, limit / norm, torch.ones_like(norm)))
         seen = torch.minimum(norm, limit)
-        self.norm = torch.where(before.isinf(), seen, 0.95 * before + 0.05 * seen)
+        before.copy_(torch.where(before.isinf(), seen, 0.95 * before + 0.05 * seen))
 
     def state(self) -> dict[str, Tensor]:
         moments = {
@@ -224,7 +284,10 @@ class Optimizers:
         return {"norm": torch.as_tensor(self.norm).detach().double().cpu(), **moments}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.norm = float(state["norm"])
+        if isinstance(self.norm, Tensor):
+            self.norm.copy_(state["norm"])
+        else:
+            self.norm = float(state["norm"])
         state = {name: value for name, value in state.items() if name != "norm"}
         for number, optimizer in enumerate(self.all):
             whole = optimizer.state_dict()
@@ -232,8 +295,7 @@ class Optimizers:
             for name, value in state.items():
                 owner, index, key = name.split("/")
                 if int(owner) == number:
-                    plain = key == "step" and isinstance(optimizer, torch.optim.SparseAdam)
-                    entries.setdefault(int(index), {})[key] = int(value) if plain else value
+                    entries.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({"state": entries, "param_groups": whole["param_groups"]})
 
 
@@ -275,43 +337,71 @@ class Optimization:
         self.optimizers = Optimizers(groups, objective.recipe)
         self.deck = Deck(len(scenes), objective.recipe.scenes, device)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.last: Tensor | None = None  # the loss of the step before, on a GPU
+        self.local = torch.zeros(self.deck.hand, dtype=torch.int64, device=device)  # the scenes of this step
+        self.data = torch.zeros((), device=device)  # its loss, on a GPU
+        self.mean: Tensor | None = None  # smoothed, there
+        self.graphs: Graphs | None = None
+
+    def prepare(self) -> Hashable:
+        """Begin a step, with what the host does of it; steps of one kind return the same."""
+        self.local.copy_(self.deck.draw(self.generator))
+        return self.objective.prepare()
 
     def loss(self) -> tuple[Tensor, Tensor]:
-        """(what is minimised, the data's part of it) for the next batch of scenes."""
-        local = self.deck.draw(self.generator)
+        """(what is minimised, the data's part of it) for the scenes of this step."""
+        local = self.local
         with stage("hypernetwork"):
             bound, codes = self.bind(local)
-        data = self.objective(bound, self.scenes[local], local, self.generator)
+        data = self.objective.loss(bound, self.scenes[local], local, self.generator)
         prior = 0.0 if codes is None else self.objective.recipe.prior * gaussian_prior(codes).mean()
         return data + prior, data.detach()
 
     def rehearse(self) -> None:
         """One step that changes nothing: compiles the kernels before the clock starts."""
         before = self.state()
+        self.prepare()
         total = self.loss()[0]
         if total.requires_grad:
             total.backward()
         self.restore(before)
 
     def step(self, progress: Progress) -> None:
-        total, data = self.loss()
-        if total.requires_grad:  # no ray may have met an occupied cell
-            self.optimizers.step(total, rate(progress))
-        value = self._read(data)
-        if value is not None:
-            if not math.isfinite(value):
-                raise FloatingPointError(f"the loss is {value} at step {progress.step}; lower the rates")
-            weight = 0.1 if progress.step < 100 else 0.01
+        kind = self.prepare()
+        weight = 0.1 if progress.step < 100 else 0.01
+        if devices.runs_ahead(self.objective.device):
+            self._step_there(kind, progress, weight)
+        else:
+            total, data = self.loss()
+            if total.requires_grad:  # no ray may have met an occupied cell
+                self.optimizers.step(total, rate(progress))
+            value = _finite(float(data), progress)
             progress.loss = value if math.isnan(progress.loss) else (1 - weight) * progress.loss + weight * value
         progress.step += 1
 
-    def _read(self, data: Tensor) -> float | None:
-        """The loss; on a GPU that of the step before, so that the device has work while the host waits for it."""
-        if data.device.type == "cpu":
-            return float(data)
-        before, self.last = self.last, data
-        return None if before is None else float(before)
+    def _step_there(self, kind: Hashable, progress: Progress, weight: float) -> None:
+        """A step on a GPU, which the host does not wait for; now and then it looks."""
+        self.optimizers.set_rate(rate(progress))
+        if self.graphs is None:
+            self.work()
+        else:
+            self.graphs(kind, self.work, self.generator)
+        if self.mean is None:
+            self.mean = self.data.clone() if math.isnan(progress.loss) else torch.full_like(self.data, progress.loss)
+        self.mean.lerp_(self.data, weight)
+        if progress.step % LOOK == 0:
+            self.look(progress)
+
+    def work(self) -> None:
+        """What a step does on the device: it reads and writes only what stays in its place, and never waits."""
+        total, data = self.loss()
+        self.optimizers.descend(total)
+        self.data.copy_(data)
+
+    def look(self, progress: Progress) -> None:
+        """Bring what the host knows of the last steps up to date: on a GPU it does not look after every one."""
+        if self.mean is not None:
+            progress.loss = _finite(float(self.mean), progress)
+            self.objective.look()
 
     def state(self) -> dict[str, Tensor]:
         return {
@@ -323,10 +413,18 @@ class Optimization:
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
+        if self.graphs is not None:
+            self.graphs.forget()  # the state of optimisers moves to other places
         self.generator.set_state(state["generator"])
         self.deck.order, self.deck.place = state["deck.order"].to(self.deck.order.device), int(state["deck.place"])
         self.optimizers.restore(part(state, "optimizer."))
         self.objective.restore(part(state, "objective."))
+
+
+def _finite(loss: float, progress: Progress) -> float:
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss} at step {progress.step}; lower the rates")
+    return loss
 
 
 def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -374,10 +472,16 @@ class Fit:
         note: dict[str, Any] | None = None,
         device: str = "cpu",
         precision: Precision = "float32",
+        graphs: bool = True,
     ) -> None:
         self.family, self.out, self.config = family, out, config
         self.device, self.precision = usable_device(device), precision
         require_precision(precision, self.device)
+        if self.device.type == "cuda" and (reason := ops.backends()["triton"]):
+            warnings.warn(f"--device {device}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
+        self.graphs = Graphs(self.device) if graphs and devices.runs_ahead(self.device) else None
+        if self.graphs is not None and not hasattr(family, "to"):
+            self.graphs.refuse("the family draws its batches on the CPU, as it has no `to`")
         picture = describe(family)
         chosen = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
         self.recipe = recipe or chosen[1]
@@ -420,7 +524,7 @@ class Fit:
         saved = started = time.monotonic()
         before = self.progress.seconds
         logged = before
-        lower = f"lower the samples of a step (now {self.recipe.samples}) or use a smaller --preset"
+        lower = f"use --preset tiny, fewer scenes (--limit), or a Recipe with fewer samples than {self.recipe.samples}"
         with saying_what_to_lower(lower), between_steps() as stop_if_asked, self._saving_on_interrupt():
             self.optimization.rehearse()
             saved = started = time.monotonic()
@@ -437,6 +541,7 @@ class Fit:
                 if now - saved > CHECKPOINT_SECONDS:
                     self._save_state()
                     saved = time.monotonic()
+            self.optimization.look(self.progress)
         self._log()
         self._save_state()
         checkpoint.write_model(self.out, self.model)
@@ -511,6 +616,9 @@ class Fit:
             )
         objective = Objective(self.family, field, recipe, len(scenes), self.device, self.precision)
         self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
+        if self.graphs is not None:
+            self.graphs.forget()
+            self.optimization.graphs = self.graphs
 
     # On disk --------------------------------------------------------------------------------------------------
 
@@ -643,6 +751,7 @@ def fit(
     report: Callable[[Progress], None] = lambda progress: None,
     device: str = "cpu",
     precision: Precision = "float32",
+    graphs: bool = True,
 ) -> HyperField:
     """Fit a family into the folder `out` and return the model. `model` and `recipe` replace the preset's.
 
@@ -652,12 +761,17 @@ def fit(
     Args:
         device: "cpu", "cuda" or "cuda:N".
         precision: "mixed" takes 16-bit inputs to the products of generated MLPs (NVIDIA GPUs from 8.0 on).
+        graphs: record steps on an NVIDIA GPU as CUDA graphs and replay them.
 
     Raises:
         InputError: the folder holds another fit, or cannot be written; a device or a precision that cannot be had.
         KeyboardInterrupt: after the state is saved; `resume=True` goes on.
+
+    Warns:
+        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs.
     """
     fitting = Fit(
-        family, Path(out), config, model=model, recipe=recipe, resume=resume, device=device, precision=precision
-    )
+        family, Path(out), config, model=model, recipe=recipe, resume=resume, device=device, precision=precision,
+        graphs=graphs,
+    )  # fmt: skip
     return fitting.run(report)

@@ -378,16 +378,18 @@ class OccupancyTracker:
         occupied = self.density[scenes] > self.limit
         return occupied.reshape(-1, self.size, self.size, self.size)
 
-    def knows(self, scenes: Tensor) -> bool:
-        """Whether each of `scenes` `[s]` was looked at, cell by cell, at least once."""
+    def knows(self, scenes: Tensor | slice = slice(None)) -> bool:
+        """Whether each of `scenes` `[s]`, by default all, was looked at, cell by cell, at least once."""
         return not bool(self.density[scenes].isinf().any())
 
     @stage("occupancy")
     @torch.no_grad()
-    def update(self, density: PointFn, scenes: Tensor, part: int, parts: int, generator: torch.Generator) -> None:
+    def update(
+        self, density: PointFn, scenes: Tensor, part: int | Tensor, parts: int, generator: torch.Generator
+    ) -> None:
         """Look at a random point of every cell of `scenes` whose number is `part` modulo `parts`."""
         device = self.density.device
-        cell = torch.arange(part, self.size**3, parts, device=device)
+        cell = (torch.arange(0, self.size**3, parts, device=device) + part) % self.size**3
         index = torch.stack((cell // self.size**2, cell // self.size % self.size, cell % self.size), -1)
         jitter = torch.rand(len(scenes), *index.shape, generator=generator, device=device)
         x = ((index + jitter) * (2.0 / self.size) - 1.0).reshape(-1, 3)

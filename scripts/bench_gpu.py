@@ -28,6 +28,7 @@ from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
 from hyperfields.fit import Objective, Optimization, Progress
+from hyperfields.graphs import USUAL, Graphs
 from hyperfields.hypernets import LowRank
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.picture import orbit_cameras, render_picture
@@ -201,14 +202,14 @@ def grids() -> list[Row]:
 
 
 def steps() -> list[Row]:
-    """A whole fitting step on pictures, the same points over more and more scenes."""
+    """A whole fitting step on pictures, the same points over ever more scenes: called, and replayed from a graph."""
     rows: list[Row] = []
     field = ImageField(FactoredGrid(2, 6, 2, 12, 5, 64, bases=15))
     pictures = ImageFamily([str(n) for n in range(STEP_SCENES[-1])], torch.rand(STEP_SCENES[-1], 64, 64, 3))
     base = math.nan
-    for precision in ("float32", "mixed"):
+    for precision, graphs in itertools.product(("float32", "mixed"), (False, True)):
         for scenes in STEP_SCENES:
-            what = f"{scenes} scenes, {STEP_POINTS} points, {precision}"
+            what = f"{scenes} scenes, {STEP_POINTS} points, {precision}, {'graph' if graphs else 'eager'}"
             try:
                 model = HyperField(ModelConfig(field, LowRank(3), 96), STEP_SCENES[-1]).to(DEVICE)
                 recipe = Recipe(scenes, STEP_POINTS)
@@ -217,13 +218,28 @@ def steps() -> list[Row]:
                 run = Optimization(
                     model.bind_scenes, parameter_groups(model), objective, torch.arange(len(pictures.names)), 0
                 )
-                value = milliseconds(lambda run=run: run.step(Progress()))  # type: ignore[misc]
+                run.graphs = Graphs(torch.device(DEVICE)) if graphs else None
+                value = step_time(run)
             except Exception as error:
                 rows.append(Row("fitting step", what, None, "ms", reason(error)))
                 continue
             base = value if scenes == 1 else base
             rows.append(Row("fitting step", what, value, "ms", f"{value / base:.2f} x the time of 1 scene"))
     return rows
+
+
+def step_time(run: Optimization) -> float:
+    """Milliseconds of a steady step.
+
+    Raises:
+        RuntimeError: it was to be replayed from a graph, and cannot.
+    """
+    progress = Progress()
+    for _ in range(USUAL + 2):
+        run.step(progress)
+    if run.graphs is not None and run.graphs.reason:
+        raise RuntimeError(run.graphs.reason)
+    return milliseconds(lambda: run.step(progress))
 
 
 class Again(ImageFamily):

@@ -17,6 +17,7 @@ import pytest
 LAYERS = {
     "errors": 0,
     "ops": 0,
+    "budget": 3,
     "cameras": 1,
     "devices": 1,
     "families": 1,
@@ -38,6 +39,7 @@ LAYERS = {
     "evaluate": 6,
     "exchange": 6,
     "fit": 6,
+    "graphs": 1,
     "infer": 6,
     "meta": 7,
     "movie": 6,

@@ -1,25 +1,22 @@
-"""Which device and precision may be used; and a fitting step on a GPU that is not there."""
+"""Which device and precision may be used."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hyperfields import cli, families, ops
+from hyperfields import FitConfig, cli, console, families, ops
 from hyperfields.devices import require_precision, saying_what_to_lower, usable_device
-from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
-from hyperfields.families import Kind, Points
-from hyperfields.fields import Field, ImageField, ShapeField
-from hyperfields.fit import Objective, Optimization
-from hyperfields.hypernets import LowRank
-from hyperfields.model import HyperField, ModelConfig
-from hyperfields.presets import Recipe
+from hyperfields.families import Points
+from hyperfields.fit import Fit
 from hyperfields.scenes.images import ImageFamily
 
 HERE = torch.cuda.is_available()
@@ -54,7 +51,10 @@ def test_the_cpu_is_always_there() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cuda", "--device cuda: torch sees no CUDA device here; leave --device out to use the cpu"),
+        (
+            "cuda",
+            r"--device cuda: torch sees no CUDA device here( \(.* without CUDA\))?; leave --device out to use the cpu",
+        ),
         ("abacus", "--device abacus: torch knows no such device; wanted cpu, cuda or cuda:N"),
         ("meta", "--device meta: wanted cpu, cuda, cuda:N or mps"),
     ],
@@ -72,6 +72,41 @@ def test_cards_that_are_there_and_too_old_ones(card: Callable[[tuple[int, int]],
     card((6, 1))
     with pytest.raises(InputError, match=r"--device cuda: Card has compute capability 6\.1, the kernels need 7\.5"):
         usable_device("cuda")
+
+
+@without_a_gpu
+def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(InputError, match=r"no CUDA device here \(.* is a build without CUDA\); leave"):
+        usable_device("cuda")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(InputError, match=r"no CUDA device here; leave"):
+        usable_device("cuda")
+
+
+def test_the_doctor_says_what_a_card_can_do(card: Callable[[tuple[int, int]], None]) -> None:
+    pytest.importorskip("triton")
+    card((9, 0))
+    assert console._cuda() == "Card, compute capability 9.0: use it with --device cuda --precision mixed"
+    card((7, 5))
+    assert console._cuda().startswith(
+        "Card, compute capability 7.5: use it with --device cuda; --precision mixed: needs"
+    )
+    card((6, 1))
+    assert console._cuda() == "Card has compute capability 6.1, the kernels need 7.5; use --device cpu"
+
+
+def test_a_fit_on_a_card_without_triton_says_that_it_is_slow(
+    card: Callable[[tuple[int, int]], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    card((9, 0))
+    monkeypatch.setattr(ops, "_triton_missing", lambda: "triton is not installed: pip install triton")
+    monkeypatch.setattr(sys.modules["hyperfields.fit"], "usable_device", lambda name: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(Fit, "_begin_optimization", lambda fitting: None)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
+    pictures = ImageFamily(("a", "b"), torch.rand(2, 4, 4, 3))
+    with pytest.warns(UserWarning, match="^--device cuda: triton is not installed: .*; fitting in plain torch"):
+        Fit(pictures, tmp_path, FitConfig(steps=1), device="cuda")
 
 
 def test_mixed_precision_is_for_cards() -> None:
@@ -147,43 +182,6 @@ def test_backends_say_why_they_cannot_run(card: Callable[[tuple[int, int]], None
         y, entries = torch.zeros(1, 4, 2), torch.zeros(1, grid.rows, 2)
         with pytest.raises(ValueError, match=r"cuda:0 has compute capability 6\.1, wanted at least 7\.5"):
             ops.hash_encode(y, entries, grid, backend="triton")
-
-
-class Fake:
-    """A family whose batches come on the device, as real ones do after `to`."""
-
-    names = ("a", "b", "c")
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind: Kind = kind
-
-    def to(self, device: torch.device) -> Fake:
-        return self
-
-    def batch(self, scenes: torch.Tensor, n: int, generator: torch.Generator) -> Points:
-        x = torch.rand(len(scenes), n, 2 if self.kind == "images" else 3, device=scenes.device)
-        return Points(x, torch.rand(len(scenes), n, 3 if self.kind == "images" else 1, device=scenes.device))
-
-    def truth(self, scene: int, split: str = "test") -> torch.Tensor:
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize("kind", ["images", "shapes"])
-def test_a_loss_on_another_device_is_made_and_differentiated_there(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's meta device has no numbers: what mixes it with the CPU raises, and so does what reads a value."""
-    pytest.importorskip("triton")
-    monkeypatch.setattr(ops, "_choose", lambda *_, **__: "triton")  # whose operators say what comes out of them
-    monkeypatch.setattr(torch, "Generator", lambda device=None: torch.default_generator)
-    monkeypatch.setattr(torch, "randperm", lambda n, generator=None, device=None: torch.arange(n, device=device))
-    grid = FactoredGrid(2 if kind == "images" else 3, 3, 2, 8, 4, 16, bases=3)
-    field: Field = ImageField(grid) if kind == "images" else ShapeField(grid)
-    model = HyperField(ModelConfig(field, LowRank(2), 8), 3).to("meta")
-    objective = Objective(Fake(kind), field, Recipe(2, 64), 3, "meta")
-    optimization = Optimization(model.bind_scenes, {}, objective, torch.arange(3), 0)
-    total, data = optimization.loss()
-    total.backward()
-    assert data.device.type == "meta"
-    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
 
 
 def test_a_family_without_a_device_of_its_own_is_copied() -> None:

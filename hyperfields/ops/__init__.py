@@ -1,9 +1,10 @@
 """The numerical operations, and the only place that knows that backends exist: validate, choose, call.
 
 Points come either as one block a scene, `x [s n d]`, or packed, `x [m d]` sorted by scene with `counts [s]`
-(int64, on the CPU or where x is). Both give what a loop over scenes gives, to rounding. `backend="auto"` takes triton
-for CUDA tensors and cpu for CPU tensors where they can run the call, else the reference; tcnn only runs when asked for.
-A backend asked for by name that cannot run raises and says why.
+(int64, on the CPU or where x is). Both give what a loop over scenes gives, to rounding. Counts on another device than
+the CPU may add up to less than m: the last points then belong to nobody, and what comes out for them means nothing.
+`backend="auto"` takes triton for CUDA tensors and cpu for CPU tensors where they can run the call, else the reference;
+tcnn only runs when asked for. A backend asked for by name that cannot run raises and says why.
 
 Under `torch.autocast("cuda")` matrix products of the triton kernels take 16-bit inputs and add up in float32; tensors
 in and out stay float32. With float16, cotangents are bfloat16: their range needs no loss scaling.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import math
 import os
 from typing import Literal, NamedTuple
 
@@ -37,6 +39,7 @@ __all__ = [
     "encode_mlp",
     "hash_encode",
     "march",
+    "march_apart",
     "mix",
     "reach",
     "samples",
@@ -526,6 +529,40 @@ def _check_march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: f
     return offset
 
 
+class Apart(NamedTuple):
+    """Samples of rays in a place of their own for each ray, as large as any ray may need."""
+
+    edges: Tensor  # [s*r*room 2] where each starts and ends along its ray; between the rays' samples anything
+    first: Tensor  # [s*r] int64: the first row of each ray
+    counts: Tensor  # [s*r] int64
+
+
+def march_apart(
+    origins: Tensor,  # [s r 3]
+    directions: Tensor,  # [s r 3], unit
+    occupancy: Tensor,  # [s g g g] bool
+    step: float,
+    offset: Tensor,  # [s r]
+) -> Apart:
+    """The samples of `march`, in a tensor whose size does not depend on what is found: nobody waits for a device.
+
+    Not differentiable to any input.
+
+    Raises:
+        ValueError: a backend that cannot run.
+    """
+    rays = origins.shape[0] * origins.shape[1]
+    room = math.ceil(2.0 * math.sqrt(3.0) / step) + 2  # a diagonal of the box, and one sample more at each end
+    first = torch.arange(0, rays * room, room, device=origins.device)
+    if _choose("auto", origins, triton=_float32_only(origins.dtype)) == "triton":
+        from hyperfields.ops import _triton
+
+        edges, counts = _triton.march_apart_triton(origins, directions, occupancy, step, offset, first, room)
+        return Apart(edges, first, counts)
+    packed, counts = march(origins, directions, occupancy, step, offset)
+    return Apart(_reference.apart(packed, counts, room), first, counts)
+
+
 class Samples(NamedTuple):
     """Packed samples, in the order of their rays."""
 
@@ -542,9 +579,12 @@ def samples(
     first: Tensor,  # [r] int64: the first sample to take of each ray, a row of edges
     counts: Tensor,  # [r] int64: how many to take, from there on
     *,
+    total: int | None = None,  # rows of the result, at least as many as are taken; default: just as many
     backend: Backend = "auto",
 ) -> Samples:
     """Some of the samples of `march`, with their points in space. Not differentiable to any input.
+
+    With `total` nobody waits for a device to say how many there are. Rows behind the last sample hold anything.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
@@ -569,15 +609,19 @@ def samples(
         chosen = _choose(backend, origins, edges, triton=_float32_only(origins.dtype), tcnn=_NO_TCNN)
         if chosen != "cpu":
             first, counts = first.to(origins.device), counts.to(origins.device)
-        if chosen == "reference":
-            return Samples(*_reference.samples(origins, directions, edges, first, counts))
         if chosen == "triton":
             from hyperfields.ops import _triton
 
-            return Samples(*_triton.samples_triton(origins, directions, edges, first, counts))
-        from hyperfields.ops import _cpu
+            total = int(counts.sum()) if total is None else total
+            return Samples(*_triton.samples_triton(origins, directions, edges, first, counts, total))
+        if chosen == "reference":
+            found = _reference.samples(origins, directions, edges, first, counts)
+        else:
+            from hyperfields.ops import _cpu
 
-        return Samples(*_cpu.samples_cpu(origins, directions, edges, first, counts))
+            found = _cpu.samples_cpu(origins, directions, edges, first, counts)
+        more = 0 if total is None else total - len(found[0])
+        return Samples(*(torch.nn.functional.pad(t, (0, 0, 0, more)) if more else t for t in found))
 
 
 @stage("reach")
@@ -611,7 +655,8 @@ def reach(
         if chosen == "triton":
             from hyperfields.ops import _triton
 
-            return _triton.reach_triton(density, edges, counts.to(density.device), opacity, opaque)
+            kept, behind = _triton.reach_triton(density, edges, counts.to(density.device), opacity, opaque)
+            return kept, behind
         from hyperfields.ops import _cpu
 
         return _cpu.reach_cpu(density, edges, counts, opacity, opaque)

@@ -1,7 +1,8 @@
 """The definition of each op: plain torch, any device, any float dtype, twice differentiable.
 
 Nothing here is fast, and nothing here imports the fast side. Inputs are validated by `ops/__init__.py`.
-Packed points are `[m ...]`, sorted by scene, with `counts [s]`; a table or weight set belongs to each scene.
+Packed points are `[m ...]`, sorted by scene, with `counts [s]`; a table or weight set belongs to each scene. Points
+behind the counted ones belong to nobody: they get zeros, and are no part of any ray.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ACTIVATIONS = {
 
 def hash_encode(x: Tensor, table: Tensor, grid: GridSpec, counts: Tensor) -> Tensor:
     """x `[m d]`, table `[s | 1, rows, f]`, counts `[s]` -> `[m, l*f]`."""
+    points, x = x.shape[0], x[: int(counts.sum())]
     scene = _owner(counts) if table.shape[0] > 1 else torch.zeros_like(x[:, 0], dtype=torch.long)
     columns = []
     for level, scale in enumerate(grid.scales):
@@ -42,7 +44,7 @@ def hash_encode(x: Tensor, table: Tensor, grid: GridSpec, counts: Tensor) -> Ten
             blend = torch.where(high.bool(), weight, 1.0 - weight).prod(-1, keepdim=True)
             column = blend * table[scene, index] + column.to(x)
         columns.append(column)
-    return torch.cat(columns, -1)
+    return _with_rest(torch.cat(columns, -1), points)
 
 
 def _row(vertex: Tensor, grid: GridSpec, level: int) -> Tensor:
@@ -63,7 +65,7 @@ def batched_mlp(x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activatio
     """x `[m i]`, layers of (weight `[s o i]`, bias `[s o]` or None), counts `[s]` -> `[m o]`."""
     act = ACTIVATIONS[activation]
     outputs = []
-    for scene, points in enumerate(x.split(counts.tolist())):
+    for scene, points in enumerate(x[: int(counts.sum())].split(counts.tolist())):
         h = points
         for number, (weight, bias) in enumerate(layers):
             h = h @ weight[scene].T
@@ -72,7 +74,7 @@ def batched_mlp(x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activatio
             if number + 1 < len(layers):
                 h = act(h)
         outputs.append(h)
-    return torch.cat(outputs)
+    return _with_rest(torch.cat(outputs), x.shape[0])
 
 
 def composite(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,6 +83,7 @@ def composite(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) ->
     Max 1995, "Optical models for direct volume rendering", emission and absorption, piecewise constant.
     """
     ray = _owner(counts)
+    density, values, edges = (t[: len(ray)] for t in (density, values, edges))
     optical = density * (edges[:, 1] - edges[:, 0])
     # One row a ray, so that sums never run across rays.
     place = torch.arange(ray.shape[0], device=ray.device) - (counts.cumsum(0) - counts)[ray]
@@ -125,6 +128,13 @@ def march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, o
     return edges, keep.sum(-1).reshape(-1)
 
 
+def apart(edges: Tensor, counts: Tensor, room: int) -> Tensor:
+    """edges `[m 2]` of `march` -> `[r*room 2]`: the samples of ray i from row `i * room` on, zeros between them."""
+    ray = _owner(counts)
+    place = torch.arange(len(ray), device=ray.device) - (counts.cumsum(0) - counts)[ray]
+    return edges.new_zeros(len(counts) * room, 2).index_copy(0, ray * room + place, edges)
+
+
 def samples(
     origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +148,7 @@ def samples(
 def reach(density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float) -> tuple[Tensor, Tensor]:
     """density `[m]`, edges `[m 2]`, counts and opacity `[r]` -> counts `[r]` of what can be seen, opacity `[r]`."""
     ray = _owner(counts)
-    optical = (density * (edges[:, 1] - edges[:, 0])).double()
+    optical = (density * (edges[:, 1] - edges[:, 0])).double()[: len(ray)]
     place = torch.arange(ray.shape[0], device=ray.device) - (counts.cumsum(0) - counts)[ray]
     longest = int(counts.max()) if counts.numel() else 0
     rows = optical.new_zeros(counts.shape[0], longest + 1).index_put((ray, place + 1), optical)
@@ -154,6 +164,11 @@ def box_interval(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     near = torch.minimum(a, b).amax(-1).clamp(min=0.0)
     far = torch.maximum(a, b).amin(-1)
     return near, torch.maximum(far, near)
+
+
+def _with_rest(found: Tensor, points: int) -> Tensor:
+    """`[m c]` -> `[points c]`, zeros for those that belong to nobody."""
+    return torch.nn.functional.pad(found, (0, 0, 0, points - len(found))) if points > len(found) else found
 
 
 def _owner(counts: Tensor) -> Tensor:

@@ -13,9 +13,24 @@ import torch
 from torch import Tensor
 
 import hyperfields
-from hyperfields import FactoredGrid, FitConfig, ImageField, LowRank, ModelConfig, RadianceField, Recipe, ops
+from hyperfields import (
+    FactoredGrid,
+    FitConfig,
+    ImageField,
+    LowRank,
+    ModelConfig,
+    RadianceField,
+    Rays,
+    Recipe,
+    ShapeField,
+    ops,
+)
 from hyperfields.devices import Precision
-from hyperfields.model import HyperField
+from hyperfields.families import Kind, Pixels, Points
+from hyperfields.fields import Field
+from hyperfields.fit import LOOK, Objective, Optimization, Progress
+from hyperfields.graphs import Graphs
+from hyperfields.model import HyperField, parameter_groups
 from hyperfields.picture import render_picture
 from hyperfields.scenes.images import ImageFamily
 
@@ -92,22 +107,108 @@ def test_a_radiance_field_looks_as_on_the_cpu_and_has_its_gradients() -> None:
     assert float((found[1][1] - found[0][1]).norm() / found[0][1].norm()) < 1e-2
 
 
-def test_a_step_waits_for_nothing_but_the_loss_before(tmp_path: Path) -> None:
-    """torch itself names what would make the host wait, and here that is an error."""
-    from hyperfields.fit import Objective, Optimization, Progress
-    from hyperfields.model import parameter_groups
+class Boxes:
+    """Views of scenes that are a coloured box each, drawn on the device; or distances to it."""
 
-    model = HyperField(MODEL, 4).cuda()
-    objective = Objective(pictures(), MODEL.field, Recipe(4, 1024), 4, "cuda")
+    names = ("a", "b", "c", "d")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind: Kind = kind
+
+    def to(self, device: torch.device) -> Boxes:
+        return self
+
+    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
+        def rand(*shape: int) -> Tensor:
+            return torch.rand(len(scenes), n, *shape, generator=generator, device=scenes.device)
+
+        size = (0.2 + 0.1 * scenes.float())[:, None, None]
+        if self.kind == "shapes":
+            x = rand(3) * 2.0 - 1.0
+            return Points(x, (x.abs() - size).amax(-1, keepdim=True))
+        origins = torch.nn.functional.normalize(rand(3) - 0.5, dim=-1) * 3.0
+        d = torch.nn.functional.normalize((rand(3) - 0.5) * 1.5 - origins, dim=-1)
+        a, b = (-size - origins) / d, (size - origins) / d
+        hit = torch.minimum(a, b).amax(-1) < torch.maximum(a, b).amin(-1)
+        color = (scenes.float() / 4.0)[:, None, None].expand(-1, n, 3)
+        return Pixels(Rays(origins, d), torch.cat((color, hit[..., None].float()), -1))
+
+
+def optimization(kind: Kind, graphs: bool) -> Optimization:
+    torch.manual_seed(0)
+    field: Field = MODEL.field
+    if kind != "images":
+        grid = FactoredGrid(3, 4, 2, 10, 4, 32, bases=5)
+        field = ShapeField(grid) if kind == "shapes" else RadianceField(grid, step=0.05, occupancy=16)
+    family = pictures() if kind == "images" else Boxes(kind)
+    model = HyperField(ModelConfig(field, LowRank(2), 16), 4).cuda()
+    objective = Objective(family, field, Recipe(2, 2**12), 4, "cuda")  # type: ignore[arg-type]
     run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(4), 0)
-    for _ in range(3):
-        run.step(Progress())
-    run._read = lambda data: None  # type: ignore[method-assign]
+    run.graphs = Graphs(torch.device("cuda")) if graphs else None
+    return run
+
+
+each_kind = pytest.mark.parametrize("kind", ["images", "shapes", "views"])
+
+
+@each_kind
+@pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
+def test_a_step_waits_for_nothing(kind: Kind, graphs: bool) -> None:
+    """torch itself names what would make the host wait, and here that is an error."""
+    run, progress = optimization(kind, graphs), Progress()
+    while progress.step % LOOK != 1 or progress.step < 10 * LOOK:
+        run.step(progress)
+    if graphs:
+        assert run.graphs is not None
+        assert run.graphs.recorded, run.graphs.reason
     torch.cuda.set_sync_debug_mode("error")
     try:
-        run.step(Progress())
+        for _ in range(8):
+            run.step(progress)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def places(run: Optimization) -> list[Tensor]:
+    """All tensors that a step changes."""
+    optimizers, ahead = run.optimizers.all, run.objective.ahead
+    found = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    found += [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+    found += [run.optimizers.norm] if isinstance(run.optimizers.norm, Tensor) else []
+    return found if ahead is None else [*found, ahead.per_ray, ahead.tracker.density]
+
+
+@each_kind
+def test_replayed_steps_are_the_steps(kind: Kind) -> None:
+    """20 replayed steps against 20 called ones from the same state; atomics add in any order, so only nearly the same.
+
+    What a step changes stays where it is, which a replay relies on.
+    """
+    run, progress = optimization(kind, True), Progress()
+    while progress.step % LOOK != 1 or progress.step < 10 * LOOK:
+        run.step(progress)
+    graphs, before = run.graphs, [t.detach().clone() for t in places(run)]
+    assert graphs is not None
+    assert graphs.recorded, graphs.reason
+    generator, order, place, calls = run.generator.get_state(), run.deck.order, run.deck.place, run.objective.calls
+    address = [t.data_ptr() for t in places(run)]
+    losses, last = [], []
+    for recorder in (graphs, None):
+        run.graphs, progress = recorder, Progress(step=LOOK * 10 + 1)
+        with torch.no_grad():
+            for there, value in zip(places(run), before, strict=True):
+                there.copy_(value)
+        run.generator.set_state(generator)
+        run.deck.order, run.deck.place, run.objective.calls = order, place, calls
+        found = []
+        for _ in range(20):
+            run.step(progress)
+            found.append(run.data.clone())
+        losses.append(torch.stack(found))
+        last.append(torch.cat([p.detach().flatten() for p in run.optimizers.dense]))
+        assert [t.data_ptr() for t in places(run)] == address
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=1e-5)
+    assert float((last[0] - last[1]).norm() / last[1].norm()) < 0.02
 
 
 @needs_tcnn

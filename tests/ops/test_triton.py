@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -304,6 +305,36 @@ def test_marching_finds_exactly_the_samples_of_the_reference(step: float, size: 
     for got, wanted in zip(*results, strict=True):
         assert got.device.type == DEVICE
         assert torch.equal(got, wanted)
+
+
+def test_marching_apart_finds_the_same_samples() -> None:
+    generator = torch.Generator().manual_seed(3)
+    origins = 2.0 * torch.randn(2, 70, 3, generator=generator)
+    directions = torch.nn.functional.normalize(torch.randn(2, 70, 3, generator=generator) - origins, dim=-1)
+    origins[0, 0], directions[0, 0] = torch.tensor([[-2.0, -2.0, -2.0], [3**-0.5] * 3])  # the longest way
+    occupancy = (torch.rand(2, 8, 8, 8, generator=generator) < 0.8).to(DEVICE)
+    occupancy[0] = True
+    rays = (
+        origins.to(DEVICE),
+        directions.to(DEVICE),
+        occupancy,
+        0.1,
+        torch.rand(2, 70, generator=generator).to(DEVICE),
+    )
+    edges, counts = ops.march(*rays, backend="triton")
+    apart = march_apart(*rays)
+    assert torch.equal(apart.counts, counts)
+    assert len(apart.edges) == 37 * 140
+    assert int(counts.max()) >= 35
+    rows = [apart.edges[first : first + count] for first, count in zip(apart.first, counts, strict=True)]
+    assert torch.equal(torch.cat(rows), edges)
+
+
+def march_apart(*rays: Any) -> ops.Apart:
+    """By triton, whatever "auto" would take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "_choose", lambda *_, **__: "triton")
+        return ops.march_apart(*rays)
 
 
 def test_samples_and_reach_are_those_of_the_reference() -> None:

@@ -1,4 +1,4 @@
-"""Runs test_triton.py in triton's interpreter, which has to be chosen before triton is imported."""
+"""Runs tests of kernels in triton's interpreter, which has to be chosen before triton is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_the_kernels_pass_their_tests_in_the_interpreter() -> None:
+@pytest.mark.parametrize("file", ["ops/test_triton.py", "test_budget.py"])
+def test_the_kernels_pass_their_tests_in_the_interpreter(file: str) -> None:
     command = [
         sys.executable,
         "-m",
@@ -20,7 +21,9 @@ def test_the_kernels_pass_their_tests_in_the_interpreter() -> None:
         "-q",
         "-p",
         "no:cacheprovider",
-        str(Path(__file__).with_name("test_triton.py")),
+        str(Path(__file__).parents[1] / file),
+        "-k",
+        "triton",
     ]
     done = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False

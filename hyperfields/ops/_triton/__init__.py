@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from hyperfields.ops._triton.encode import encode_mlp_triton, hash_encode_triton
 from hyperfields.ops._triton.mlp import Plan, mlp_triton
-from hyperfields.ops._triton.rays import composite_triton, march_triton, reach_triton, samples_triton
+from hyperfields.ops._triton.rays import (
+    composite_triton,
+    march_apart_triton,
+    march_triton,
+    reach_triton,
+    samples_triton,
+)
 
 __all__ = [
     "Plan",
     "composite_triton",
     "encode_mlp_triton",
     "hash_encode_triton",
+    "march_apart_triton",
     "march_triton",
     "mlp_triton",
     "reach_triton",

@@ -19,7 +19,14 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperfields.ops._triton.mlp import Plan, network
-from hyperfields.ops._triton.packing import find_piece, launching_on, pieces_of, power_of_two
+from hyperfields.ops._triton.packing import (
+    find_piece,
+    launching_on,
+    load_rows,
+    pieces_of,
+    power_of_two,
+    store_rows,
+)
 
 FORWARD, BACKWARD = 1024, 512  # (point, column) pairs of a program: as many as its registers hold
 WARPS = 4
@@ -123,10 +130,8 @@ def encode_forward(
     if begin < end:
         point = begin + tl.arange(0, TILE)
         live = point < end
-        column = tl.arange(0, PC)
         value = features(x, point, live, table + scene * stride, scales, layout, D, F, C, PC, SMOOTH)
-        where = out + point[:, None] * C + column[None, :]
-        tl.store(where, value.to(out.dtype.element_ty), live[:, None] & (column[None, :] < C))
+        store_rows(out, value, point, live, C, PC)
 
 
 @triton.jit
@@ -156,12 +161,11 @@ def encode_backward(
         point = begin + tl.arange(0, TILE)
         live = point < end
         there, scale, resolution, rows, dense, place = _columns(scales, layout, F, C, PC)
-        column = tl.arange(0, PC)
         a, u, slope_u = _axis(x, point, live, 0, D, scale, SMOOTH)
         b, v, slope_v = _axis(x, point, live, 1, D, scale, SMOOTH)
         c, w, slope_w = _axis(x, point, live, D - 1, D, scale, SMOOTH)
         there = live[:, None] & there[None, :]
-        g = tl.load(grad + point[:, None] * C + column[None, :], there, 0.0).to(tl.float32)
+        g = load_rows(grad, point, live, C, PC).to(tl.float32)
         du, dv, dw = tl.zeros_like(u), tl.zeros_like(u), tl.zeros_like(u)
         for corner in tl.static_range(2**D):
             row = _row(a + (corner & 1), b + (corner >> 1 & 1), c + (corner >> 2 & 1), resolution, rows, dense, D)
@@ -215,14 +219,12 @@ def encode_mlp(
     if begin < end:
         point = begin + tl.arange(0, TILE)
         live = point < end
-        o = tl.arange(0, PADDED[LAYERS])
         h = features(x, point, live, table + scene * stride, scales, layout, D, F, C, PADDED[0], SMOOTH)
         h = network(h, params + scene * numbers, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
-        where = out + point[:, None] * SIZES[LAYERS] + o[None, :]
-        tl.store(where, h.to(out.dtype.element_ty), live[:, None] & (o[None, :] < SIZES[LAYERS]))
+        store_rows(out, h, point, live, SIZES[LAYERS], PADDED[LAYERS])
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache  # kept for good: a recorded step goes on reading them
 def _layout(
     scales: tuple[float, ...], resolutions: tuple[int, ...], offsets: tuple[int, ...], dims: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperfields.ops._triton.packing import find_piece, launching_on, pieces_of, power_of_two
+from hyperfields.ops._triton.packing import (
+    find_piece,
+    launching_on,
+    load_rows,
+    pieces_of,
+    power_of_two,
+    store_rows,
+)
 
 CHUNK = 1024  # points of a backward program
 KINDS = {"relu": 0, "leaky_relu": 0, "sine": 1}  # relu is leaky, with a slope of 0
@@ -154,12 +161,9 @@ def mlp_forward(
     if begin < end:
         weights = params + scene * numbers
         point = begin + tl.arange(0, TILE)
-        live = point[:, None] < end
-        i, o = tl.arange(0, PADDED[0]), tl.arange(0, PADDED[LAYERS])
-        h = tl.load(x + point[:, None] * SIZES[0] + i[None, :], live & (i[None, :] < SIZES[0]), 0.0)
+        h = load_rows(x, point, point < end, SIZES[0], PADDED[0])
         h = network(h, weights, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
-        where = out + point[:, None] * SIZES[LAYERS] + o[None, :]
-        tl.store(where, h.to(out.dtype.element_ty), live & (o[None, :] < SIZES[LAYERS]))
+        store_rows(out, h, point, point < end, SIZES[LAYERS], PADDED[LAYERS])
 
 
 @triton.jit
@@ -195,9 +199,8 @@ def mlp_backward(
             d_biases += (tl.sum(_zeros(PADDED[LAYERS - back], 1), 1),)
     for tile in range(begin, end, TILE):
         point = tile + tl.arange(0, TILE)
-        live = point[:, None] < end
-        i, o = tl.arange(0, PADDED[0]), tl.arange(0, PADDED[LAYERS])
-        h = tl.load(x + point[:, None] * SIZES[0] + i[None, :], live & (i[None, :] < SIZES[0]), 0.0).to(tl.float32)
+        live = point < end
+        h = load_rows(x, point, live, SIZES[0], PADDED[0]).to(tl.float32)
         inputs = (h,)  # of each layer; of a sine what it is taken of: its slope cannot be told from its value
         for layer in tl.static_range(LAYERS - 1):
             z = _layer(
@@ -213,8 +216,7 @@ def mlp_backward(
             )
             h = _activate(z, slope, KIND)
             inputs += (z if KIND == 1 else h.to(HALF),)
-        cotangent = grad + point[:, None] * SIZES[LAYERS] + o[None, :]
-        g = tl.load(cotangent, live & (o[None, :] < SIZES[LAYERS]), 0.0).to(tl.float32)
+        g = load_rows(grad, point, live, SIZES[LAYERS], PADDED[LAYERS]).to(tl.float32)
         more_weights, more_biases = (), ()
         for back in tl.static_range(LAYERS):
             z = inputs[LAYERS - 1 - back]
@@ -251,8 +253,7 @@ def mlp_backward(
         if KEEP:
             d_weights, d_biases = more_weights, more_biases
         if NEED_X:
-            where = grad_x + point[:, None] * SIZES[0] + i[None, :]
-            tl.store(where, g.to(grad_x.dtype.element_ty), live & (i[None, :] < SIZES[0]))
+            store_rows(grad_x, g, point, live, SIZES[0], PADDED[0])
     if KEEP:  # noqa: SIM102 (decided when it is compiled; without, there is nothing to add)
         if begin < end:
             for back in tl.static_range(LAYERS):

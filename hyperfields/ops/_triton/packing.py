@@ -51,3 +51,19 @@ def find_piece(first, starts, scenes, SIZE: tl.constexpr):
     stop = tl.load(starts + low + 1)
     begin = tl.minimum(begin, stop)
     return low.to(tl.int64), begin, tl.minimum(begin + SIZE, stop)
+
+
+@triton.jit
+def load_rows(source, point, live, COLUMNS: tl.constexpr, PADDED: tl.constexpr):
+    """Rows `point [n]` of `source [m COLUMNS]`: `[n PADDED]`, zeros where there is nothing."""
+    column = tl.arange(0, PADDED)
+    there = live[:, None] & (column[None, :] < COLUMNS)
+    return tl.load(source + point[:, None] * COLUMNS + column[None, :], there, 0.0)
+
+
+@triton.jit
+def store_rows(target, value, point, live, COLUMNS: tl.constexpr, PADDED: tl.constexpr):
+    """`value [n PADDED]` to rows `point [n]` of `target [m COLUMNS]`."""
+    column = tl.arange(0, PADDED)
+    there = live[:, None] & (column[None, :] < COLUMNS)
+    tl.store(target + point[:, None] * COLUMNS + column[None, :], value.to(target.dtype.element_ty), there)

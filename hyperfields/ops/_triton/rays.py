@@ -1,7 +1,6 @@
 """What leads rays through space on a GPU, and compositing along them.
 
-`march`, and `samples`, whose results are as long as what they find, ask the device once how long that is; nothing else
-here waits for it.
+`march`, whose result is as long as what it finds, asks the device once how long that is; nothing else here waits.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def march_rays(
     WRITE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Counts the samples of each ray, or writes their edges from `starts` on.
+    """Counts the samples of each ray, and if wanted writes their edges from `starts` on.
 
     Same arithmetic in the same order as the reference, and without fused multiply-adds, so that both find the same.
     """
@@ -82,8 +81,7 @@ def march_rays(
             tl.store(edges + (begin + found) * 2, start, keep)
             tl.store(edges + (begin + found) * 2 + 1, end, keep)
         found += keep.to(tl.int64)
-    if not WRITE:
-        tl.store(counts + ray, found, live)
+    tl.store(counts + ray, found, live)
 
 
 @triton.jit
@@ -92,26 +90,53 @@ def _cell(coordinate, half):
     return tl.minimum(tl.maximum(tl.floor((coordinate + 1.0) * half), 0.0), 2.0 * half - 1.0).to(tl.int32)
 
 
+def _launch_march(
+    origins: Tensor,
+    directions: Tensor,
+    occupancy: Tensor,
+    step: float,
+    offset: Tensor,
+    starts: Tensor | None,
+    counts: Tensor,
+    edges: Tensor,
+) -> None:
+    """Fills `counts [s*r]`, and where there are `starts` also `edges`."""
+    total, size = counts.shape[0], occupancy.shape[-1]
+    tensors = [t.contiguous() for t in (origins, directions, occupancy.view(torch.uint8), offset)]
+    if total:
+        with launching_on(origins):
+            march_rays[(-(-total // RAYS),)](
+                *tensors, counts if starts is None else starts, counts, edges, total, origins.shape[1], size,
+                0.5 * size, step, WRITE=starts is not None, BLOCK=RAYS, num_warps=4, enable_fp_fusion=False,
+            )  # fmt: skip
+
+
 def march_triton(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. origins [s r 3] -> edges [m 2], counts [s*r], both on the device."""
-    scenes, rays = origins.shape[:2]
-    total = scenes * rays
-    counts = torch.zeros(total, dtype=torch.int64, device=origins.device)
-    if not total:
-        return origins.new_empty(0, 2), counts
-    size = occupancy.shape[-1]
-    tensors = [t.contiguous() for t in (origins, directions, occupancy.view(torch.uint8), offset)]
-    launch = march_rays[(-(-total // RAYS),)]
-    numbers = (total, rays, size, 0.5 * size, step)
-    settings = {"BLOCK": RAYS, "num_warps": 4, "enable_fp_fusion": False}
-    with launching_on(origins):
-        launch(*tensors, counts, counts, origins, *numbers, WRITE=False, **settings)
-        starts = starts_of(counts)
-        edges = origins.new_empty(int(starts[-1]), 2)
-        launch(*tensors, starts, counts, edges, *numbers, WRITE=True, **settings)
+    rays = (origins, directions, occupancy, step, offset)
+    counts = torch.zeros(origins.shape[0] * origins.shape[1], dtype=torch.int64, device=origins.device)
+    _launch_march(*rays, None, counts, origins)
+    starts = starts_of(counts)
+    edges = origins.new_empty(int(starts[-1]), 2)
+    _launch_march(*rays, starts, counts, edges)
     return edges, counts
+
+
+@torch.library.custom_op("hyperfields::march_apart_triton", mutates_args=())
+def march_apart_triton(
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, first: Tensor, room: int
+) -> tuple[Tensor, Tensor]:
+    """Not differentiable. The same, but the samples of a ray begin at its row `first [s*r]` of edges [s*r*room 2]."""
+    edges, counts = origins.new_empty(first.shape[0] * room, 2), torch.zeros_like(first)
+    _launch_march(origins, directions, occupancy, step, offset, first, counts, edges)
+    return edges, counts
+
+
+@march_apart_triton.register_fake
+def _(origins, directions, occupancy, step, offset, first, room):
+    return origins.new_empty(first.shape[0] * room, 2), torch.empty_like(first)
 
 
 # ---------------------------------------------------------------------------------------------------- samples
@@ -137,20 +162,24 @@ def place_samples(origins, directions, edges, first, starts, x, d, spans, BLOCK:
             tl.store(d + (begin + j) * 3 + axis, v + 0.0 * middle, live)
 
 
+@torch.library.custom_op("hyperfields::samples_triton", mutates_args=())
 def samples_triton(
-    origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor
+    origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor, total: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Not differentiable. origins [r 3], first and counts [r] on the device -> x [n 3], d [n 3], edges [n 2]."""
-    starts = starts_of(counts)
-    total = int(starts[-1])
+    """Not differentiable. origins [r 3], first and counts [r] on the device -> x, d [total 3], edges [total 2]."""
     x, d, spans = edges.new_empty(total, 3), edges.new_empty(total, 3), edges.new_empty(total, 2)
     if total:
         with launching_on(edges):
             place_samples[(counts.shape[0],)](
-                origins.contiguous(), directions.contiguous(), edges.contiguous(), first.contiguous(), starts,
-                x, d, spans, BLOCK=SPAN, num_warps=1,
+                origins.contiguous(), directions.contiguous(), edges.contiguous(), first.contiguous(),
+                starts_of(counts), x, d, spans, BLOCK=SPAN, num_warps=1,
             )  # fmt: skip
     return x, d, spans
+
+
+@samples_triton.register_fake
+def _(origins, directions, edges, first, counts, total):
+    return edges.new_empty(total, 3), edges.new_empty(total, 3), edges.new_empty(total, 2)
 
 
 # ------------------------------------------------------------------------------------------------------ reach
@@ -175,6 +204,7 @@ def reach_rays(density, edges, starts, opacity, counts, after, rays, opaque, BLO
     tl.store(after + ray, 1.0 - through, live)
 
 
+@torch.library.custom_op("hyperfields::reach_triton", mutates_args=())
 def reach_triton(
     density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float
 ) -> tuple[Tensor, Tensor]:
@@ -188,6 +218,11 @@ def reach_triton(
                 rays, opaque, BLOCK=RAYS, num_warps=4,
             )  # fmt: skip
     return kept, after
+
+
+@reach_triton.register_fake
+def _(density, edges, counts, opacity, opaque):
+    return torch.empty_like(counts), torch.empty_like(opacity)
 
 
 # -------------------------------------------------------------------------------------------------- composite

@@ -1,0 +1,75 @@
+"""CUDA graphs: a fitting step recorded once and then replayed, so that the host launches one thing and not hundreds."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Hashable
+
+import torch
+
+USUAL = 16  # times that a kind of step has come when it is recorded; recording costs as much as some steps
+KEPT = 8  # recorded kinds; more mean that steps keep changing
+
+
+class Graphs:
+    """`graphs(kind, work)` calls `work()`; when a kind has come a few times, it is recorded and from then on replayed.
+
+    `work` reads and writes tensors that stay in their places, does the same for the same kind, and leaves nothing
+    behind on the host. Where it cannot be recorded, one warning says why and it goes on being called.
+
+    `reason` says why nothing can be recorded, if that has been seen.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.reason = ""
+        self.seen: Counter[Hashable] = Counter()
+        self.recorded: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self.stream = torch.cuda.Stream(device)
+
+    def __call__(self, kind: Hashable, work: Callable[[], None], generator: torch.Generator) -> None:
+        """generator: the one that `work` draws from, on the GPU; a replay draws the numbers that a call would draw."""
+        if kind not in self.recorded and not self.reason:
+            self.seen[kind] += 1
+            if self.seen[kind] >= USUAL:
+                self._record(kind, work, generator)
+        if kind in self.recorded:
+            self.recorded[kind].replay()
+        else:
+            self._call(work)
+
+    def forget(self) -> None:
+        """Tensors have moved: record anew."""
+        self.seen.clear()
+        self.recorded.clear()
+
+    def _call(self, work: Callable[[], None]) -> None:
+        """On the stream of the recordings: autograd remembers on which one it has met a parameter."""
+        outside = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(outside)
+        with torch.cuda.stream(self.stream):
+            work()
+        outside.wait_stream(self.stream)
+
+    def _record(self, kind: Hashable, work: Callable[[], None], generator: torch.Generator) -> None:
+        if len(self.recorded) >= KEPT:
+            self.recorded.clear()
+        pool = next(iter(self.recorded.values())).pool() if self.recorded else None
+        graph, spare, outside = torch.cuda.CUDAGraph(), generator.clone_state(), torch.cuda.current_stream()
+        try:
+            graph.register_generator_state(generator)
+            with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as error:
+            # A recording that breaks off may leave its stream current, and numbers that only a replay could draw.
+            torch.cuda.set_stream(outside)
+            generator.graphsafe_set_state(spare)
+            self.refuse(next(iter(str(error).strip().splitlines()), type(error).__name__))
+        else:
+            self.recorded[kind] = graph
+
+    def refuse(self, reason: str) -> None:
+        """Record nothing from now on, and say why."""
+        self.reason = reason
+        self.forget()
+        warnings.warn(f"no CUDA graphs: {reason}; fitting goes on without them, more slowly", stacklevel=2)

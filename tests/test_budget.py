@@ -1,0 +1,274 @@
+"""A step on a GPU that is not there: sizes set beforehand, nobody waits, and the gradients of the step on the CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hyperfields import RadianceField, Rays, devices, ops
+from hyperfields.budget import Ahead, rays_of, render_budget
+from hyperfields.encodings import FactoredGrid
+from hyperfields.families import Kind, Pixels, Points
+from hyperfields.fields import Field, ImageField, ShapeField
+from hyperfields.fit import Objective, Optimization, Progress
+from hyperfields.hypernets import LowRank
+from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.presets import Recipe
+from hyperfields.render import OPAQUE, OccupancyTracker
+
+
+def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:
+    """What "auto" takes on a GPU; `triton` says why it cannot run a call."""
+    return "reference" if triton else "triton"
+
+
+@pytest.fixture(
+    params=[
+        "reference",
+        pytest.param(
+            "triton",
+            marks=pytest.mark.skipif(
+                not ops.interpreting(),
+                reason="triton is not interpreted (tests/ops/test_triton_interpreted.py runs this so)",
+            ),
+        ),
+    ]
+)
+def somewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every op takes one backend, and counts may add up to less than there are points, as on a GPU."""
+    pack = ops._pack
+
+    def lenient(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
+        return pack(x, counts, name) if counts is None or x.dim() != 2 else (x, counts)
+
+    monkeypatch.setattr(ops, "_pack", lenient)
+    monkeypatch.setattr(
+        ops, "_choose", triton_or_reference if request.param == "triton" else lambda *_, **__: "reference"
+    )
+    torch.use_deterministic_algorithms(True)  # fills new tensors with NaN: what nobody wrote shows
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def scene(step: float = 0.1) -> tuple[HyperField, Rays, Tensor, Tensor]:
+    """Two dense scenes, rays through them, half of the cells, and offsets."""
+    torch.manual_seed(0)
+    field = RadianceField(FactoredGrid(3, 3, 2, 8, 4, 12, bases=3), (8,), 3, (8,), step=step)
+    model = HyperField(ModelConfig(field, LowRank(2), 8), 2)
+    origins = torch.nn.functional.normalize(torch.randn(2, 20, 3), dim=-1) * 2.5
+    directions = torch.nn.functional.normalize(0.5 * torch.randn(2, 20, 3) - origins, dim=-1)
+    return model, Rays(origins, directions), torch.rand(2, 4, 4, 4) < 0.5, torch.rand(2, 20)
+
+
+def gradients(model: HyperField, loss: Tensor) -> Tensor:
+    found = torch.autograd.grad(loss, [p for p in model.parameters()])
+    return torch.cat([g.to_dense().flatten() for g in found])
+
+
+def exactly(bound: Bound, rays: Rays, cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Colours, opacity and samples of each ray by tensors as long as what is found."""
+    origins, directions = (t.reshape(-1, 3) for t in rays)
+    edges, counts = ops.march(*rays, cells, 0.1, offset)
+    first = counts.cumsum(0) - counts
+    x, _, spans = ops.samples(origins, directions, edges, first, counts)
+    density = bound.density(x, counts.reshape(2, -1).sum(1)).detach().squeeze(-1)
+    counts, _ = ops.reach(density, spans, counts, torch.zeros(len(counts)), OPAQUE)
+    x, d, spans = ops.samples(origins, directions, edges, first, counts)
+    sigma, rgb = bound(x, d, counts.reshape(2, -1).sum(1))
+    values, alpha, _ = ops.composite(sigma.squeeze(-1), rgb, spans, counts=counts)
+    return values.reshape(2, -1, 3), alpha.reshape(2, -1), counts.reshape(2, -1)
+
+
+@pytest.mark.usefixtures("somewhere")
+@pytest.mark.parametrize("denser", [0.0, 4.0])  # nothing hides; most is hidden
+def test_what_fits_has_the_colours_and_gradients_of_the_exact_sizes(denser: float) -> None:
+    model, rays, cells, offset = scene()
+    weights = torch.randn(2, 20, 3)
+    results = []
+    for samples in (None, 2000):
+        bound, _ = model.bind_scenes(torch.arange(2))
+        bound.weights["density.1.bias"] = bound.weights["density.1.bias"] + denser
+        if samples is None:
+            rgb, alpha, counts = exactly(bound, rays, cells, offset)
+            everything = ops.march(*rays, cells, 0.1, offset)[1].sum()
+            assert (int(counts.sum()) < int(everything)) == (denser > 0)
+        else:
+            seen = render_budget(bound, bound.density, rays, cells, step=0.1, offset=offset, samples=samples)
+            assert seen.whole.all()
+            assert torch.equal(seen.wanted, counts)
+            rgb, alpha = seen.rgb, seen.alpha
+        results.append((rgb.detach(), alpha.detach(), gradients(model, (rgb * weights).sum() + alpha.square().sum())))
+    for got, wanted in zip(results[1], results[0], strict=True):
+        assert wanted.norm() > 0
+        assert float((got - wanted).norm() / wanted.norm()) < 1e-5
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_rays_that_do_not_fit_see_nothing_and_the_others_are_whole() -> None:
+    model, rays, cells, offset = scene()
+    bound, _ = model.bind_scenes(torch.arange(2))
+    call: Callable[[int], Any] = lambda samples: render_budget(  # noqa: E731
+        bound, bound.density, rays, cells, step=0.1, offset=offset, samples=samples
+    )
+    enough = call(2000)
+    short = call(int(enough.wanted.sum()) // 2)
+    assert torch.equal(short.wanted, enough.wanted)
+    assert 10 < int(short.whole.sum()) < 30
+    assert short.whole[0].all()
+    whole = short.whole & (short.wanted > 0)
+    torch.testing.assert_close(short.rgb[whole], enough.rgb[whole])
+    assert not short.rgb[~short.whole].any()
+    assert gradients(model, short.rgb.sum()).isfinite().all()
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_nothing_is_seen_where_nothing_is() -> None:
+    model, rays, cells, offset = scene()
+    bound, _ = model.bind_scenes(torch.arange(2))
+    seen = render_budget(bound, bound.density, rays, cells & False, step=0.1, offset=offset, samples=64)
+    assert seen.whole.all()
+    assert not seen.wanted.any()
+    assert not seen.alpha.any()
+    assert not gradients(model, seen.rgb.sum() + seen.alpha.sum()).any()
+
+
+def test_the_number_of_rays_follows_what_they_need() -> None:
+    ahead = Ahead(2**14, 4, OccupancyTracker(4, 4, step=0.1))
+    assert ahead.rays == rays_of(2**14, 64.0, 4) == 64
+    for _ in range(100):
+        ahead.count(torch.full((4, 64), 10))
+    assert ahead.rays == 64  # until somebody looks
+    ahead.look()
+    assert ahead.rays == rays_of(2**14, float(ahead.per_ray), 4) == 400
+    for _ in range(100):
+        ahead.count(torch.full((4, 64), 10.5))
+    ahead.look()
+    assert ahead.rays == 400  # a little off is no reason to change sizes
+
+
+def test_occupancy_is_looked_at_whole_until_all_of_it_is_known() -> None:
+    tracker = OccupancyTracker(4, 4, step=0.1)
+    ahead = Ahead(2**14, 4, tracker)
+    assert [ahead.prepare(calls)[1] for calls in range(1, 9)] == [1, 0, 0, 0, 1, 0, 0, 0]
+    assert ahead.prepare(33)[1] == 1
+    tracker.density.zero_()
+    assert ahead.prepare(37)[1] == 1
+    ahead.look()
+    assert (ahead.prepare(41)[1], int(ahead.part)) == (16, 10)
+    assert (ahead.prepare(45)[1], int(ahead.part)) == (16, 11)
+
+
+# ------------------------------------------------------------------------------------------ a GPU that is not there
+
+
+class Fake:
+    """A family whose batches come on the device, as real ones do after `to`."""
+
+    names = tuple("abcde")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind: Kind = kind
+
+    def to(self, device: torch.device) -> Fake:
+        return self
+
+    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
+        there = {"device": scenes.device}
+        if self.kind == "views":
+            return Pixels(Rays(*torch.rand(2, len(scenes), n, 3, **there)), torch.rand(len(scenes), n, 4, **there))
+        x = torch.rand(len(scenes), n, 2 if self.kind == "images" else 3, **there)
+        return Points(x, torch.rand(len(scenes), n, 3 if self.kind == "images" else 1, **there))
+
+    def truth(self, scene: int, split: str = "test") -> Tensor:
+        raise NotImplementedError
+
+
+class Anywhere(torch.Generator):
+    """A generator for any device."""
+
+    def __new__(cls, device: object = None) -> Anywhere:
+        return super().__new__(cls, "cpu")
+
+
+class Watching(TorchDispatchMode):
+    """Fails on a copy from one device to another; notes the shapes of all that is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # torch does not say what comes out of this one: nothing.
+        fused = func is torch.ops.aten._fused_adam_.tensor_lr
+        found = None if fused else func(*args, **(kwargs or {}))
+        tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, found)) if isinstance(t, Tensor)]
+        devices = {t.device for t in tensors if t.dim() or t.device.type != "cpu"}  # numbers ride along with a launch
+        assert len(devices) <= 1, (func, devices)
+        self.shapes.append((str(func), [tuple(t.shape) for t in tensors]))
+        return found
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda t: t.sum().item(),
+        lambda t: bool(t.any()),
+        lambda t: t.tolist(),
+        lambda t: t.nonzero(),
+        lambda t: t[t > 0],
+        lambda t: t.masked_select(t > 0),
+        lambda t: t.unique(),
+        lambda t: t.repeat_interleave(t),
+        lambda t: t.cpu(),
+        lambda t: torch.zeros(3).copy_(t),
+        lambda t: t.copy_(torch.zeros(3)),
+    ],
+)
+def test_what_would_wait_is_seen(wait: Callable[[Tensor], object]) -> None:
+    with Watching(), pytest.raises((RuntimeError, NotImplementedError, AssertionError)):
+        wait(torch.ones(3, dtype=torch.int64, device="meta"))
+
+
+@pytest.mark.parametrize("kind", ["images", "shapes", "views"])
+def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's meta device has no numbers: what reads one raises, and so does what is as long as a number says.
+
+    Loss, gradients and optimisers of many steps, with all that the host does between them except for its looks; steps
+    of one kind compute tensors of one size.
+    """
+    pytest.importorskip("triton")
+    monkeypatch.setattr(devices, "runs_ahead", lambda device: True)
+    monkeypatch.setattr(ops, "_choose", triton_or_reference)  # its operators say what comes out of them
+    monkeypatch.setattr(torch, "Generator", Anywhere)
+    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda parameter: None)
+    for name in ("randperm", "rand"):
+        plain = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *a, generator=None, plain=plain, **k: plain(*a, **k))
+    monkeypatch.setattr(Optimization, "look", lambda *_: None)
+    grid = FactoredGrid(2 if kind == "images" else 3, 3, 2, 8, 4, 16, bases=3)
+    field: Field = {"images": ImageField, "shapes": ShapeField, "views": RadianceField}[kind](grid)
+    model = HyperField(ModelConfig(field, LowRank(2), 8), 5).to("meta")
+    objective = Objective(Fake(kind), field, Recipe(2, 2**10), 5, "meta")
+    assert (objective.ahead is not None) == (kind == "views")
+    run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(5), 0)
+    seen: dict[Any, Any] = {}
+    for number in range(12):
+        with Watching():
+            kind_of_step = run.prepare()
+            run.optimizers.set_rate(0.5)
+        with Watching() as watching:
+            run.work()
+        if number:  # the first step makes the moments
+            assert seen.setdefault(kind_of_step, watching.shapes) == watching.shapes
+    progress = Progress()
+    with Watching():
+        for _ in range(3):
+            run.step(progress)
+    assert progress.step == 3
+    assert len(seen) == (2 if kind == "views" else 1)
