@@ -11,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hyperfields import cli, families, ops
+from hyperfields.cli import showing
 from hyperfields.devices import require_precision, saying_what_to_lower, usable_device
 from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
@@ -104,7 +105,7 @@ def test_out_of_memory_says_what_to_lower(
     def full(*_: object, **__: object) -> None:
         raise torch.cuda.OutOfMemoryError(text)
 
-    monkeypatch.setattr(cli, "_load", full)
+    monkeypatch.setattr(showing, "load", full)
     assert cli.main(["render", str(tmp_path), "--scene", "a", "--out", "a.png"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
