@@ -3,6 +3,7 @@
     config.json         what was fitted and how: settings, versions, scenes, fingerprint of the family
     model.safetensors   networks, codes and shared tensors, 16 bits a number
     state/              all that an exact resume needs, in one file, 32 bits a number
+    codes.safetensors   where codes come from, when they are not found by descent alone (an encoder, distributions)
     metrics.jsonl       a line every few seconds of a fit          summary.json   what a finished fit took
 
 Every file is written under a temporary name, synced and renamed: a failed write leaves the last good one.
@@ -33,8 +34,9 @@ from hyperfields.model import Bound, HyperField, ModelConfig
 from hyperfields.ops.grid import GridSpec
 
 FORMAT = 1
-CONFIG, MODEL, STATE, METRICS, SUMMARY = (
+CONFIG, MODEL, STATE, METRICS, SUMMARY, SOURCE = (
     "config.json", "model.safetensors", "state/resume.safetensors", "metrics.jsonl", "summary.json",
+    "codes.safetensors",
 )  # fmt: skip
 
 _CLASSES = {

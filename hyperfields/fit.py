@@ -26,7 +26,7 @@ from hyperfields.errors import InputError
 from hyperfields.families import Family, Mesh, Pixels, Points, View, draw, fingerprint
 from hyperfields.fields import Field, RadianceField, ShapeField
 from hyperfields.hypernets import Direct
-from hyperfields.latents import gaussian_prior
+from hyperfields.latents import CodeSource, gaussian_prior
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.timing import stage
 from hyperfields.presets import Preset, Recipe, preset
@@ -276,6 +276,7 @@ class Optimization:
         self.deck = Deck(len(scenes), objective.recipe.scenes, device)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.last: Tensor | None = None  # the loss of the step before, on a GPU
+        self.penalty: Tensor | None = None  # what `bind` wants added to the loss of this step
 
     def loss(self) -> tuple[Tensor, Tensor]:
         """(what is minimised, the data's part of it) for the next batch of scenes."""
@@ -284,7 +285,8 @@ class Optimization:
             bound, codes = self.bind(local)
         data = self.objective(bound, self.scenes[local], local, self.generator)
         prior = 0.0 if codes is None else self.objective.recipe.prior * gaussian_prior(codes).mean()
-        return data + prior, data.detach()
+        extra, self.penalty = self.penalty, None
+        return data + prior + (0.0 if extra is None else extra), data.detach()
 
     def rehearse(self) -> None:
         """One step that changes nothing: compiles the kernels before the clock starts."""
@@ -374,6 +376,7 @@ class Fit:
         note: dict[str, Any] | None = None,
         device: str = "cpu",
         precision: Precision = "float32",
+        source: Callable[[ModelConfig], CodeSource] | None = None,
     ) -> None:
         self.family, self.out, self.config = family, out, config
         self.device, self.precision = usable_device(device), precision
@@ -384,6 +387,8 @@ class Fit:
         model = model or chosen[0]
         if config.individually:
             model = alone(model)
+        if source is not None and isinstance(model.generator, Direct):
+            raise InputError("--individually: has no networks that other codes could serve; leave it out")
         self.record = {
             "format": checkpoint.FORMAT,
             "kind": family.kind,
@@ -401,6 +406,8 @@ class Fit:
         require_memory(model, len(family.names), 1 if config.individually else self.recipe.scenes)
         torch.manual_seed(config.seed)
         self.model = HyperField(model, len(family.names)).to(self.device)
+        self.source = None if source is None else source(model).to(self.device)
+        self.record["codes"] = None if self.source is None else self.source.name
         self.progress = Progress()
         self._begin_optimization()
         state = out / checkpoint.STATE
@@ -439,6 +446,7 @@ class Fit:
                     saved = time.monotonic()
         self._log()
         self._save_state()
+        self._settle()
         checkpoint.write_model(self.out, self.model)
         summary = {
             "steps": self.progress.step,
@@ -506,11 +514,41 @@ class Fit:
             self.module, recipe = self.model, self.recipe
             scenes, bind, groups = (
                 torch.arange(len(self.family.names)),
-                self.model.bind_scenes,
+                self._bind,
                 parameter_groups(self.model),
             )
+            if self.source is not None:
+                groups["networks"], groups["latents"] = (
+                    groups["networks"] + self.source.networks(),
+                    self.source.tables(),
+                )
         objective = Objective(self.family, field, recipe, len(scenes), self.device, self.precision)
         self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
+
+    def _bind(self, local: Tensor) -> tuple[Bound, Tensor | None]:
+        """The fields of a step's scenes, and the codes that the recipe's prior is put on."""
+        if self.source is None:
+            return self.model.bind_scenes(local)
+        work = self.optimization
+        codes, work.penalty = self.source.codes(local, work.generator, self._loss_of(local))
+        return self.model.bind(codes), codes if self.source.prior else None
+
+    def _loss_of(self, local: Tensor) -> Callable[[Tensor], Tensor]:
+        """Codes of scenes -> the sum of their losses on fresh samples."""
+        work = self.optimization
+        return lambda codes: work.objective(self.model.bind(codes), local, local, work.generator) * len(local)
+
+    def _settle(self) -> None:
+        """Bring the codes of another source into the table, and write the source beside the model."""
+        if self.source is None:
+            return
+        every = torch.arange(len(self.family.names), device=self.device)
+        for scenes in every.split(self.recipe.scenes):
+            codes = self.source.settled(scenes, self.optimization.generator, self._loss_of(scenes))
+            with torch.no_grad():
+                self.model.latents.codes[scenes] = codes
+        tensors = {name: value.detach().half().contiguous() for name, value in self.source.state_dict().items()}
+        checkpoint.write_atomically(self.out / checkpoint.SOURCE, safetensors.torch.save(tensors))
 
     # On disk --------------------------------------------------------------------------------------------------
 
@@ -532,6 +570,8 @@ class Fit:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.config.individually:
             tensors |= {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        if self.source is not None:
+            tensors |= {f"source.{name}": value for name, value in self.source.state_dict().items()}
         tensors |= self.optimization.state()
         header = {"progress": json.dumps(dataclasses.asdict(self.progress))}
         data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, header)
@@ -543,7 +583,7 @@ class Fit:
             left.unlink()
         if "model" in old:  # settings that are newer than the run have their defaults
             old["model"] = json.loads(json.dumps(checkpoint.to_json(checkpoint.from_json(old["model"]))))
-        for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit"):
+        for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit", "codes"):
             new = json.loads(json.dumps(self.record[key]))
             if old.get(key) != new:
                 raise InputError(
@@ -558,6 +598,8 @@ class Fit:
                 self._begin_optimization()
                 self.module.load_state_dict(part(tensors, "module." if self.config.individually else "model."))
                 self.optimization.restore(tensors)
+            if self.source is not None:
+                self.source.load_state_dict(part(tensors, "source."))
             self.model.load_state_dict(part(tensors, "model."))
         except (KeyError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
