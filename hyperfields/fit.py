@@ -407,7 +407,7 @@ class Fit:
         torch.manual_seed(config.seed)
         self.model = HyperField(model, len(family.names)).to(self.device)
         self.source = None if source is None else source(model).to(self.device)
-        self.record["codes"] = None if self.source is None else self.source.name
+        self.record["codes"] = None if self.source is None else self.source.settings()
         self.progress = Progress()
         self._begin_optimization()
         state = out / checkpoint.STATE
@@ -527,11 +527,19 @@ class Fit:
 
     def _bind(self, local: Tensor) -> tuple[Bound, Tensor | None]:
         """The fields of a step's scenes, and the codes that the recipe's prior is put on."""
+        work, hypernet = self.optimization, self.model.hypernet
+        penalty: Tensor | None = None
         if self.source is None:
-            return self.model.bind_scenes(local)
-        work = self.optimization
-        codes, work.penalty = self.source.codes(local, work.generator, self._loss_of(local))
-        return self.model.bind(codes), codes if self.source.prior else None
+            codes = self.model.latents(local)
+        else:
+            codes, penalty = self.source.codes(local, work.generator, self._loss_of(local))
+        with hypernet.drawing(work.generator):
+            bound = self.model.bind(codes)
+        if hypernet.divergence is not None:
+            extra = hypernet.bayes.weight * hypernet.divergence
+            penalty = extra if penalty is None else penalty + extra
+        work.penalty = penalty
+        return bound, codes if self.source is None or self.source.prior else None
 
     def _loss_of(self, local: Tensor) -> Callable[[Tensor], Tensor]:
         """Codes of scenes -> the sum of their losses on fresh samples."""

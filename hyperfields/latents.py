@@ -7,6 +7,7 @@ Other ways to come by codes are a `CodeSource`: drawn from a distribution a scen
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,10 @@ class CodeSource(nn.Module):
 
     name: str  # in the config of a run
     prior = True  # whether the recipe's Gaussian prior is put on the codes
+
+    def settings(self) -> dict[str, Any]:
+        """What the config of a run says about it, for JSON."""
+        return {"name": self.name}
 
     def codes(
         self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]
@@ -86,6 +91,9 @@ class VariationalTable(CodeSource):
         self.weight = weight
         self.mean, self.log_deviation = LatentTable(scenes, size), LatentTable(scenes, size)
         nn.init.constant_(self.log_deviation.codes, -2.0)
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, "weight": self.weight}
 
     def codes(
         self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]

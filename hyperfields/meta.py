@@ -20,17 +20,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from hyperfields.checkpoint import SOURCE, Run, read_tensors
 from hyperfields.encodings import Fourier, Identity
 from hyperfields.errors import InputError
-from hyperfields.families import Family
+from hyperfields.families import Family, Kind
 from hyperfields.fields import Field, RadianceField
 from hyperfields.fit import Objective, Optimizers, Progress, rate
 from hyperfields.hypernets import Direct
+from hyperfields.infer import Codes
+from hyperfields.latents import CodeSource
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Recipe
 from hyperfields.weights import Weights
@@ -67,6 +70,61 @@ def adapt(loss: Callable[[Tensor], Tensor], codes: Tensor, rates: Tensor, steps:
         (gradient,) = torch.autograd.grad(loss(codes), codes, create_graph=order == 2)
         codes = codes - rates * gradient
     return codes
+
+
+# Rates at first that suit the losses of each kind; they are learned from there.
+RATES: dict[Kind, float] = {"images": 10.0, "shapes": 0.3, "views": 5.0}
+
+
+class InnerSteps(CodeSource):
+    """Codes after some inner steps from 0, for `fit.Fit`; the rates `[z]` are learned as their logarithms."""
+
+    name = "cavia"
+    prior = False
+
+    def __init__(self, config: ModelConfig, meta: Meta) -> None:
+        super().__init__()
+        if meta.order == 2:
+            require_second_order(config.field)
+        self.meta = meta
+        self.log_rates = nn.Parameter(torch.zeros(config.latent_size))
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, **dataclasses.asdict(self.meta)}
+
+    def codes(
+        self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        rates = self.meta.rate * self.log_rates.exp()
+        start = torch.zeros(len(scenes), len(rates), device=rates.device)
+        return adapt(loss, start, rates, self.meta.steps, self.meta.order), torch.zeros((), device=rates.device)
+
+
+def infer_by_steps(run: Run, family: Family, *, seed: int = 0) -> Codes:
+    """Codes of scenes that a run has not seen, by the inner steps that it has learned.
+
+    Raises:
+        InputError: another kind of family, or a run that was not fitted for it.
+    """
+    settings = run.config.get("codes") or {}
+    if settings.get("name") != InnerSteps.name:
+        raise InputError(f"{run.path}: was not fitted for inner steps; make such a run by: fit --by cavia")
+    if family.kind != run.kind:
+        raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
+    meta = Meta(**{key: value for key, value in settings.items() if key != "name"})
+    source = InnerSteps(run.model.config, meta)
+    tensors, _ = read_tensors(run.path / SOURCE)
+    source.load_state_dict({name: value.float() for name, value in tensors.items()})
+    recipe, count = Recipe(**run.config["recipe"]), len(family.names)
+    objective, generator = Objective(family, run.model.config.field, recipe, count), torch.Generator().manual_seed(seed)
+    model, found = run.model.requires_grad_(False), []
+    for scenes in torch.arange(count).split(recipe.scenes):
+
+        def loss(codes: Tensor, scenes: Tensor = scenes) -> Tensor:
+            return objective(model.bind(codes), scenes, scenes, generator) * len(scenes)
+
+        found.append(source.settled(scenes, generator, loss))
+    return Codes(family.names, torch.cat(found))
 
 
 class MetaModel(nn.Module):

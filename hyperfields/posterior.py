@@ -24,7 +24,7 @@ from hyperfields.families import Family
 from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import Direct
 from hyperfields.infer import descend
-from hyperfields.latents import LatentTable, gaussian_divergence
+from hyperfields.latents import LatentTable, VariationalTable, gaussian_divergence
 from hyperfields.model import Bound
 from hyperfields.presets import Recipe
 
@@ -111,6 +111,37 @@ def infer_posterior(
     descend(work, Progress(), minutes, steps, (0.0, 1.0), report)
     mean, log_deviation = table.codes.detach().chunk(2, 1)
     return Posterior(family.names, center + spread * mean, spread * log_deviation.exp())
+
+
+@torch.no_grad()
+def draw_fields(
+    run: Run, code: Tensor, deviation: Tensor | None = None, *, samples: int = 8, seed: int = 0
+) -> list[Bound]:
+    """Fields of one scene, drawn from the distributions over its code `[1 z]` and over generated weights.
+
+    None of either: there is nothing to draw, and the list is empty.
+    """
+    hypernet, generator = run.model.hypernet, torch.Generator(code.device).manual_seed(seed)
+    if deviation is None and hypernet.bayes.kind == "none":
+        return []
+    found = []
+    for _ in range(samples):
+        noise = torch.randn(code.shape, generator=generator, device=code.device)
+        with hypernet.drawing(generator):
+            found.append(run.model.bind(code if deviation is None else code + deviation * noise))
+    return found
+
+
+@torch.no_grad()
+def new_code(run: Run, seed: int) -> Tensor:
+    """The code `[1 z]` of a scene that nobody has seen: a draw from N(0, 1) if the run was fitted under that prior by
+    distributions (`vae`), else from the Gaussian of the fitted codes, number by number.
+    """
+    generator, codes = torch.Generator().manual_seed(seed), run.model.latents.codes.detach()
+    drawn = torch.randn(1, codes.shape[1], generator=generator).to(codes)
+    if (run.config.get("codes") or {}).get("name") == VariationalTable.name:
+        return drawn
+    return codes.mean(0) + codes.std(0, correction=0) * drawn
 
 
 @torch.no_grad()

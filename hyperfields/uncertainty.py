@@ -346,6 +346,20 @@ def _compared(
     return error, deviation, inside
 
 
+def format_calibration(report: dict[str, Any]) -> str:
+    """The table of a report: scenes, their mean, and the curve at two levels."""
+    width = max(5, *(len(name) for name in report["scenes"]))
+    lines = [f"{'scene':{width}}  error   deviation  rank inside  everywhere"]
+    for name, row in {**report["scenes"], "mean": report["mean"]}.items():
+        lines.append(
+            f"{name:{width}}  {row['error']:.4f}  {row['deviation']:.4f}     {row['rank_inside']:.2f}         "
+            f"{row['rank_all']:.2f}"
+        )
+    curve = dict(zip(*report["coverage"].values(), strict=True))
+    lines.append(f"errors within one deviation {curve[0.68]:.0%} (68 % expected), within two {curve[0.95]:.0%} (95 %)")
+    return "\n".join(lines)
+
+
 def plot(report: dict[str, Any], path: Path) -> None:
     """The calibration curve, and errors against predicted deviations, as a picture.
 

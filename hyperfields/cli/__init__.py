@@ -19,7 +19,7 @@ import tyro
 
 from hyperfields.cli.fitting import add, compare, fit, infer
 from hyperfields.cli.runs import Stopped
-from hyperfields.cli.showing import doctor, evaluate, export, import_, inspect, interpolate, render, view
+from hyperfields.cli.showing import calibrate, doctor, evaluate, export, import_, inspect, interpolate, render, view
 from hyperfields.errors import InputError
 
 # The first line of a verb's docstring is its line in `hyperfields --help`; lines with $ are its examples.
@@ -27,6 +27,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "eval": evaluate,
     "infer": infer,
+    "calibrate": calibrate,
     "render": render,
     "interpolate": interpolate,
     "export": export,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,11 @@ from hyperfields.cli.runs import (
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
+    from hyperfields.checkpoint import Run
+    from hyperfields.families import Family
     from hyperfields.fit import Fit, FitConfig, Progress
+    from hyperfields.latents import CodeSource
+    from hyperfields.model import ModelConfig
 
 
 def fit(
@@ -61,6 +66,9 @@ def fit(
     limit: Count = None,
     seed: Count = None,
     individually: Flag = False,
+    generator: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
+    by: Annotated[Literal["descent", "vae", "encoder", "cavia", "time"] | None, arg(help_behavior_hint=QUIET)] = None,
+    bayes: Annotated[Literal["none", "factors", "noise"] | None, arg(help_behavior_hint=QUIET)] = None,
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
     resume: Flag = False,
@@ -72,6 +80,8 @@ def fit(
     $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 5
     $ hyperfields fit cars --out runs/cars --preset tiny --limit 16 --steps 2000
     $ hyperfields fit cars --out runs/cars --resume
+    $ hyperfields fit photos --out runs/read --by encoder --generator weight-tokens
+    $ hyperfields fit frames --out runs/film --by time --generator dynamic
 
     Args:
         out: folder of the run, new or empty; with --resume, the folder of the run to go on with.
@@ -84,6 +94,10 @@ def fit(
         limit: only the first N scenes by name.
         seed: of all random numbers; without, 0.
         individually: fit every scene alone, without a hypernetwork, in an even share of the time.
+        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8.
+        by: where codes come from: descent on a table (without this); vae, a distribution for each scene; encoder,
+            read off the pictures; cavia, a few learned inner steps; time, scenes are frames NAME_NUMBER of sequences.
+        bayes: draw generated weights while fitting, from factors or by noise that the generator reads.
         device: where to fit, "cpu", "cuda" or "cuda:N"; without, "cpu".
         precision: "mixed" takes 16-bit inputs to matrix products, on NVIDIA GPUs; without, "float32".
         resume: go on with the fit in RUN.
@@ -108,8 +122,12 @@ def fit(
         limit=source.get("limit"),
     )
     source["path"] = str(family)
-    kept = _kept(out, old)
-    fitting = _new_fit(out, lambda: Fit(opened, out, config, **kept, **where, resume=resume, note={"family": source}))
+    kept = _kept(out, old) or _chosen(opened, config, generator, bayes)
+    if resume and (generator or bayes or by):
+        raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
+    codes = _code_source(opened, by, old.get("codes"), where["device"])
+    options = {**kept, **where, "resume": resume, "note": {"family": source}, "source": codes}
+    fitting = _new_fit(out, lambda: Fit(opened, out, config, **options))
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(opened, fitting.record["picture"], how))
     if minutes is None and steps is None and not resume:
@@ -126,6 +144,7 @@ def infer(
     minutes: Minutes = None,
     steps: Count = None,
     refine: Flag = False,
+    by: Literal["descent", "posterior", "encoder", "steps"] = "descent",
     scenes: Text = None,
     limit: Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
@@ -137,6 +156,7 @@ def infer(
 
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --minutes 1
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --views 0,7 --refine
+    $ hyperfields infer runs/cars newcars --out newcars.safetensors --by posterior
     $ hyperfields render runs/cars --codes newcars.safetensors --scene bus --out bus.gif
 
     Args:
@@ -145,6 +165,8 @@ def infer(
         minutes: how long; without this and --steps, 2 minutes.
         steps: how long, in steps.
         refine: then also fit low-rank changes of each scene's weights, which a code alone cannot reach.
+        by: gradient descent; posterior, a distribution over codes instead of one; and at once, of runs that were
+            fitted for it: encoder, read off the pictures; steps, the inner ones of cavia.
         scenes: names or patterns with * of the scenes; without, all.
         limit: only the first N scenes by name.
         seed: of all random numbers.
@@ -152,25 +174,41 @@ def infer(
     """
     from hyperfields import console
     from hyperfields.export import require_suffix
+    from hyperfields.infer import Codes, write_codes
     from hyperfields.infer import infer as find
+    from hyperfields.posterior import infer_posterior
 
     require_suffix(out, (".safetensors",), "codes")
     require_length(minutes, steps)
+    if by != "descent" and refine:
+        raise InputError(f"--refine: goes with --by descent, not with {by}; leave it out")
+    if by in ("encoder", "steps") and (minutes is not None or steps is not None):
+        raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
     size = family_record(loaded.config).get("size") or loaded.config.get("picture", {}).get("size")
     opened = read_family(
         family, kind=loaded.kind, size=pair(size), scenes=parse_names(scenes), limit=limit, views=parse_numbers(views)
     )
     print(f"{opened.kind}: {scene_count(len(opened.names))} (as the run)")
-    if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES
-        print(f"looking for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    with console.Meter("infer") as meter:
+    note = {"path": str(family), **present(size=size, views=parse_numbers(views))}
+    if by in ("encoder", "steps"):
+        _infer_at_once(loaded, opened, out, by, seed, note)
+    else:
+        if minutes is None and steps is None:
+            minutes = DEFAULT_MINUTES
+            print(f"looking for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
+        with console.Meter("infer") as meter:
 
-        def report(progress: Progress) -> None:
-            meter.show(progress.fraction, step_text(progress))
+            def report(progress: Progress) -> None:
+                meter.show(progress.fraction, step_text(progress))
 
-        find(loaded, opened, out, minutes=minutes, steps=steps, refine=refine, seed=seed, report=report)
+            length: dict[str, Any] = {"minutes": minutes, "steps": steps, "seed": seed, "report": report}
+            if by == "posterior":
+                distribution = infer_posterior(loaded, opened, **length)
+                mean, deviation = distribution.mean, distribution.deviation
+                write_codes(out, Codes(opened.names, mean, {}, deviation, note), loaded)
+            else:
+                find(loaded, opened, out, refine=refine, note=note, **length)
     print(f"wrote {out}: {scene_count(len(opened.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = opened.names[0]
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
@@ -364,6 +402,71 @@ def _kept(out: Path, old: dict[str, Any]) -> dict[str, Any]:
         return {"model": checkpoint.from_json(old["model"]), "recipe": Recipe(**old["recipe"])}
     except (KeyError, TypeError) as error:
         raise InputError(f"{out / checkpoint.CONFIG}: damaged or of another version: {error}") from None
+
+
+def _chosen(family: Family, config: FitConfig, generator: str | None, bayes: str | None) -> dict[str, Any]:
+    """The preset's model and recipe with what was asked for instead; nothing, where nothing was."""
+    if generator is None and bayes is None:
+        return {}
+    from hyperfields import hypernets
+    from hyperfields.fit import describe
+    from hyperfields.presets import preset
+
+    picture = describe(family)
+    model, recipe = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
+    if generator is not None:
+        known = {**hypernets.GENERATORS, **hypernets.OF_TIME}
+        del known["direct"]  # that is --individually
+        model = dataclasses.replace(model, generator=hypernets.parse(generator, known))
+    return {
+        "model": dataclasses.replace(model, bayes=hypernets.Bayes(bayes or "none")),  # type: ignore[arg-type]
+        "recipe": recipe,
+    }
+
+
+def _code_source(
+    family: Family, by: str | None, old: dict[str, Any] | None, device: str
+) -> Callable[[ModelConfig], CodeSource] | None:
+    """What makes the source of codes that was asked for, or that the run to go on with has."""
+    settings = dict(old or {})
+    name = settings.pop("name", None) or by or "descent"
+    if name == "descent":
+        return None
+    if name == "vae":
+        from hyperfields.latents import VariationalTable
+
+        return lambda model: VariationalTable(len(family.names), model.latent_size, **settings)
+    if name == "encoder":
+        from hyperfields.encoder import EncoderCodes, EncoderConfig
+
+        if device != "cpu":
+            raise InputError(f"--by encoder: is for the CPU, not for {device}; leave --device out")
+        return lambda model: EncoderCodes(model, family, EncoderConfig(**settings))
+    if name == "cavia":
+        from hyperfields.meta import RATES, InnerSteps, Meta
+
+        return lambda model: InnerSteps(model, Meta(**{"rate": RATES[family.kind], **settings}))
+    if name == "time":
+        from hyperfields.sequences import TimeCodes, clock_of
+
+        clock = clock_of(family.names)
+        return lambda model: TimeCodes(model, clock)
+    raise InputError(f"--resume: codes by {name!r} are not known to this version")
+
+
+def _infer_at_once(run: Run, family: Family, out: Path, by: str, seed: int, note: dict[str, Any]) -> None:
+    """Codes without a fit, by what the run has learned for that."""
+    from hyperfields.infer import write_codes
+
+    if by == "encoder":
+        from hyperfields.encoder import load_encoded
+
+        found = load_encoded(run.path).infer(family, seed=seed)
+    else:
+        from hyperfields.meta import infer_by_steps
+
+        found = infer_by_steps(run, family, seed=seed)
+    write_codes(out, dataclasses.replace(found, family=note), run)
 
 
 def _new_fit(out: Path, make: Callable[[], Fit]) -> Fit:

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import functools
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hyperfields.console import Meter
     from hyperfields.families import Family
     from hyperfields.fit import Progress
+    from hyperfields.infer import Codes
+    from hyperfields.model import Bound
 
 
 class Stopped(KeyboardInterrupt):
@@ -53,6 +55,28 @@ def family_of(run: Run, path: Path | None) -> Family:
     if path is None and not folder.is_dir():
         raise InputError(f"{folder}: the family of {run.path}, is not there; say where with --family DIR")
     return read_family(folder, kind=run.kind, size=pair(recorded.get("size")), scenes=list(run.names))
+
+
+def what_was_seen(run: Run, names: Sequence[str], path: Path | None, codes: Codes | None) -> Family:
+    """The data that scenes were fitted to, or that their codes were inferred from, at the size and views of then."""
+    noted = family_record(run.config) if codes is None else dict(codes.family)
+    folder = path or (Path(noted["path"]) if "path" in noted else None)
+    if folder is None or not folder.is_dir():
+        where = f"{folder} is not there" if folder else "nothing says where it was"
+        raise InputError(f"what was seen of {names[0]!r}: {where}; say where with --family DIR")
+    size = noted.get("size") or run.config.get("picture", {}).get("size")
+    return read_family(folder, kind=run.kind, size=pair(size), scenes=list(names), views=noted.get("views"))
+
+
+def fields_of(run: Run, name: str, codes: Codes | None, samples: int) -> tuple[Bound, list[Bound]]:
+    """A scene's field, and fields drawn from the distributions over its code and weights, if there are any."""
+    from hyperfields.posterior import draw_fields
+
+    if codes is None:
+        return run.bind(name), draw_fields(run, run.codes(name), samples=samples)
+    row = codes.names.index(name)
+    deviation = None if codes.deviation is None else codes.deviation[row][None]
+    return codes.bind(run, name), draw_fields(run, codes.codes[row][None], deviation, samples=samples)
 
 
 def one_scene(run: Run, scene: str | None, path: Path | None) -> tuple[Run, str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -23,8 +23,13 @@ from hyperfields.cli.options import (
     Size,
     parse_size,
 )
-from hyperfields.cli.runs import family_of, family_record, frames_shown, load, one_scene
+from hyperfields.cli.runs import family_of, family_record, fields_of, frames_shown, load, one_scene, what_was_seen
 from hyperfields.errors import InputError
+
+if TYPE_CHECKING:
+    from hyperfields.model import Bound
+
+SAMPLES = 8  # fields drawn where there is a distribution
 
 
 def evaluate(
@@ -81,6 +86,9 @@ def render(
     orbit: Count = None,
     size: Size = None,
     channel: ChannelChoice = "rgb",
+    uncertainty: Flag = False,
+    family: Folder = None,
+    sample: Count = None,
     device: Device = "cpu",
 ) -> None:
     """Render a scene as a picture, or as an animation from a camera that circles it.
@@ -88,6 +96,8 @@ def render(
     $ hyperfields render runs/photos --scene cat --out cat.png
     $ hyperfields render runs/cars --scene bus --out bus.mp4 --orbit 72 --size 256x256
     $ hyperfields render runs/cars --scene bus --out bus.png --channel normals
+    $ hyperfields render runs/cars --scene bus --out bus.png --uncertainty
+    $ hyperfields render runs/cars --sample 7 --out new.png
 
     Args:
         out: .png, .jpg or .webp for a picture, .mp4 or .gif for an animation.
@@ -96,15 +106,102 @@ def render(
         orbit: number of frames on the circle, for animations.
         size: height and width of the picture; without, that of the pictures that were fitted.
         channel: colours, distances from the camera (near is bright), or surface directions.
+        uncertainty: beside the picture FILE.png write FILE.uncertainty.png: where it may be wrong is bright.
+        family: for --uncertainty, the data that were fitted or inferred from; without, where they were then.
+        sample: instead of a scene, draw a new one by chance, another for each number.
         device: where the fields are computed, "cpu", "cuda" or "cuda:N".
     """
     from hyperfields import console, movie
+    from hyperfields.export import IMAGE_SUFFIXES, require_suffix, write_image
+    from hyperfields.infer import load_codes
+    from hyperfields.picture import native_size, orbit_cameras
+    from hyperfields.uncertainty import deviation_picture, misfit, uncertainty_image
 
-    loaded, _, code = one_scene(load(run, device), scene, codes)
+    whole = load(run, device)
+    if sample is not None:
+        if scene is not None or codes is not None or uncertainty:
+            raise InputError(f"--sample {sample}: is a scene of its own; leave --scene, --codes and --uncertainty out")
+        from hyperfields.posterior import new_code
+
+        loaded, name, code = whole, "", new_code(whole, sample)
+    else:
+        loaded, name, code = one_scene(whole, scene, codes)
+    if uncertainty and (orbit is not None or channel != "rgb"):
+        raise InputError("--uncertainty: is of a picture in colours; leave --orbit and --channel out")
+    beside = out.with_name(f"{out.stem}.uncertainty{out.suffix}")
+    if uncertainty:
+        require_suffix(beside, IMAGE_SUFFIXES, "an uncertainty")
+        known = None if codes is None else load_codes(codes, whole)
+        seen = what_was_seen(whole, [name], family, known)
     with console.Meter("render") as meter:
         movie.render_run(
             loaded, code, out, orbit=orbit, size=parse_size(size), channel=channel, report=frames_shown(meter)
         )
+    print(f"wrote {out}")
+    if uncertainty:
+        bound, samples = fields_of(whole, name, known, SAMPLES)
+        wanted = parse_size(size) or native_size(whole)
+        found, camera = misfit(bound, seen, name), orbit_cameras(whole, 1, wanted)[0]
+        deviation = deviation_picture(bound, found, camera, wanted, samples)[1]
+        write_image(beside, uncertainty_image(deviation))
+        unit = "in the scene's units" if whole.kind == "shapes" else "of a colour from 0 to 1"
+        print(f"wrote {beside}: white is a deviation of {float(deviation.max()):.3f} {unit}")
+
+
+def calibrate(
+    run: RunPath,
+    *,
+    out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
+    codes: File = None,
+    family: Folder = None,
+    split: Literal["test", "val", "train"] = "test",
+    views: Count = None,
+    limit: Count = None,
+    device: Device = "cpu",
+) -> None:
+    """Say how well predicted uncertainties agree with errors on views that were left out.
+
+    Writes a figure, expected against observed, and all numbers as a JSON file beside it.
+
+    $ hyperfields calibrate runs/cars --out calibration.png
+    $ hyperfields calibrate runs/cars --codes newcars.safetensors --out calibration.png --views 5
+
+    Args:
+        out: the figure, .png; the numbers go to the same name with .json.
+        codes: file of codes that infer wrote; without, the fitted scenes.
+        family: the data that were fitted or inferred from; without, where they were then.
+        split: which views to compare with; images and shapes have no splits.
+        views: at most N views of each scene.
+        limit: only the first N scenes.
+        device: where the fields are computed, "cpu", "cuda" or "cuda:N".
+    """
+    import json
+
+    from hyperfields import checkpoint, console
+    from hyperfields.export import require_suffix
+    from hyperfields.infer import load_codes
+    from hyperfields.uncertainty import calibrate as compare
+    from hyperfields.uncertainty import format_calibration, plot
+
+    require_suffix(out, (".png",), "a figure")
+    for name, value in (("--views", views), ("--limit", limit)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} {value}: wanted at least 1")
+    loaded = load(run, device)
+    known = None if codes is None else load_codes(codes, loaded)
+    names = (loaded.names if known is None else known.names)[:limit]
+    seen = what_was_seen(loaded, names, family, known)
+    with console.Meter("calibrate") as meter:
+
+        def fields(name: str) -> tuple[Bound, list[Bound]]:
+            return fields_of(loaded, name, known, SAMPLES)
+
+        report = compare(names, fields, seen, split, views=views, report=meter.count)
+    print(format_calibration(report))
+    numbers = out.with_suffix(".json")
+    checkpoint.write_atomically(numbers, json.dumps(report, indent=1).encode())
+    print(f"wrote {numbers}")
+    plot(report, out)
     print(f"wrote {out}")
 
 
