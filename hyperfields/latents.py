@@ -80,13 +80,13 @@ class VariationalTable(CodeSource):
     variational Bayes", equation 3; a table of parameters as in Bojanowski et al. 2018, "Optimizing the latent space of
     generative networks"). Neighbouring codes then mean neighbouring scenes, and draws from N(0, 1) are new scenes.
 
-    weight: of the divergence: about twice the variance of the noise of a sample over the samples that a scene has.
+    weight: of the divergence; more makes better draws and worse fitted scenes (NUMBERS.md).
     """
 
     name = "vae"
     prior = False
 
-    def __init__(self, scenes: int, size: int, weight: float = 1e-5) -> None:
+    def __init__(self, scenes: int, size: int, weight: float = 1e-4) -> None:
         super().__init__()
         self.weight = weight
         self.mean, self.log_deviation = LatentTable(scenes, size), LatentTable(scenes, size)

@@ -1,10 +1,10 @@
 """Do predicted deviations tell where pictures are wrong? Fitted cars on views that were left out, and unseen cars.
 
-    python scripts/study_uncertainty.py OUT [--family DIR] [--known 6] [--steps 300] [--views 0,5 --views 0,3,6]
+    python scripts/study_uncertainty.py OUT [--family DIR] [--side 48] [--steps 300] [--views 0,5 --views 0,3,6]
 
-Fits the first cars and compares, pixel by pixel, errors on their test views with predicted deviations; then infers a
+Fits every second car and compares, pixel by pixel, errors on their test views with predicted deviations; then infers a
 distribution over the codes of the other cars from a few views each and does the same for those. Every row is a mean
-over cars: of those with even numbers, on which settings may be chosen, and of those with odd ones, which are only
+over cars: of those with even numbers, on which settings were chosen, and of those with odd ones, which are only
 reported. Writes a JSON and a figure a row, and pictures (truth, prediction, error, deviation) of each car to OUT.
 """
 
@@ -36,14 +36,13 @@ def main() -> None:
     parser.add_argument("--family", type=Path, default=SAMPLES)
     parser.add_argument("--side", type=int, default=48)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--known", type=int, default=6)
     parser.add_argument("--views", action="append", help="training views that are seen of unseen cars")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=8)
     asked = parser.parse_args()
     size = (asked.side, asked.side)
     names = sorted(path.name for path in asked.family.iterdir() if path.is_dir())
-    known = open_family(asked.family, size=size, scenes=names[: asked.known])
+    known = open_family(asked.family, size=size, scenes=names[::2])
     if not (asked.out / "run/model.safetensors").is_file():
         fit(known, asked.out / "run", FitConfig(steps=asked.steps, seed=asked.seed))
     run = load_run(asked.out / "run")
@@ -53,7 +52,7 @@ def main() -> None:
     show(asked.out, "fitted, test views", known, lambda name: (run.bind(name), ()))
     for text in asked.views or ["0,5", "0,3,6,9,12,15,18,21,24,27,30,33,36,39,42,45"]:
         seen = [int(view) for view in text.split(",")]
-        family = open_family(asked.family, size=size, scenes=names[asked.known :], views=seen)
+        family = open_family(asked.family, size=size, scenes=names[1::2], views=seen)
         posterior = infer_posterior(run, family, steps=max(asked.steps // 4, 1), weight=1e-4)
         show(asked.out, f"unseen, {len(seen)} views", family, sampled(run, posterior, asked.samples))
 

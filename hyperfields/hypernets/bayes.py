@@ -33,7 +33,7 @@ class Bayes:
     kind: Literal["none", "factors", "noise"] = "none"
     deviation: float = 0.05
     numbers: int = 8
-    weight: float = 1e-8
+    weight: float = 1e-7
 
     def __post_init__(self) -> None:
         if self.kind not in ("none", "factors", "noise"):
