@@ -387,8 +387,8 @@ class Fit:
         model = model or chosen[0]
         if config.individually:
             model = alone(model)
-        if source is not None and isinstance(model.generator, Direct):
-            raise InputError("--individually: has no networks that other codes could serve; leave it out")
+            if source is not None:
+                raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
         self.record = {
             "format": checkpoint.FORMAT,
             "kind": family.kind,

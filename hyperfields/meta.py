@@ -100,33 +100,6 @@ class InnerSteps(CodeSource):
         return adapt(loss, start, rates, self.meta.steps, self.meta.order), torch.zeros((), device=rates.device)
 
 
-def infer_by_steps(run: Run, family: Family, *, seed: int = 0) -> Codes:
-    """Codes of scenes that a run has not seen, by the inner steps that it has learned.
-
-    Raises:
-        InputError: another kind of family, or a run that was not fitted for it.
-    """
-    settings = run.config.get("codes") or {}
-    if settings.get("name") != InnerSteps.name:
-        raise InputError(f"{run.path}: was not fitted for inner steps; make such a run by: fit --by cavia")
-    if family.kind != run.kind:
-        raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
-    meta = Meta(**{key: value for key, value in settings.items() if key != "name"})
-    source = InnerSteps(run.model.config, meta)
-    tensors, _ = read_tensors(run.path / SOURCE)
-    source.load_state_dict({name: value.float() for name, value in tensors.items()})
-    recipe, count = Recipe(**run.config["recipe"]), len(family.names)
-    objective, generator = Objective(family, run.model.config.field, recipe, count), torch.Generator().manual_seed(seed)
-    model, found = run.model.requires_grad_(False), []
-    for scenes in torch.arange(count).split(recipe.scenes):
-
-        def loss(codes: Tensor, scenes: Tensor = scenes) -> Tensor:
-            return objective(model.bind(codes), scenes, scenes, generator) * len(scenes)
-
-        found.append(source.settled(scenes, generator, loss))
-    return Codes(family.names, torch.cat(found))
-
-
 class MetaModel(nn.Module):
     """A model and the inner rates `[z]` that go with it."""
 
@@ -266,3 +239,67 @@ def reptile_fit(
         start = {name: value + share * (own[name].mean(0, keepdim=True) - value) for name, value in start.items()}
         report(progress)
     return start
+
+
+class CommonStart(CodeSource):
+    """Reptile for `fit.Fit`, with a model whose codes are the weights themselves (`Direct`): a learned start `[n]`.
+
+    The way from the start to where scenes get is handed to the outer Adam as if it were a gradient, as section 3 of
+    Nichol et al. suggests; `reptile_fit` takes plain steps of it.
+    """
+
+    name = "reptile"
+    prior = False
+
+    def __init__(self, config: ModelConfig, reptile: Reptile) -> None:
+        super().__init__()
+        self.reptile = reptile
+        self.start = nn.Parameter(torch.cat([entry.initial().flatten() for entry in config.field.spec.values()]))
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, **dataclasses.asdict(self.reptile)}
+
+    def codes(
+        self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        own = self.start.detach().expand(len(scenes), -1).clone().requires_grad_()
+        optimizer = torch.optim.Adam([own], lr=self.reptile.rate, betas=(0.0, 0.99), eps=1e-15)
+        for _ in range(self.reptile.steps):
+            optimizer.zero_grad()
+            total = loss(own)
+            if total.requires_grad:  # no ray may have met an occupied cell
+                total.backward()
+                optimizer.step()
+        reached = own.detach()
+        return reached, 0.5 * (self.start - reached.mean(0)).square().sum()
+
+
+def infer_by_steps(run: Run, family: Family, *, seed: int = 0) -> Codes:
+    """Codes of scenes that a run has not seen, by the steps that it has learned to start from, or to take.
+
+    Raises:
+        InputError: another kind of family, or a run that was not fitted for it.
+    """
+    settings = dict(run.config.get("codes") or {})
+    name = settings.pop("name", None)
+    source: CodeSource
+    if name == InnerSteps.name:
+        source = InnerSteps(run.model.config, Meta(**settings))
+    elif name == CommonStart.name:
+        source = CommonStart(run.model.config, Reptile(**settings))
+    else:
+        raise InputError(f"{run.path}: was not fitted for a few steps; make such a run by: fit --by cavia or reptile")
+    if family.kind != run.kind:
+        raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
+    tensors, _ = read_tensors(run.path / SOURCE)
+    source.load_state_dict({name: value.float() for name, value in tensors.items()})
+    recipe, count = Recipe(**run.config["recipe"]), len(family.names)
+    objective, generator = Objective(family, run.model.config.field, recipe, count), torch.Generator().manual_seed(seed)
+    model, found = run.model.requires_grad_(False), []
+    for scenes in torch.arange(count).split(recipe.scenes):
+
+        def loss(codes: Tensor, scenes: Tensor = scenes) -> Tensor:
+            return objective(model.bind(codes), scenes, scenes, generator) * len(scenes)
+
+        found.append(source.settled(scenes, generator, loss))
+    return Codes(family.names, torch.cat(found))

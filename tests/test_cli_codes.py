@@ -20,7 +20,7 @@ from hyperfields.infer import load_codes
 from .test_cli import make_images, make_views, run_cli
 
 TINY = ("--preset", "tiny", "--steps", "20")
-BY = ("vae", "encoder", "cavia", "time")
+BY = ("vae", "encoder", "cavia", "reptile", "time")
 
 
 def frames(folder: Path, count: int = 4) -> Path:
@@ -75,8 +75,10 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("words", [("--by", "vae"), ("--by", "encoder"), ("--by", "cavia"), ("--bayes", "factors")],
-                         ids=lambda words: words[1])  # fmt: skip
+STOPPED = [("--by", "vae"), ("--by", "encoder"), ("--by", "cavia"), ("--by", "reptile"), ("--bayes", "factors")]
+
+
+@pytest.mark.parametrize("words", STOPPED, ids=lambda words: words[1])
 def test_a_killed_fit_goes_on_to_the_same_bits(words: tuple[str, ...], tmp_path: Path) -> None:
     whole = fitted(tmp_path, *words)
     command = ["fit", str(tmp_path / "family"), "--out", str(tmp_path / "again")]
@@ -90,7 +92,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(words: tuple[str, ...], tmp_path:
 
 def test_codes_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = make_images(tmp_path / "new", ("ape", "bat"))
-    for by, how in (("encoder", "encoder"), ("cavia", "steps")):
+    for by, how in (("encoder", "encoder"), ("cavia", "steps"), ("reptile", "steps")):
         folder = tmp_path / by
         folder.mkdir()
         path, out = fitted(folder, "--by", by), folder / "codes.safetensors"
@@ -159,7 +161,8 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     fit = ("fit", family, "--out", run, *TINY)
     assert "with a number at the end of their names, e.g. walk_007" in error_of(capsys, *fit, "--by", "time")
     assert "wanted one of full" in error_of(capsys, *fit, "--generator", "direct")
-    assert "--individually: has no networks" in error_of(capsys, *fit, "--by", "vae", "--individually")
+    assert "--individually: fits the weights of each scene" in error_of(capsys, *fit, "--by", "vae", "--individually")
+    assert "learns weights" in error_of(capsys, *fit, "--by", "reptile", "--generator", "full")
     assert not run.exists()
     assert run_cli(*fit) == 0
     assert "leave the options out" in error_of(capsys, "fit", family, "--out", run, "--resume", "--by", "vae")

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from hyperfields.model import ModelConfig
 
 
+_By = Literal["descent", "vae", "encoder", "cavia", "reptile", "time"]
+
+
 def fit(
     family: FamilyPath,
     *,
@@ -67,7 +70,9 @@ def fit(
     seed: Count = None,
     individually: Flag = False,
     generator: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
-    by: Annotated[Literal["descent", "vae", "encoder", "cavia", "time"] | None, arg(help_behavior_hint=QUIET)] = None,
+    by: Annotated[
+        Literal["descent", "vae", "encoder", "cavia", "reptile", "time"] | None, arg(help_behavior_hint=QUIET)
+    ] = None,
     bayes: Annotated[Literal["none", "factors", "noise"] | None, arg(help_behavior_hint=QUIET)] = None,
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
@@ -96,7 +101,8 @@ def fit(
         individually: fit every scene alone, without a hypernetwork, in an even share of the time.
         generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8.
         by: where codes come from: descent on a table (without this); vae, a distribution for each scene; encoder,
-            read off the pictures; cavia, a few learned inner steps; time, scenes are frames NAME_NUMBER of sequences.
+            read off the pictures; cavia, a few learned inner steps; reptile, whole weights a few steps from a learned
+            start; time, scenes are frames NAME_NUMBER of sequences.
         bayes: draw generated weights while fitting, from factors or by noise that the generator reads.
         device: where to fit, "cpu", "cuda" or "cuda:N"; without, "cpu".
         precision: "mixed" takes 16-bit inputs to matrix products, on NVIDIA GPUs; without, "float32".
@@ -122,7 +128,7 @@ def fit(
         limit=source.get("limit"),
     )
     source["path"] = str(family)
-    kept = _kept(out, old) or _chosen(opened, config, generator, bayes)
+    kept = _kept(out, old) or _chosen(opened, config, generator, bayes, by == "reptile")
     if resume and (generator or bayes or by):
         raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
     codes = _code_source(opened, by, old.get("codes"), where["device"])
@@ -166,7 +172,7 @@ def infer(
         steps: how long, in steps.
         refine: then also fit low-rank changes of each scene's weights, which a code alone cannot reach.
         by: gradient descent; posterior, a distribution over codes instead of one; and at once, of runs that were
-            fitted for it: encoder, read off the pictures; steps, the inner ones of cavia.
+            fitted for it: encoder, read off the pictures; steps, those of cavia or reptile.
         scenes: names or patterns with * of the scenes; without, all.
         limit: only the first N scenes by name.
         seed: of all random numbers.
@@ -404,16 +410,25 @@ def _kept(out: Path, old: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"{out / checkpoint.CONFIG}: damaged or of another version: {error}") from None
 
 
-def _chosen(family: Family, config: FitConfig, generator: str | None, bayes: str | None) -> dict[str, Any]:
-    """The preset's model and recipe with what was asked for instead; nothing, where nothing was."""
-    if generator is None and bayes is None:
+def _chosen(
+    family: Family, config: FitConfig, generator: str | None, bayes: str | None, weights: bool
+) -> dict[str, Any]:
+    """The preset's model and recipe with what was asked for instead; nothing, where nothing was.
+
+    weights: codes are the weights themselves.
+    """
+    if generator is None and bayes is None and not weights:
         return {}
+    if weights and (generator or bayes):
+        raise InputError("--by reptile: learns weights, nothing generates them; leave --generator and --bayes out")
     from hyperfields import hypernets
-    from hyperfields.fit import describe
+    from hyperfields.fit import alone, describe
     from hyperfields.presets import preset
 
     picture = describe(family)
     model, recipe = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
+    if weights:
+        return {"model": alone(model), "recipe": recipe}
     if generator is not None:
         known = {**hypernets.GENERATORS, **hypernets.OF_TIME}
         del known["direct"]  # that is --individually
@@ -446,6 +461,10 @@ def _code_source(
         from hyperfields.meta import RATES, InnerSteps, Meta
 
         return lambda model: InnerSteps(model, Meta(**{"rate": RATES[family.kind], **settings}))
+    if name == "reptile":
+        from hyperfields.meta import CommonStart, Reptile
+
+        return lambda model: CommonStart(model, Reptile(**settings))
     if name == "time":
         from hyperfields.sequences import TimeCodes, clock_of
 
