@@ -3,6 +3,7 @@
     config.json         what was fitted and how: settings, versions, scenes, fingerprint of the family
     model.safetensors   networks, codes and shared tensors, 16 bits a number
     state/              all that an exact resume needs, in one file, 32 bits a number
+    codes.safetensors   where codes come from, when they are not found by descent alone (an encoder, distributions)
     metrics.jsonl       a line every few seconds of a fit          summary.json   what a finished fit took
 
 Every file is written under a temporary name, synced and renamed: a failed write leaves the last good one.
@@ -33,15 +34,16 @@ from hyperfields.model import Bound, HyperField, ModelConfig
 from hyperfields.ops.grid import GridSpec
 
 FORMAT = 1
-CONFIG, MODEL, STATE, METRICS, SUMMARY = (
+CONFIG, MODEL, STATE, METRICS, SUMMARY, SOURCE = (
     "config.json", "model.safetensors", "state/resume.safetensors", "metrics.jsonl", "summary.json",
+    "codes.safetensors",
 )  # fmt: skip
 
 _CLASSES = {
     cls.__name__: cls
     for cls in (
         *get_args(encodings.Encoding), encodings.SphericalHarmonics, *get_args(fields.Field),
-        *get_args(hypernets.Generator), hypernets.Stability, ModelConfig,
+        *get_args(hypernets.Generator), hypernets.Stability, hypernets.Bayes, ModelConfig,
     )
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -23,15 +24,15 @@ from torch import Tensor, nn
 from hyperfields import checkpoint
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Kind, Points, fingerprint
-from hyperfields.fit import Objective, Optimization, Progress, describe
+from hyperfields.fit import Objective, Optimization, Progress, describe, part
 from hyperfields.hypernets import Direct
 from hyperfields.hypernets.attention import Block
 from hyperfields.hypernets.heads import require_positive
 from hyperfields.infer import Codes
+from hyperfields.latents import CodeSource
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Recipe
 
-FILE = "encoder.safetensors"
 FREQUENCIES = 4  # of the sines that places are embedded by
 WITHIN = 0.3  # a distance that counts as far
 
@@ -138,6 +139,25 @@ class Encoder(nn.Module):
         return codes
 
 
+class EncoderCodes(CodeSource):
+    """Codes that an encoder reads off observations of a family, for `fit.Fit`. On the CPU only."""
+
+    name = "encoder"
+
+    def __init__(self, model: ModelConfig, family: Family, config: EncoderConfig) -> None:
+        super().__init__()
+        self.family = family
+        self.encoder = Encoder(family.kind, model.latent_size, config)
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, **dataclasses.asdict(self.encoder.config)}
+
+    def codes(
+        self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return self.encoder(observe(self.family, scenes, self.encoder.config, generator)), torch.zeros(())
+
+
 class EncodedModel(nn.Module):
     """A model whose codes come from an encoder. `model` alone is an ordinary one, with codes of the fitted scenes."""
 
@@ -219,25 +239,26 @@ def _write(out: Path, found: EncodedModel, family: Family, recipe: Recipe, seed:
         "fit": {"seed": seed},
         "picture": describe(family),
         "versions": checkpoint.versions(),
-        "encoder": dataclasses.asdict(found.encoder.config),
+        "codes": {"name": EncoderCodes.name, **dataclasses.asdict(found.encoder.config)},
     }
     checkpoint.write_config(out, record)
     checkpoint.write_model(out, found.model)
-    tensors = {name: value.half().contiguous() for name, value in found.encoder.state_dict().items()}
-    checkpoint.write_atomically(out / FILE, safetensors.torch.save(tensors))
+    tensors = {f"encoder.{name}": value.half().contiguous() for name, value in found.encoder.state_dict().items()}
+    checkpoint.write_atomically(out / checkpoint.SOURCE, safetensors.torch.save(tensors))
 
 
 def load_encoded(path: str | Path) -> EncodedModel:
-    """A model with its encoder, from the folder that `encoded_fit` wrote.
+    """A model with its encoder, from the folder that `encoded_fit` or `fit --by encoder` wrote.
 
     Raises:
         InputError: a folder without a run or without an encoder.
     """
     run = checkpoint.load_run(path)
-    if "encoder" not in run.config or not (run.path / FILE).is_file():
-        raise InputError(f"{path}: was fitted without an encoder; make one with encoded_fit(..., out=...)")
-    found = EncodedModel(run.model.config, run.names, run.kind, EncoderConfig(**run.config["encoder"]))
-    tensors, _ = checkpoint.read_tensors(run.path / FILE)
-    found.encoder.load_state_dict({name: value.float() for name, value in tensors.items()})
+    settings = dict(run.config.get("codes") or {})
+    if settings.pop("name", None) != EncoderCodes.name or not (run.path / checkpoint.SOURCE).is_file():
+        raise InputError(f"{path}: was fitted without an encoder; make such a run with: hyperfields fit --by encoder")
+    found = EncodedModel(run.model.config, run.names, run.kind, EncoderConfig(**settings))
+    tensors, _ = checkpoint.read_tensors(run.path / checkpoint.SOURCE)
+    found.encoder.load_state_dict(part({name: value.float() for name, value in tensors.items()}, "encoder."))
     found.model = run.model
     return found

@@ -29,7 +29,7 @@ from hyperfields.families import Family, Mesh, Pixels, Points, View, draw, finge
 from hyperfields.fields import Field, RadianceField, ShapeField
 from hyperfields.graphs import Graphs
 from hyperfields.hypernets import Direct
-from hyperfields.latents import RowAdam, gaussian_prior
+from hyperfields.latents import CodeSource, RowAdam, gaussian_prior
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.timing import stage
 from hyperfields.presets import Preset, Recipe, preset
@@ -341,6 +341,7 @@ class Optimization:
         self.data = torch.zeros((), device=device)  # its loss, on a GPU
         self.mean: Tensor | None = None  # smoothed, there
         self.graphs: Graphs | None = None
+        self.penalty: Tensor | None = None  # what `bind` wants added to the loss of this step
 
     def prepare(self) -> Hashable:
         """Begin a step, with what the host does of it; steps of one kind return the same."""
@@ -354,7 +355,8 @@ class Optimization:
             bound, codes = self.bind(local)
         data = self.objective.loss(bound, self.scenes[local], local, self.generator)
         prior = 0.0 if codes is None else self.objective.recipe.prior * gaussian_prior(codes).mean()
-        return data + prior, data.detach()
+        extra, self.penalty = self.penalty, None
+        return data + prior + (0.0 if extra is None else extra), data.detach()
 
     def rehearse(self) -> None:
         """One step that changes nothing: compiles the kernels before the clock starts."""
@@ -473,6 +475,7 @@ class Fit:
         device: str = "cpu",
         precision: Precision = "float32",
         graphs: bool = True,
+        source: Callable[[ModelConfig], CodeSource] | None = None,
     ) -> None:
         self.family, self.out, self.config = family, out, config
         self.device, self.precision = usable_device(device), precision
@@ -482,12 +485,16 @@ class Fit:
         self.graphs = Graphs(self.device) if graphs and devices.runs_ahead(self.device) else None
         if self.graphs is not None and not hasattr(family, "to"):
             self.graphs.refuse("the family draws its batches on the CPU, as it has no `to`")
+        if self.graphs is not None and source is not None:
+            self.graphs.refuse("codes that do not come from a table take steps of their own")
         picture = describe(family)
         chosen = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
         self.recipe = recipe or chosen[1]
         model = model or chosen[0]
         if config.individually:
             model = alone(model)
+            if source is not None:
+                raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
         self.record = {
             "format": checkpoint.FORMAT,
             "kind": family.kind,
@@ -505,6 +512,8 @@ class Fit:
         require_memory(model, len(family.names), 1 if config.individually else self.recipe.scenes)
         torch.manual_seed(config.seed)
         self.model = HyperField(model, len(family.names)).to(self.device)
+        self.source = None if source is None else source(model).to(self.device)
+        self.record["codes"] = None if self.source is None else self.source.settings()
         self.progress = Progress()
         self._begin_optimization()
         state = out / checkpoint.STATE
@@ -544,6 +553,7 @@ class Fit:
             self.optimization.look(self.progress)
         self._log()
         self._save_state()
+        self._settle()
         checkpoint.write_model(self.out, self.model)
         summary = {
             "steps": self.progress.step,
@@ -611,14 +621,52 @@ class Fit:
             self.module, recipe = self.model, self.recipe
             scenes, bind, groups = (
                 torch.arange(len(self.family.names)),
-                self.model.bind_scenes,
+                self._bind,
                 parameter_groups(self.model),
             )
+            if self.source is not None:
+                groups["networks"], groups["latents"] = (
+                    groups["networks"] + self.source.networks(),
+                    self.source.tables(),
+                )
         objective = Objective(self.family, field, recipe, len(scenes), self.device, self.precision)
         self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
         if self.graphs is not None:
             self.graphs.forget()
             self.optimization.graphs = self.graphs
+
+    def _bind(self, local: Tensor) -> tuple[Bound, Tensor | None]:
+        """The fields of a step's scenes, and the codes that the recipe's prior is put on."""
+        work, hypernet = self.optimization, self.model.hypernet
+        penalty: Tensor | None = None
+        if self.source is None:
+            codes = self.model.latents(local)
+        else:
+            codes, penalty = self.source.codes(local, work.generator, self._loss_of(local))
+        with hypernet.drawing(work.generator):
+            bound = self.model.bind(codes)
+        if hypernet.divergence is not None:
+            extra = hypernet.bayes.weight * hypernet.divergence
+            penalty = extra if penalty is None else penalty + extra
+        work.penalty = penalty
+        return bound, codes if self.source is None or self.source.prior else None
+
+    def _loss_of(self, local: Tensor) -> Callable[[Tensor], Tensor]:
+        """Codes of scenes -> the sum of their losses on fresh samples."""
+        work = self.optimization
+        return lambda codes: work.objective(self.model.bind(codes), local, local, work.generator) * len(local)
+
+    def _settle(self) -> None:
+        """Bring the codes of another source into the table, and write the source beside the model."""
+        if self.source is None:
+            return
+        every = torch.arange(len(self.family.names), device=self.device)
+        for scenes in every.split(self.recipe.scenes):
+            codes = self.source.settled(scenes, self.optimization.generator, self._loss_of(scenes))
+            with torch.no_grad():
+                self.model.latents.codes[scenes] = codes
+        tensors = {name: value.detach().half().contiguous() for name, value in self.source.state_dict().items()}
+        checkpoint.write_atomically(self.out / checkpoint.SOURCE, safetensors.torch.save(tensors))
 
     # On disk --------------------------------------------------------------------------------------------------
 
@@ -640,6 +688,8 @@ class Fit:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.config.individually:
             tensors |= {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        if self.source is not None:
+            tensors |= {f"source.{name}": value for name, value in self.source.state_dict().items()}
         tensors |= self.optimization.state()
         header = {"progress": json.dumps(dataclasses.asdict(self.progress))}
         data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, header)
@@ -651,7 +701,7 @@ class Fit:
             left.unlink()
         if "model" in old:  # settings that are newer than the run have their defaults
             old["model"] = json.loads(json.dumps(checkpoint.to_json(checkpoint.from_json(old["model"]))))
-        for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit"):
+        for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit", "codes"):
             new = json.loads(json.dumps(self.record[key]))
             if old.get(key) != new:
                 raise InputError(
@@ -666,6 +716,8 @@ class Fit:
                 self._begin_optimization()
                 self.module.load_state_dict(part(tensors, "module." if self.config.individually else "model."))
                 self.optimization.restore(tensors)
+            if self.source is not None:
+                self.source.load_state_dict(part(tensors, "source."))
             self.model.load_state_dict(part(tensors, "model."))
         except (KeyError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -25,11 +26,16 @@ from hyperfields.presets import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Codes:
-    """Inferred scenes: names, codes `[s z]`, and per scene what to add to its weights when they were refined."""
+    """Inferred scenes: names, codes `[s z]`, and per scene what to add to its weights when they were refined.
+
+    deviation: of the codes `[s z]`, when a distribution was inferred. family: what was looked at, `path` and so on.
+    """
 
     names: tuple[str, ...]
     codes: Tensor
     residual: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    deviation: Tensor | None = None
+    family: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def bind(self, run: Run, *names: str) -> Bound:
         """The fields of these scenes as one function of points.
@@ -55,6 +61,7 @@ def infer(
     refine: bool = False,
     prior: float = 1e-5,
     seed: int = 0,
+    note: Mapping[str, Any] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Codes:
     """Fit one code a scene to `family` with the run's networks frozen, and write them to `out` (safetensors).
@@ -63,6 +70,7 @@ def infer(
         minutes, steps: how long, one of them; half of it goes to the residuals when `refine` is set.
         refine: then fit low-rank residuals of each scene's weights, which a code alone cannot reach.
         prior: weight of the Gaussian prior; more holds codes closer to the fitted ones when there is little data.
+        note: what to write down about the family: where it is, which views were looked at.
 
     Raises:
         InputError: another kind of family, a run without a hypernetwork, or a file that cannot be written.
@@ -106,8 +114,9 @@ def infer(
         descend(second, progress, minutes, steps, (1.0 / stages, 1.0), report)
         with torch.no_grad():
             residual = added(scenes)
-    write_codes(Path(out), Codes(family.names, codes, residual), run)
-    return Codes(family.names, codes, residual)
+    found = Codes(family.names, codes, residual, family=note or {})
+    write_codes(Path(out), found, run)
+    return found
 
 
 def descend(
@@ -138,8 +147,11 @@ def write_codes(path: Path, codes: Codes, run: Run) -> None:
         "format": str(checkpoint.FORMAT),
         "names": json.dumps(codes.names),
         "run": run.digest,
+        "family": json.dumps(dict(codes.family)),
     }
     tensors = {"codes": codes.codes.half().contiguous()}
+    if codes.deviation is not None:
+        tensors["deviation"] = codes.deviation.half().contiguous()
     tensors |= {f"residual.{name}": value.half().contiguous() for name, value in codes.residual.items()}
     checkpoint.write_atomically(path, safetensors.torch.save(tensors, header))
 
@@ -160,5 +172,7 @@ def load_codes(path: str | Path, run: Run) -> Codes:
         for name, value in tensors.items()
         if name.startswith("residual.")
     }
-    codes = tensors["codes"].float().to(run.model.latents.codes.device)
-    return Codes(tuple(json.loads(header["names"])), codes, residual)
+    device = run.model.latents.codes.device
+    deviation = tensors["deviation"].float().to(device) if "deviation" in tensors else None
+    names, family = tuple(json.loads(header["names"])), json.loads(header.get("family", "{}"))
+    return Codes(names, tensors["codes"].float().to(device), residual, deviation, family)

@@ -20,17 +20,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from hyperfields.checkpoint import SOURCE, Run, read_tensors
 from hyperfields.encodings import Fourier, Identity
 from hyperfields.errors import InputError
-from hyperfields.families import Family
+from hyperfields.families import Family, Kind
 from hyperfields.fields import Field, RadianceField
 from hyperfields.fit import Objective, Optimizers, Progress, rate
 from hyperfields.hypernets import Direct
+from hyperfields.infer import Codes
+from hyperfields.latents import CodeSource
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Recipe
 from hyperfields.weights import Weights
@@ -67,6 +70,34 @@ def adapt(loss: Callable[[Tensor], Tensor], codes: Tensor, rates: Tensor, steps:
         (gradient,) = torch.autograd.grad(loss(codes), codes, create_graph=order == 2)
         codes = codes - rates * gradient
     return codes
+
+
+# Rates at first that suit the losses of each kind; they are learned from there.
+RATES: dict[Kind, float] = {"images": 10.0, "shapes": 0.3, "views": 5.0}
+
+
+class InnerSteps(CodeSource):
+    """Codes after some inner steps from 0, for `fit.Fit`; the rates `[z]` are learned as their logarithms."""
+
+    name = "cavia"
+    prior = False
+
+    def __init__(self, config: ModelConfig, meta: Meta) -> None:
+        super().__init__()
+        if meta.order == 2:
+            require_second_order(config.field)
+        self.meta = meta
+        self.log_rates = nn.Parameter(torch.zeros(config.latent_size))
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, **dataclasses.asdict(self.meta)}
+
+    def codes(
+        self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        rates = self.meta.rate * self.log_rates.exp()
+        start = torch.zeros(len(scenes), len(rates), device=rates.device)
+        return adapt(loss, start, rates, self.meta.steps, self.meta.order), torch.zeros((), device=rates.device)
 
 
 class MetaModel(nn.Module):
@@ -208,3 +239,67 @@ def reptile_fit(
         start = {name: value + share * (own[name].mean(0, keepdim=True) - value) for name, value in start.items()}
         report(progress)
     return start
+
+
+class CommonStart(CodeSource):
+    """Reptile for `fit.Fit`, with a model whose codes are the weights themselves (`Direct`): a learned start `[n]`.
+
+    The way from the start to where scenes get is handed to the outer Adam as if it were a gradient, as section 3 of
+    Nichol et al. suggests; `reptile_fit` takes plain steps of it.
+    """
+
+    name = "reptile"
+    prior = False
+
+    def __init__(self, config: ModelConfig, reptile: Reptile) -> None:
+        super().__init__()
+        self.reptile = reptile
+        self.start = nn.Parameter(torch.cat([entry.initial().flatten() for entry in config.field.spec.values()]))
+
+    def settings(self) -> dict[str, Any]:
+        return {"name": self.name, **dataclasses.asdict(self.reptile)}
+
+    def codes(
+        self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        own = self.start.detach().expand(len(scenes), -1).clone().requires_grad_()
+        optimizer = torch.optim.Adam([own], lr=self.reptile.rate, betas=(0.0, 0.99), eps=1e-15)
+        for _ in range(self.reptile.steps):
+            optimizer.zero_grad()
+            total = loss(own)
+            if total.requires_grad:  # no ray may have met an occupied cell
+                total.backward()
+                optimizer.step()
+        reached = own.detach()
+        return reached, 0.5 * (self.start - reached.mean(0)).square().sum()
+
+
+def infer_by_steps(run: Run, family: Family, *, seed: int = 0) -> Codes:
+    """Codes of scenes that a run has not seen, by the steps that it has learned to start from, or to take.
+
+    Raises:
+        InputError: another kind of family, or a run that was not fitted for it.
+    """
+    settings = dict(run.config.get("codes") or {})
+    name = settings.pop("name", None)
+    source: CodeSource
+    if name == InnerSteps.name:
+        source = InnerSteps(run.model.config, Meta(**settings))
+    elif name == CommonStart.name:
+        source = CommonStart(run.model.config, Reptile(**settings))
+    else:
+        raise InputError(f"{run.path}: was not fitted for a few steps; make such a run by: fit --by cavia or reptile")
+    if family.kind != run.kind:
+        raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
+    tensors, _ = read_tensors(run.path / SOURCE)
+    source.load_state_dict({name: value.float() for name, value in tensors.items()})
+    recipe, count = Recipe(**run.config["recipe"]), len(family.names)
+    objective, generator = Objective(family, run.model.config.field, recipe, count), torch.Generator().manual_seed(seed)
+    model, found = run.model.requires_grad_(False), []
+    for scenes in torch.arange(count).split(recipe.scenes):
+
+        def loss(codes: Tensor, scenes: Tensor = scenes) -> Tensor:
+            return objective(model.bind(codes), scenes, scenes, generator) * len(scenes)
+
+        found.append(source.settled(scenes, generator, loss))
+    return Codes(family.names, torch.cat(found))

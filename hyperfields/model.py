@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hyperfields.cameras import Rays
 from hyperfields.families import Kind
 from hyperfields.fields import Field, RadianceField, kind_of
-from hyperfields.hypernets import Generator, Hypernet, Stability
+from hyperfields.hypernets import Bayes, Generator, Hypernet, Stability
 from hyperfields.latents import LatentTable
 from hyperfields.ops import Sight
 from hyperfields.render import occupancy_grid
@@ -27,6 +27,7 @@ class ModelConfig:
     generator: Generator
     latent_size: int
     stability: Stability = dataclasses.field(default_factory=Stability)
+    bayes: Bayes = dataclasses.field(default_factory=Bayes)
 
 
 class Bound:
@@ -88,7 +89,9 @@ class HyperField(nn.Module):
         super().__init__()
         self.config = config
         self.latents = LatentTable(scenes, config.latent_size)
-        self.hypernet = Hypernet(config.field.spec, config.latent_size, config.generator, config.stability)
+        self.hypernet = Hypernet(
+            config.field.spec, config.latent_size, config.generator, config.stability, config.bayes
+        )
 
     @property
     def kind(self) -> Kind:
@@ -128,6 +131,8 @@ def parameter_groups(model: HyperField) -> dict[str, list[nn.Parameter]]:
     """Parameters by their role: `grid` (tables and bases), `networks` (heads and base weights), `latents`."""
     grid = [*model.hypernet.shared.parameters()]
     networks = [*model.hypernet.generator.parameters()]
+    if model.hypernet.factors is not None:
+        networks += model.hypernet.factors.parameters()
     for table in model.hypernet.factored.values():
         for name, parameter in table.named_parameters():
             (networks if name.startswith("head") else grid).append(parameter)

@@ -7,11 +7,7 @@ hypernetworks", section 3.2). Here it is the code's, with a mean-field factor fo
 reparametrised gradients with the networks frozen (Kingma, Welling 2014, "Auto-encoding variational Bayes", section
 2.3).
 
-What the networks cannot show with any code is not part of that: on things that are new it makes most of the error. A
-`Misfit` adds it. The errors made on what was seen are kept where they were made, on the surface, and expected again
-where another view looks at the same place: a noise level that depends on the place (Nix, Weigend 1994, "Estimating the
-mean and variance of the target probability distribution"), estimated by kernel regression (Nadaraya 1964, Watson 1964)
-instead of a network. Both parts together are `total_deviation`.
+What the networks cannot show with any code is no part of it: see `uncertainty`.
 """
 
 from __future__ import annotations
@@ -22,24 +18,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import Rays
 from hyperfields.checkpoint import Run
 from hyperfields.errors import InputError
-from hyperfields.families import Family, Points, View
-from hyperfields.fields import RadianceField, ShapeField
+from hyperfields.families import Family
 from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import Direct
 from hyperfields.infer import descend
-from hyperfields.latents import LatentTable
+from hyperfields.latents import LatentTable, VariationalTable, gaussian_divergence
 from hyperfields.model import Bound
 from hyperfields.presets import Recipe
-from hyperfields.render import on_background, render_volume
 
 START = 0.3  # deviation of q at first, in units of the prior's
-FAR, WIDER = 1e-3, 8.0  # beside the kernel stands one so much lower and wider, for places that have nothing near
-SEEN = 2**14  # rays or points that the misfit is measured on
-CHUNK = 1024  # places that are looked up at a time
-HIT = 0.3  # opacity from which on a ray has a place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +113,35 @@ def infer_posterior(
     return Posterior(family.names, center + spread * mean, spread * log_deviation.exp())
 
 
-def gaussian_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
-    """KL(N(mean, deviation^2) | N(0, 1)), summed over the numbers of a code: `[s z]` -> `[s]`."""
-    return 0.5 * (mean.square() + deviation.square() - 1.0).sum(1) - deviation.log().sum(1)
+@torch.no_grad()
+def draw_fields(
+    run: Run, code: Tensor, deviation: Tensor | None = None, *, samples: int = 8, seed: int = 0
+) -> list[Bound]:
+    """Fields of one scene, drawn from the distributions over its code `[1 z]` and over generated weights.
+
+    None of either: there is nothing to draw, and the list is empty.
+    """
+    hypernet, generator = run.model.hypernet, torch.Generator(code.device).manual_seed(seed)
+    if deviation is None and hypernet.bayes.kind == "none":
+        return []
+    found = []
+    for _ in range(samples):
+        noise = torch.randn(code.shape, generator=generator, device=code.device)
+        with hypernet.drawing(generator):
+            found.append(run.model.bind(code if deviation is None else code + deviation * noise))
+    return found
+
+
+@torch.no_grad()
+def new_code(run: Run, seed: int) -> Tensor:
+    """The code `[1 z]` of a scene that nobody has seen: a draw from N(0, 1) if the run was fitted under that prior by
+    distributions (`vae`), else from the Gaussian of the fitted codes, number by number.
+    """
+    generator, codes = torch.Generator().manual_seed(seed), run.model.latents.codes.detach()
+    drawn = torch.randn(1, codes.shape[1], generator=generator).to(codes)
+    if (run.config.get("codes") or {}).get("name") == VariationalTable.name:
+        return drawn
+    return codes.mean(0) + codes.std(0, correction=0) * drawn
 
 
 @torch.no_grad()
@@ -146,105 +161,3 @@ def predict(
     codes = posterior.sample(name, samples, generator)
     pictures = torch.stack([draw(run.model.bind(code[None])) for code in codes])
     return pictures.mean(0), pictures.std(0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Misfit:
-    """Errors of a scene's mean prediction on what was seen, where they were made: what no code can show."""
-
-    places: Tensor  # [m d], scene frame
-    error: Tensor  # [m], root of the mean square over channels
-    width: float  # standard deviation of the kernel, scene units
-
-    def at(self, places: Tensor) -> Tensor:
-        """The root mean square error to expect at places `[... d]` -> `[...]`. Far from all seen: the mean."""
-        square = self.error.square()
-        found = []
-        for some in places.flatten(0, -2).split(CHUNK):
-            distance = (torch.cdist(some, self.places) / self.width).square()
-            weight = torch.exp(-0.5 * distance) + FAR * torch.exp(-0.5 * distance / WIDER**2) + FAR**2
-            found.append(weight @ square / weight.sum(1))
-        return torch.cat(found).sqrt().reshape(places.shape[:-1])
-
-
-@torch.no_grad()
-def misfit(
-    run: Run, posterior: Posterior, family: Family, name: str, *, width: float | None = None, seed: int = 0
-) -> Misfit:
-    """Measure the misfit of a scene on fresh samples of what was seen of it.
-
-    Args:
-        family: the one that the posterior was inferred from.
-        width: of the kernel, scene units; without, the length of a sample along a ray, or 1/40 of the box's side.
-
-    Raises:
-        InputError: a scene that was not inferred.
-    """
-    if name not in posterior.names or name not in family.names:
-        raise InputError(f"scene {name!r}: not among the inferred ones: {', '.join(posterior.names[:10])}")
-    bound = run.model.bind(posterior.mean[posterior.names.index(name)][None])
-    scene, generator = torch.tensor([family.names.index(name)]), torch.Generator().manual_seed(seed)
-    field, batch = bound.field, family.batch(scene, SEEN, generator)
-    if isinstance(batch, Points):
-        places, difference = batch.x[0], (bound(batch.x) - batch.target)[0]
-        width = width or (0.05 if isinstance(field, ShapeField) else 0.025)
-    else:
-        assert isinstance(field, RadianceField)
-        color, places = _look(bound, batch.rays)
-        difference = color - (batch.rgba[..., :3] * batch.rgba[..., 3:] + 1.0 - batch.rgba[..., 3:])[0]
-        width = width or field.step
-    return Misfit(places, difference.square().mean(-1).sqrt(), width)
-
-
-@torch.no_grad()
-def view_places(bound: Bound, views: list[View]) -> Tensor:
-    """Where the pixels of views, all of one size, lie on one scene's surface: `[v h w 3]`, scene frame."""
-    found = [_look(bound, Rays(*(part[None] for part in view.camera.rays())))[1] for view in views]
-    return torch.stack(found).reshape(len(views), *views[0].rgba.shape[:2], 3)
-
-
-def _look(bound: Bound, rays: Rays) -> tuple[Tensor, Tensor]:
-    """(colour on white, place) of rays `[1 r 3]`: `[r 3]` each. A ray that hits nothing is where it is nearest to 0."""
-    assert isinstance(bound.field, RadianceField)
-    seen = render_volume(bound, rays, bound.occupancy(), step=bound.field.step)
-    nearest = -(rays.origins * rays.directions).sum(-1)
-    distance = torch.where(seen.alpha > HIT, seen.depth, nearest)
-    return on_background(seen)[0], (rays.origins + distance[..., None] * rays.directions)[0]
-
-
-def total_deviation(deviation: Tensor, misfit: Tensor) -> Tensor:
-    """Of a pixel: what is not known of the code, `[... c]`, and what no code can show, `[...]`, together: `[... c]`."""
-    return (deviation.square() + misfit.square()[..., None]).sqrt()
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """How predicted deviations compare with the errors made."""
-
-    rank_correlation: float  # of |error| and deviation (Spearman); 1: the same order
-    within_one: float  # share of errors within one deviation; 0.68 for a Gaussian that is right
-    within_two: float  # within two; 0.95
-
-
-def calibrate(error: Tensor, deviation: Tensor) -> Calibration:
-    """Compare errors and predicted deviations of one shape, e.g. means over the channels of a pixel."""
-    size, spread = error.abs().flatten(), deviation.flatten()
-    pair = torch.stack((_ranks(size), _ranks(spread)))
-    correlation = float(torch.corrcoef(pair)[0, 1])
-    return Calibration(
-        correlation, float((size <= spread).float().mean()), float((size <= 2.0 * spread).float().mean())
-    )
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Ranks, equal values sharing the mean of theirs."""
-    _, place, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    ranks: Tensor = last - 0.5 * (counts - 1)
-    return ranks[place]
-
-
-def uncertainty_image(deviation: Tensor) -> Tensor:
-    """Deviations `[h w 3]` as a grey picture `[h w 3]` in [0, 1]: white is the largest."""
-    grey = deviation.mean(-1, keepdim=True)
-    return (grey / grey.max().clamp(min=1e-12)).expand(-1, -1, 3)

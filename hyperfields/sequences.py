@@ -9,7 +9,8 @@ Any generator can read the time as one more number of the code; `Dynamic` lets w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from hyperfields.errors import InputError
 from hyperfields.families import Family
 from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import Direct
-from hyperfields.latents import LatentTable
+from hyperfields.latents import CodeSource, LatentTable
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Recipe
 
@@ -41,6 +42,53 @@ class Clock:
         if float(self.time.min()) < 0.0 or float(self.time.max()) > 1.0:
             raise InputError(f"Clock: times from {float(self.time.min()):g} to {float(self.time.max()):g}, "
                              "wanted 0 to 1")  # fmt: skip
+
+
+def clock_of(names: Sequence[str]) -> Clock:
+    """The clock of frames that are called NAME_NUMBER: a sequence a NAME, its first frame at 0, its last at 1.
+
+    Raises:
+        InputError: a name without a number at its end.
+    """
+    parts = [re.fullmatch(r"(.*?)[-_.]?(\d+)", name) for name in names]
+    for name, found in zip(names, parts, strict=True):
+        if found is None:
+            raise InputError(f"scene {name!r}: wanted frames with a number at the end of their names, e.g. walk_007")
+    split = [(found[1], int(found[2])) for found in parts if found is not None]
+    stems = sorted({stem for stem, _ in split})
+    ends = {stem: [number for other, number in split if other == stem] for stem in stems}
+    times = [(number - min(ends[stem])) / max(max(ends[stem]) - min(ends[stem]), 1) for stem, number in split]
+    return Clock(torch.tensor([stems.index(stem) for stem, _ in split]), torch.tensor(times))
+
+
+class TimeCodes(CodeSource):
+    """A code a sequence with the time as its last number, for `fit.Fit`: a scene is a frame.
+
+    Raises:
+        InputError: a latent of less than 2.
+    """
+
+    name = "time"
+
+    def __init__(self, config: ModelConfig, clock: Clock) -> None:
+        super().__init__()
+        if config.latent_size < 2:
+            raise InputError("sequences: wanted a latent of 2 or more: the last number is the time")
+        self.latents = LatentTable(int(clock.sequence.max()) + 1, config.latent_size - 1)
+        self.register_buffer("sequence", clock.sequence)
+        self.register_buffer("time", clock.time)
+
+    sequence: Tensor
+    time: Tensor
+
+    def codes(
+        self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        codes = torch.cat((self.latents(self.sequence[scenes]), self.time[scenes][:, None]), 1)
+        return codes, torch.zeros((), device=codes.device)
+
+    def tables(self) -> list[nn.Parameter]:
+        return [self.latents.codes]
 
 
 class SequenceModel(nn.Module):

@@ -1,85 +1,96 @@
-"""Do predicted deviations tell where a picture of an unseen car is wrong? Cars of the samples, test views.
+"""Do predicted deviations tell where pictures are wrong? Fitted cars on views that were left out, and unseen cars.
 
-    python scripts/study_uncertainty.py OUT [--steps 300] [--known 9] [--views 0,5]
+    python scripts/study_uncertainty.py OUT [--family DIR] [--side 48] [--steps 300] [--views 0,5 --views 0,3,6]
 
-Fits the first cars, infers a distribution over the codes of the others from a few views each, and compares the error
-of the mean prediction with the predicted deviation, pixel by pixel, on views that were not looked at: that of the
-code alone, and with the misfit on the views that were. Writes pictures
-(truth, mean, error, deviation) to OUT.
+Fits every second car and compares, pixel by pixel, errors on their test views with predicted deviations; then infers a
+distribution over the codes of the other cars from a few views each and does the same for those. Every row is a mean
+over cars: of those with even numbers, on which settings were chosen, and of those with odd ones, which are only
+reported. Writes a JSON and a figure a row, and pictures (truth, prediction, error, deviation) of each car to OUT.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from hyperfields.checkpoint import load_run
-from hyperfields.evaluate import render_views
+from hyperfields.checkpoint import Run, load_run
 from hyperfields.export import write_image
-from hyperfields.families import View
+from hyperfields.families import Family, View
 from hyperfields.fit import FitConfig, fit
 from hyperfields.model import Bound
-from hyperfields.posterior import (
-    calibrate,
-    infer_posterior,
-    misfit,
-    predict,
-    total_deviation,
-    uncertainty_image,
-    view_places,
-)
+from hyperfields.posterior import Posterior, infer_posterior
 from hyperfields.scenes import open_family
+from hyperfields.uncertainty import calibrate, deviation_picture, misfit, plot, uncertainty_image
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/cars_views"
-SIZE = (48, 48)
+VIEWS = 5  # test views of a car
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--family", type=Path, default=SAMPLES)
+    parser.add_argument("--side", type=int, default=48)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--known", type=int, default=9)
-    parser.add_argument("--views", default="0,5")
+    parser.add_argument("--views", action="append", help="training views that are seen of unseen cars")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--last", action="store_true", help="fit the last cars instead of the first")
     parser.add_argument("--samples", type=int, default=8)
     asked = parser.parse_args()
-    names = open_family(SAMPLES, size=SIZE).names
-    names = names[::-1] if asked.last else names
-    known = open_family(SAMPLES, size=SIZE, scenes=list(names[: asked.known]))
-    looked_at = [int(view) for view in asked.views.split(",")]
-    unseen = open_family(SAMPLES, size=SIZE, scenes=list(names[asked.known :]), views=looked_at)
+    size = (asked.side, asked.side)
+    names = sorted(path.name for path in asked.family.iterdir() if path.is_dir())
+    known = open_family(asked.family, size=size, scenes=names[::2])
     if not (asked.out / "run/model.safetensors").is_file():
         fit(known, asked.out / "run", FitConfig(steps=asked.steps, seed=asked.seed))
     run = load_run(asked.out / "run")
-    posterior = infer_posterior(run, unseen, steps=max(asked.steps // 4, 1), weight=1e-4)
-    print("rank correlation over all pixels, over those of the car; of the latter, how many within 1 and 2 deviations")
-    print(f"{'car':18} {'spread of':11} {'error':>7} {'predicted':>9}")
-    for number, name in enumerate(unseen.names):
-        views = [view for view in unseen.truth(number, "test") if isinstance(view, View)][:4]
-        rgba = torch.stack([view.rgba for view in views])
-        truth = rgba[..., :3] * rgba[..., 3:] + 1.0 - rgba[..., 3:]
+    print(
+        f"{'cars':28} {'half':5} {'error':>7} {'deviation':>9} {'rank, all':>9} {'inside':>7} {'worst':>6}  68 %  95 %"
+    )
+    show(asked.out, "fitted, test views", known, lambda name: (run.bind(name), ()))
+    for text in asked.views or ["0,5", "0,3,6,9,12,15,18,21,24,27,30,33,36,39,42,45"]:
+        seen = [int(view) for view in text.split(",")]
+        family = open_family(asked.family, size=size, scenes=names[1::2], views=seen)
+        posterior = infer_posterior(run, family, steps=max(asked.steps // 4, 1), weight=1e-4)
+        show(asked.out, f"unseen, {len(seen)} views", family, sampled(run, posterior, asked.samples))
 
-        def draw(bound: Bound, views: list[View] = views) -> torch.Tensor:
-            return render_views(bound, views)
 
-        mean, code = predict(run, posterior, name, draw, samples=asked.samples)
-        found = misfit(run, posterior, unseen, name)
-        middle = run.model.bind(posterior.mean[posterior.names.index(name)][None])
-        deviation = total_deviation(code, found.at(view_places(middle, views)))
-        error, car = (mean - truth).abs().mean(-1), rgba[..., 3] > 0.5
-        for label, spread in (("code", code.mean(-1)), ("with misfit", deviation.mean(-1))):
-            whole, inside = calibrate(error, spread), calibrate(error[car], spread[car])
-            print(
-                f"{name:18} {label:11} {float(error[car].mean()):7.4f} {float(spread[car].mean()):9.4f}  "
-                f"{whole.rank_correlation:.2f}, {inside.rank_correlation:.2f}; "
-                f"{inside.within_one:.0%}, {inside.within_two:.0%}",
-                flush=True,
-            )
-        shown = [truth[0], mean[0], uncertainty_image((mean - truth)[0].abs()), uncertainty_image(deviation[0])]
-        write_image(asked.out / f"{name}.png", torch.cat(shown, 1).clamp(0.0, 1.0))
+def sampled(run: Run, posterior: Posterior, samples: int) -> Callable[[str], tuple[Bound, Sequence[Bound]]]:
+    """A scene's name -> the field of its mean code, and fields of sampled codes."""
+
+    @torch.no_grad()
+    def fields(name: str) -> tuple[Bound, Sequence[Bound]]:
+        codes = posterior.sample(name, samples, torch.Generator().manual_seed(0))
+        mean = posterior.mean[posterior.names.index(name)]
+        return run.model.bind(mean[None]), [run.model.bind(code[None]) for code in codes]
+
+    return fields
+
+
+def show(out: Path, label: str, family: Family, fields: Callable[[str], tuple[Bound, Sequence[Bound]]]) -> None:
+    """Two rows of the table, their files, and a picture of each car."""
+    stem = label.replace(", ", "_").replace(" ", "_")
+    for first, half in enumerate(("even", "odd")):
+        report = calibrate(family.names[first::2], fields, family, views=VIEWS)
+        mean, curve = report["mean"], dict(zip(*report["coverage"].values(), strict=True))
+        worst = min(row["rank_inside"] for row in report["scenes"].values())
+        print(
+            f"{label:28} {half:5} {mean['error']:7.4f} {mean['deviation']:9.4f} {mean['rank_all']:9.2f} "
+            f"{mean['rank_inside']:7.2f} {worst:6.2f} {curve[0.68]:5.0%} {curve[0.95]:5.0%}",
+            flush=True,
+        )
+        (out / f"{stem}_{half}.json").write_text(json.dumps(report, indent=1))
+        plot(report, out / f"{stem}_{half}.png")
+    for number, name in enumerate(family.names):
+        bound, samples = fields(name)
+        view = next(view for view in family.truth(number, "test") if isinstance(view, View))
+        truth = view.rgba[..., :3] * view.rgba[..., 3:] + 1.0 - view.rgba[..., 3:]
+        found = misfit(bound, family, name)
+        color, deviation = deviation_picture(bound, found, view.camera, (truth.shape[0], truth.shape[1]), samples)
+        shown = [truth, color, uncertainty_image((color - truth).abs().mean(-1)), uncertainty_image(deviation)]
+        write_image(out / f"{stem}_{name}.png", torch.cat(shown, 1).clamp(0.0, 1.0))
 
 
 if __name__ == "__main__":

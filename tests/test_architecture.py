@@ -44,6 +44,7 @@ LAYERS = {
     "meta": 7,
     "movie": 6,
     "posterior": 7,
+    "uncertainty": 7,
     "cli": 7,
     "compare": 7,
     "console": 7,

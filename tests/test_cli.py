@@ -23,7 +23,7 @@ from PIL import Image
 
 from hyperfields import cli, console
 from hyperfields.checkpoint import load_field, load_run
-from hyperfields.cli import main
+from hyperfields.cli import fitting, main, options
 
 SIDE = 16
 ANGLE = 0.69
@@ -207,7 +207,7 @@ def test_the_run_remembers_its_family(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_two_minutes_are_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "DEFAULT_MINUTES", 0.001)
+    monkeypatch.setattr(fitting, "DEFAULT_MINUTES", 0.001)
     assert run_cli("fit", make_images(tmp_path / "family"), "--out", tmp_path / "run") == 0
     assert "fitting for 0.001 minutes; choose with --minutes M or --steps N" in capsys.readouterr().out
     fit = load_run(tmp_path / "run").config["fit"]
@@ -778,14 +778,14 @@ def test_a_disk_that_fills_up_keeps_the_last_state(
 
 
 def test_choices_are_those_of_the_library() -> None:
-    """They are spelt out in cli.py, which must not import torch."""
+    """They are spelt out in cli/options.py, which must not import torch."""
     from hyperfields.families import KINDS
     from hyperfields.picture import CHANNELS
     from hyperfields.presets import PRESETS
 
-    assert get_args(get_args(get_args(cli._KindChoice)[0])[0]) == KINDS
-    assert get_args(get_args(get_args(cli._PresetChoice)[0])[0]) == PRESETS
-    assert get_args(cli._ChannelChoice) == CHANNELS
+    assert get_args(get_args(get_args(options.KindChoice)[0])[0]) == KINDS
+    assert get_args(get_args(get_args(options.PresetChoice)[0])[0]) == PRESETS
+    assert get_args(options.ChannelChoice) == CHANNELS
 
 
 def test_help_of_all_verbs(capsys: pytest.CaptureFixture[str]) -> None:

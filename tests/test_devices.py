@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hyperfields import FitConfig, cli, console, families, ops
+from hyperfields.cli import showing
 from hyperfields.devices import require_precision, saying_what_to_lower, usable_device
 from hyperfields.errors import InputError
 from hyperfields.families import Points
@@ -139,7 +140,7 @@ def test_out_of_memory_says_what_to_lower(
     def full(*_: object, **__: object) -> None:
         raise torch.cuda.OutOfMemoryError(text)
 
-    monkeypatch.setattr(cli, "_load", full)
+    monkeypatch.setattr(showing, "load", full)
     assert cli.main(["render", str(tmp_path), "--scene", "a", "--out", "a.png"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -135,7 +135,7 @@ def test_a_written_run_is_an_ordinary_one_with_its_encoder_beside_it(tmp_path: P
     torch.testing.assert_close(again.infer(ManyDiscs()).codes, run.codes(*run.names), atol=0.02, rtol=0.02)
     with pytest.raises(InputError, match="holds a fit already"):
         made("images", tmp_path / "run", steps=1)
-    (tmp_path / "run" / "encoder.safetensors").unlink()
+    (tmp_path / "run" / "codes.safetensors").unlink()
     with pytest.raises(InputError, match="fitted without an encoder"):
         load_encoded(tmp_path / "run")
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from hyperfields.checkpoint import load_run
 from hyperfields.encodings import Fourier, HashGrid, Identity
 from hyperfields.errors import InputError
 from hyperfields.families import Kind, Points
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
-from hyperfields.fit import Objective
-from hyperfields.hypernets import Direct, Modulation
-from hyperfields.meta import Meta, Reptile, adapt, adapt_weights, meta_fit, reptile_fit
+from hyperfields.fit import Fit, FitConfig, Objective, alone
+from hyperfields.hypernets import Direct, Full, Modulation
+from hyperfields.latents import CodeSource
+from hyperfields.meta import (
+    CommonStart,
+    InnerSteps,
+    Meta,
+    Reptile,
+    adapt,
+    adapt_weights,
+    infer_by_steps,
+    meta_fit,
+    reptile_fit,
+)
 from hyperfields.model import Bound, HyperField, ModelConfig
 from hyperfields.presets import Recipe
 
@@ -143,3 +158,28 @@ def test_bad_settings_are_refused() -> None:
         Meta(steps=0)
     with pytest.raises(InputError, match="has no networks"):
         meta_fit(Discs(), ModelConfig(SIREN, Direct(), 99), Meta(), Recipe(4, 64), steps=1)
+
+
+@pytest.mark.parametrize("name", ["cavia", "reptile"])
+def test_a_run_knows_how_to_take_its_few_steps(name: str, tmp_path: Path) -> None:
+    """Scenes that a fit has seen, found again from other samples by the steps alone."""
+    model, recipe = ModelConfig(SIREN, Full(), 8), Recipe(4, 4 * 128, rate_networks=1e-2)
+    source: Callable[[ModelConfig], CodeSource] = lambda model: InnerSteps(model, Meta())  # noqa: E731
+    if name == "reptile":
+        model = alone(model)
+        source = lambda model: CommonStart(model, Reptile())  # noqa: E731
+    fit = Fit(Discs(), tmp_path, FitConfig(steps=150), model=model, recipe=recipe, source=source)
+    fit.run()
+    run = load_run(tmp_path)
+    found = infer_by_steps(run, Discs(), seed=5)
+
+    def loss(codes: Tensor) -> float:
+        x = torch.rand(4, 400, 2, generator=torch.Generator().manual_seed(3))
+        with torch.no_grad():
+            return float((run.model.bind(codes)(x) - Discs().color(torch.arange(4), x)).square().mean())
+
+    assert fit.source is not None
+    before = torch.zeros(4, 8) if name == "cavia" else next(fit.source.parameters()).detach().expand(4, -1)
+    assert loss(found.codes) < 0.4 * loss(before)
+    with pytest.raises(InputError, match="holds images, the family holds shapes"):
+        infer_by_steps(run, FAMILIES["shapes"])

@@ -16,7 +16,7 @@ from hyperfields.fields import Field, ImageField, ShapeField
 from hyperfields.hypernets import Direct, Dynamic, Full, Generator, Hypernet
 from hyperfields.model import ModelConfig
 from hyperfields.presets import Recipe
-from hyperfields.sequences import Clock, SequenceModel, fit_sequences
+from hyperfields.sequences import Clock, SequenceModel, clock_of, fit_sequences
 from hyperfields.weights import linear_spec
 
 VIDEOS, KNOWN = 3, 5
@@ -177,3 +177,11 @@ def test_bad_input_is_refused() -> None:
     clock = Clock(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 1.0]))
     with pytest.raises(InputError, match="got 2 frames, the family has 9"):
         fit_sequences(known, clock, ModelConfig(FIELDS["images"], Dynamic(), 4), Recipe(4, 64), steps=1)
+
+
+def test_the_clock_of_names() -> None:
+    clock = clock_of(["run-2", "walk_00", "walk_05", "walk_20", "run-4", "7"])
+    assert clock.sequence.tolist() == [1, 2, 2, 2, 1, 0]
+    torch.testing.assert_close(clock.time, torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0, 0.0]))
+    with pytest.raises(InputError, match="scene 'cat': wanted frames with a number at the end"):
+        clock_of(["walk_1", "cat"])

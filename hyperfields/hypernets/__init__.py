@@ -6,13 +6,16 @@ parameters, factored ones are mixed from bases, generated ones go to the generat
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, assert_never
 
+import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
+from hyperfields.hypernets.bayes import Bayes, Factors, implicit_divergence
 from hyperfields.hypernets.chunked import Chunked, ChunkedGenerator
 from hyperfields.hypernets.cppn import Cppn, CppnGenerator
 from hyperfields.hypernets.direct import Direct, DirectGenerator
@@ -30,6 +33,8 @@ from hyperfields.weights import Weights, WeightSpec
 
 __all__ = [
     "GENERATORS",
+    "OF_TIME",
+    "Bayes",
     "Chunked",
     "Cppn",
     "Direct",
@@ -64,25 +69,27 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "weight-tokens": WeightTokens,
     "direct": Direct,
 }
+# Of use only where the last number of a code is the time (`sequences`).
+OF_TIME: dict[str, Callable[[], Generator]] = {"dynamic": Dynamic}
 
 
-def parse(text: str) -> Generator:
+def parse(text: str, known: Mapping[str, Callable[[], Generator]] = GENERATORS) -> Generator:
     """A generator by its name, with settings after it: `full`, `low-rank:rank=8`, `chunked:chunk=64:hidden=32`.
 
     Raises:
         InputError: an unknown name or setting; the text lists those there are.
     """
     name, *settings = text.strip().split(":")
-    if name not in GENERATORS:
-        raise InputError(f"generator {name!r}: unknown, wanted one of {', '.join(GENERATORS)}")
-    generator = GENERATORS[name]()
+    if name not in known:
+        raise InputError(f"generator {name!r}: unknown, wanted one of {', '.join(known)}")
+    generator = known[name]()
     types = {field.name: type(getattr(generator, field.name)) for field in dataclasses.fields(generator)}
     changes: dict[str, Any] = {}
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in types or types[key] is not int or not value.isdecimal():
-            known = ", ".join(f"{k}=N" for k, kind in types.items() if kind is int) or "none"
-            raise InputError(f"generator {text!r}: setting {setting!r} is unknown, {name} has {known}")
+            wanted = ", ".join(f"{k}=N" for k, kind in types.items() if kind is int) or "none"
+            raise InputError(f"generator {text!r}: setting {setting!r} is unknown, {name} has {wanted}")
         changes[key] = int(value)
     return dataclasses.replace(generator, **changes)
 
@@ -97,9 +104,19 @@ class Hypernet(nn.Module):
     """
 
     def __init__(
-        self, spec: WeightSpec, latent_size: int, generator: Generator, stability: Stability | None = None
+        self,
+        spec: WeightSpec,
+        latent_size: int,
+        generator: Generator,
+        stability: Stability | None = None,
+        bayes: Bayes | None = None,
     ) -> None:
         super().__init__()
+        self.bayes = bayes or Bayes()
+        if self.bayes.kind != "none" and isinstance(generator, Direct):
+            raise InputError(f"bayes {self.bayes.kind}: Direct generates nothing that could be drawn; leave it out")
+        self.noise: torch.Generator | None = None  # while weights are drawn
+        self.divergence: Tensor | None = None  # of the weights that were drawn last
         # A code that is the weights themselves is not generated: there is nothing to keep stable.
         self.stability = stability if stability and not isinstance(generator, Direct) else Stability()
         if isinstance(generator, Modulation) and generator.scale and self.stability.normalize:
@@ -118,8 +135,10 @@ class Hypernet(nn.Module):
             else:
                 assert_never(entry.source)
         self.spec = generated
-        self.generator = _make(generated, self.stability.features(latent_size), generator, self.stability.share)
+        features = self.bayes.features(self.stability.features(latent_size))
+        self.generator = _make(generated, features, generator, self.stability.share)
         self.stability.prepare(self.generator)
+        self.factors = Factors(generated, features, self.bayes) if self.bayes.kind == "factors" else None
 
     def forward(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Weights:
         """residual: what to add for each of these scenes, as a `Residual` gives it."""
@@ -128,10 +147,31 @@ class Hypernet(nn.Module):
         for key, table in self.factored.items():
             name = key.replace("/", ".")
             weights[name] = table(codes, residual.get(name))
-        made = self.generator(self.stability.read(codes))
-        for name, value in self.stability.constrain(made, self.spec).items():
+        for name, value in self._generated(self.stability.read(codes)).items():
             weights[name] = value + residual[name] if name in residual else value
         return weights
+
+    def _generated(self, read: Tensor) -> Weights:
+        features = self.bayes.read(read, self.noise)
+        made = self.stability.constrain(self.generator(features), self.spec)
+        self.divergence = None
+        if self.noise is None or self.bayes.kind == "none":
+            return made
+        if self.factors is not None:
+            made, self.divergence = self.factors(made, features, self.noise)
+        elif self.training:
+            again = self.stability.constrain(self.generator(self.bayes.read(read, self.noise)), self.spec)
+            self.divergence = implicit_divergence(made, again, self.spec)
+        return made
+
+    @contextlib.contextmanager
+    def drawing(self, generator: torch.Generator) -> Iterator[None]:
+        """Within it, weights are drawn from their distribution, if the config has one; outside, their mean is taken."""
+        self.noise = generator
+        try:
+            yield
+        finally:
+            self.noise = None
 
 
 def _make(spec: WeightSpec, latent_size: int, generator: Generator, share: float) -> nn.Module:

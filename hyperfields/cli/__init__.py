@@ -1,0 +1,135 @@
+"""`hyperfields VERB`: where families and models meet. Reads arguments, calls the library, says what came out.
+
+Nothing heavy is imported before a verb runs, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from hyperfields.cli.fitting import add, compare, fit, infer
+from hyperfields.cli.runs import Stopped
+from hyperfields.cli.showing import calibrate, doctor, evaluate, export, import_, inspect, interpolate, render, view
+from hyperfields.errors import InputError
+
+# The first line of a verb's docstring is its line in `hyperfields --help`; lines with $ are its examples.
+VERBS: dict[str, Callable[..., None]] = {
+    "fit": fit,
+    "eval": evaluate,
+    "infer": infer,
+    "calibrate": calibrate,
+    "render": render,
+    "interpolate": interpolate,
+    "export": export,
+    "add": add,
+    "compare": compare,
+    "view": view,
+    "import": import_,
+    "inspect": inspect,
+    "doctor": doctor,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
+
+    0: done. 2: something the user gave cannot be used, said in one line on stderr. 130: stopped by Ctrl-C.
+
+    Raises:
+        SystemExit: help was asked for, or an option is misspelt (exit code 2).
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", category=UserWarning, module=r"hyperfields\.")
+            warnings.showwarning = _show_warning
+            _dispatch(words)
+            sys.stdout.flush()
+    except InputError as error:
+        return _fail(str(error))
+    except Stopped as stopped:
+        return _fail(str(stopped), code=130, label="")
+    except KeyboardInterrupt:
+        return _fail("stopped", code=130, label="")
+    except FloatingPointError as error:
+        return _fail(str(error), code=1)
+    except BrokenPipeError:  # whoever read the output has gone: nothing is wrong, and nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported for this alone
+            raise
+        had = str(error).split(". ")[0]
+        return _fail(f"the GPU is out of memory ({had}); use a smaller --size, or --device cpu")
+    except OSError as error:  # a full disk, a folder that may not be read
+        if error.errno is None:
+            raise
+        name = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _fail(f"{name}{error.strerror}{'; free some space or choose another folder' if full else ''}")
+    return 0
+
+
+def _dispatch(words: list[str]) -> None:
+    from hyperfields import __version__
+
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return
+    if words[0] == "--version":
+        print(f"hyperfields {__version__}")
+        return
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(VERBS)}"
+        raise InputError(f"verb {verb!r}: unknown; {hint}")
+    tyro.cli(
+        VERBS[verb],
+        prog=f"hyperfields {verb}",
+        args=rest,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+    )
+
+
+def _help() -> str:
+    """What `hyperfields --help` prints; each verb has a help with all options and examples."""
+    width = max(map(len, VERBS))
+    verbs = [f"  {name.ljust(width)}  {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: hyperfields VERB ...",
+            "",
+            "One hypernetwork fits a family of images, shapes or radiance fields, and renders it.",
+            "",
+            *verbs,
+            "",
+            "hyperfields VERB --help says more, with examples. A first round:",
+            "",
+            "  $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 2",
+            "  $ hyperfields eval runs/photos",
+            "  $ hyperfields render runs/photos --scene cat --out cat.png",
+        ]
+    )
+
+
+def _fail(message: str, *, code: int = 2, label: str = "error: ") -> int:
+    """One line on stderr."""
+    with contextlib.suppress(OSError):
+        print(f"hyperfields: {label}{' '.join(message.split())}", file=sys.stderr, flush=True)
+    return code
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+    """A warning as one line, without the place in our code."""
+    print(f"hyperfields: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)

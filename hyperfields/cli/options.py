@@ -1,0 +1,90 @@
+"""Options of verbs: how they look in the help, and how their text is read. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from hyperfields.errors import InputError
+
+DEFAULT_MINUTES = 2.0
+
+# How options look in the help. `QUIET` leaves out the default, where the text says what happens without.
+QUIET = ""
+RunPath = Positional[Annotated[Path, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint=QUIET)]]
+AnyRunPath = Positional[
+    Annotated[Path | None, arg(metavar="RUN", help="folder of a fitted run, or nothing.", help_behavior_hint=QUIET)]
+]
+FamilyPath = Positional[
+    Annotated[
+        Path,
+        arg(
+            metavar="FAMILY",
+            help="folder of images, of meshes, or of scene folders (NeRF-synthetic layout).",
+            help_behavior_hint=QUIET,
+        ),
+    ]
+]
+Minutes = Annotated[float | None, arg(metavar="M", help_behavior_hint=QUIET)]
+Count = Annotated[int | None, arg(metavar="N", help_behavior_hint=QUIET)]
+Text = Annotated[str | None, arg(metavar="A,B,C", help_behavior_hint=QUIET)]
+Size = Annotated[str | None, arg(metavar="HxW", help_behavior_hint=QUIET)]
+Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=QUIET)]
+File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=QUIET)]
+Scene = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)]
+Flag = Annotated[bool, arg(help_behavior_hint=QUIET)]
+KindChoice = Annotated[Literal["images", "shapes", "views"] | None, arg(help_behavior_hint=QUIET)]
+ChannelChoice = Literal["rgb", "depth", "normals"]
+Device = Annotated[str, arg(metavar="NAME")]
+PresetChoice = Annotated[Literal["tiny", "default", "faithful"] | None, arg(help_behavior_hint=QUIET)]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """ "HxW" -> (height, width)."""
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
+        raise InputError(f"--size {text!r}: wanted height x width in pixels, e.g. --size 64x64")
+    return int(height), int(width)
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """ "a,b,c" -> names."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--scenes {text!r}: wanted names with commas between them, e.g. --scenes bus,taxi")
+    return names
+
+
+def parse_numbers(text: str | None) -> list[int] | None:
+    """ "0,7" -> numbers of views."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--views {text!r}: wanted numbers with commas between them, e.g. --views 0,7")
+    return [int(part) for part in parts]
+
+
+def pair(size: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if size is None else (int(size[0]), int(size[1]))
+
+
+def present(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def require_length(minutes: float | None, steps: int | None) -> None:
+    if minutes is not None and steps is not None:
+        raise InputError(f"--minutes {minutes:g}, --steps {steps}: give one of the two")
+    if minutes is not None and not minutes > 0.0:
+        raise InputError(f"--minutes {minutes:g}: wanted a number above 0")
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps {steps}: wanted a number of at least 1")

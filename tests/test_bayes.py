@@ -1,0 +1,132 @@
+"""Distributions over generated weights, and the variational table of codes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from hyperfields.checkpoint import load_run
+from hyperfields.encodings import Fourier
+from hyperfields.errors import InputError
+from hyperfields.fields import ImageField
+from hyperfields.fit import Fit, FitConfig
+from hyperfields.hypernets import Bayes, Chunked, Direct, Full, Hypernet, LowRank, Modulation, WeightTokens
+from hyperfields.hypernets.bayes import Factors, implicit_divergence, moments_divergence
+from hyperfields.hypernets.heads import spread
+from hyperfields.latents import VariationalTable
+from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.posterior import draw_fields, new_code
+from hyperfields.presets import Recipe
+from hyperfields.render import sample_image
+from hyperfields.weights import linear_spec
+
+from ._analytic import Discs
+
+SPEC = linear_spec("mlp", (5, 16, 3))
+FIELD = ImageField(Fourier(2, 2), hidden=(16,))
+GENERATORS = [Full(), LowRank(), Modulation(), Chunked(chunk=32), WeightTokens()]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("generator", GENERATORS, ids=lambda generator: type(generator).__name__)
+@pytest.mark.parametrize("kind", ["factors", "noise"])
+def test_any_generator_can_be_drawn_from(generator, kind: str) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    net, codes = Hypernet(SPEC, 6, generator, bayes=Bayes(kind)), torch.randn(3, 6)  # type: ignore[arg-type]
+    mean, again = net(codes), net(codes)
+    assert all(torch.equal(mean[name], again[name]) for name in SPEC)  # nothing is drawn
+    assert net.divergence is None
+    with net.drawing(rng()):
+        one, two = net(codes), net(codes)
+    assert all(not torch.equal(one[name], two[name]) for name in SPEC)
+    with net.drawing(rng()):
+        same = net(codes)
+    assert all(torch.equal(one[name], same[name]) for name in SPEC)
+    assert net.divergence is not None
+    assert float(net.divergence.detach()) > 0.0
+    assert net.noise is None
+    net.divergence.backward()
+    gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+    assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0.0
+    if kind == "factors":
+        with net.drawing(rng(1)):
+            drawn = [net(codes)["mlp.0.weight"] for _ in range(400)]
+        found = float((torch.stack(drawn) - mean["mlp.0.weight"]).std().detach())
+        assert found == pytest.approx(0.05 * spread(SPEC["mlp.0.weight"]), rel=0.05)
+
+
+def test_divergences_are_those_of_torch() -> None:
+    mean, deviation = torch.randn(3, 50), torch.rand(3, 50) + 0.1
+    wanted = kl_divergence(Normal(mean, deviation), Normal(torch.zeros(3, 50), torch.ones(3, 50)))
+    torch.testing.assert_close(moments_divergence(mean, deviation.log()), wanted)
+    spec = linear_spec("mlp", (3, 4))
+    factors, weights = Factors(spec, 2, Bayes("factors")), {name: torch.zeros(2, *e.shape) for name, e in spec.items()}
+    each = -math.log(0.05) + 0.5 * (0.05**2 - 1.0)
+    _, divergence = factors(weights, torch.zeros(2, 2), rng())
+    assert float(divergence.detach()) == pytest.approx(16 * each, rel=1e-4)
+    # Of draws from the prior itself it is 0, of weights that do not vary it is large.
+    wide = linear_spec("mlp", (100, 100))
+    first, second = ({name: torch.randn(4, *e.shape) * spread(e) for name, e in wide.items()} for _ in range(2))
+    assert abs(float(implicit_divergence(first, second, wide))) < 0.02 * 10100
+    assert float(implicit_divergence(first, first, wide)) > 5.0 * 10100
+
+
+@pytest.mark.parametrize("kind", ["factors", "noise"])
+def test_a_fit_of_drawn_weights_is_good_and_knows_a_spread(kind: str, tmp_path: Path) -> None:
+    model = ModelConfig(FIELD, Full(), 4, bayes=Bayes(kind, weight=1e-7))  # type: ignore[arg-type]
+    Fit(Discs(), tmp_path, FitConfig(steps=300), model=model, recipe=Recipe(4, 4 * 256)).run()
+    run = load_run(tmp_path)
+    assert run.model.config.bayes == model.bayes
+    pictures = [sample_image(run.bind(name), 1, 16, 16)[0] for name in run.names]
+    errors = torch.stack([p - torch.as_tensor(Discs().truth(i)) for i, p in enumerate(pictures)])  # type: ignore[arg-type]
+    assert float(errors.square().mean()) < 0.01
+    drawn = [sample_image(b, 1, 16, 16)[0] for b in draw_fields(run, run.codes(run.names[0]), samples=4)]
+    assert 0.001 < float(torch.stack(drawn).std(0).mean()) < 0.2
+
+
+def test_deviations_are_learned() -> None:
+    model = HyperField(ModelConfig(FIELD, Modulation(), 4, bayes=Bayes("factors")), 2)
+    assert model.hypernet.factors is not None
+    networks = {id(parameter) for parameter in parameter_groups(model)["networks"]}
+    assert {id(parameter) for parameter in model.hypernet.factors.parameters()} <= networks
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(InputError, match="bayes kind 'x': wanted none, factors or noise"):
+        Bayes("x")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="wanted a deviation above 0"):
+        Bayes("factors", deviation=0.0)
+    with pytest.raises(InputError, match="Direct generates nothing that could be drawn"):
+        Hypernet(SPEC, 6, Direct(), bayes=Bayes("factors"))
+
+
+def test_a_variational_table_draws_and_pays(tmp_path: Path) -> None:
+    table = VariationalTable(5, 3, weight=2.0)
+    scenes = torch.tensor([4, 1])
+    codes, penalty = table.codes(scenes, rng(), torch.sum)
+    other, _ = table.codes(scenes, rng(1), torch.sum)
+    deviation = table.log_deviation.codes[scenes].exp()
+    q = Normal(table.mean.codes[scenes], deviation)
+    p = Normal(torch.zeros(2, 3), torch.ones(2, 3))
+    torch.testing.assert_close(penalty, 2.0 * kl_divergence(q, p).sum(1).mean())
+    assert not torch.equal(codes, other)
+    torch.testing.assert_close(table.settled(scenes, rng(), torch.sum), table.mean.codes[scenes])
+    # More weight: what is not needed goes to the prior.
+    spreads = []
+    for number, weight in enumerate((1e-6, 1e-2)):
+        model, out = ModelConfig(FIELD, Full(), 8), tmp_path / str(number)
+        fit = Fit(Discs(), out, FitConfig(steps=150), model=model, recipe=Recipe(4, 4 * 64),
+                  source=lambda model, weight=weight: VariationalTable(4, model.latent_size, weight))  # fmt: skip
+        fit.run()
+        assert isinstance(fit.source, VariationalTable)
+        spreads.append(float(fit.source.log_deviation.codes.detach().exp().mean()))
+        run = load_run(out)
+        assert torch.equal(new_code(run, 1), torch.randn(1, 8, generator=rng(1)))
+    assert spreads[1] > 1.5 * spreads[0]

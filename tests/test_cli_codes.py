@@ -1,0 +1,180 @@
+"""Where codes come from, and how sure they are, by the command line: `fit --by`, `infer --by`, `calibrate`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hyperfields.checkpoint import load_run
+from hyperfields.hypernets import Bayes, Chunked, Dynamic, WeightTokens
+from hyperfields.infer import load_codes
+
+from .test_cli import make_images, make_views, run_cli
+
+TINY = ("--preset", "tiny", "--steps", "20")
+BY = ("vae", "encoder", "cavia", "reptile", "time")
+
+
+def frames(folder: Path, count: int = 4) -> Path:
+    return make_images(folder, tuple(f"walk_{i:02d}" for i in range(count)))
+
+
+def fitted(tmp_path: Path, *words: str) -> Path:
+    assert run_cli("fit", frames(tmp_path / "family"), "--out", tmp_path / "run", *TINY, *words) == 0
+    return tmp_path / "run"
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    capsys.readouterr()
+    assert run_cli(*words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize("by", BY)
+def test_a_run_is_an_ordinary_one_wherever_its_codes_come_from(by: str, tmp_path: Path) -> None:
+    path = fitted(tmp_path, "--by", by)
+    run = load_run(path)
+    assert run.config["codes"]["name"] == by
+    assert (path / "codes.safetensors").is_file()
+    assert run_cli("eval", path) == 0
+    assert run_cli("render", path, "--scene", "walk_01", "--out", tmp_path / "a.png") == 0
+    assert run_cli("render", path, "--sample", "3", "--out", tmp_path / "new.png") == 0
+    assert (tmp_path / "new.png").read_bytes() != (tmp_path / "a.png").read_bytes()
+    if by == "time":
+        codes = run.codes(*run.names)
+        torch.testing.assert_close(codes[:, -1], torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]), atol=1e-3, rtol=0.0)
+        assert torch.equal(codes[0, :-1], codes[3, :-1])  # one sequence, one code
+
+
+KILLED = """
+import importlib, os, signal, sys
+from hyperfields.cli import main
+
+importlib.import_module("hyperfields.fit").CHECKPOINT_SECONDS = 0.0
+replace, states = os.replace, 0
+
+def replace_or_die(source, target):
+    global states
+    states += str(target).endswith("resume.safetensors")
+    if states == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(source, target)
+
+os.replace = replace_or_die
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+STOPPED = [("--by", "vae"), ("--by", "encoder"), ("--by", "cavia"), ("--by", "reptile"), ("--bayes", "factors")]
+
+
+@pytest.mark.parametrize("words", STOPPED, ids=lambda words: words[1])
+def test_a_killed_fit_goes_on_to_the_same_bits(words: tuple[str, ...], tmp_path: Path) -> None:
+    whole = fitted(tmp_path, *words)
+    command = ["fit", str(tmp_path / "family"), "--out", str(tmp_path / "again")]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command, *TINY, *words], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "again" / "model.safetensors").exists()
+    assert run_cli(*command, "--resume") == 0
+    for name in ("model.safetensors", *(["codes.safetensors"] if "--by" in words else [])):
+        assert (tmp_path / "again" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_codes_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = make_images(tmp_path / "new", ("ape", "bat"))
+    for by, how in (("encoder", "encoder"), ("cavia", "steps"), ("reptile", "steps")):
+        folder = tmp_path / by
+        folder.mkdir()
+        path, out = fitted(folder, "--by", by), folder / "codes.safetensors"
+        assert run_cli("infer", path, new, "--out", out, "--by", how) == 0
+        found = load_codes(out, load_run(path))
+        assert found.names == ("ape", "bat")
+        assert float((found.codes[0] - found.codes[1]).abs().max()) > 0.0
+        assert run_cli("render", path, "--codes", out, "--scene", "bat", "--out", folder / "bat.png") == 0
+        other = {"encoder": "steps", "steps": "encoder"}[how]
+        assert "make such a run" in error_of(capsys, "infer", path, new, "--out", out, "--by", other)
+        assert "takes one go" in error_of(capsys, "infer", path, new, "--out", out, "--by", how, "--steps", "3")
+
+
+def test_uncertainty_of_a_fitted_scene_and_of_an_inferred_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family = make_views(tmp_path / "family")
+    assert run_cli("fit", family, "--out", tmp_path / "run", *TINY) == 0
+    run, out = tmp_path / "run", tmp_path / "codes.safetensors"
+    assert run_cli("infer", run, family, "--out", out, "--by", "posterior", "--steps", "5", "--views", "0") == 0
+    found = load_codes(out, load_run(run))
+    assert found.deviation is not None
+    assert float(found.deviation.min()) > 0.0
+    assert dict(found.family) == {"path": str(family), "size": [16, 16], "views": [0]}
+    for words in ((), ("--codes", out)):
+        capsys.readouterr()
+        assert run_cli("render", run, "--scene", "disc", "--out", tmp_path / "disc.png", "--uncertainty", *words) == 0
+        assert "disc.uncertainty.png: white is a deviation of 0." in capsys.readouterr().out
+        grey = np.asarray(Image.open(tmp_path / "disc.uncertainty.png"))
+        assert grey.shape == (16, 16, 3)
+        assert grey.max() == 255
+        assert run_cli("calibrate", run, "--out", tmp_path / "figure.png", *words, "--views", "1") == 0
+        report = json.loads((tmp_path / "figure.json").read_text())
+        assert set(report["scenes"]) == {"disc", "ring"}
+        assert len(report["coverage"]["observed"]) == len(report["coverage"]["expected"])
+        assert "errors within one deviation" in capsys.readouterr().out
+        assert (tmp_path / "figure.png").stat().st_size > 5000
+    family.rename(tmp_path / "elsewhere")
+    said = error_of(capsys, "render", run, "--scene", "disc", "--out", tmp_path / "x.png", "--uncertainty")
+    assert "say where with --family DIR" in said
+    assert not (tmp_path / "x.png").exists()
+    words = ("--family", tmp_path / "elsewhere")
+    assert run_cli("calibrate", run, "--out", tmp_path / "b.png", "--limit", "1", *words) == 0
+
+
+@pytest.mark.parametrize("kind", ["factors", "noise"])
+def test_weights_that_are_drawn(kind: str, tmp_path: Path) -> None:
+    run = fitted(tmp_path, "--bayes", kind, "--generator", "chunked:chunk=64")
+    config = load_run(run).model.config
+    assert config.bayes == Bayes(kind)  # type: ignore[arg-type]
+    assert config.generator == Chunked(chunk=64)
+    assert run_cli("render", run, "--scene", "walk_01", "--out", tmp_path / "a.png", "--uncertainty") == 0
+    assert run_cli("inspect", run) == 0
+
+
+def test_the_generator_is_a_choice(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    assert isinstance(load_run(fitted(one, "--generator", "weight-tokens")).model.config.generator, WeightTokens)
+    assert isinstance(load_run(fitted(two, "--by", "time", "--generator", "dynamic")).model.config.generator, Dynamic)
+
+
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family, run = make_images(tmp_path / "family"), tmp_path / "run"
+    fit = ("fit", family, "--out", run, *TINY)
+    assert "with a number at the end of their names, e.g. walk_007" in error_of(capsys, *fit, "--by", "time")
+    assert "wanted one of full" in error_of(capsys, *fit, "--generator", "direct")
+    assert "--individually: fits the weights of each scene" in error_of(capsys, *fit, "--by", "vae", "--individually")
+    assert "learns weights" in error_of(capsys, *fit, "--by", "reptile", "--generator", "full")
+    assert not run.exists()
+    assert run_cli(*fit) == 0
+    assert "leave the options out" in error_of(capsys, "fit", family, "--out", run, "--resume", "--by", "vae")
+    codes = tmp_path / "codes.safetensors"
+    infer = ("infer", run, family, "--out", codes)
+    assert "--refine: goes with" in error_of(capsys, *infer, "--by", "posterior", "--refine")
+    assert "make such a run" in error_of(capsys, *infer, "--by", "encoder")
+    render = ("render", run, "--out", tmp_path / "a.png")
+    assert "is a scene of its own" in error_of(capsys, *render, "--sample", "1", "--scene", "cat")
+    assert "leave --orbit and --channel out" in error_of(
+        capsys, *render, "--scene", "cat", "--uncertainty", "--channel", "depth"
+    )
+    assert "wanted at least 1" in error_of(capsys, "calibrate", run, "--out", tmp_path / "a.png", "--views", "0")
+    assert "a.jpg" in error_of(capsys, "calibrate", run, "--out", tmp_path / "a.jpg")
+    assert not codes.exists()
