@@ -15,6 +15,7 @@ Equal time: each has the rate of its networks that did best in short fits (`RATE
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import statistics
@@ -477,6 +478,8 @@ def plot(report: dict[str, Any], path: Path) -> None:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+        from PIL import Image
     except ImportError:
         raise InputError(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
     metric = UNITS[QUALITY[report["settings"]["kind"]]]
@@ -490,6 +493,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     panels["time"] = f"along the fit, {WATCHED} scenes"
     figure = Figure(figsize=(4.9 * len(panels), 4.2), layout="constrained")
     axes = dict(zip(panels, figure.subplots(1, len(panels)), strict=True))
+    costs = [row["amortised"] for row in rows] or [1.0]
     for key in [key for key in panels if key != "time"]:
         axis, seen = axes[key], [row for row in rows if row[key] is not None]
         for name in names:
@@ -497,15 +501,13 @@ def plot(report: dict[str, Any], path: Path) -> None:
             spread = [row["spread" if key == "quality" else "unseen_spread"] or 0.0 for row in mine]
             places = [row["amortised"] for row in mine], [row[key] for row in mine]
             axis.errorbar(*places, yerr=spread, linestyle=":", capsize=3, markersize=6, **style[name])
+        limits = 0.7 * min(costs), 1.4 * max(costs)
         front = pareto([(row["amortised"], row[key]) for row in seen])
         if front:
-            axis.step(*zip(*front, strict=True), where="post", color="0.75", linewidth=3, zorder=0)
-        costs = [row["amortised"] for row in seen]
-        if costs and max(costs) > 2.0 * min(costs):
-            axis.set_xscale("log")
-            axis.set_xlim(0.8 * min(costs), 1.25 * max(costs))
-        elif costs:
-            axis.set_xlim(0.0, 1.2 * max(costs))
+            front.append((limits[1], front[-1][1]))
+            axis.step(*zip(*front, strict=True), where="post", color="0.85", linewidth=4, zorder=0)
+        axis.set_xscale("log")
+        axis.set_xlim(*limits)
         ends = {row["generator"]: (row["amortised"], row[key]) for row in reversed(seen)}  # of the best size
         _label(axis, ends, style)
         axis.set_xlabel("bytes a scene; grey: nothing is better at fewer")
@@ -523,7 +525,12 @@ def plot(report: dict[str, Any], path: Path) -> None:
     for key, title in panels.items():
         axes[key].set(title=title, ylabel=metric)
         axes[key].grid(color="0.92")
-    figure.savefig(path, dpi=100)
+        axes[key].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes[key].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}" if key != "time" else "{x:g}"))
+        axes[key].xaxis.set_minor_formatter(NullFormatter())
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=100)
+    Image.open(drawn).convert("RGB").quantize(128).save(path, optimize=True)  # a third of the bytes
 
 
 def _label(axis: Any, ends: dict[str, tuple[float, float]], style: dict[str, dict[str, str]]) -> None:
