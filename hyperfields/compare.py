@@ -262,7 +262,7 @@ def _models(
     """Model and recipe of each generator and size: the preset's field, encoding and recipe, and rates of its own."""
     side, scenes = max(describe(family).get("size", (1, 1))), len(family.names)
     base, recipe = preset(comparison.preset, family.kind, scenes, side)
-    models = {}
+    models: dict[tuple[str, int | None], tuple[ModelConfig, Recipe]] = {}
     for name in comparison.generators:
         if isinstance(hypernets.parse(name), Direct):
             models[name, None] = base, recipe  # `Fit` takes the networks away
@@ -437,7 +437,7 @@ def format_result(result: dict[str, Any]) -> str:
 def format_table(report: dict[str, Any]) -> str:
     """The table of a report, for a terminal or a text file."""
     head = ("generator", "latent", "bytes a scene", "one more", "steps", "seeds", "fitted", "worst", "unseen")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for row in report["table"]:
         name = "alone" if row["generator"] == "direct" else row["generator"]
         if "quality" not in row:
