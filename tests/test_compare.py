@@ -12,7 +12,20 @@ import pytest
 from hyperfields import hypernets
 from hyperfields.checkpoint import load_run
 from hyperfields.cli import main
-from hyperfields.compare import Comparison, compare, format_table, latent_for, pareto, plot, summarize
+from hyperfields.compare import (
+    KNOBS,
+    RATES,
+    Comparison,
+    compare,
+    format_result,
+    format_table,
+    hold_out,
+    pareto,
+    parse_bytes,
+    plot,
+    sized,
+    summarize,
+)
 from hyperfields.counts import count
 from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
@@ -25,20 +38,59 @@ from ._analytic import Discs
 FIELD = ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3), hidden=(24, 24))
 
 
-@pytest.mark.parametrize("name", [name for name in hypernets.GENERATORS if name != "direct"])
-def test_equal_bytes_are_reached_from_below_by_the_latent(name: str) -> None:
-    config = ModelConfig(FIELD, hypernets.parse(name), 1)
-    wanted = 30_000
-    found = latent_for(config, 4, wanted)
+SHARING = [name for name in hypernets.GENERATORS if name != "direct"]
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_equal_bytes_are_reached_from_below(name: str) -> None:
+    config = ModelConfig(FIELD, hypernets.LowRank(3), 48)
+    wanted = int(count(config, 4).amortised * 1.05)
+    found = sized(config, name, 4, wanted)
+    assert found.field == config.field
     assert count(found, 4).amortised <= wanted
     assert count(dataclasses.replace(found, latent_size=found.latent_size + 1), 4).amortised > wanted
 
 
+@pytest.mark.parametrize(("name", "knob"), KNOBS.items())
+def test_the_own_setting_grows_before_the_latent(name: str, knob: str) -> None:
+    config = ModelConfig(FIELD, hypernets.LowRank(3), 8)
+    wanted = int(2.0 * count(config, 4).amortised)
+    config = dataclasses.replace(config, field=ImageField(dataclasses.replace(FIELD.encoding, bases=1), (24, 24)))
+    small, large = sized(config, name, 4, 30_000), sized(config, name, 4, wanted + 30_000)
+    assert getattr(large.generator, knob) >= getattr(small.generator, knob)
+    one = sized(config, f"{name}:{knob}=4", 4, wanted)
+    assert getattr(one.generator, knob) == 4
+
+
+def test_bases_follow_the_bytes() -> None:
+    config = ModelConfig(FIELD, hypernets.LowRank(3), 8)
+    half = sized(config, "full", 4, int(count(config, 4).amortised * 2 / 3))
+    assert isinstance(half.field.encoding, FactoredGrid)
+    assert half.field.encoding.bases == 2
+
+
+def test_every_generator_has_rates() -> None:
+    assert set(RATES) == set(SHARING)
+    assert set(KNOBS) <= set(SHARING)
+
+
 def test_bytes_that_nothing_fits_into_are_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"--bytes 10: Full\(hidden=0\) takes [\d,]+ bytes a scene with a latent of one"
-    ):
-        latent_for(ModelConfig(FIELD, hypernets.Full(), 1), 4, 10)
+    with pytest.raises(InputError, match=r"--bytes 10: full takes [\d,]+ bytes a scene with a latent of one"):
+        sized(ModelConfig(FIELD, hypernets.Full(), 1), "full", 4, 10)
+
+
+def test_scenes_left_out_are_spread() -> None:
+    assert hold_out("abcdefgh", 2) == (list("abdefh"), ["c", "g"])
+    for wanted in (0, 8):
+        with pytest.raises(InputError, match=f"--unseen {wanted}: wanted fewer than the 8 scenes"):
+            hold_out("abcdefgh", wanted)
+
+
+def test_bytes_are_numbers() -> None:
+    assert parse_bytes("5000, 2500") == (5000, 2500)
+    assert parse_bytes(None) == ()
+    with pytest.raises(InputError, match="--bytes 5k: wanted whole numbers"):
+        parse_bytes("5k")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +98,8 @@ def test_bytes_that_nothing_fits_into_are_refused() -> None:
     [
         ({"generators": ("full", "fool")}, "generator 'fool': unknown, wanted one of full, per-layer"),
         ({"generators": ()}, "wanted names, each once"),
-        ({"generators": ("direct",)}, "shares nothing"),
+        ({"generators": ("full",), "leaders": 0}, "--leaders 0: wanted at least 1"),
+        ({"generators": ("full",), "bytes_per_scene": (0,)}, "--bytes 0: wanted numbers above 0"),
         ({"generators": ("full",), "seeds": 0}, "--seeds 0: wanted at least 1"),
         ({"generators": ("full",), "minutes": 1.0}, "give one of the two"),
     ],
@@ -57,7 +110,7 @@ def test_bad_settings_are_refused(settings: dict[str, Any], said: str) -> None:
 
 
 def test_a_stopped_comparison_goes_on_and_gives_the_same(tmp_path: Path) -> None:
-    asked = Comparison(("full", "low-rank:rank=2"), steps=4, seeds=2, preset="tiny", bytes_per_scene=20_000)
+    asked = Comparison(("full", "low-rank:rank=2"), steps=4, seeds=2, preset="tiny", bytes_per_scene=(20_000,))
     told: list[dict[str, Any]] = []
 
     def stop_after_two(result: dict[str, Any]) -> None:
@@ -70,14 +123,14 @@ def test_a_stopped_comparison_goes_on_and_gives_the_same(tmp_path: Path) -> None
     with open(tmp_path / "a/results.jsonl", "a") as file:
         file.write('{"generator": "low-r')  # a kill in the middle of a line
     report = compare(Discs(), tmp_path / "a", asked, unseen=Discs(), tell=told.append)
-    order = [("full", 0), ("full", 1), ("low-rank:rank=2", 0), ("low-rank:rank=2", 1)]
+    order = [("full", 0), ("low-rank:rank=2", 0), ("full", 1), ("low-rank:rank=2", 1)]
     assert [(r["generator"], r["seed"]) for r in told] == order
     assert [json.loads(line) for line in (tmp_path / "a/results.jsonl").read_text().splitlines()] == report["results"]
     assert json.loads((tmp_path / "a/report.json").read_text())["table"] == report["table"]
     for row in report["table"]:
         assert row["amortised"] <= 20_000
         assert row["unseen"] is not None
-    run = load_run(tmp_path / "a" / "low-rank_rank2-1")
+    run = load_run(tmp_path / "a" / "low-rank_rank2-20000-1")
     assert run.model.config.generator == hypernets.LowRank(2)
 
     whole = compare(Discs(), tmp_path / "b", asked, unseen=Discs())
@@ -93,6 +146,28 @@ def test_a_stopped_comparison_goes_on_and_gives_the_same(tmp_path: Path) -> None
         compare(Discs(), tmp_path / "a", dataclasses.replace(asked, steps=5), unseen=Discs())
 
 
+def test_only_leaders_get_more_seeds_and_sizes(tmp_path: Path) -> None:
+    generators = ("full", "scale-shift", "direct")
+    asked = Comparison(generators, steps=8, seeds=2, leaders=1, preset="tiny", bytes_per_scene=(20_000, 10_000))
+    report = compare(Discs(), tmp_path / "a", asked)
+    first, rest = report["results"][:3], report["results"][3:]
+    assert [(r["generator"], r["bytes_per_scene"]) for r in first] == [
+        ("full", 20_000), ("scale-shift", 20_000), ("direct", None),
+    ]  # fmt: skip
+    best = max(first[:2], key=lambda r: r["mean"]["psnr"])["generator"]
+    assert [(r["generator"], r["bytes_per_scene"], r["seed"]) for r in rest] == [
+        (best, 20_000, 1), (best, 10_000, 0), (best, 10_000, 1),
+    ]  # fmt: skip
+    assert len(report["table"]) == 4
+    assert "alone" in format_table(report)
+    assert all(r["curve"][-1][0] == r["seconds"] for r in report["results"])
+    assert len(first[0]["curve"]) > 2
+    more = dataclasses.replace(asked, generators=("full", "scale-shift", "lora"), leaders=None, seeds=1)
+    again = compare(Discs(), tmp_path / "a", dataclasses.replace(more, bytes_per_scene=(20_000,)))
+    assert again["results"][: len(report["results"])] == report["results"]
+    assert [r["generator"] for r in again["results"][len(report["results"]) :]] == ["lora"]
+
+
 def test_a_diverged_fit_is_a_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def lost(self: object, report: object) -> None:
         raise FloatingPointError("the loss is nan at step 3; lower the rates")
@@ -101,6 +176,7 @@ def test_a_diverged_fit_is_a_result(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     report = compare(Discs(), tmp_path / "a", Comparison(("full",), steps=4, preset="tiny"))
     assert report["results"][0]["diverged"].startswith("the loss is nan")
     assert "diverged" in format_table(report)
+    assert format_result(report["results"][0]) == "full, seed 0: diverged: the loss is nan at step 3; lower the rates"
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
@@ -119,7 +195,8 @@ def result_of(name: str, seed: int, quality: float) -> dict[str, Any]:
         "generator": name,
         "seed": seed,
         "latent_size": 8,
-        "bytes_per_scene": {"amortised": 1000.0, "marginal": 16},
+        "bytes_per_scene": 1000,
+        "bytes_per_scene_found": {"amortised": 1000.0, "marginal": 16},
         "steps": 5,
         "seconds": 1.0,
         "mean": {"psnr": quality},

@@ -300,8 +300,9 @@ def compare(
     generators: Annotated[str, arg(metavar="A,B,C")] = "low-rank,full,scale-shift",
     minutes: Minutes = None,
     steps: Count = None,
-    bytes: Count = None,
+    bytes: Annotated[str | None, arg(metavar="B,B")] = None,
     seeds: Annotated[int, arg(metavar="N")] = 1,
+    leaders: Count = None,
     unseen: Annotated[int, arg(metavar="N")] = 0,
     preset: Literal["tiny", "default", "faithful"] = "default",
     kind: KindChoice = None,
@@ -312,6 +313,7 @@ def compare(
 
     A line a result as it comes; then a table, a JSON and a plot. Stopped, the same command goes on.
     Generators take settings: low-rank:rank=8, low-rank:layer=1, chunked:chunk=64:hidden=32, full:hidden=64.
+    `direct` fits each scene alone, to compare with.
 
     $ hyperfields compare faces --out cmp --size 64x64 --generators low-rank,full --bytes 5000 --minutes 2
     $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
@@ -321,32 +323,29 @@ def compare(
         generators: names with commas between them; an unknown one lists those there are.
         minutes: of each fit; without this and --steps, 2 minutes.
         steps: of each fit.
-        bytes: of a scene, all networks counted; latent sizes are chosen to match; without, those of the preset.
+        bytes: of a scene, all networks counted; one or more sizes that generators grow to; without, the preset's.
         seeds: fits of each generator.
-        unseen: leave out the last N scenes, and infer them afterwards.
+        leaders: only the N best at the first size and seed get the other sizes and seeds.
+        unseen: leave out N scenes, evenly spread over the names, and infer them afterwards.
         preset: whose encoding and field all share.
         kind: what the folder holds; without, it is detected.
         size: height and width that pictures are brought to; without, they keep their own.
         limit: only the first N scenes by name.
     """
     from hyperfields import console
-    from hyperfields.compare import PLOT, REPORT, Comparison, format_result, format_table, plot
+    from hyperfields.compare import PLOT, REPORT, Comparison, format_result, format_table, hold_out, parse_bytes, plot
     from hyperfields.compare import compare as run_all
 
     require_length(minutes, steps)
     if minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
     names = tuple(name.strip() for name in generators.split(",") if name.strip())
-    comparison = Comparison(names, minutes, steps, bytes, seeds, preset)
+    comparison = Comparison(names, minutes, steps, parse_bytes(bytes), seeds, leaders, preset)
     opened = read_family(family, kind=kind, size=parse_size(size), limit=limit)
     held = None
     if unseen:
-        if not 0 < unseen < len(opened.names):
-            raise InputError(f"--unseen {unseen}: wanted fewer than the {len(opened.names)} scenes, and at least 0")
-        parts = opened.names[:-unseen], opened.names[-unseen:]
-        opened, held = (
-            read_family(family, kind=opened.kind, size=parse_size(size), scenes=list(part)) for part in parts
-        )
+        parts = hold_out(opened.names, unseen)
+        opened, held = (read_family(family, kind=opened.kind, size=parse_size(size), scenes=part) for part in parts)
     try:
         with console.Meter("compare") as meter:
             report = run_all(

@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 from hyperfields.errors import InputError
 from hyperfields.hypernets.bayes import Bayes, Factors, implicit_divergence
-from hyperfields.hypernets.chunked import Chunked, ChunkedGenerator
-from hyperfields.hypernets.cppn import Cppn, CppnGenerator
-from hyperfields.hypernets.direct import Direct, DirectGenerator
-from hyperfields.hypernets.dynamic import Dynamic, DynamicGenerator
+from hyperfields.hypernets.chunked import Chunked
+from hyperfields.hypernets.cppn import Cppn
+from hyperfields.hypernets.direct import Direct
+from hyperfields.hypernets.dynamic import Dynamic
 from hyperfields.hypernets.factored import Factored
-from hyperfields.hypernets.full import Full, FullGenerator
-from hyperfields.hypernets.hierarchical import Hierarchical, HierarchicalGenerator
-from hyperfields.hypernets.low_rank import LowRank, LowRankGenerator
-from hyperfields.hypernets.modulation import Modulation, ModulationGenerator
-from hyperfields.hypernets.per_layer import PerLayer, PerLayerGenerator
+from hyperfields.hypernets.full import Full
+from hyperfields.hypernets.hierarchical import Hierarchical
+from hyperfields.hypernets.low_rank import LowRank
+from hyperfields.hypernets.modulation import Modulation
+from hyperfields.hypernets.per_layer import PerLayer
 from hyperfields.hypernets.residual import Residual
 from hyperfields.hypernets.stability import Stability
-from hyperfields.hypernets.weight_tokens import WeightTokens, WeightTokensGenerator
+from hyperfields.hypernets.weight_tokens import WeightTokens
 from hyperfields.weights import Weights, WeightSpec
 
 __all__ = [
@@ -136,7 +136,7 @@ class Hypernet(nn.Module):
                 assert_never(entry.source)
         self.spec = generated
         features = self.bayes.features(self.stability.features(latent_size))
-        self.generator = _make(generated, features, generator, self.stability.share)
+        self.generator = generator.build(generated, features, self.stability.share)
         self.stability.prepare(self.generator)
         self.factors = Factors(generated, features, self.bayes) if self.bayes.kind == "factors" else None
 
@@ -172,28 +172,3 @@ class Hypernet(nn.Module):
             yield
         finally:
             self.noise = None
-
-
-def _make(spec: WeightSpec, latent_size: int, generator: Generator, share: float) -> nn.Module:
-    """The network of a generator: codes `[s z]` -> weights of `spec`."""
-    if isinstance(generator, Full):
-        return FullGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, PerLayer):
-        return PerLayerGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, Hierarchical):
-        return HierarchicalGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, Chunked):
-        return ChunkedGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, Cppn):
-        return CppnGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, LowRank):
-        return LowRankGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, Modulation):
-        return ModulationGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, WeightTokens):
-        return WeightTokensGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, Dynamic):
-        return DynamicGenerator(spec, latent_size, generator, share)
-    if isinstance(generator, Direct):
-        return DirectGenerator(spec)
-    assert_never(generator)

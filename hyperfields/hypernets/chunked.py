@@ -31,6 +31,10 @@ class Chunked:
     embedding: int = 16
     hidden: int = 64
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return ChunkedGenerator(spec, latent_size, self, share)
+
 
 class ChunkedGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`.

@@ -27,6 +27,10 @@ class Cppn:
 
     hidden: int = 64
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return CppnGenerator(spec, latent_size, self, share)
+
 
 class CppnGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`."""

@@ -13,6 +13,10 @@ from hyperfields.weights import Weights, WeightSpec, split
 class Direct:
     """Every scene owns all its weights; the latent size is `weights.numel(spec)`."""
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return DirectGenerator(spec)
+
 
 class DirectGenerator(nn.Module):
     """Codes `[s, numel(spec)]` -> weights of `spec`, by cutting; it has no parameters."""

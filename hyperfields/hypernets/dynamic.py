@@ -41,6 +41,10 @@ class Dynamic:
     ticks: int = 16
     rank: int = 1
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return DynamicGenerator(spec, latent_size, self, share)
+
 
 class DynamicGenerator(nn.Module):
     """Codes `[s z]`, the last number of each a time in [0, 1], -> weights of `spec`. Times beyond are cut.

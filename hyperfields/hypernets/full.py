@@ -23,6 +23,10 @@ class Full:
 
     hidden: int = 0
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return FullGenerator(spec, latent_size, self, share)
+
 
 class FullGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`."""

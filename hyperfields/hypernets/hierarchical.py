@@ -25,6 +25,10 @@ class Hierarchical:
 
     code: int = 8
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return HierarchicalGenerator(spec, latent_size, self, share)
+
 
 class HierarchicalGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`."""

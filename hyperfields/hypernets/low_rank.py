@@ -32,6 +32,10 @@ class LowRank:
     mode: Literal["multiply", "add"] = "multiply"
     layer: int = -1
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return LowRankGenerator(spec, latent_size, self, share)
+
 
 class LowRankGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`: matrices by factors, vectors directly, all from one linear head.

@@ -23,6 +23,10 @@ class Modulation:
 
     scale: bool = True
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return ModulationGenerator(spec, latent_size, self, share)
+
 
 class ModulationGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`."""

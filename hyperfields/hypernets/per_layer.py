@@ -22,6 +22,10 @@ class PerLayer:
 
     hidden: int = 32
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return PerLayerGenerator(spec, latent_size, self, share)
+
 
 class PerLayerGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`."""

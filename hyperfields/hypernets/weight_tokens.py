@@ -32,6 +32,10 @@ class WeightTokens:
     depth: int = 1
     heads: int = 4
 
+    def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
+        """The network: codes `[s z]` -> weights of `spec`."""
+        return WeightTokensGenerator(spec, latent_size, self, share)
+
 
 class WeightTokensGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`.
