@@ -52,7 +52,7 @@ _EXPORTS = {
     "Pixels": "families",
     "Points": "families",
     "Posterior": "posterior",
-    "Progress": "fit",
+    "Progress": "optimization",
     "RadianceField": "fields",
     "Rays": "cameras",
     "Recipe": "presets",
@@ -141,7 +141,6 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.fields import RadianceField as RadianceField
     from hyperfields.fields import ShapeField as ShapeField
     from hyperfields.fit import FitConfig as FitConfig
-    from hyperfields.fit import Progress as Progress
     from hyperfields.fit import fit as fit
     from hyperfields.hypernets import Chunked as Chunked
     from hyperfields.hypernets import Cppn as Cppn
@@ -171,6 +170,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.movie import export_scene as export_scene
     from hyperfields.movie import interpolate_run as interpolate_run
     from hyperfields.movie import render_run as render_run
+    from hyperfields.optimization import Progress as Progress
     from hyperfields.picture import orbit_cameras as orbit_cameras
     from hyperfields.picture import render_picture as render_picture
     from hyperfields.posterior import Posterior as Posterior

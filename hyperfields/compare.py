@@ -31,10 +31,11 @@ from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
 from hyperfields.evaluate import METRICS, evaluate
 from hyperfields.families import Family, Kind, fingerprint
-from hyperfields.fit import Fit, FitConfig, Progress, describe
+from hyperfields.fit import Fit, FitConfig, describe
 from hyperfields.hypernets import Direct
 from hyperfields.infer import infer
 from hyperfields.model import ModelConfig
+from hyperfields.optimization import Progress
 from hyperfields.presets import Preset, Recipe, preset
 
 SETTINGS, RESULTS, REPORT, PLOT = "compare.json", "results.jsonl", "report.json", "pareto.png"

@@ -26,11 +26,13 @@ from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
 from hyperfields.evaluate import evaluate
 from hyperfields.families import Family
-from hyperfields.fit import Objective, Optimization, Progress, describe
+from hyperfields.fit import describe
 from hyperfields.hypernets import Direct, Hypernet
 from hyperfields.infer import Codes, descend, infer
 from hyperfields.latents import LatentTable
 from hyperfields.model import Bound, HyperField, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
 Method = Literal["output", "naive", "frozen"]

@@ -17,9 +17,9 @@ from hyperfields.checkpoint import Run
 from hyperfields.errors import InputError
 from hyperfields.families import Family
 from hyperfields.fields import Field, RadianceField
-from hyperfields.fit import Objective
 from hyperfields.hypernets import Direct
 from hyperfields.model import Bound, HyperField, parameter_groups
+from hyperfields.objective import Objective
 from hyperfields.ops import batched_mlp
 from hyperfields.presets import Recipe
 from hyperfields.weights import Weights, layers

@@ -24,13 +24,15 @@ from torch import Tensor, nn
 from hyperfields import checkpoint
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Kind, Points, fingerprint
-from hyperfields.fit import Objective, Optimization, Progress, describe, part
+from hyperfields.fit import describe
 from hyperfields.hypernets import Direct
 from hyperfields.hypernets.attention import Block
 from hyperfields.hypernets.heads import require_positive
 from hyperfields.infer import Codes
 from hyperfields.latents import CodeSource
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress, part
 from hyperfields.presets import Recipe
 
 FREQUENCIES = 4  # of the sines that places are embedded by

@@ -17,10 +17,11 @@ from hyperfields import checkpoint
 from hyperfields.checkpoint import Run
 from hyperfields.errors import InputError
 from hyperfields.families import Family
-from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import Direct, Residual
 from hyperfields.latents import LatentTable
 from hyperfields.model import Bound
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
 

@@ -30,11 +30,12 @@ from hyperfields.encodings import Fourier, Identity
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Kind
 from hyperfields.fields import Field, RadianceField
-from hyperfields.fit import Objective, Optimizers, Progress, rate
 from hyperfields.hypernets import Direct
 from hyperfields.infer import Codes
 from hyperfields.latents import CodeSource
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimizers, Progress, rate
 from hyperfields.presets import Recipe
 from hyperfields.weights import Weights
 

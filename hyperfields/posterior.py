@@ -21,11 +21,12 @@ from torch import Tensor
 from hyperfields.checkpoint import Run
 from hyperfields.errors import InputError
 from hyperfields.families import Family
-from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import Direct
 from hyperfields.infer import descend
 from hyperfields.latents import LatentTable, VariationalTable, gaussian_divergence
 from hyperfields.model import Bound
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
 START = 0.3  # deviation of q at first, in units of the prior's

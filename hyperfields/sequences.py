@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from hyperfields.errors import InputError
 from hyperfields.families import Family
-from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import Direct
 from hyperfields.latents import CodeSource, LatentTable
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
 

@@ -27,10 +27,11 @@ from hyperfields.devices import usable_device
 from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
-from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.graphs import USUAL, Graphs
 from hyperfields.hypernets import LowRank
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress
 from hyperfields.picture import orbit_cameras, render_picture
 from hyperfields.presets import Recipe
 from hyperfields.scenes.images import ImageFamily

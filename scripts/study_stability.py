@@ -18,9 +18,10 @@ import torch
 from hyperfields.encodings import Fourier
 from hyperfields.families import Family
 from hyperfields.fields import ImageField
-from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import GENERATORS, Stability
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 from hyperfields.scenes import open_family
 

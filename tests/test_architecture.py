@@ -43,6 +43,8 @@ LAYERS = {
     "infer": 6,
     "meta": 7,
     "movie": 6,
+    "objective": 6,
+    "optimization": 6,
     "posterior": 7,
     "uncertainty": 7,
     "cli": 7,

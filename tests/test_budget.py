@@ -16,9 +16,10 @@ from hyperfields.budget import Ahead, rays_of, render_budget
 from hyperfields.encodings import FactoredGrid
 from hyperfields.families import Kind, Pixels, Points
 from hyperfields.fields import Field, ImageField, ShapeField
-from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import LowRank
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 from hyperfields.render import OPAQUE, OccupancyTracker
 

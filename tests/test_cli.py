@@ -437,7 +437,7 @@ def test_ctrl_c_and_resume(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also in the middle of a step, when half of the numbers are new."""
-    from hyperfields.fit import Optimizers
+    from hyperfields.optimization import Optimizers
 
     family, wanted = whole
     step, calls = Optimizers.step, []

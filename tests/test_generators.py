@@ -10,7 +10,6 @@ import torch
 from hyperfields.encodings import Fourier, Identity
 from hyperfields.families import Kind
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
-from hyperfields.fit import Objective, Optimization, Progress
 from hyperfields.hypernets import (
     Chunked,
     Cppn,
@@ -23,6 +22,8 @@ from hyperfields.hypernets import (
     WeightTokens,
 )
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
 from ._analytic import FAMILIES

@@ -14,7 +14,7 @@ from hyperfields.encodings import Fourier, HashGrid, Identity
 from hyperfields.errors import InputError
 from hyperfields.families import Kind, Points
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
-from hyperfields.fit import Fit, FitConfig, Objective, alone
+from hyperfields.fit import Fit, FitConfig, alone
 from hyperfields.hypernets import Direct, Full, Modulation
 from hyperfields.latents import CodeSource
 from hyperfields.meta import (
@@ -29,6 +29,7 @@ from hyperfields.meta import (
     reptile_fit,
 )
 from hyperfields.model import Bound, HyperField, ModelConfig
+from hyperfields.objective import Objective
 from hyperfields.presets import Recipe
 
 from ._analytic import FAMILIES, Discs

@@ -48,9 +48,10 @@ from hyperfields.errors import InputError
 if TYPE_CHECKING:
     from hyperfields.checkpoint import Run
     from hyperfields.families import Family
-    from hyperfields.fit import Fit, FitConfig, Progress
+    from hyperfields.fit import Fit, FitConfig
     from hyperfields.latents import CodeSource
     from hyperfields.model import ModelConfig
+    from hyperfields.optimization import Progress
 
 
 _By = Literal["descent", "vae", "encoder", "cavia", "reptile", "time"]

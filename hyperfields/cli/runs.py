@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from hyperfields.checkpoint import Run
     from hyperfields.console import Meter
     from hyperfields.families import Family
-    from hyperfields.fit import Progress
     from hyperfields.infer import Codes
     from hyperfields.model import Bound
+    from hyperfields.optimization import Progress
 
 
 class Stopped(KeyboardInterrupt):

@@ -28,9 +28,10 @@ from hyperfields import (
 from hyperfields.devices import Precision
 from hyperfields.families import Kind, Pixels, Points
 from hyperfields.fields import Field
-from hyperfields.fit import LOOK, Objective, Optimization, Progress
 from hyperfields.graphs import Graphs
 from hyperfields.model import HyperField, parameter_groups
+from hyperfields.objective import Objective
+from hyperfields.optimization import LOOK, Optimization, Progress
 from hyperfields.picture import render_picture
 from hyperfields.scenes.images import ImageFamily
 
