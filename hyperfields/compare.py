@@ -9,7 +9,7 @@ Equal bytes: a scene's share of all networks, and its code. The encoding is the 
 preset's are asked for, its number of bases follows in proportion, alike for all generators. Each generator then spends
 what is left in its own way: first the setting that is natural to it (`KNOBS`) grows as far as the bytes allow at the
 preset's latent size, and what remains goes to the latent. A generator without such a setting has the latent alone.
-Equal time: each has the rate of its networks that did best in short fits (`RATES`).
+Equal time: each has the rate of its networks that did best in short fits (`presets.RATES`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from hyperfields.hypernets import Direct
 from hyperfields.infer import infer
 from hyperfields.model import ModelConfig
 from hyperfields.optimization import Progress
-from hyperfields.presets import Preset, Recipe, preset
+from hyperfields.presets import Preset, Recipe, network_rate, preset
 
 SETTINGS, RESULTS, REPORT, PLOT = "compare.json", "results.jsonl", "report.json", "pareto.png"
 GROWING = ("generators", "seeds", "leaders", "bytes_per_scene")  # settings that a comparison may have more of later
@@ -53,18 +53,6 @@ KNOBS = {  # the setting that makes a generator larger
     "low-rank": "rank",
     "lora": "rank",
     "weight-tokens": "width",
-}
-RATES: dict[str, dict[Kind, float]] = {  # times the recipe's rate of networks; how they were found is in NUMBERS.md
-    "full": {"images": 2.0, "shapes": 4.0, "views": 1.0},
-    "per-layer": {"images": 4.0, "shapes": 2.0, "views": 2.0},
-    "hierarchical": {"images": 2.0, "shapes": 2.0, "views": 2.0},
-    "chunked": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "cppn": {"images": 2.0, "shapes": 2.0, "views": 2.0},
-    "low-rank": {"images": 2.0, "shapes": 1.0, "views": 2.0},
-    "lora": {"images": 2.0, "shapes": 1.0, "views": 2.0},
-    "scale-shift": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "shift": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "weight-tokens": {"images": 2.0, "shapes": 1.0, "views": 2.0},
 }
 
 
@@ -268,8 +256,7 @@ def _models(
         if isinstance(hypernets.parse(name), Direct):
             models[name, None] = base, recipe  # `Fit` takes the networks away
             continue
-        factor = RATES[name.partition(":")[0]][family.kind]
-        mine = dataclasses.replace(recipe, rate_networks=recipe.rate_networks * factor)
+        mine = dataclasses.replace(recipe, rate_networks=network_rate(name, family.kind, scenes))
         for size in sizes:
             if size is None:
                 model = dataclasses.replace(base, generator=hypernets.parse(name))
@@ -479,7 +466,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     """
     try:
         from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+        from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
         from PIL import Image
     except ImportError:
         raise InputError(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
@@ -511,7 +498,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         axis.set_xlim(*limits)
         ends = {row["generator"]: (row["amortised"], row[key]) for row in reversed(seen)}  # of the best size
         _label(axis, ends, style)
-        axis.set_xlabel("bytes a scene; grey: nothing is better at fewer")
+        axis.set_xlabel("kilobytes a scene; grey: nothing is better at fewer")
     ends = {}
     for name in names:
         # The curve of the largest size and first seed.
@@ -526,8 +513,9 @@ def plot(report: dict[str, Any], path: Path) -> None:
     for key, title in panels.items():
         axes[key].set(title=title, ylabel=metric)
         axes[key].grid(color="0.92")
-        axes[key].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes[key].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}" if key != "time" else "{x:g}"))
+        unit = 1.0 if key == "time" else 1000.0
+        axes[key].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if key == "time" else MaxNLocator(4))
+        axes[key].xaxis.set_major_formatter(FuncFormatter(lambda x, _, unit=unit: f"{x / unit:g}"))
         axes[key].xaxis.set_minor_formatter(NullFormatter())
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=100)
@@ -544,7 +532,7 @@ def _label(axis: Any, ends: dict[str, tuple[float, float]], style: dict[str, dic
     for name, (x, y) in sorted(ends.items(), key=lambda item: -item[1][1]):
         top = min((y - low) / (high - low), top - gap)
         axis.annotate(
-            f"{'alone' if name == 'direct' else name} {y:.2f}" if abs(high) > 2 else f"{name} {y:.4f}",
+            f"{'alone' if name == 'direct' else name} {y:.{2 if abs(high) > 2 else 4}f}",
             (x, y),
             (1.03, top),
             textcoords="axes fraction",

@@ -9,11 +9,25 @@ from hyperfields.encodings import FactoredGrid, HashGrid
 from hyperfields.errors import InputError
 from hyperfields.families import Kind
 from hyperfields.fields import ImageField, RadianceField, ShapeField
-from hyperfields.hypernets import Full, Generator, LowRank, Modulation
+from hyperfields.hypernets import Full, Generator, Hierarchical, Modulation
 from hyperfields.model import ModelConfig
 
 Preset = Literal["tiny", "default", "faithful"]
+MANY = 256  # images from which a family has larger codes and more bases
 PRESETS: tuple[Preset, ...] = ("tiny", "default", "faithful")
+
+RATES: dict[str, dict[Kind, float]] = {  # times the base rate of networks: what did best in short fits (NUMBERS.md)
+    "full": {"images": 2.0, "shapes": 4.0, "views": 1.0},
+    "per-layer": {"images": 4.0, "shapes": 2.0, "views": 2.0},
+    "hierarchical": {"images": 2.0, "shapes": 2.0, "views": 2.0},
+    "chunked": {"images": 4.0, "shapes": 1.0, "views": 2.0},
+    "cppn": {"images": 2.0, "shapes": 2.0, "views": 2.0},
+    "low-rank": {"images": 2.0, "shapes": 1.0, "views": 2.0},
+    "lora": {"images": 2.0, "shapes": 1.0, "views": 2.0},
+    "scale-shift": {"images": 4.0, "shapes": 1.0, "views": 2.0},
+    "shift": {"images": 4.0, "shapes": 1.0, "views": 2.0},
+    "weight-tokens": {"images": 2.0, "shapes": 1.0, "views": 2.0},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,20 +54,25 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
     """
     if name not in PRESETS:
         raise InputError(f"preset {name!r}: wanted one of {', '.join(PRESETS)}")
-    rank = 6 if kind == "views" else 3
-    generators: dict[Preset, Generator] = {"tiny": Modulation(), "default": LowRank(rank), "faithful": Full()}
-    generator = generators[name]
+    # The best of those compared at equal bytes and minutes (NUMBERS.md, section Generators).
+    best = Hierarchical(24 if kind == "images" else 32)
+    generators: dict[Preset, tuple[str, Generator]] = {
+        "tiny": ("scale-shift", Modulation()),
+        "default": ("hierarchical", best),
+        "faithful": ("full", Full()),
+    }
+    called, generator = generators[name]
+    rate = network_rate(called, kind, scenes)
     if kind == "images":
-        many = scenes >= 256
+        many = scenes >= MANY
         bases = {"tiny": 0, "default": 65 if many else 15, "faithful": 128}[name]
         grid = _grid(2, 6, 12, 5, side, bases)
-        # A step of a linear head grows with the size of the code that it reads.
-        recipe = Recipe(min(scenes, 128), 2**15, rate_networks=2.5e-3 if many else 5e-3)
+        recipe = Recipe(min(scenes, 128), 2**15, rate_networks=rate)
         return ModelConfig(ImageField(grid), generator, 192 if many else 96), recipe
     if kind == "shapes":
         bases = {"tiny": 0, "default": 17, "faithful": 64}[name]
         grid = _grid(3, 6, 14, 6, 62, bases)
-        return ModelConfig(ShapeField(grid), generator, 64), Recipe(min(scenes, 32), 2**16)
+        return ModelConfig(ShapeField(grid), generator, 64), Recipe(min(scenes, 32), 2**16, rate_networks=rate)
     if kind == "views":
         # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
         # scenes, so that a scene costs about a quarter of what it costs alone.
@@ -63,8 +82,15 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
         grid = _grid(3, 8, 13, 8, min(side, 128), bases)
         field = RadianceField(grid, step=0.025)
         samples = 2**11 * min(max(scenes, 16), 32)
-        return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), samples, rate_grid=3e-2)
+        return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), samples, rate_grid=3e-2, rate_networks=rate)
     assert_never(kind)
+
+
+def network_rate(generator: str, kind: Kind, scenes: int) -> float:
+    """The peak rate of the networks of a generator, by its name on the command line (`hypernets.parse`)."""
+    # A step of a linear head grows with the size of the code that it reads, and many images get larger codes.
+    base = 2.5e-3 if kind == "images" and scenes >= MANY else 5e-3
+    return base * RATES.get(generator.partition(":")[0], {kind: 1.0})[kind]
 
 
 def _grid(dims: int, levels: int, log2_table: int, coarsest: int, finest: int, bases: int) -> HashGrid | FactoredGrid:

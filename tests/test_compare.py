@@ -14,7 +14,6 @@ from hyperfields.checkpoint import load_run
 from hyperfields.cli import main
 from hyperfields.compare import (
     KNOBS,
-    RATES,
     Comparison,
     compare,
     format_result,
@@ -32,6 +31,7 @@ from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
 from hyperfields.fit import Fit
 from hyperfields.model import ModelConfig
+from hyperfields.presets import RATES
 
 from ._analytic import Discs
 

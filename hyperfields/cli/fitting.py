@@ -426,7 +426,7 @@ def _chosen(
         raise InputError("--by reptile: learns weights, nothing generates them; leave --generator and --bayes out")
     from hyperfields import hypernets
     from hyperfields.fit import alone, describe
-    from hyperfields.presets import preset
+    from hyperfields.presets import network_rate, preset
 
     picture = describe(family)
     model, recipe = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
@@ -436,6 +436,7 @@ def _chosen(
         known = {**hypernets.GENERATORS, **hypernets.OF_TIME}
         del known["direct"]  # that is --individually
         model = dataclasses.replace(model, generator=hypernets.parse(generator, known))
+        recipe = dataclasses.replace(recipe, rate_networks=network_rate(generator, family.kind, len(family.names)))
     return {
         "model": dataclasses.replace(model, bayes=hypernets.Bayes(bayes or "none")),  # type: ignore[arg-type]
         "recipe": recipe,
