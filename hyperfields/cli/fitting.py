@@ -298,7 +298,7 @@ def compare(
     family: FamilyPath,
     *,
     out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="(required)")],
-    generators: Annotated[str, arg(metavar="A,B,C")] = "low-rank,full,scale-shift",
+    generators: Annotated[str, arg(metavar="A,B,C")] = "hierarchical,low-rank,full",
     minutes: Minutes = None,
     steps: Count = None,
     bytes: Annotated[str | None, arg(metavar="B,B")] = None,
@@ -316,7 +316,7 @@ def compare(
     Generators take settings: low-rank:rank=8, low-rank:layer=1, chunked:chunk=64:hidden=32, full:hidden=64.
     `direct` fits each scene alone, to compare with.
 
-    $ hyperfields compare faces --out cmp --size 64x64 --generators low-rank,full --bytes 5000 --minutes 2
+    $ hyperfields compare faces --out cmp --size 64x64 --generators hierarchical,full --bytes 5000 --minutes 2
     $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
 
     Args:
