@@ -301,7 +301,7 @@ def compare(
     generators: Annotated[str, arg(metavar="A,B,C")] = "hierarchical,low-rank,full",
     minutes: Minutes = None,
     steps: Count = None,
-    bytes: Annotated[str | None, arg(metavar="B,B")] = None,
+    bytes: Annotated[str | None, arg(metavar="B,B", help_behavior_hint=QUIET)] = None,
     seeds: Annotated[int, arg(metavar="N")] = 1,
     leaders: Count = None,
     unseen: Annotated[int, arg(metavar="N")] = 0,
