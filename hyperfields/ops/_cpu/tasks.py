@@ -7,8 +7,10 @@ import ctypes
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,7 +35,21 @@ def _keep_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
 
 
+def forget_stale_kernels(folder: Path) -> None:
+    """Delete numba's indices of compiled kernels that are older than any source file beside them.
+
+    numba looks at the file of a kernel and not at those of what it calls: a pull that changes only these would leave
+    the old machine code in use.
+    """
+    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
+    for index in (folder / "__pycache__").glob("*.nbi"):
+        with contextlib.suppress(OSError):  # another process was faster, or it is not ours
+            if index.stat().st_mtime < newest <= time.time():  # not where clocks disagree
+                index.unlink()
+
+
 _keep_memory()
+forget_stale_kernels(Path(__file__).parent)
 _pool: ThreadPoolExecutor | None = None
 
 
