@@ -89,7 +89,7 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
 def network_rate(generator: str, kind: Kind, scenes: int) -> float:
     """The peak rate of the networks of a generator, by its name on the command line (`hypernets.parse`)."""
     # A step of a linear head grows with the size of the code that it reads, and many images get larger codes.
-    base = 2.5e-3 if kind == "images" and scenes >= MANY else 5e-3
+    base = 1.25e-3 if kind == "images" and scenes >= MANY else 5e-3
     return base * RATES.get(generator.partition(":")[0], {kind: 1.0})[kind]
 
 
