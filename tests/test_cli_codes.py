@@ -112,6 +112,7 @@ def test_codes_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_uncertainty_of_a_fitted_scene_and_of_an_inferred_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib (hyperfields[plots]) is missing")
     family = make_views(tmp_path / "family")
     assert run_cli("fit", family, "--out", tmp_path / "run", *TINY) == 0
     run, out = tmp_path / "run", tmp_path / "codes.safetensors"
