@@ -25,7 +25,7 @@ from hyperfields.ops._cpu.hash_encode import (
 from hyperfields.ops._cpu.rays import GROUP, March, enter, exp_minus_one, march_scratch, next_samples
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, starts_of
 
-_RAYS = 512  # of a task
+_RAYS = 1024  # of a task
 _AT_ONCE = 2048  # points that are encoded at a time: their features and a table fit in L2
 
 
@@ -84,10 +84,11 @@ def _look(
     alive, steps, through = np.empty(_RAYS, np.int64), np.empty(_RAYS, np.int64), np.empty(_RAYS)
     ends = np.empty((_RAYS, 3), real)
     who, begins = np.empty(_AT_ONCE + 1, np.int64), np.empty(_AT_ONCE + 1, np.int64)
-    half, total = real.type(0.5), 0
+    half, total, before = real.type(0.5), 0, -1
     for number in range(lo, hi):
         scene, begin, end = tasks[number]
-        table = tables[scene if tables.shape[0] > 1 else 0]
+        owner = scene if tables.shape[0] > 1 else 0
+        table, cold, before = tables[owner], owner != before, owner
         left = 0
         for ray in range(begin, end):
             counts[ray] = 0
@@ -123,7 +124,10 @@ def _look(
                             xs[row + i] = (origin + middle * direction) * half + half
                 for d in range(3):
                     xs[U(d * PIECE) + U(count) : U(d * PIECE) + U(count) + U(64)] = half
-                encode_columns(xs, U(count), True, table, grid, dense, smooth, columns, scratch, corners, unroll)
+                encode_columns(
+                    xs, U(count), True, cold, table, grid, dense, smooth, columns, scratch, corners, unroll
+                )
+                cold = False
                 _log_densities(columns, U(count), weights[scene], sizes, slope, tiles, logs, unroll)
                 _transparencies(logs, starts, stops, ceiling, U(count), clear, powers)
                 for group in range(groups):
