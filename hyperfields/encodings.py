@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.ops.grid import GridSpec
+from hyperfields.ops.sphere import spherical_harmonics
 from hyperfields.weights import WeightEntry, Weights
 
 TABLE = "grid.table"  # the name under which a grid finds its table among the weights
@@ -61,8 +62,7 @@ class Fourier:
 class SphericalHarmonics:
     """Real spherical harmonics of unit directions up to `degree` (1 to 4, exclusive of the constant's scale).
 
-    Columns run l = 0 ... degree - 1, m = -l ... l.
-    Source: Sloan 2008, "Stupid spherical harmonics tricks", appendix A2.
+    Columns run l = 0 ... degree - 1, m = -l ... l. Source: see `ops/sphere.py`.
     """
 
     degree: int = 3
@@ -79,29 +79,7 @@ class SphericalHarmonics:
         """
         if not 1 <= self.degree <= 4:
             raise ValueError(f"SphericalHarmonics degree: got {self.degree}, wanted 1 to 4")
-        x, y, z = d.unbind(-1)
-        columns = [torch.full_like(x, 0.28209479177387814)]
-        if self.degree > 1:
-            columns += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-        if self.degree > 2:
-            columns += [
-                1.0925484305920792 * x * y,
-                -1.0925484305920792 * y * z,
-                0.31539156525252005 * (3.0 * z * z - 1.0),
-                -1.0925484305920792 * x * z,
-                0.5462742152960396 * (x * x - y * y),
-            ]
-        if self.degree > 3:
-            columns += [
-                -0.5900435899266435 * y * (3.0 * x * x - y * y),
-                2.890611442640554 * x * y * z,
-                -0.4570457994644658 * y * (5.0 * z * z - 1.0),
-                0.3731763325901154 * z * (5.0 * z * z - 3.0),
-                -0.4570457994644658 * x * (5.0 * z * z - 1.0),
-                1.445305721320277 * z * (x * x - y * y),
-                -0.5900435899266435 * x * (x * x - 3.0 * y * y),
-            ]
-        return torch.stack(columns, -1)
+        return spherical_harmonics(d, self.degree)
 
 
 @dataclasses.dataclass(frozen=True)

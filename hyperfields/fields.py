@@ -108,7 +108,8 @@ class RadianceField:
 
     def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> density `[s n 1]`."""
-        return self._density(weights, x, counts, self._density_only(weights))[0]
+        # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
+        return torch.exp(self._asked(weights, x, counts, self._density_only(weights)).clamp(max=CEILING))
 
     def sight(
         self, weights: Weights, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float
@@ -132,23 +133,22 @@ class RadianceField:
         *first, (weight, bias) = layers(weights, "density")
         return [*first, (weight[:, :1], None if bias is None else bias[:, :1])]
 
-    def _density(
+    def _asked(
         self, weights: Weights, x: Tensor, counts: Tensor | None, network: Layers, encoded: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        out = _encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts, encoded)
-        # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
-        density, geometry = out.split((1, out.shape[-1] - 1), -1)  # one piece backward, where two slices would be two
-        return torch.exp(density.clamp(max=CEILING)), geometry
+    ) -> Tensor:
+        """What the density network says of points of the scene box: the logarithm of the density first."""
+        return _encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts, encoded)
 
     @stage("rest of the field")
     def __call__(
         self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None, encoded: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`; encoded: from `sight`."""
-        density, geometry = self._density(weights, x, counts, layers(weights, "density"), encoded)
-        features = torch.cat((geometry, self.directions(d)), -1)
-        color = ops.batched_mlp(features, layers(weights, "color"), self.activation, counts=counts)
-        return density, torch.sigmoid(color)
+        out = self._asked(weights, x, counts, layers(weights, "density"), encoded)
+        return ops.emission(
+            out, d, layers(weights, "color"), self.activation, degree=self.directions.degree, ceiling=CEILING,
+            counts=counts,
+        )  # fmt: skip
 
 
 def _encoded_mlp(

@@ -25,6 +25,7 @@ from torch.autograd import forward_ad
 
 from hyperfields.ops import _reference
 from hyperfields.ops.grid import GridSpec
+from hyperfields.ops.sphere import BANDS, spherical_harmonics
 from hyperfields.ops.timing import stage
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "backends",
     "batched_mlp",
     "composite",
+    "emission",
     "encode_mlp",
     "hash_encode",
     "march",
@@ -403,6 +405,56 @@ def _fused(
         grid.offsets, grid.smoothstep, plan, slope,
     )  # fmt: skip
     return result.reshape(*x.shape[:-1], sizes[-1])
+
+
+@stage("emission")
+def emission(
+    out: Tensor,  # [s n 1+g], or [m 1+g] with counts: the logarithm of the density, and features
+    d: Tensor,  # [s n 3], or [m 3], unit
+    layers: list[tuple[Tensor, Tensor | None]],  # of the colour network, which reads features and directions
+    activation: Activation = "relu",
+    *,
+    degree: int,  # of the spherical harmonics of the directions
+    ceiling: float,  # of the logarithm of the density
+    counts: Tensor | None = None,  # [s]
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]:  # density [s n 1] or [m 1], colour [s n 3] or [m 3]
+    """What a density network says of points -> density and the colour that is seen from a direction.
+
+    density = exp(min(out_0, ceiling)), colour = sigmoid(mlp(out_1 ..., harmonics(d))).
+    Differentiable once in out and layers, and in d where no kernel is made for it; the reference twice in all.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
+
+    Source: Mildenhall et al. 2020, section 3; Mueller et al. 2022, section 5.4.
+    """
+    _same_kind(out=out, d=d)
+    if out.shape[:-1] != d.shape[:-1] or d.shape[-1] != 3 or not 1 <= degree <= len(BANDS):
+        raise ValueError(
+            f"emission: got out {tuple(out.shape)}, d {tuple(d.shape)}, degree {degree}; wanted [... 1+g], [... 3] "
+            f"and 1 to {len(BANDS)}"
+        )
+    packed, numbers = _pack(out, counts, "out")
+    width = packed.shape[1] - 1 + degree**2
+    sizes = _check_layers(packed.new_empty(0, width), layers, activation, numbers.shape[0])
+    if sizes[-1] != 3:
+        raise ValueError(f"layers: got {sizes[-1]} outputs, wanted 3, a colour")
+    refusal = "derivatives of directions" if torch.is_grad_enabled() and d.requires_grad else _no_sine(activation)
+    chosen = _choose(backend, out, d, *itertools.chain(*layers), cpu=refusal, tcnn=_NO_TCNN)
+    if chosen == "cpu":
+        from hyperfields.ops import _cpu
+
+        slope = _reference.LEAK if activation == "leaky_relu" else 0.0
+        density, rgb = _cpu.emission_cpu(
+            packed, d.reshape(-1, 3), _flat_layers(layers), numbers, sizes, degree, slope, ceiling
+        )
+        return density.reshape(*out.shape[:-1], 1), rgb.reshape(*out.shape[:-1], 3)
+    part: Backend = "reference" if chosen == "reference" else "auto"
+    log, features = out.split((1, out.shape[-1] - 1), -1)  # one piece backward, where two slices would be two
+    features = torch.cat((features, spherical_harmonics(d, degree)), -1)
+    color = batched_mlp(features, layers, activation, counts=counts, backend=part)
+    return torch.exp(log.clamp(max=ceiling)), torch.sigmoid(color)
 
 
 @stage("mix")

@@ -9,6 +9,8 @@ A second derivative is refused: the backward operators have no autograd formula,
 
 from hyperfields.ops._cpu.batched_mlp import mlp_cpu as mlp_cpu
 from hyperfields.ops._cpu.batched_mlp import mlp_cpu_backward as mlp_cpu_backward
+from hyperfields.ops._cpu.emission import emission_cpu as emission_cpu
+from hyperfields.ops._cpu.emission import emission_cpu_backward as emission_cpu_backward
 from hyperfields.ops._cpu.hash_encode import encoded_cpu as encoded_cpu
 from hyperfields.ops._cpu.hash_encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.hash_encode import hash_encode_cpu_backward as hash_encode_cpu_backward

@@ -20,7 +20,7 @@ from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
 from hyperfields.ops.timing import stage
 
 TILE = U(128)
-_PIECE = 4096  # points of a task
+PIECE = 4096  # points of a task
 _SIDE = 8  # of a block that is transposed in registers
 
 
@@ -135,7 +135,7 @@ def _transpose(typing, source, at, stride, target, to, pitch):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _load_tile(source, begin, count, width, tile):
+def load_tile(source, begin, count, width, tile):
     """tile[i, p] = source[begin + p, i], of a flat source with rows of `width`; zeros in the padding."""
     zero, side = source.dtype.type(0.0), U(_SIDE)
     first, n, points = U(begin) * U(width), U(width), U(count)
@@ -154,7 +154,7 @@ def _load_tile(source, begin, count, width, tile):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _store_tile(tile, begin, count, width, target):
+def store_tile(tile, begin, count, width, target):
     """target[begin + p, i] = tile[i, p], of a flat target with rows of `width`."""
     side = U(_SIDE)
     first, n, points = U(begin) * U(width), U(width), U(count)
@@ -194,7 +194,7 @@ def _pack_scene(params, sizes, packed, transposed):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _unpack_add(partial, pieces, sizes, params):
+def unpack_add(partial, pieces, sizes, params):
     """Sum the pieces of each scene, always in the same order."""
     for number in range(pieces.shape[0]):
         _unpack_piece(partial[number], sizes, params[pieces[number, 0]])
@@ -233,9 +233,9 @@ def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, e
     tile = first_tile
     for first in range(begin, end, int(TILE)):
         count = min(int(TILE), end - first)
-        _load_tile(x, first, count, sizes[0], source)
+        load_tile(x, first, count, sizes[0], source)
         mlp_tile(source, weights, sizes, slope, hidden[tile] if keep else hidden[0], last)
-        _store_tile(last, first, count, sizes[layers], out)
+        store_tile(last, first, count, sizes[layers], out)
         tile += 1
 
 
@@ -298,45 +298,54 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x,
     """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
     layers, room = sizes.shape[0] - 1, widest(sizes) * int(TILE)
     source, above, below = np.empty(room, x.dtype), np.empty(room, x.dtype), np.empty(room, x.dtype)
-    zero = x.dtype.type(0.0)
-    end_w, end_h = 0, 0
-    for layer in range(layers):
-        p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
-        end_w += p_in * p_out + p_out
-        if layer + 1 < layers:
-            end_h += p_out * int(TILE)
     tile = first_tile
     for first in range(begin, end, int(TILE)):
         count = min(int(TILE), end - first)
-        _load_tile(x, first, count, sizes[0], source)
-        _load_tile(grad, first, count, sizes[layers], above)
-        w0, h0 = end_w, end_h
-        for layer in range(layers - 1, -1, -1):
-            p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
-            w0 -= p_in * p_out + p_out
-            inputs = source if layer == 0 else hidden[tile]
-            if layer > 0:
-                h0 -= p_in * int(TILE)
-            outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
-            for j in range(p_out):
-                total = zero
-                row = U(j) * TILE
-                for p in range(TILE):
-                    total += above[row + p]
-                partial[w0 + p_in * p_out + j] += total
-            if layer == 0 and not need_x:
-                break
-            for k in range(U(p_in) * TILE):
-                below[k] = zero
-            multiply(flipped, w0, above, 0, below, 0, p_in, p_out)
-            if layer > 0:
-                start = U(h0)
-                for k in range(U(p_in) * TILE):
-                    below[k] = below[k] if inputs[start + k] > zero else slope * below[k]
-            above, below = below, above
+        load_tile(x, first, count, sizes[0], source)
+        load_tile(grad, first, count, sizes[layers], above)
+        pull = mlp_tile_backward(source, hidden[tile], flipped, sizes, slope, partial, need_x, above, below)
         if need_x:
-            _store_tile(above, first, count, sizes[0], grad_x)
+            store_tile(pull, first, count, sizes[0], grad_x)
         tile += 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+def mlp_tile_backward(source, hidden, flipped, sizes, slope, partial, need_x, above, below):
+    """Cotangents `above[j, p]` of a tile -> those of its inputs, which are returned in `above` or `below`.
+
+    hidden: the activations of `mlp_tile`. flipped: transposed weights. partial: the gradient of the weights grows.
+    """
+    layers, zero = sizes.shape[0] - 1, source.dtype.type(0.0)
+    w0, h0 = 0, 0
+    for layer in range(layers):
+        p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+        w0 += p_in * p_out + p_out
+        if layer + 1 < layers:
+            h0 += p_out * int(TILE)
+    for layer in range(layers - 1, -1, -1):
+        p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
+        w0 -= p_in * p_out + p_out
+        inputs = source if layer == 0 else hidden
+        if layer > 0:
+            h0 -= p_in * int(TILE)
+        outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
+        for j in range(p_out):
+            total = zero
+            row = U(j) * TILE
+            for p in range(TILE):
+                total += above[row + p]
+            partial[w0 + p_in * p_out + j] += total
+        if layer == 0 and not need_x:
+            break
+        for k in range(U(p_in) * TILE):
+            below[k] = zero
+        multiply(flipped, w0, above, 0, below, 0, p_in, p_out)
+        if layer > 0:
+            start = U(h0)
+            for k in range(U(p_in) * TILE):
+                below[k] = below[k] if inputs[start + k] > zero else slope * below[k]
+        above, below = below, above
+    return above
 
 
 def pad4(size: int) -> int:
@@ -370,7 +379,7 @@ def mlp_cpu(
 ) -> tuple[Tensor, Tensor]:
     """params [s, numbers]: each layer's weight [o i] and bias [o], flat. Returns the output and what backward needs."""
     out = x.new_empty(x.shape[0], sizes[-1])
-    pieces = pieces_of(starts_of(counts), _PIECE)
+    pieces = pieces_of(starts_of(counts), PIECE)
     first, tiles = _tiles(pieces)
     hidden = x.new_empty(tiles if keep else 0, max(hidden_size(sizes), 1))
     kept, points, result = hidden.numpy(), x.detach().contiguous().numpy().reshape(-1), out.numpy().reshape(-1)
@@ -397,7 +406,7 @@ def mlp_cpu_backward(
 ) -> tuple[Tensor, Tensor]:
     grad_x = x.new_empty(x.shape if need_x else (0, x.shape[1]))
     grad_params = torch.zeros_like(params, memory_format=torch.contiguous_format)
-    pieces = pieces_of(starts_of(counts), _PIECE)
+    pieces = pieces_of(starts_of(counts), PIECE)
     first, _ = _tiles(pieces)
     points, cotangent = (t.detach().contiguous().numpy().reshape(-1) for t in (x, grad))
     kept, result, total = hidden.numpy(), grad_x.numpy().reshape(-1), grad_params.numpy()
@@ -422,7 +431,7 @@ def mlp_cpu_backward(
         )
 
     parallel(task, len(pieces))
-    _unpack_add(partial, pieces, shape, total)
+    unpack_add(partial, pieces, shape, total)
     return grad_x, grad_params
 
 
