@@ -133,7 +133,7 @@ class Objective:
     def restore(self, state: dict[str, Tensor]) -> None:
         self.calls, self.per_ray = int(state["calls"]), float(state["per_ray"])
         if self.tracker is not None:
-            self.tracker.density.copy_(state["density"])
+            self.tracker.restore(state["density"])
         if self.ahead is not None:
             self.ahead.per_ray.fill_(self.per_ray)
             self.look()

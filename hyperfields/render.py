@@ -372,15 +372,25 @@ class OccupancyTracker:
         self.size, self.decay = size, decay
         self.limit = -math.log1p(-threshold) / step
         self.density = torch.full((scenes, size**3), math.inf, device=device)
+        self.occupied = torch.ones(scenes, size**3, dtype=torch.bool, device=device)
+        self.known = torch.zeros(scenes, dtype=torch.bool, device=device)  # scenes that were found to be looked at
 
     def cells(self, scenes: Tensor) -> Tensor:
         """Occupied cells of `scenes` `[s]`: `[s g g g]` bool."""
-        occupied = self.density[scenes] > self.limit
-        return occupied.reshape(-1, self.size, self.size, self.size)
+        return self.occupied[scenes].reshape(-1, self.size, self.size, self.size)
 
-    def knows(self, scenes: Tensor | slice = slice(None)) -> bool:
+    def knows(self, scenes: Tensor | None = None) -> bool:
         """Whether each of `scenes` `[s]`, by default all, was looked at, cell by cell, at least once."""
-        return not bool(self.density[scenes].isinf().any())
+        scenes = torch.arange(len(self.known), device=self.known.device) if scenes is None else scenes
+        new = scenes[~self.known[scenes]]
+        self.known[new] = ~self.density[new].isinf().any(1)
+        return bool(self.known[new].all())
+
+    def restore(self, density: Tensor) -> None:
+        """Go on from `density` `[s g^3]`, what it was before."""
+        self.density.copy_(density)
+        self.occupied.copy_(self.density > self.limit)
+        self.known.zero_()
 
     @stage("occupancy")
     @torch.no_grad()
@@ -396,4 +406,5 @@ class OccupancyTracker:
         seen = density(x, torch.full((len(scenes),), len(cell), device=device)).reshape(len(scenes), -1)
         where = scenes[:, None], cell
         old = self.density[where]
-        self.density[where] = torch.where(old.isinf(), seen, torch.maximum(old * self.decay, seen))
+        new = torch.where(old.isinf(), seen, torch.maximum(old * self.decay, seen))
+        self.density[where], self.occupied[where] = new, new > self.limit

@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 
 WARM_UP = 200  # steps after which most of the empty space is known
-OPS = ("hash_encode", "batched_mlp", "composite")  # with ", backward" these are names of stages
+# With ", backward" these are names of stages.
+OPS = ("hash_encode", "batched_mlp", "composite")
+FUSED = ("sight", "emission")  # march, encoding, network and opacity in one kernel; network and what is round it
 
 
 def padded_vmap(x: Tensor, layers: list[tuple[Tensor, Tensor]], activation: str, counts: Tensor) -> Tensor:
@@ -69,7 +71,10 @@ def fit_step(
         seconds = seconds_a_step(fit, steps)
         samples = fit.recipe.samples
         stages, profiled = profile(fit, steps)
-        inside = {name: value for name, value in stages.items() if name.split(",")[0] in OPS}
+
+        def share(names: tuple[str, ...]) -> float:
+            return sum(value for name, value in stages.items() if name.split(",")[0] in names) / profiled
+
         found: dict[str, Any] = {
             "family": folder.name,
             "scenes": len(family.names),
@@ -77,7 +82,9 @@ def fit_step(
             "threads": torch.get_num_threads(),
             "milliseconds_a_step": 1e3 * seconds,
             "samples_a_second": samples / seconds,
-            "share_inside_three_ops": sum(inside.values()) / profiled,
+            "share_inside_three_ops": share(OPS),
+            "share_with_fused": share(OPS + FUSED),
+            "share_with_mix": share((*OPS, *FUSED, "mix")),
             "stages_milliseconds": stages,
             "milliseconds_a_profiled_step": profiled,
         }
@@ -105,7 +112,11 @@ def print_fit(found: dict[str, Any], stages: bool) -> None:
         f"{found['threads']} threads: {found['milliseconds_a_step']:.1f} ms a step, "
         f"{found['samples_a_second'] / 1e6:.2f} million samples a second"
     )
-    print(f"    {100 * found['share_inside_three_ops']:.1f} % of it inside hash_encode, batched_mlp and composite")
+    print(
+        f"    {100 * found['share_inside_three_ops']:.1f} % of it inside hash_encode, batched_mlp and composite, "
+        f"{100 * found['share_with_fused']:.1f} % with {' and '.join(FUSED)}, which are made of them, "
+        f"{100 * found['share_with_mix']:.1f} % with mix"
+    )
     if "times_as_fast_as_plain_torch" in found:
         print(
             f"    {found['times_as_fast_as_plain_torch']:.1f} times as fast as the same step in plain torch "

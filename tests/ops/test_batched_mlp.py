@@ -41,9 +41,6 @@ SLOPES = {"relu": 0.0, "leaky_relu": 0.01}  # below 0: the activations that are 
 each_activation = pytest.mark.parametrize("activation", SLOPES)
 
 
-wrong_at_minus_infinity = pytest.mark.xfail(reason="the kernel takes 0 * -infinity", raises=AssertionError)
-
-
 def parameters(widths: tuple[int, ...], scenes: int, biases: str = "all") -> dict[str, Tensor]:
     """Weights `w0`, `w1`, ... `[s o i]` and biases `b0`, ... `[s o]` for the layers that have one."""
     made: dict[str, Tensor] = {}
@@ -266,7 +263,7 @@ def test_minus_infinity_passes_a_leaky_relu(backend: ops.Backend) -> None:
     assert result.flatten().tolist() == [-math.inf] * 4
 
 
-@pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=[needs_cpu, wrong_at_minus_infinity])])
+@each_backend
 def test_minus_infinity_does_not_pass_a_relu(backend: ops.Backend) -> None:
     result = ops.batched_mlp(*through_ones(-math.inf), "relu", backend=backend)
     assert result.flatten().tolist() == [0.0] * 4

@@ -251,7 +251,7 @@ def widest(sizes):
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def mlp_tile(source, weights, sizes, slope, hidden, last):
     """A tile of points through a packed network: `source[i, p]` -> `last[j, p]`; `hidden` gets the activations."""
-    layers = sizes.shape[0] - 1
+    layers, zero = sizes.shape[0] - 1, source.dtype.type(0.0)
     inputs, x0, place, w0 = source, 0, 0, 0
     for layer in range(layers):
         p_in, p_out = (sizes[layer] + 3) // 4 * 4, (sizes[layer + 1] + 3) // 4 * 4
@@ -266,8 +266,12 @@ def mlp_tile(source, weights, sizes, slope, hidden, last):
                 target[row + p] = value
         multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
         if not final:
-            for k in range(U(y0), U(y0) + U(p_out) * TILE):
-                target[k] = max(target[k], slope * target[k])
+            if slope == zero:  # 0 * -infinity is no number
+                for k in range(U(y0), U(y0) + U(p_out) * TILE):
+                    target[k] = zero if target[k] < zero else target[k]
+            else:
+                for k in range(U(y0), U(y0) + U(p_out) * TILE):
+                    target[k] = max(target[k], slope * target[k])
             place += p_out * int(TILE)
         inputs, x0 = target, y0
         w0 = bias + p_out

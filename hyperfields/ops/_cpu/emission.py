@@ -109,7 +109,8 @@ def _emit(out, d, said, degree, weights, sizes, slope, ceiling, density, rgb, ro
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def _emit_backward(
-    out, d, said, degree, weights, flipped, sizes, slope, ceiling, g_density, g_rgb, g_out, partial, room, pieces, lo, hi
+    out, d, said, degree, weights, flipped, sizes, slope, ceiling, g_density, g_rgb, g_out, partial, room,
+    pieces, lo, hi,
 ):  # fmt: skip
     scratch = _scratch(out.dtype, sizes, said, room)
     tile, hidden, last, values, powers = scratch

@@ -252,9 +252,7 @@ def _encode(x, tables, out, grid, dense, smooth, pieces, lo, hi, corners, unroll
         owner = scene if tables.shape[0] > 1 else 0
         inside, cold = _load(x, begin, end, xs), owner != before
         count, before = U(end - begin), owner
-        encode_columns(
-            xs, count, inside, cold, tables[owner], grid, dense, smooth, columns, scratch, corners, unroll
-        )
+        encode_columns(xs, count, inside, cold, tables[owner], grid, dense, smooth, columns, scratch, corners, unroll)
         for i in range(count):
             copy_features(columns, i, out, (U(begin) + i) * U(levels) * n, levels, unroll)
 

@@ -251,27 +251,30 @@ def _march_rays(origins, directions, cells, side, low, high, step, offset, start
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _survey(cells, low, high, begin, end):
-    """The box round all occupied cells of a scene."""
+    """The box round all occupied cells of a scene, from `cells` [s g g*g]."""
     size = cells.shape[1]
+    shadow = np.empty(size * size, np.uint8)  # of all planes on each other
     for scene in range(begin, end):
         low[scene] = 1.0
         high[scene] = -1.0
+        shadow[:] = 0
         for a in range(size):
-            for b in range(size):
-                row = cells[scene, a, b]
-                found = 0
-                for c in range(U(size)):
-                    found += row[c]
-                if found == 0:
-                    continue
-                first, last = size, 0
-                for c in range(size):
-                    if row[c] != 0:
-                        first, last = min(first, c), c
-                for d in range(3):
-                    least, most = (a, a) if d == 0 else (b, b) if d == 1 else (first, last)
-                    low[scene, d] = min(low[scene, d], 2.0 * least / size - 1.0)
-                    high[scene, d] = max(high[scene, d], 2.0 * (most + 1) / size - 1.0)
+            plane, found = cells[scene, a], np.uint8(0)
+            for i in range(U(size * size)):
+                shadow[i] |= plane[i]
+                found = np.uint8(found | plane[i])
+            if found != 0:
+                _widen(low, high, scene, 0, a, size)
+        for i in range(size * size):
+            if shadow[i] != 0:
+                _widen(low, high, scene, 1, i // size, size)
+                _widen(low, high, scene, 2, i % size, size)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _widen(low, high, scene, axis, cell, size):
+    low[scene, axis] = min(low[scene, axis], 2.0 * cell / size - 1.0)
+    high[scene, axis] = max(high[scene, axis], 2.0 * (cell + 1) / size - 1.0)
 
 
 class March(NamedTuple):
@@ -289,14 +292,15 @@ class March(NamedTuple):
         scenes, rays = origins.shape[:2]
         flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, offset)]
         dtype = flat[0].dtype
-        cells = occupancy.contiguous().numpy()
+        side = occupancy.shape[-1]
+        known = occupancy.contiguous().numpy().reshape(scenes, side**3)
+        planes = known.view(np.uint8).reshape(scenes, side, side * side)
         low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
-        parallel(lambda lo, hi: _survey(cells.view(np.uint8), low, high, lo, hi), scenes)
+        parallel(lambda lo, hi: _survey(planes, low, high, lo, hi), scenes)
         # Through the diagonal of the box, and more where a direction is shorter than it should be.
         shortest = float(torch.linalg.vector_norm(directions, dim=-1).min()) if rays * scenes else 1.0
         longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + GROUP
-        known = occupancy.flatten(1).numpy(), np.int32(cells.shape[1])
-        return cls((flat[0], flat[1]), known, (low, high), dtype.type(step), flat[2], longest)
+        return cls((flat[0], flat[1]), (known, np.int32(side)), (low, high), dtype.type(step), flat[2], longest)
 
 
 def march_cpu(

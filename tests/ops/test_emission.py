@@ -1,0 +1,159 @@
+"""emission: density and colour from what the density network says; the kernel against the reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from hyperfields import ops
+
+from ._parity import (
+    OPCHECK,
+    Call,
+    assert_parity,
+    assert_same_at_any_number_of_threads,
+    assert_second_derivative_is_refused,
+    each_backend,
+    each_dtype,
+    needs_cpu,
+    random_numbers,
+)
+from .test_batched_mlp import layers_of, parameters, points_of
+
+CEILING = 1.5
+
+
+def emission(d: Tensor, degree: int, activation: ops.Activation = "relu", counts: list[int] | None = None) -> Call:
+    numbers = None if counts is None else torch.tensor(counts)
+
+    def call(backend: ops.Backend, out: Tensor, **named: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.emission(
+            out, d.to(out), layers_of(named), activation, degree=degree, ceiling=CEILING, counts=numbers,
+            backend=backend,
+        )  # fmt: skip
+
+    return call
+
+
+def directions(count: int, seed: int = 7) -> Tensor:
+    return torch.nn.functional.normalize(random_numbers(count, 3, seed=seed), dim=-1).float().double()
+
+
+def case(
+    counts: list[int], degree: int, geometry: int, hidden: tuple[int, ...], slope: float = 0.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Directions, and inputs whose colour network is nowhere near a kink."""
+    named = parameters((geometry + degree**2, *hidden, 3), len(counts))
+    features = points_of(named, counts, slope)  # as if directions were free numbers: most points stay clear of kinks
+    log = 2.0 * random_numbers(sum(counts), 1, seed=3)
+    assert sum(counts) < 8 or bool((log > CEILING).any())
+    return directions(sum(counts)), {"out": torch.cat((log, features[:, :geometry]), 1).float().double(), **named}
+
+
+@each_backend
+def test_a_point_is_what_is_computed_by_hand(backend: ops.Backend) -> None:
+    weight = torch.zeros(1, 3, 2 + 4)
+    weight[0, 0, 0], weight[0, 1, 1], weight[0, 2, 3] = 1.0, -1.0, 1.0  # two features; the harmonic of -y
+    d = torch.tensor([[[0.0, 0.6, 0.8], [1.0, 0.0, 0.0]]])
+    out = torch.tensor([[[0.5, 2.0, 3.0], [9.0, 0.0, 0.0]]])
+    density, rgb = ops.emission(out, d, [(weight, None)], degree=2, ceiling=2.0, backend=backend)
+    torch.testing.assert_close(density, torch.tensor([[[0.5], [2.0]]]).exp())  # the second is cut at the ceiling
+    wanted = torch.tensor([[[2.0, -3.0, -0.4886025119 * 0.6], [0.0, 0.0, 0.0]]]).sigmoid()
+    torch.testing.assert_close(rgb, wanted)
+
+
+@each_backend
+@each_dtype
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+@pytest.mark.parametrize(("geometry", "hidden"), [(15, (32,)), (7, ()), (1, (5, 9))])
+def test_values_and_gradients_are_those_of_the_reference(
+    geometry: int, hidden: tuple[int, ...], degree: int, dtype: torch.dtype, backend: str
+) -> None:
+    counts = [130, 0, 257]
+    d, inputs = case(counts, degree, geometry, hidden)
+    assert_parity(emission(d, degree, counts=counts), backend, inputs, dtype)
+
+
+@each_backend
+@pytest.mark.parametrize("counts", [[0], [1], [1001], [0, 0, 0], [5, 128, 3000]])
+def test_any_number_of_points_in_any_number_of_scenes(counts: list[int], backend: str) -> None:
+    d, inputs = case(counts, 3, 15, (32,), 0.01)
+    assert_parity(emission(d, 3, "leaky_relu", counts), backend, inputs, torch.float32)
+
+
+@needs_cpu
+def test_the_number_of_threads_does_not_change_a_bit() -> None:
+    counts = [5000, 300, 9000]
+    d, inputs = case(counts, 3, 15, (32,))
+    assert_same_at_any_number_of_threads(emission(d, 3, counts=counts), inputs)
+
+
+@needs_cpu
+@pytest.mark.parametrize("part", [0, 1])
+def test_one_output_alone_has_its_gradient(part: int) -> None:
+    d, inputs = case([300], 3, 15, (32,))
+    found = []
+    for backend in ("cpu", "reference"):
+        out = inputs["out"].clone().requires_grad_()
+        result = emission(d, 3, counts=[300])(backend, **{**inputs, "out": out})
+        (gradient,) = torch.autograd.grad(result[part].sum(), out)
+        found.append(gradient)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+@needs_cpu
+def test_derivatives_of_directions_are_refused_by_the_kernel_and_right_without_it() -> None:
+    d, inputs = case([20], 3, 4, (8,))
+    d.requires_grad_()
+    with pytest.raises(ValueError, match="backend 'cpu' cannot run this call: derivatives of directions"):
+        emission(d, 3, counts=[20])("cpu", **inputs)
+    rgb = emission(d, 3, counts=[20])("auto", **inputs)[1]
+    (gradient,) = torch.autograd.grad(rgb.sum(), d)
+    nudged = d.detach().clone()
+    nudged[3, 1] += 1e-6
+    change = emission(nudged, 3, counts=[20])("auto", **inputs)[1].sum() - rgb.sum().detach()
+    assert float(gradient[3, 1]) == pytest.approx(float(change) / 1e-6, rel=1e-4)
+
+
+@needs_cpu
+def test_the_cpu_kernel_refuses_a_second_derivative() -> None:
+    d, inputs = case([12], 2, 3, (4,))
+    assert_second_derivative_is_refused(emission(d, 2, counts=[12]), inputs, "emission_cpu_backward")
+
+
+@needs_cpu
+def test_opcheck_of_both_operators() -> None:
+    from hyperfields.ops import _cpu
+
+    params, counts = random_numbers(2, 3 * 8 + 3).float(), torch.tensor([3, 4])
+    out, d = random_numbers(7, 5).float(), directions(7).float()
+    shape = ([8, 3], 2, 0.01, 8.0)
+    leaves = out.clone().requires_grad_(), d, params.clone().requires_grad_()
+    torch.library.opcheck(_cpu.emission_cpu, (*leaves, counts, *shape), test_utils=OPCHECK)
+    pulls = torch.randn(7), torch.randn(7, 3)
+    torch.library.opcheck(_cpu.emission_cpu_backward, (*pulls, out, d, params, counts, *shape), test_utils=OPCHECK)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d": torch.zeros(2, 4, 3)}, r"emission: got out \(2, 5, 4\), d \(2, 4, 3\), degree 2; wanted"),
+        ({"degree": 5}, r"degree 5; wanted \[\.\.\. 1\+g\], \[\.\.\. 3\] and 1 to 4"),
+        (
+            {"layers": [(torch.zeros(2, 3, 9), None)]},
+            r"layers\[0\] weight: got shape \(2, 3, 9\), wanted \[2, out, 7\]",
+        ),
+        ({"layers": [(torch.zeros(2, 4, 7), None)]}, r"layers: got 4 outputs, wanted 3, a colour"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
+    call = {
+        "out": torch.zeros(2, 5, 4),
+        "d": torch.zeros(2, 5, 3),
+        "layers": [(torch.zeros(2, 3, 7), None)],
+        "degree": 2,
+        "ceiling": 8.0,
+    }
+    with pytest.raises(ValueError, match=message):
+        ops.emission(**{**call, **change})  # type: ignore[arg-type]
