@@ -18,6 +18,7 @@ from typing import NamedTuple
 # Before torch, whose idle threads the package tells to sleep.
 from hyperfields import ops
 from hyperfields.ops._cpu.tasks import parallel
+from hyperfields.ops.grid import PRIMES
 
 # isort: split
 import numpy as np
@@ -69,12 +70,30 @@ def quietly(forward: Callable[[], Tensor]) -> Callable[[], object]:
 
 
 @njit(nogil=True)
-def bare_reads(table: np.ndarray, places: np.ndarray, repeats: int) -> int:
-    total = 0
-    for _ in range(repeats):
-        for place in places:
-            total += table[place]
-    return total
+def bare_reads(table: np.ndarray, places: np.ndarray, first: int, last: int) -> None:
+    """Copy what lies at `places` [levels points*corners] of `table` [levels rows], level by level, and nothing else."""
+    got = np.empty(512, table.dtype)
+    for level in range(places.shape[0]):
+        rows = table[level]
+        for begin in range(first, last, 512):
+            here = places[level, begin : begin + 512]
+            for k in range(np.uint64(512)):
+                got[k] = rows[np.uint64(here[k])]
+
+
+def places_of(x: Tensor) -> np.ndarray:
+    """Rows within each level of the corners that the grid reads for points `[n 3]`: `[l n*8]`."""
+    corners = torch.tensor(list(itertools.product((0, 1), repeat=3))).flip(1)
+    found = []
+    for level, scale in enumerate(GRID.scales):
+        cell = (x * scale + 0.5).floor().long()[:, None] + corners
+        if GRID.is_dense(level):
+            row = (cell * torch.tensor([GRID.resolutions[level] ** d for d in range(3)])).sum(-1)
+        else:
+            first, second, third = (cell * torch.tensor(PRIMES[:3])).unbind(-1)
+            row = first ^ second ^ third
+        found.append((row % (GRID.offsets[level + 1] - GRID.offsets[level])).flatten().int())
+    return torch.stack(found).numpy().view(np.uint32)
 
 
 def hash_encode(rounds: int) -> list[Row]:
@@ -83,21 +102,28 @@ def hash_encode(rounds: int) -> list[Row]:
     def encode(backend: ops.Backend) -> Callable[[], Tensor]:
         return lambda: ops.hash_encode(x, table, GRID, backend=backend)
 
-    # Ceilings: as many random reads of 8 bytes from a table of a level's size, by torch and by the barest loop; and
-    # the writing of the result.
-    wide, places = torch.randn(2**15).double(), torch.randint(2**15, (POINTS * 16 * 8,), dtype=torch.int32)
-    numbers, few, result = wide.numpy().view(np.int64), places[: 2**13].numpy(), torch.empty(POINTS, 32)
+    # Ceilings: as many random reads of 8 bytes from a table of a level's size by torch; the kernel's own reads by the
+    # barest loop, from rows of two float32 and of two bfloat16; and the writing of the result.
+    wide, at_random = torch.randn(2**15).double(), torch.randint(2**15, (POINTS * 16 * 8,), dtype=torch.int32)
+    places, result, piece = places_of(x[0, : 2**15]), torch.empty(POINTS, 32), 2**13
+    rows8, rows4 = np.zeros((16, 2**15)), np.zeros((16, 2**15), np.float32)
     zeros = torch.zeros_like(result)
 
-    def read() -> None:
-        parallel(lambda lo, hi: bare_reads(numbers, few, (hi - lo) * POINTS // len(few)), 16 * 8)
+    def read(table: np.ndarray) -> None:
+        def task(lo: int, hi: int) -> None:
+            for number in range(lo, hi):
+                first = number * piece * 8 % places.shape[1]
+                bare_reads(table, places, first, first + piece * 8)
+
+        parallel(task, POINTS // piece)
 
     forward = median_seconds(
         {
             "cpu": quietly(encode("cpu")),
             "reference": quietly(encode("reference")),
-            "as many random reads of 8 bytes (torch.take)": lambda: torch.take(wide, places.long()),
-            "as many random reads of 8 bytes (bare loop)": read,
+            "as many random reads of 8 bytes (torch.take)": lambda: torch.take(wide, at_random.long()),
+            "its own reads alone, places known beforehand": lambda: read(rows8),
+            "the same from rows of two bfloat16": lambda: read(rows4),
             "a copy as large as the result": lambda: result.copy_(zeros),
         },
         rounds,
