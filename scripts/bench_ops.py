@@ -105,7 +105,7 @@ def hash_encode(rounds: int) -> list[Row]:
     # Ceilings: as many random reads of 8 bytes from a table of a level's size by torch; the kernel's own reads by the
     # barest loop, from rows of two float32 and of two bfloat16; and the writing of the result.
     wide, at_random = torch.randn(2**15).double(), torch.randint(2**15, (POINTS * 16 * 8,), dtype=torch.int32)
-    places, result, piece = places_of(x[0, : 2**15]), torch.empty(POINTS, 32), 2**13
+    places, result, piece = places_of(x[0, : 2**13]), torch.empty(POINTS, 32), 2**13
     rows8, rows4 = np.zeros((16, 2**15)), np.zeros((16, 2**15), np.float32)
     zeros = torch.zeros_like(result)
 
