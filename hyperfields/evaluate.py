@@ -186,7 +186,7 @@ def render_views(bound: Bound, views: list[View]) -> Tensor:
     seen = []
     for o, d in zip(origins.split(RAYS), directions.split(RAYS), strict=True):
         rays = Rays(o[None], d[None])
-        rendered = render_volume(bound, rays, occupancy, step=bound.field.step)
+        rendered = render_volume(bound, rays, occupancy, step=bound.field.step, sight=bound.sight)
         seen.append(on_background(rendered)[0])
     return torch.cat(seen).reshape(len(views), *views[0].rgba.shape[:2], 3)
 

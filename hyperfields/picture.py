@@ -121,7 +121,7 @@ def _see_rays(bound: Bound, rays: Rays, normals: bool, cells: int) -> Rendered:
         return trace_surface(bound, rays)
     assert isinstance(bound.field, RadianceField)
     step = bound.field.step
-    seen = render_volume(bound, rays, bound.occupancy(cells), step=step)
+    seen = render_volume(bound, rays, bound.occupancy(cells), step=step, sight=bound.sight)
     if not normals:
         return seen
 

@@ -22,6 +22,7 @@ RadianceFn = Callable[..., tuple[Tensor, Tensor]]  # (x, d, counts) -> density [
 # (rays, occupancy, offset, opaque) -> the samples that can be seen, or None for all
 SightFn = Callable[[Rays, Tensor, Tensor | None, float], ops.Sight | None]
 
+RAYS = 2**14  # rays whose samples are looked for at a time without gradients, on a CPU
 BLOCK = 2**18  # points that a renderer asks for at a time: bounds the memory of a picture of any size
 WAVE = 16  # samples of a ray before the first look at its opacity; later waves are longer
 OPAQUE = 0.999  # opacity from which a ray shows no more of what lies behind
@@ -130,27 +131,42 @@ def render_volume(
         occupancy: `[s g g g]` bool.
         step: length of a sample, scene units.
         offset: `[s r]` in [0, 1), random while fitting; 0.5 when None.
-        sight: with gradients, finds the samples that can be seen, and `fn` is asked for no others; without it, for all.
+        sight: finds the samples that can be seen, by the density alone, and `fn` is asked for no others. Without it,
+            `fn` is asked for all with gradients, and in waves from front to back without them.
 
     Differentiable in whatever `fn` is differentiable in; not in the rays. Where what cannot be seen is not asked
     for (with `sight`, and always under `torch.no_grad`), the colours differ by less than 1e-3.
     """
     if torch.is_grad_enabled():
-        return _render_whole(fn, rays, occupancy, step, offset, sight)
-    return _render_waves(fn, rays, occupancy, step, offset)
+        seen = None if sight is None else sight(rays, occupancy, offset, OPAQUE)
+        return _render_seen(fn, rays, _all_samples(rays, occupancy, step, offset) if seen is None else seen)
+    if sight is None or rays.origins.device.type != "cpu":
+        return _render_waves(fn, rays, occupancy, step, offset)
+    blocks = []
+    size = max(RAYS // rays.origins.shape[0], 1)
+    for begin in range(0, max(rays.origins.shape[1], 1), size):
+        block = Rays(*(part[:, begin : begin + size] for part in rays))
+        shift = None if offset is None else offset[:, begin : begin + size]
+        seen = sight(block, occupancy, shift, OPAQUE)
+        if seen is None:
+            return _render_waves(fn, rays, occupancy, step, offset)
+        blocks.append(_render_seen(fn, block, seen))
+    return Rendered(
+        *(torch.cat(parts, 1) for parts in zip(*(block[:3] for block in blocks), strict=True)),
+        samples=sum(block.samples for block in blocks),
+    )
 
 
-def _render_whole(
-    fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None, sight: SightFn | None
-) -> Rendered:
-    """All samples of all rays at once, or all that can be seen."""
+def _all_samples(rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> ops.Sight:
+    """All samples of all rays in occupied cells."""
+    edges, numbers = ops.march(*rays, occupancy, step, offset)
+    origins, directions = (t.reshape(-1, 3) for t in rays)
+    return ops.Sight(*ops.samples(origins, directions, edges, numbers.cumsum(0) - numbers, numbers), numbers, None)
+
+
+def _render_seen(fn: RadianceFn, rays: Rays, seen: ops.Sight) -> Rendered:
+    """Rays whose samples are known."""
     scenes, count = rays.origins.shape[:2]
-    seen = None if sight is None else sight(rays, occupancy, offset, OPAQUE)
-    if seen is None:
-        edges, numbers = ops.march(*rays, occupancy, step, offset)
-        origins, directions = (t.reshape(-1, 3) for t in rays)
-        every = ops.samples(origins, directions, edges, numbers.cumsum(0) - numbers, numbers)
-        seen = ops.Sight(*every, numbers, None)
     if seen.edges.shape[0] == 0:
         empty = rays.origins.new_zeros(scenes, count)
         return Rendered(torch.zeros_like(rays.origins), empty, torch.full_like(empty, math.inf))

@@ -151,7 +151,7 @@ def _look(bound: Bound, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     parts = []
     for origins, directions in zip(rays.origins.split(RAYS, 1), rays.directions.split(RAYS, 1), strict=True):
         block = Rays(origins, directions)
-        seen = render_volume(bound, block, bound.occupancy(CELLS), step=bound.field.step)
+        seen = render_volume(bound, block, bound.occupancy(CELLS), step=bound.field.step, sight=bound.sight)
         distance = torch.where(seen.alpha > HIT, seen.depth, -(origins * directions).sum(-1))
         parts.append((on_background(seen)[0], seen.alpha[0], (origins + distance[..., None] * directions)[0]))
     color, alpha, places = (torch.cat(part) for part in zip(*parts, strict=True))

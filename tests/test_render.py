@@ -267,6 +267,24 @@ def test_with_sight_a_picture_asks_only_for_what_can_be_seen_and_keeps_its_gradi
     assert not nothing.alpha.any()
 
 
+def test_without_gradients_sight_shows_the_same_in_blocks_of_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fn(x: Tensor, d: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        return 30.0 * (torch.sin(5 * x[:, :1]) * torch.cos(4 * x[:, 1:2])).relu(), torch.sigmoid(3 * x + d)
+
+    rays, cells, offset = views(3), torch.rand(3, 8, 8, 8) < 0.6, torch.rand(3, 99)
+    cells[1] = False
+    whole = render_volume(fn, rays, cells, step=0.02, offset=offset, sight=looking(fn, 0.02))
+    monkeypatch.setattr("hyperfields.render.RAYS", 3 * 40)  # 99 rays of each scene: two whole blocks and a rest
+    with torch.no_grad():
+        blocks = render_volume(fn, rays, cells, step=0.02, offset=offset, sight=looking(fn, 0.02))
+        waves = render_volume(fn, rays, cells, step=0.02, offset=offset)
+        blind = render_volume(fn, rays, cells, step=0.02, offset=offset, sight=lambda *_: None)
+    assert blocks.samples == whole.samples < waves.samples == blind.samples
+    for name in ("rgb", "alpha", "depth"):
+        torch.testing.assert_close(getattr(blocks, name), getattr(whole, name))
+        assert torch.equal(getattr(waves, name), getattr(blind, name))
+
+
 @each_way
 def test_scenes_in_one_batch_are_the_scenes_one_by_one(gradients: bool) -> None:
     centers, rays = ((0.2, 0.1, -0.3), (-0.4, 0.0, 0.2)), views(2)
