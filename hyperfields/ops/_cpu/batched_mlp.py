@@ -11,17 +11,15 @@ import itertools
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
+from hyperfields.ops._cpu.vectors import SIDE, transpose
 from hyperfields.ops.timing import stage
 
 TILE = U(128)
 PIECE = 4096  # points of a task
-_SIDE = 8  # of a block that is transposed in registers
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -102,47 +100,15 @@ def outer(g, g0, x, x0, w, w0, n_out, n_in):
             w[d + three] += d3
 
 
-@intrinsic
-def _transpose(typing, source, at, stride, target, to, pitch):
-    """target[to + j * pitch + i] = source[at + i * stride + j] for i and j below 8, in registers."""
-
-    def transpose(context, builder, signature, args):
-        def pointer(which, array_type, index):
-            start = context.make_array(array_type)(context, builder, args[which]).data
-            return builder.bitcast(builder.gep(start, [index]), vector.as_pointer())
-
-        vector = ir.VectorType(context.get_data_type(source.dtype), _SIDE)
-        align, rows = source.dtype.bitwidth // 8, []
-        index = args[1]
-        for _ in range(_SIDE):
-            rows.append(builder.load(pointer(0, source, index), align=align))
-            index = builder.add(index, args[2])
-        # Blocks off the diagonal change places: first of one number, then of two by two, then of four by four.
-        for half in (1, 2, 4):
-            low = [j if not j & half else _SIDE + j - half for j in range(_SIDE)]
-            high = [j + half if not j & half else _SIDE + j for j in range(_SIDE)]
-            masks = [ir.Constant(ir.VectorType(ir.IntType(32), _SIDE), mask) for mask in (low, high)]
-            for i in (i for i in range(_SIDE) if not i & half):
-                pair = rows[i], rows[i + half]
-                rows[i], rows[i + half] = (builder.shuffle_vector(*pair, mask) for mask in masks)
-        index = args[4]
-        for row in rows:
-            builder.store(row, pointer(3, target, index), align=align)
-            index = builder.add(index, args[5])
-        return context.get_dummy_value()
-
-    return types.void(source, at, stride, target, to, pitch), transpose
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
 def load_tile(source, begin, count, width, tile):
     """tile[i, p] = source[begin + p, i], of a flat source with rows of `width`; zeros in the padding."""
-    zero, side = source.dtype.type(0.0), U(_SIDE)
+    zero, side = source.dtype.type(0.0), U(SIDE)
     first, n, points = U(begin) * U(width), U(width), U(count)
     blocks, whole = n // side * side, points // side * side
     for p in range(U(0), whole, side):
         for i in range(U(0), blocks, side):
-            _transpose(source, first + p * n + i, n, tile, i * TILE + p, TILE)
+            transpose(source, first + p * n + i, n, tile, i * TILE + p, TILE)
     for i in range(n):
         row = i * TILE
         for p in range(whole if i < blocks else U(0), points):
@@ -156,12 +122,12 @@ def load_tile(source, begin, count, width, tile):
 @njit(nogil=True, cache=True, error_model="numpy")
 def store_tile(tile, begin, count, width, target):
     """target[begin + p, i] = tile[i, p], of a flat target with rows of `width`."""
-    side = U(_SIDE)
+    side = U(SIDE)
     first, n, points = U(begin) * U(width), U(width), U(count)
     blocks, whole = n // side * side, points // side * side
     for p in range(U(0), whole, side):
         for i in range(U(0), blocks, side):
-            _transpose(tile, i * TILE + p, TILE, target, first + p * n + i, n)
+            transpose(tile, i * TILE + p, TILE, target, first + p * n + i, n)
     for p in range(points):
         for i in range(blocks if p < whole else U(0), n):
             target[first + p * n + i] = tile[i * TILE + p]

@@ -14,12 +14,11 @@ import itertools
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.tasks import FAST, U, parallel, pieces_of, starts_of
+from hyperfields.ops._cpu.vectors import SIDE, add_row, copy_row, transpose
 from hyperfields.ops.timing import stage
 
 _ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
@@ -28,44 +27,6 @@ PIECE = 8192  # points of a task: their columns stay in L2 until they are writte
 PITCH = PIECE + 64  # points from one column to the next: a power of two would put all of them into the same cache sets
 _G, _P, STRIDE = U(_GROUP), U(PIECE), U(PITCH)
 _G2, _G3, _G4, _G5, _G6, _G7 = (U(k * _GROUP) for k in range(2, 8))
-
-
-# A row of a table is moved as one vector. `unroll`, like `corners`, is a tuple whose length (f, and 2^d) the compiler
-# knows, so that it unrolls the loops.
-
-
-def _vector(context, builder, array_type, array, at, unroll):
-    """Pointer to the numbers `at ...` of a flat array as a vector as long as `unroll`."""
-    start = context.make_array(array_type)(context, builder, array).data
-    vector = ir.VectorType(context.get_data_type(array_type.dtype), len(unroll))
-    return builder.bitcast(builder.gep(start, [at]), vector.as_pointer()), array_type.dtype.bitwidth // 8
-
-
-@intrinsic
-def copy_row(typing, source, at, target, to, unroll):
-    """target[to ...] = source[at ...], a row."""
-
-    def copy(context, builder, signature, args):
-        read, align = _vector(context, builder, source, args[0], args[1], unroll)
-        write, _ = _vector(context, builder, target, args[2], args[3], unroll)
-        builder.store(builder.load(read, align=align), write, align=align)
-        return context.get_dummy_value()
-
-    return types.void(source, at, target, to, unroll), copy
-
-
-@intrinsic
-def _add_row(typing, source, at, target, to, unroll):
-    """target[to ...] += source[at ...], a row."""
-
-    def add(context, builder, signature, args):
-        read, align = _vector(context, builder, source, args[0], args[1], unroll)
-        write, _ = _vector(context, builder, target, args[2], args[3], unroll)
-        total = builder.fadd(builder.load(write, align=align), builder.load(read, align=align))
-        builder.store(total, write, align=align)
-        return context.get_dummy_value()
-
-    return types.void(source, at, target, to, unroll), add
 
 
 # -------------------------------------------------------------------------------------------- one group
@@ -241,9 +202,25 @@ def copy_features(columns, i, out, line, levels, unroll):
         copy_row(columns, (level * STRIDE + i) * n, out, line + level * n, unroll)
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _store_rows(columns, begin, count, out, levels, unroll):
+    """The features of a piece as the rows begin ... of `out`."""
+    n, wide, side = U(len(unroll)), U(levels), U(SIDE)
+    blocks, whole = U(0), U(0)
+    if len(unroll) * columns.itemsize == 8:  # a row of the table is as long as one number: eight by eight
+        blocks, whole = wide // side * side, count // side * side
+        source, target = columns.view(np.float64), out.view(np.float64)
+        for i in range(U(0), whole, side):
+            for level in range(U(0), blocks, side):
+                transpose(source, level * STRIDE + i, STRIDE, target, (begin + i) * wide + level, wide)
+    for i in range(count):
+        for level in range(blocks if i < whole else U(0), wide):
+            copy_row(columns, (level * STRIDE + i) * n, out, ((begin + i) * wide + level) * n, unroll)
+
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 def _encode(x, tables, out, grid, dense, smooth, pieces, lo, hi, corners, unroll):
-    levels, n = grid[0].shape[0], U(len(unroll))
+    levels = grid[0].shape[0]
     xs = np.empty(x.shape[1] * PIECE, x.dtype)
     scratch = encode_scratch(xs, corners, unroll)
     columns, before = np.empty(levels * PITCH * len(unroll), x.dtype), -1
@@ -253,32 +230,44 @@ def _encode(x, tables, out, grid, dense, smooth, pieces, lo, hi, corners, unroll
         inside, cold = _load(x, begin, end, xs), owner != before
         count, before = U(end - begin), owner
         encode_columns(xs, count, inside, cold, tables[owner], grid, dense, smooth, columns, scratch, corners, unroll)
-        for i in range(count):
-            copy_features(columns, i, out, (U(begin) + i) * U(levels) * n, levels, unroll)
+        _store_rows(columns, U(begin), count, out, levels, unroll)
 
 
 # --------------------------------------------------------------------------------------------- backward
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _take(grad, begin, count, column, pull, unroll):
-    """Cotangents of a group by feature, `pull[f * GROUP + i]`, zeros beyond `count`."""
-    for f in range(len(unroll)):
-        for i in range(count):
-            pull[U(f) * _G + i] = grad[begin + i, column + U(f)]
-        for i in range(count, _G):
-            pull[U(f) * _G + i] = 0.0
+def _load_rows(grad, begin, end, levels, low, high, pulls, unroll):
+    """Cotangents `grad[(i * levels + level) * f + feature]` of points begin ... end and levels low ... high, by level:
+    `pulls[((level - low) * STRIDE + i) * f + feature]`, zeros up to a whole group."""
+    n, wide, side, count = U(len(unroll)), U(levels), U(SIDE), U(end - begin)
+    some = U(high - low)
+    blocks, whole = U(0), U(0)
+    if len(unroll) * grad.itemsize == 8:
+        blocks, whole = some // side * side, count // side * side
+        source, target = grad.view(np.float64), pulls.view(np.float64)
+        for i in range(U(0), whole, side):
+            for level in range(U(0), blocks, side):
+                place = (U(begin) + i) * wide + U(low) + level
+                transpose(source, place, wide, target, level * STRIDE + i, STRIDE)
+    for i in range(count):
+        for level in range(blocks if i < whole else U(0), some):
+            place = ((U(begin) + i) * wide + U(low) + level) * n
+            copy_row(grad, place, pulls, (level * STRIDE + i) * n, unroll)
+    for level in range(some):
+        for k in range((level * STRIDE + count) * n, (level * STRIDE + (count + _G - U(1)) // _G * _G) * n):
+            pulls[k] = 0.0
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _share(pull, place, shares, corners, unroll):
+def _share(pulls, at, place, shares, corners, unroll):
     """What each corner of a group gets: `shares[(c * GROUP + i) * f + feature]`."""
     n = U(len(unroll))
     for i in range(_G):
         w0, w1 = place[i], place[_G + i]
         for ff in range(len(unroll)):
             f = U(ff)
-            whole = pull[f * _G + i]
+            whole = pulls[(at + i) * n + f]
             b = whole * w0
             a = whole - b
             c, d = a * w1, b * w1
@@ -299,7 +288,11 @@ def _scatter(x, grad, tables, grid, dense, smooth, bounds, tasks, lo, hi, corner
     scales, resolutions, offsets = grid
     n = U(len(unroll))
     xs, place, slope = np.empty(3 * PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
-    index, pull = np.empty(len(corners) * _GROUP, np.uint32), np.empty(len(unroll) * _GROUP, x.dtype)
+    index, levels = np.empty(len(corners) * _GROUP, np.uint32), scales.shape[0]
+    most = 0
+    for number in range(lo, hi):
+        most = max(most, tasks[number, 2] - tasks[number, 1])
+    pulls = np.empty(most * PITCH * len(unroll), x.dtype)
     shares = np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
     for number in range(lo, hi):
         scene, low, high = tasks[number]
@@ -308,6 +301,7 @@ def _scatter(x, grad, tables, grid, dense, smooth, bounds, tasks, lo, hi, corner
         for begin in range(bounds[scene], bounds[scene + 1], PIECE // 2):
             end = min(begin + PIECE // 2, bounds[scene + 1])
             inside = _load(x, begin, end, xs)
+            _load_rows(grad, begin, end, levels, low, high, pulls, unroll)
             for level in range(low, high):
                 rows = offsets[level + 1] - offsets[level]
                 entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
@@ -317,21 +311,19 @@ def _scatter(x, grad, tables, grid, dense, smooth, bounds, tasks, lo, hi, corner
                     )
                     if smooth:
                         _smooth(place, slope, x.shape[1])
-                    count = min(_G, U(end - begin) - first)
-                    _take(grad, U(begin) + first, count, U(level) * n, pull, unroll)
-                    _share(pull, place, shares, corners, unroll)
+                    _share(pulls, U(level - low) * STRIDE + first, place, shares, corners, unroll)
                     for k in range(U(len(corners)) * _G):
-                        _add_row(shares, k * n, entries, U(index[k]) * n, unroll)
+                        add_row(shares, k * n, entries, U(index[k]) * n, unroll)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _slope(got, pull, place, slope, gradient, at, corners, unroll):
+def _slope(got, pulls, start, place, slope, gradient, at, corners, unroll):
     """Add the gradient of a group of points by axis, `gradient[d * PIECE + at + i]`."""
     n, zero = U(len(unroll)), place.dtype.type(0.0)
     for i in range(_G):
         a = b = c = d = e = g = h = j = zero  # corners: what they hold times what is asked of it
         for ff in range(len(unroll)):
-            w, k = pull[U(ff) * _G + i], i * n + U(ff)
+            w, k = pulls[(start + i) * n + U(ff)], i * n + U(ff)
             a += w * got[k]
             b += w * got[_G * n + k]
             c += w * got[_G2 * n + k]
@@ -361,13 +353,15 @@ def _differentiate(x, tables, grad, grad_x, grid, dense, smooth, pieces, lo, hi,
     n = U(len(unroll))
     xs, place, slope = np.empty(3 * PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
     index, got = np.empty(len(corners) * _GROUP, np.uint32), np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
-    pull, gradient = np.empty(len(unroll) * _GROUP, x.dtype), np.empty(3 * PIECE, x.dtype)
+    levels, gradient = scales.shape[0], np.empty(3 * PIECE, x.dtype)
+    pulls = np.empty(levels * PITCH * len(unroll), x.dtype)
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         table = tables[scene if tables.shape[0] > 1 else 0]
         inside = _load(x, begin, end, xs)
+        _load_rows(grad, begin, end, levels, 0, levels, pulls, unroll)
         gradient[:] = 0.0
-        for level in range(scales.shape[0]):
+        for level in range(levels):
             rows = offsets[level + 1] - offsets[level]
             entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
             for first in range(U(0), U(end - begin), _G):
@@ -379,9 +373,7 @@ def _differentiate(x, tables, grad, grad_x, grid, dense, smooth, pieces, lo, hi,
                 else:
                     slope[:] = scales[level]
                 _fetch(entries, index, got, corners, unroll)
-                count = min(_G, U(end - begin) - first)
-                _take(grad, U(begin) + first, count, U(level) * n, pull, unroll)
-                _slope(got, pull, place, slope, gradient, first, corners, unroll)
+                _slope(got, pulls, U(level) * STRIDE + first, place, slope, gradient, first, corners, unroll)
         for i in range(U(end - begin)):
             for d in range(x.shape[1]):
                 grad_x[U(begin) + i, d] = gradient[U(d) * _P + i]
@@ -442,7 +434,7 @@ def hash_encode_cpu_backward(
     levels = len(scales)
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
     grad_table = torch.empty_like(table, memory_format=torch.contiguous_format) if need_table else x.new_empty(0)
-    points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy()
+    points, cotangent = x.detach().contiguous().numpy(), grad.detach().contiguous().numpy().reshape(-1)
     grid = Grid(points.dtype, scales, resolutions, offsets, x.shape[1], features)
     starts = starts_of(counts)
     if need_table:
