@@ -30,7 +30,6 @@ class Factored(nn.Module):
         nn.init.normal_(self.head.weight, std=math.sqrt(0.5 / latent_size))
         nn.init.normal_(self.head.bias, std=math.sqrt(0.5))
         columns = math.prod(entry.shape[1:])
-        self.groups = [row * columns for row in entry.groups]
         spread = entry.bound / math.sqrt(entry.bases)  # the sum has the variance that the spec asks for
         self.bases = nn.ParameterList(
             (torch.rand(entry.bases, (end - start) * columns) * 2 - 1) * spread
@@ -41,4 +40,4 @@ class Factored(nn.Module):
         """residual `[s groups*bases]` is added to the coefficients."""
         mixed = self.head(codes) if residual is None else self.head(codes) + residual
         coefficients = mixed.reshape(mixed.shape[0], -1, self.count)
-        return ops.mix(coefficients, torch.cat(list(self.bases), 1), self.groups).reshape(-1, *self.shape)
+        return ops.mix(coefficients, list(self.bases)).reshape(-1, *self.shape)

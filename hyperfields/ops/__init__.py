@@ -17,6 +17,7 @@ import importlib.util
 import itertools
 import math
 import os
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -460,11 +461,10 @@ def emission(
 @stage("mix")
 def mix(
     coefficients: Tensor,  # [s g k]
-    bases: Tensor,  # [k n]
-    groups: list[int],  # where each group of columns begins, and the end: [g + 1], from 0 to n
+    bases: Sequence[Tensor],  # [k n] of each of the g groups
     *,
     backend: Backend = "auto",
-) -> Tensor:  # [s n]
+) -> Tensor:  # [s n], n of all groups
     """Sums of shared bases, with coefficients of their own for each scene and group of columns.
 
     Differentiable once in coefficients and bases; the reference twice.
@@ -472,20 +472,22 @@ def mix(
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
     """
-    _same_kind(coefficients=coefficients, bases=bases)
-    if coefficients.dim() != 3 or bases.dim() != 2 or coefficients.shape[2] != bases.shape[0]:
+    _same_kind(coefficients=coefficients, **{f"bases[{number}]": part for number, part in enumerate(bases)})
+    shapes = [tuple(part.shape) for part in bases]
+    if (
+        coefficients.dim() != 3
+        or len(bases) != coefficients.shape[1]
+        or any(len(shape) != 2 or shape[0] != coefficients.shape[2] for shape in shapes)
+    ):
         raise ValueError(
-            f"mix: got coefficients {tuple(coefficients.shape)}, bases {tuple(bases.shape)}; wanted [s g k] and [k n]"
+            f"mix: got coefficients {tuple(coefficients.shape)}, bases {shapes}; wanted [s g k] and g of [k n]"
         )
-    count, columns = coefficients.shape[1], bases.shape[1]
-    if len(groups) != count + 1 or groups != sorted(groups) or [groups[0], groups[-1]] != [0, columns]:
-        raise ValueError(f"groups: got {groups}, wanted {count + 1} rising numbers, 0 to {columns}")
-    chosen = _choose(backend, coefficients, bases, triton=_PLAIN_PRODUCTS, tcnn=_NO_TCNN)
+    chosen = _choose(backend, coefficients, *bases, triton=_PLAIN_PRODUCTS, tcnn=_NO_TCNN)
     if chosen == "reference":
-        return _reference.mix(coefficients, bases, groups)
+        return _reference.mix(coefficients, bases)
     from hyperfields.ops import _cpu
 
-    mixed: Tensor = _cpu.mix_cpu(coefficients, bases, groups)
+    mixed: Tensor = _cpu.mix_cpu(coefficients, list(bases))
     return mixed
 
 

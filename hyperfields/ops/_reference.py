@@ -7,7 +7,7 @@ behind the counted ones belong to nobody: they get zeros, and are no part of any
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -99,12 +99,9 @@ def composite(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) ->
     return rgb, alpha, depth
 
 
-def mix(coefficients: Tensor, bases: Tensor, groups: list[int]) -> Tensor:
-    """coefficients `[s g k]`, bases `[k n]`, groups: where each begins among the n columns, and the end -> `[s n]`."""
-    mixed = [
-        coefficients[:, group] @ bases[:, begin:end] for group, (begin, end) in enumerate(itertools.pairwise(groups))
-    ]
-    return torch.cat(mixed, 1)
+def mix(coefficients: Tensor, bases: Sequence[Tensor]) -> Tensor:
+    """coefficients `[s g k]`, bases `[k n]` of each group -> `[s n]`, n of all groups."""
+    return torch.cat([coefficients[:, group] @ part for group, part in enumerate(bases)], 1)
 
 
 def march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -45,45 +46,55 @@ def _store_columns(tile, begin, end, matrix):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _mix(weights, bases, out, pieces, rows, columns, lo, hi):
-    """weights [g, rows*columns]: a matrix of scenes by bases a group, padded."""
+def _mix(weights, bases, out, first, pieces, rows, columns):
+    """weights [rows*columns]: scenes by bases, padded. first: the column of `out` where the group begins."""
     x, y = np.zeros(columns * int(TILE), bases.dtype), np.empty(rows * int(TILE), bases.dtype)
-    for number in range(lo, hi):
-        group, start, stop = pieces[number]
-        for begin in range(start, stop, int(TILE)):
-            end = min(begin + int(TILE), stop)
+    for number in range(pieces.shape[0]):
+        for begin in range(pieces[number, 1], pieces[number, 2], int(TILE)):
+            end = min(begin + int(TILE), pieces[number, 2])
             _load_columns(bases, begin, end, x)
             y[:] = 0.0
-            multiply(weights[group], 0, x, 0, y, 0, rows, columns)
-            _store_columns(y, begin, end, out)
+            multiply(weights, 0, x, 0, y, 0, rows, columns)
+            _store_columns(y, first + begin, first + end, out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _unmix(flipped, bases, grad, grad_bases, partial, pieces, rows, columns, lo, hi):
-    """flipped [g, columns*rows]: bases by scenes. partial [pieces, rows*columns] gets the gradient of the weights."""
+def _unmix(flipped, bases, grad, grad_bases, partial, first, pieces, rows, columns):
+    """flipped [columns*rows]: bases by scenes. partial [pieces, rows*columns] gets the gradient of the weights."""
     x, d_x = np.zeros(columns * int(TILE), bases.dtype), np.empty(columns * int(TILE), bases.dtype)
     d_y = np.zeros(rows * int(TILE), bases.dtype)
-    for number in range(lo, hi):
-        group, start, stop = pieces[number]
-        for begin in range(start, stop, int(TILE)):
-            end = min(begin + int(TILE), stop)
+    for number in range(pieces.shape[0]):
+        for begin in range(pieces[number, 1], pieces[number, 2], int(TILE)):
+            end = min(begin + int(TILE), pieces[number, 2])
             _load_columns(bases, begin, end, x)
-            _load_columns(grad, begin, end, d_y)
+            _load_columns(grad, first + begin, first + end, d_y)
             d_x[:] = 0.0
-            multiply(flipped[group], 0, d_y, 0, d_x, 0, columns, rows)
+            multiply(flipped, 0, d_y, 0, d_x, 0, columns, rows)
             _store_columns(d_x, begin, end, grad_bases)
             outer(d_y, 0, x, 0, partial[number], 0, rows, columns)
 
 
 @functools.lru_cache
-def _pieces(groups: tuple[int, ...]) -> np.ndarray:
-    """Rows (group, begin, end) that cover the columns of all groups."""
+def _plan(sizes: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+    """Rows (group, begin, end) that cover the columns of all groups; where each group begins among all columns."""
     pieces = [
-        (group, begin, min(begin + _PIECE, end))
-        for group, (start, end) in enumerate(itertools.pairwise(groups))
-        for begin in range(start, end, _PIECE)
+        (group, begin, min(begin + _PIECE, size))
+        for group, size in enumerate(sizes)
+        for begin in range(0, size, _PIECE)
     ]
-    return np.array(pieces, np.int64).reshape(-1, 3)
+    return np.array(pieces, np.int64).reshape(-1, 3), [0, *itertools.accumulate(sizes)]
+
+
+def _by_group(task: Callable[[int, int, int], None], pieces: np.ndarray) -> None:
+    """Run task(group, lo, hi) over ranges of pieces of one group, in parallel."""
+
+    def work(lo: int, hi: int) -> None:
+        groups = pieces[lo:hi, 0].tolist()
+        for group, members in itertools.groupby(range(lo, hi), lambda number: groups[number - lo]):
+            numbers = list(members)
+            task(group, numbers[0], numbers[-1] + 1)
+
+    parallel(work, len(pieces))
 
 
 def _padded(matrices: Tensor) -> np.ndarray:
@@ -95,53 +106,64 @@ def _padded(matrices: Tensor) -> np.ndarray:
 
 
 @torch.library.custom_op("hyperfields::mix_cpu", mutates_args=())
-def mix_cpu(coefficients: Tensor, bases: Tensor, groups: list[int]) -> Tensor:
-    """coefficients [s g k], bases [k n], groups: where each begins among the n columns, and the end -> [s n]."""
+def mix_cpu(coefficients: Tensor, bases: list[Tensor]) -> Tensor:
+    """coefficients [s g k], bases [k n] of each group -> [s n]."""
     scenes, _, count = coefficients.shape
-    out = bases.new_empty(scenes, bases.shape[1])
+    pieces, starts = _plan(tuple(part.shape[1] for part in bases))
+    out = coefficients.new_empty(scenes, starts[-1])
     weights = _padded(coefficients.detach().transpose(0, 1))
-    inputs, result, pieces = bases.detach().contiguous().numpy(), out.numpy(), _pieces(tuple(groups))
-    parallel(
-        lambda lo, hi: _mix(weights, inputs, result, pieces, pad4(scenes), pad4(count), lo, hi), len(pieces)
-    )  # fmt: skip
+    inputs, result = [part.detach().contiguous().numpy() for part in bases], out.numpy()
+
+    def task(group: int, lo: int, hi: int) -> None:
+        _mix(weights[group], inputs[group], result, starts[group], pieces[lo:hi], pad4(scenes), pad4(count))
+
+    _by_group(task, pieces)
     return out
 
 
 @torch.library.custom_op("hyperfields::mix_cpu_backward", mutates_args=())
-def mix_cpu_backward(grad: Tensor, coefficients: Tensor, bases: Tensor, groups: list[int]) -> tuple[Tensor, Tensor]:
+def mix_cpu_backward(grad: Tensor, coefficients: Tensor, bases: list[Tensor]) -> list[Tensor]:
+    """The gradients of the coefficients and of all bases."""
     scenes, _, count = coefficients.shape
     rows, columns = pad4(scenes), pad4(count)
-    flipped = _padded(coefficients.detach().permute(1, 2, 0))
-    inputs, cotangent = (t.detach().contiguous().numpy() for t in (bases, grad))
-    grad_bases, pieces = torch.empty_like(bases, memory_format=torch.contiguous_format), _pieces(tuple(groups))
-    partial = np.zeros((len(pieces), rows * columns), inputs.dtype)
-    result = grad_bases.numpy()
-    parallel(
-        lambda lo, hi: _unmix(flipped, inputs, cotangent, result, partial, pieces, rows, columns, lo, hi), len(pieces)
-    )  # fmt: skip
-    total = bases.new_zeros(len(groups) - 1, rows, columns)
+    pieces, starts = _plan(tuple(part.shape[1] for part in bases))
+    flipped, cotangent = _padded(coefficients.detach().permute(1, 2, 0)), grad.detach().contiguous().numpy()
+    grads = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in bases]
+    inputs, results = [part.detach().contiguous().numpy() for part in bases], [part.numpy() for part in grads]
+    partial = np.zeros((len(pieces), rows * columns), cotangent.dtype)
+
+    def task(group: int, lo: int, hi: int) -> None:
+        _unmix(
+            flipped[group], inputs[group], cotangent, results[group], partial[lo:hi], starts[group], pieces[lo:hi],
+            rows, columns,
+        )  # fmt: skip
+
+    _by_group(task, pieces)
+    total = coefficients.new_zeros(len(bases), rows, columns)
     total.index_add_(0, torch.from_numpy(pieces[:, 0]), torch.from_numpy(partial).reshape(-1, rows, columns))
-    return total[:, :scenes, :count].transpose(0, 1).contiguous(), grad_bases
+    return [total[:, :scenes, :count].transpose(0, 1).contiguous(), *grads]
 
 
 @mix_cpu.register_fake
-def _(coefficients, bases, groups):
-    return bases.new_empty(coefficients.shape[0], bases.shape[1])
+def _(coefficients, bases):
+    return coefficients.new_empty(coefficients.shape[0], sum(part.shape[1] for part in bases))
 
 
 @mix_cpu_backward.register_fake
-def _(grad, coefficients, bases, groups):
-    return coefficients.new_empty(coefficients.shape), bases.new_empty(bases.shape)
+def _(grad, coefficients, bases):
+    return [part.new_empty(part.shape) for part in (coefficients, *bases)]
 
 
 def _mix_context(ctx, inputs, output):
-    coefficients, bases, ctx.groups = inputs
-    ctx.save_for_backward(coefficients, bases)
+    coefficients, bases = inputs
+    ctx.save_for_backward(coefficients, *bases)
 
 
 @stage("mix, backward")
 def _mix_backward(ctx, grad):
-    return *mix_cpu_backward(grad, *ctx.saved_tensors, ctx.groups), None
+    coefficients, *bases = ctx.saved_tensors
+    first, *rest = mix_cpu_backward(grad, coefficients, bases)
+    return first, rest
 
 
 mix_cpu.register_autograd(_mix_backward, setup_context=_mix_context)
