@@ -151,10 +151,8 @@ def render_volume(
         if seen is None:
             return _render_waves(fn, rays, occupancy, step, offset)
         blocks.append(_render_seen(fn, block, seen))
-    return Rendered(
-        *(torch.cat(parts, 1) for parts in zip(*(block[:3] for block in blocks), strict=True)),
-        samples=sum(block.samples for block in blocks),
-    )
+    rgb, alpha, depth = (torch.cat(parts, 1) for parts in zip(*(block[:3] for block in blocks), strict=True))
+    return Rendered(rgb, alpha, depth, samples=sum(block.samples for block in blocks))
 
 
 def _all_samples(rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> ops.Sight:
