@@ -19,8 +19,11 @@ def distance_loss(distance: Tensor, target: Tensor, width: float = 0.02) -> Tens
     return ((distance - target).abs() / (target.abs() + width)).squeeze(-1)
 
 
+HAZE = 1e-2  # weight of the absolute error of opacity: its square does not see thin haze in front of the background
+
+
 def pixel_loss(rgb: Tensor, alpha: Tensor, target: Tensor) -> Tensor:
-    """Squared error on a black and on a white background, averaged: right on both is right on any.
+    """Squared error on a black and on a white background, averaged (right on both is right on any), and haze.
 
     Args:
         rgb: premultiplied colours `[... 3]`.
@@ -30,4 +33,5 @@ def pixel_loss(rgb: Tensor, alpha: Tensor, target: Tensor) -> Tensor:
     truth = target[..., :3] * target[..., 3:]
     on_black = rgb - truth
     on_white = on_black - (alpha[..., None] - target[..., 3:])
-    return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1))
+    haze = (alpha - target[..., 3]).abs()
+    return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + HAZE * haze
