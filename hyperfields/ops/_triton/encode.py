@@ -191,7 +191,7 @@ def encode_backward(
 def encode_mlp(
     x,
     table,
-    params,
+    layers,
     first,
     starts,
     scales,
@@ -220,7 +220,7 @@ def encode_mlp(
         point = begin + tl.arange(0, TILE)
         live = point < end
         h = features(x, point, live, table + scene * stride, scales, layout, D, F, C, PADDED[0], SMOOTH)
-        h = network(h, params + scene * numbers, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
+        h = network(h, layers + scene * numbers, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
         store_rows(out, h, point, live, SIZES[LAYERS], PADDED[LAYERS])
 
 

@@ -141,7 +141,7 @@ def network(
 @triton.jit
 def mlp_forward(
     x,
-    params,
+    layers,
     first,
     starts,
     out,
@@ -159,7 +159,7 @@ def mlp_forward(
     LAYERS: tl.constexpr = len(PLACES)
     scene, begin, end = find_piece(first, starts, scenes, TILE)
     if begin < end:
-        weights = params + scene * numbers
+        weights = layers + scene * numbers
         point = begin + tl.arange(0, TILE)
         h = load_rows(x, point, point < end, SIZES[0], PADDED[0])
         h = network(h, weights, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
@@ -170,7 +170,7 @@ def mlp_forward(
 def mlp_backward(
     grad,
     x,
-    params,
+    layers,
     first,
     starts,
     grad_x,
@@ -191,7 +191,7 @@ def mlp_backward(
 ):
     LAYERS: tl.constexpr = len(PLACES)
     scene, begin, end = find_piece(first, starts, scenes, CHUNK)
-    weights, sums = params + scene * numbers, grad_params + scene * numbers
+    weights, sums = layers + scene * numbers, grad_params + scene * numbers
     d_weights, d_biases = (), ()  # gradients of the layers so far, last layer first
     if KEEP:
         for back in tl.static_range(LAYERS):
