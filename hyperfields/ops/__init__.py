@@ -333,15 +333,16 @@ def _not_in_tcnn(sizes: list[int], layers: list[tuple[Tensor, Tensor | None]], a
 def _too_large(sizes: list[int], x: Tensor) -> str:
     """Why the triton kernels cannot run a network: it has to fit on the chip."""
     precision, layers, widest = _product_precision(x), len(sizes) - 1, max(sizes)
-    # float32 takes twice the registers, and before 8.0 a program has 64 KB of shared memory.
-    most = 64 if precision == "float32" or (x.is_cuda and _capability(x.device) < (8, 0)) else 128
+    most = 64 if precision == "float32" else 128  # it takes twice the registers
     if layers > 5 or widest > most:
         return f"{layers} layers up to {widest} wide in {precision} (up to 5 layers and {most} wide are compiled)"
     return ""
 
 
 def _product_precision(x: Tensor) -> str:
-    """What goes into the matrix products of the triton kernels."""
+    """What goes into the matrix products of the triton kernels: 16 bits only where these reach matrix units."""
+    if x.device.type == "cuda" and _capability(x.device) < (8, 0):
+        return "float32"
     if x.dtype != torch.float32:
         return str(x.dtype).removeprefix("torch.")
     if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):

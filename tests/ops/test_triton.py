@@ -30,6 +30,8 @@ from ._parity import (
 if reason := ops.backends()["triton"]:
     pytest.skip(f"{reason} (test_triton_interpreted.py runs these without one)", allow_module_level=True)
 
+from hyperfields.ops._triton import packing
+
 DEVICE = "cpu" if ops.interpreting() else "cuda"
 COUNTS = [70, 0, 130, 1]
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
@@ -46,6 +48,12 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)  # fills new tensors with NaN
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def large_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program works through several tiles, as in large launches, though there are few points."""
+    monkeypatch.setattr(packing, "PROGRAMS", 1)
 
 
 def close(dtype: torch.dtype, call: Call, inputs: dict[str, Tensor]) -> None:
@@ -187,9 +195,11 @@ def test_layers_without_biases(biases: str) -> None:
     close(torch.float32, mlp(COUNTS), {"x": points_of(named, COUNTS, 0.01), **named})
 
 
+@pytest.mark.parametrize("programs", [1, 512])
 @pytest.mark.parametrize("counts", [[0, 0], [1], [1500, 0, 1025]], ids=str)
-def test_any_number_of_points(counts: list[int]) -> None:
+def test_any_number_of_points(counts: list[int], programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one program a scene, whose gradients are added up; none at all."""
+    monkeypatch.setattr(packing, "PROGRAMS", programs)
     named = parameters((3, 8, 2), len(counts))
     close(torch.float32, mlp(counts), {"x": points_of(named, counts, 0.01), **named})
 

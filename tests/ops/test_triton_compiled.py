@@ -98,7 +98,7 @@ def mlp_kernels(sizes: tuple[int, ...], precision: str) -> dict[str, tuple[Any, 
     from hyperfields.ops._triton import encode, mlp
 
     plan = mlp.Plan.of(sizes, "leaky_relu", precision)
-    backward = {**plan.constants(True), "CHUNK": mlp.CHUNK, "KEEP": plan.keep, "NEED_X": True}
+    backward = {**plan.constants(True), "KEEP": plan.keep, "NEED_X": True}
     fused = {**plan.constants(False), "D": 3, "F": 2, "C": sizes[0], "SMOOTH": False}
     return {
         "forward": (mlp.mlp_forward, plan.constants(False), plan.options(False)),

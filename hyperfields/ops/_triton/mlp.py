@@ -29,7 +29,7 @@ from hyperfields.ops._triton.packing import (
     store_rows,
 )
 
-CHUNK = 1024  # points of a backward program
+MOST = (256, 1024)  # points of a program, forward and backward: so many read and add to the weights once
 KINDS = {"relu": 0, "leaky_relu": 0, "sine": 1}  # relu is leaky, with a slope of 0
 # Inputs of matrix products, forward and backward. In a mixed fit activations need the digits of float16, and cotangents
 # the range of bfloat16: with it no loss scaling is needed.
@@ -138,7 +138,7 @@ def network(
     return h
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scenes", "size"])
 def mlp_forward(
     x,
     layers,
@@ -146,6 +146,7 @@ def mlp_forward(
     starts,
     out,
     scenes,
+    size,
     numbers,
     slope,
     SIZES: tl.constexpr,
@@ -157,16 +158,16 @@ def mlp_forward(
     TILE: tl.constexpr,
 ):
     LAYERS: tl.constexpr = len(PLACES)
-    scene, begin, end = find_piece(first, starts, scenes, TILE)
-    if begin < end:
-        weights = layers + scene * numbers
-        point = begin + tl.arange(0, TILE)
+    scene, begin, end = find_piece(first, starts, scenes, size)
+    weights = layers + scene * numbers
+    for tile in range(begin, end, TILE):
+        point = tile + tl.arange(0, TILE)
         h = load_rows(x, point, point < end, SIZES[0], PADDED[0])
         h = network(h, weights, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
         store_rows(out, h, point, point < end, SIZES[LAYERS], PADDED[LAYERS])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scenes", "size"])
 def mlp_backward(
     grad,
     x,
@@ -176,6 +177,7 @@ def mlp_backward(
     grad_x,
     grad_params,
     scenes,
+    size,
     numbers,
     slope,
     SIZES: tl.constexpr,
@@ -185,12 +187,11 @@ def mlp_backward(
     HALF: tl.constexpr,
     PRECISION: tl.constexpr,
     TILE: tl.constexpr,
-    CHUNK: tl.constexpr,
     KEEP: tl.constexpr,
     NEED_X: tl.constexpr,
 ):
     LAYERS: tl.constexpr = len(PLACES)
-    scene, begin, end = find_piece(first, starts, scenes, CHUNK)
+    scene, begin, end = find_piece(first, starts, scenes, size)
     weights, sums = layers + scene * numbers, grad_params + scene * numbers
     d_weights, d_biases = (), ()  # gradients of the layers so far, last layer first
     if KEEP:
@@ -313,11 +314,11 @@ def mlp_triton(
     plan = Plan.of(sizes, activation, precision)
     x, params = x.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], sizes[-1])
-    pieces = pieces_of(counts, x.shape[0], plan.tiles[0])
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[0], MOST[0])
     if pieces.number:
         with launching_on(x):
             mlp_forward[(pieces.number,)](
-                x, params, pieces.first, pieces.starts, out, counts.shape[0], plan.numbers, slope,
+                x, params, pieces.first, pieces.starts, out, counts.shape[0], pieces.size, plan.numbers, slope,
                 **plan.constants(False), **plan.options(False),
             )  # fmt: skip
     return out
@@ -339,12 +340,12 @@ def mlp_triton_backward(
     grad, x, params = grad.contiguous(), x.contiguous(), params.contiguous()
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0, x.shape[1])
     grad_params = torch.zeros_like(params, dtype=torch.float32)
-    pieces = pieces_of(counts, x.shape[0], CHUNK)
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[1], MOST[1])
     if pieces.number:
         with launching_on(x):
             mlp_backward[(pieces.number,)](
-                grad, x, params, pieces.first, pieces.starts, grad_x, grad_params, counts.shape[0], plan.numbers, slope,
-                **plan.constants(True), CHUNK=CHUNK, KEEP=plan.keep, NEED_X=need_x, **plan.options(True),
+                grad, x, params, pieces.first, pieces.starts, grad_x, grad_params, counts.shape[0], pieces.size,
+                plan.numbers, slope, **plan.constants(True), KEEP=plan.keep, NEED_X=need_x, **plan.options(True),
             )  # fmt: skip
     return grad_x, grad_params.to(params.dtype)
 
