@@ -55,7 +55,8 @@ class Graphs:
         if len(self.recorded) >= KEPT:
             self.recorded.clear()
         pool = next(iter(self.recorded.values())).pool() if self.recorded else None
-        graph, spare, outside = torch.cuda.CUDAGraph(), generator.clone_state(), torch.cuda.current_stream()
+        graph, spare = torch.cuda.CUDAGraph(), generator.clone_state()
+        outside = torch.cuda.current_stream(self.stream.device)
         try:
             graph.register_generator_state(generator)
             with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):
