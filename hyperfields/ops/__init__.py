@@ -268,7 +268,7 @@ def batched_mlp(
 
         numbers = numbers.to(x.device, non_blocking=True)
         result = _triton.mlp_triton(
-            packed, _flat_layers(layers), numbers, sizes, activation, slope, _product_precision(x)
+            packed, _flat_layers(layers, 16), numbers, sizes, activation, slope, _product_precision(x)
         )
     elif chosen == "tcnn":
         from hyperfields.ops import _tcnn
@@ -304,15 +304,16 @@ def _check_layers(
     return sizes
 
 
-def _flat_layers(layers: list[tuple[Tensor, Tensor | None]]) -> Tensor:
-    """`[s numbers]`: each layer's weight `[o i]` and bias `[o]`, zeros where it has none."""
+def _flat_layers(layers: list[tuple[Tensor, Tensor | None]], multiple: int = 1) -> Tensor:
+    """`[s numbers]`: each layer's weight `[o i]` and bias `[o]`, zeros where it has none, and up to a multiple."""
     pieces: list[Tensor] = []
     for weight, bias in layers:
         pieces += [
             weight.flatten(1),
             weight.new_zeros(weight.shape[:2]) if bias is None else bias,
         ]
-    return torch.cat(pieces, 1)
+    rest = -sum(piece.shape[1] for piece in pieces) % multiple
+    return torch.cat([*pieces, pieces[0].new_zeros(len(pieces[0]), rest)] if rest else pieces, 1)
 
 
 def _no_sine(activation: Activation) -> str:
@@ -400,7 +401,7 @@ def _fused(
     plan = _triton.Plan.of(sizes, activation, _product_precision(x))
     slope = _reference.LEAK if activation == "leaky_relu" else 0.0
     result = _triton.encode_mlp_triton(
-        packed, table, _flat_layers(layers), numbers.to(x.device, non_blocking=True), grid.scales, grid.resolutions,
+        packed, table, _flat_layers(layers, 16), numbers.to(x.device, non_blocking=True), grid.scales, grid.resolutions,
         grid.offsets, grid.smoothstep, plan, slope,
     )  # fmt: skip
     return result.reshape(*x.shape[:-1], sizes[-1])

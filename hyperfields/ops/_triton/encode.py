@@ -249,7 +249,7 @@ def _constants(dims: int, features: int, levels: int, smoothstep: bool) -> dict[
 
 def tile_of(columns: int, backward: bool) -> int:
     """Points of a program."""
-    return max(8, min((BACKWARD if backward else FORWARD) // columns, 128))
+    return max(2, min((BACKWARD if backward else FORWARD) // columns, 128))
 
 
 @torch.library.custom_op("hyperfields::hash_encode_triton", mutates_args=())
@@ -356,7 +356,7 @@ def encode_mlp_triton(
         with launching_on(x):
             encode_mlp[(pieces.number,)](
                 x, table, params, pieces.first, pieces.starts, *layout, out, counts.shape[0],
-                table[0].numel() if table.shape[0] > 1 else 0, plan.numbers, slope,
+                table[0].numel() if table.shape[0] > 1 else 0, params.shape[1], slope,
                 **_constants(x.shape[1], table.shape[2], len(scales), smoothstep), **plan.constants(False),
                 **plan.options(False),
             )  # fmt: skip

@@ -52,7 +52,6 @@ class Plan(NamedTuple):
     sizes: tuple[int, ...]
     padded: tuple[int, ...]
     places: tuple[int, ...]  # of each layer's weight among the numbers of a scene
-    numbers: int  # of a scene
     kind: int
     dtypes: tuple[tl.dtype, tl.dtype]  # of what is multiplied: forward, backward
     tiles: tuple[int, int]
@@ -62,7 +61,7 @@ class Plan(NamedTuple):
     @staticmethod
     def of(sizes: Sequence[int], activation: str, precision: str) -> Plan:
         padded = tuple(power_of_two(size) for size in sizes)
-        ends = list(itertools.accumulate((i * o + o for i, o in itertools.pairwise(sizes)), initial=0))
+        places = itertools.accumulate((i * o + o for i, o in itertools.pairwise(sizes[:-1])), initial=0)
         widest = max(padded)
         forward = (128, 8) if widest > 64 else (64, 4)
         if precision == "float32":
@@ -72,8 +71,7 @@ class Plan(NamedTuple):
             backward = (64, 4) if added <= 2**13 else (32, 8)
         tiles, warps = zip(forward, backward, strict=True)
         return Plan(
-            tuple(sizes), padded, tuple(ends[:-1]), ends[-1], KINDS[activation], DTYPES[precision], tiles, warps,
-            widest <= 64,
+            tuple(sizes), padded, tuple(places), KINDS[activation], DTYPES[precision], tiles, warps, widest <= 64
         )  # fmt: skip
 
     def constants(self, backward: bool) -> dict[str, object]:
@@ -310,7 +308,11 @@ def _add_layer(sums, d_weight, d_bias, IN: tl.constexpr, OUT: tl.constexpr, PI: 
 def mlp_triton(
     x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], activation: str, slope: float, precision: str
 ) -> Tensor:
-    """x [m i]; params [s numbers]: each layer's weight [o i] and bias [o], flat; counts [s] on the same device."""
+    """x [m i], params [s numbers], counts [s] on the same device.
+
+    params: of each scene, layer by layer, weight [o i] and bias [o], flat, and what else there is behind them. If there
+    are a multiple of 16, they are read and added four at a time.
+    """
     plan = Plan.of(sizes, activation, precision)
     x, params = x.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], sizes[-1])
@@ -318,7 +320,7 @@ def mlp_triton(
     if pieces.number:
         with launching_on(x):
             mlp_forward[(pieces.number,)](
-                x, params, pieces.first, pieces.starts, out, counts.shape[0], pieces.size, plan.numbers, slope,
+                x, params, pieces.first, pieces.starts, out, counts.shape[0], pieces.size, params.shape[1], slope,
                 **plan.constants(False), **plan.options(False),
             )  # fmt: skip
     return out
@@ -345,7 +347,7 @@ def mlp_triton_backward(
         with launching_on(x):
             mlp_backward[(pieces.number,)](
                 grad, x, params, pieces.first, pieces.starts, grad_x, grad_params, counts.shape[0], pieces.size,
-                plan.numbers, slope, **plan.constants(True), KEEP=plan.keep, NEED_X=need_x, **plan.options(True),
+                params.shape[1], slope, **plan.constants(True), KEEP=plan.keep, NEED_X=need_x, **plan.options(True),
             )  # fmt: skip
     return grad_x, grad_params.to(params.dtype)
 
