@@ -36,14 +36,14 @@ class Graphs:
         if kind in self.recorded:
             self.recorded[kind].replay()
         else:
-            self._call(work)
+            self.call(work)
 
     def forget(self) -> None:
         """Tensors have moved: record anew."""
         self.seen.clear()
         self.recorded.clear()
 
-    def _call(self, work: Callable[[], None]) -> None:
+    def call(self, work: Callable[[], None]) -> None:
         """On the stream of the recordings: autograd remembers on which one it has met a parameter."""
         outside = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(outside)
