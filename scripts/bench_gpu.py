@@ -27,7 +27,7 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.checkpoint import load_run
-from hyperfields.devices import products, usable_device
+from hyperfields.devices import Precision, products, usable_device
 from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
 from hyperfields.evaluate import evaluate
@@ -115,19 +115,26 @@ def mixed(forward: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return call
 
 
+def attempt(section: str, what: str, measured: Callable[[], float]) -> Row:
+    """Milliseconds, or why there are none; what was in the way on the card is free again afterwards."""
+    try:
+        return Row(section, what, measured(), "ms")
+    except Exception as error:
+        return Row(section, what, None, "ms", reason(error))
+
+
 def beside(section: str, calls: dict[str, Callable[[], Callable[[], object]]], own: str) -> Iterator[Row]:
     """Each call's time, and how many times as long as `own` it takes; one that cannot run says why."""
     mine = math.nan
     for name, make in calls.items():
-        try:
-            value = milliseconds(make())
-        except Exception as error:
-            yield Row(section, name, None, "ms", reason(error))
+        row = attempt(section, name, lambda make=make: milliseconds(make()))  # type: ignore[misc]
+        if row.value is None:
             torch.cuda.empty_cache()
-            continue
-        mine = value if name == own else mine
-        compared = name != own and not math.isnan(mine)
-        yield Row(section, name, value, "ms", f"{value / mine:.2f} x the time of {own}" if compared else "")
+        elif name == own:
+            mine = row.value
+        elif not math.isnan(mine):
+            row = row._replace(note=f"{row.value / mine:.2f} x the time of {own}")
+        yield row
 
 
 def reason(error: BaseException) -> str:
@@ -234,26 +241,29 @@ def steps() -> Iterator[Row]:
     """A whole fitting step on pictures, the same points over ever more scenes: replayed from a graph, and called."""
     field = ImageField(FactoredGrid(2, 6, 2, 12, 5, 64, bases=15))
     pictures = ImageFamily([str(n) for n in range(STEP_SCENES[-1])], torch.rand(STEP_SCENES[-1], 64, 64, 3))
-    for precision, graphs in itertools.product(("mixed", "float32"), (True, False)):
+    precisions: tuple[Precision, ...] = ("mixed", "float32")
+    for precision, graphs in itertools.product(precisions, (True, False)):
         base = math.nan
         for scenes in STEP_SCENES if graphs else (STEP_SCENES[0], STEP_SCENES[-1]):
             what = f"{scenes} scenes, {precision}, {'graph' if graphs else 'eager'}"
-            try:
+
+            def time_of(scenes: int = scenes, precision: Precision = precision, graphs: bool = graphs) -> float:
                 model = HyperField(ModelConfig(field, Hierarchical(24), 96), STEP_SCENES[-1]).to(DEVICE)
                 recipe = Recipe(scenes, STEP_POINTS)
                 # Few scenes have fewer pixels than the points of a step: the same pixels come several times.
-                objective = Objective(Again(pictures), field, recipe, STEP_SCENES[-1], DEVICE, precision)  # type: ignore[arg-type]
-                run = Optimization(
-                    model.bind_scenes, parameter_groups(model), objective, torch.arange(len(pictures.names)), 0
-                )
+                objective = Objective(Again(pictures), field, recipe, STEP_SCENES[-1], DEVICE, precision)
+                every = torch.arange(len(pictures.names))
+                run = Optimization(model.bind_scenes, parameter_groups(model), objective, every, 0)
                 run.graphs = Graphs(torch.device(DEVICE)) if graphs else None
-                value = step_time(run)
-            except Exception as error:
-                yield Row(STEP, what, None, "ms", reason(error))
+                return step_time(run)
+
+            row = attempt(STEP, what, time_of)
+            if row.value is None:
                 torch.cuda.empty_cache()
-                continue
-            base = value if scenes == STEP_SCENES[0] else base
-            yield Row(STEP, what, value, "ms", f"{value / base:.2f} x the time of {STEP_SCENES[0]} scene")
+            else:
+                base = row.value if scenes == STEP_SCENES[0] else base
+                row = row._replace(note=f"{row.value / base:.2f} x the time of {STEP_SCENES[0]} scene")
+            yield row
 
 
 def step_time(run: Optimization) -> float:

@@ -123,7 +123,7 @@ def test_few_points_in_a_grid(n: int) -> None:
 
 def test_on_faces_and_far_outside_values_and_tables_agree() -> None:
     grid = grid_of(3)
-    axis = torch.tensor([0.0, 1.0, 0.5, 0.25, -3.0, 7.5, 1e4])
+    axis = torch.tensor([0.0, 1.0, 0.5, 0.25, -3.0, 7.5, 20.0])
     x = torch.cartesian_prod(axis, axis, axis)[None].to(DEVICE)
     table = random_numbers(1, grid.rows, 2).float().to(DEVICE).requires_grad_()
     results = []
@@ -132,6 +132,9 @@ def test_on_faces_and_far_outside_values_and_tables_agree() -> None:
         results.append((value, *torch.autograd.grad(value.square().sum(), table)))
     for got, wanted in zip(*results, strict=True):
         assert_gradient_close(got, wanted, 1e-4)
+    # Farther away float32 has too few digits for one answer: a GPU does not round between product and sum.
+    value = ops.hash_encode(1e4 * x, table, grid, backend="triton")
+    assert float(value.abs().max()) <= 1.001 * float(table.abs().max())
 
 
 # ------------------------------------------------------------------------------------------------ batched_mlp
