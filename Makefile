@@ -7,6 +7,7 @@
 PYTHON ?= python3
 export PYTHON KEEP_TORCH
 STAMP := .venv/.stamp
+TEST_SEED := $(or $(TEST_SEED),$(shell date +%s))
 
 .PHONY: help setup demo test test-gpu clean
 help:
@@ -26,7 +27,8 @@ test: $(STAMP)
 
 test-gpu: $(STAMP)
 	@.venv/bin/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('error: torch sees no CUDA device here; on a machine with one, KEEP_TORCH=1 keeps its torch')" || exit 2
-	@.venv/bin/python -m pytest tests/ops/test_triton.py tests/gpu
+	@echo "new random numbers: TEST_SEED=$(TEST_SEED) make test-gpu draws the same again"
+	@TEST_SEED=$(TEST_SEED) .venv/bin/python -m pytest tests/ops/test_triton.py tests/gpu
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -55,7 +55,8 @@ class Camera:
         )
         local = torch.stack(((u - self.cx) / self.fx, (v - self.cy) / self.fy, torch.ones_like(u)), -1)
         pose = self.T_world_camera.float()
-        directions = torch.nn.functional.normalize(local.reshape(-1, 3) @ pose[:3, :3].T, dim=-1)
+        with torch.autocast(device.type, enabled=False):  # 16 bits are too few for a direction
+            directions = torch.nn.functional.normalize(local.reshape(-1, 3) @ pose[:3, :3].T, dim=-1)
         return Rays(pose[:3, 3].expand_as(directions).contiguous(), directions)
 
 

@@ -36,14 +36,14 @@ class Graphs:
         if kind in self.recorded:
             self.recorded[kind].replay()
         else:
-            self._call(work)
+            self.call(work)
 
     def forget(self) -> None:
         """Tensors have moved: record anew."""
         self.seen.clear()
         self.recorded.clear()
 
-    def _call(self, work: Callable[[], None]) -> None:
+    def call(self, work: Callable[[], None]) -> None:
         """On the stream of the recordings: autograd remembers on which one it has met a parameter."""
         outside = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(outside)
@@ -55,7 +55,8 @@ class Graphs:
         if len(self.recorded) >= KEPT:
             self.recorded.clear()
         pool = next(iter(self.recorded.values())).pool() if self.recorded else None
-        graph, spare, outside = torch.cuda.CUDAGraph(), generator.clone_state(), torch.cuda.current_stream()
+        graph, spare = torch.cuda.CUDAGraph(), generator.clone_state()
+        outside = torch.cuda.current_stream(self.stream.device)
         try:
             graph.register_generator_state(generator)
             with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):

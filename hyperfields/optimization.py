@@ -205,9 +205,16 @@ class Optimization:
         """One step that changes nothing: compiles the kernels before the clock starts."""
         before = self.state()
         self.prepare()
-        total = self.loss()[0]
-        if total.requires_grad:
-            total.backward()
+
+        def once() -> None:
+            total = self.loss()[0]
+            if total.requires_grad:
+                total.backward()
+
+        if self.graphs is None:
+            once()
+        else:
+            self.graphs.call(once)
         self.restore(before)
 
     def step(self, progress: Progress) -> None:

@@ -101,8 +101,8 @@ def see(
         pause: called before each block; what it raises ends the picture.
     """
     origins, directions = camera.to(bound.device).rays()
-    parts = []
-    for o, d in zip(origins[None].split(RAYS, 1), directions[None].split(RAYS, 1), strict=True):
+    parts, size = [], RAYS if bound.device.type == "cpu" else 16 * RAYS  # see render.block_of
+    for o, d in zip(origins[None].split(size, 1), directions[None].split(size, 1), strict=True):
         if pause is not None:
             pause()
         parts.append(_see_rays(bound, Rays(o.contiguous(), d.contiguous()), normals, cells))

@@ -38,6 +38,11 @@ class Rendered(NamedTuple):
     samples: int = 0  # points that the function was asked for
 
 
+def block_of(device: torch.device) -> int:
+    """Points that a renderer asks for at a time; of few, a GPU spends its time on launches and on waiting."""
+    return BLOCK if device.type == "cpu" else 8 * BLOCK
+
+
 def on_background(rendered: Rendered, background: float = 1.0) -> Tensor:
     """Colours over an even background, `[s r 3]`."""
     return rendered.rgb + (1.0 - rendered.alpha[..., None]) * background
@@ -98,7 +103,7 @@ def _dense_at(density: PointFn, where: Tensor, low: float, limit: float) -> Tens
     axis = torch.linspace(low, -low, side, device=where.device)
     index = where.nonzero()  # [m 4], sorted by scene
     found = torch.zeros_like(where)
-    for block in index.split(BLOCK):
+    for block in index.split(block_of(where.device)):
         counts = torch.bincount(block[:, 0], minlength=scenes)
         found[tuple(block.T)] = density(axis[block[:, 1:]], counts).squeeze(-1) > limit
     return found
@@ -196,7 +201,7 @@ def _waves(first: Tensor, numbers: Tensor, opacity: Tensor) -> Iterator[tuple[Te
         alive = int(left.count_nonzero())
         if alive == 0:
             return
-        length = max(min(wave, BLOCK // alive), 1)
+        length = max(min(wave, block_of(opacity.device) // alive), 1)
         yield first + done, left.clamp(max=length)
         wave, done = 2 * wave, done + length
 
@@ -352,7 +357,7 @@ def shade(normals: Tensor, directions: Tensor, openness: Tensor | float = 1.0) -
 
     def lit(direction: tuple[float, float, float], wrap: float) -> Tensor:
         light = torch.nn.functional.normalize(normals.new_tensor(direction), dim=0)
-        return ((normals @ light + wrap) / (1.0 + wrap)).clamp(min=0.0)[:, None]
+        return (((normals * light).sum(-1, keepdim=True) + wrap) / (1.0 + wrap)).clamp(min=0.0)
 
     def color(*rgb: float) -> Tensor:
         return normals.new_tensor(rgb)

@@ -1,8 +1,9 @@
 """Speed on a GPU, all in one command: `python scripts/bench.py --device cuda [--out FILE.json] [--run RUN]`.
 
 Kernels beside the usual formulations, beside tinycudann where it is installed, and beside what the card can do at most,
-measured in the same run; a whole fitting step from 1 to 1,024 scenes; frames a second of a run. A section that fails
-says so and the others go on. Prints a table and writes JSON.
+measured in the same run; a whole fitting step from 1 to 1,024 scenes; a fit of views by the clock, and frames a second
+of it. Each section runs in a process of its own: one that breaks the card's context, hangs or has too little memory
+says so, and the others go on. Prints a table and writes JSON, row by row.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import itertools
 import json
 import math
 import statistics
+import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,24 +27,38 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.checkpoint import load_run
-from hyperfields.devices import usable_device
+from hyperfields.devices import Precision, products, usable_device
 from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
+from hyperfields.evaluate import evaluate
 from hyperfields.fields import ImageField
+from hyperfields.fit import FitConfig, fit
 from hyperfields.graphs import USUAL, Graphs
-from hyperfields.hypernets import LowRank
+from hyperfields.hypernets import Hierarchical
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.objective import Objective
 from hyperfields.optimization import Optimization, Progress
 from hyperfields.picture import orbit_cameras, render_picture
 from hyperfields.presets import Recipe
+from hyperfields.scenes import open_family
 from hyperfields.scenes.images import ImageFamily
 
 DEVICE = "cuda"
 SCENES, POINTS, SIZES = 256, 4096, (32, 64, 64, 16)
 GRID = ops.GridSpec.make(3, 16, 2, 14, 16, 1.3819)
-MOST_SECONDS = 270.0  # sections that would begin later are left out
+MOST_SECONDS = 285.0  # of all sections: one that is not done by then is stopped
+FIT_SECONDS = 20.0
+SAMPLES = Path(__file__).parents[1] / "scenes" / "samples" / "cars_views"
 STEP_SCENES, STEP_POINTS = (1, 4, 16, 64, 256, 1024), 2**18
+FRAMES, WARM, FRAME_SIZES = 30, 5, ((128, 128), (800, 800))
+SECTIONS = ("ceilings", "networks", "grids", "views", "rendering", "step")
+MARK = "row "  # begins a line of a section's process that is a row
+
+# Names of rows that the bars are made of.
+OURS, BMM, LOOP = "triton, mixed", "torch.baddbmm, bfloat16", "loop over tinycudann (no biases)"
+SINGLE, COPY = "one network of tinycudann (no biases)", "copy, read and written"
+TABLES, TCNN_TABLE, MOVED = "triton, a table a scene", "tinycudann, one table", "bytes that corners and columns move"
+PSNR, STEP = "mean psnr of the test views", f"fitting step, {STEP_POINTS} points"
 
 
 class Row(NamedTuple):
@@ -69,6 +87,20 @@ def milliseconds(call: Callable[[], object], rounds: int = 20) -> float:
     return statistics.median(times)
 
 
+def replayed(call: Callable[[], object]) -> Callable[[], object]:
+    """The same from a CUDA graph, as in a fit: what the card does, without what Python does before."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
 def both_ways(forward: Callable[[], Tensor], inputs: list[Tensor]) -> Callable[[], object]:
     """Forward and the gradients of all inputs."""
     cotangent = torch.randn_like(forward())
@@ -83,28 +115,26 @@ def mixed(forward: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return call
 
 
-def beside(section: str, calls: dict[str, Callable[[], Callable[[], object]]], own: str) -> list[Row]:
+def attempt(section: str, what: str, measured: Callable[[], float]) -> Row:
+    """Milliseconds, or why there are none; what was in the way on the card is free again afterwards."""
+    try:
+        return Row(section, what, measured(), "ms")
+    except Exception as error:
+        return Row(section, what, None, "ms", reason(error))
+
+
+def beside(section: str, calls: dict[str, Callable[[], Callable[[], object]]], own: str) -> Iterator[Row]:
     """Each call's time, and how many times as long as `own` it takes; one that cannot run says why."""
-    rows: list[Row] = []
     mine = math.nan
     for name, make in calls.items():
-        try:
-            value = milliseconds(make())
-        except Exception as error:
-            rows.append(Row(section, name, None, "ms", reason(error)))
+        row = attempt(section, name, lambda make=make: milliseconds(make()))  # type: ignore[misc]
+        if row.value is None:
             torch.cuda.empty_cache()
-            continue
-        mine = value if name == own else mine
-        rows.append(
-            Row(
-                section,
-                name,
-                value,
-                "ms",
-                "" if name == own or math.isnan(mine) else f"{value / mine:.2f} x the time of {own}",
-            )
-        )
-    return rows
+        elif name == own:
+            mine = row.value
+        elif not math.isnan(mine):
+            row = row._replace(note=f"{row.value / mine:.2f} x the time of {own}")
+        yield row
 
 
 def reason(error: BaseException) -> str:
@@ -112,20 +142,18 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
 
 
-def ceilings() -> list[Row]:
-    rows = []
+def ceilings() -> Iterator[Row]:
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=dtype) for _ in range(2))
         time_of = milliseconds(lambda a=a, b=b: a @ b, 10)  # type: ignore[misc]
-        rows.append(Row("ceilings", f"matrix product, {dtype}", 2 * 8192**3 / time_of / 1e9, "TFLOP/s"))
+        yield Row("ceilings", f"matrix product, {dtype}", 2 * 8192**3 / time_of / 1e9, "TFLOP/s")
     source = torch.empty(2**28, device=DEVICE)
     target = torch.empty_like(source)
     time_of = milliseconds(lambda: target.copy_(source), 10)
-    rows.append(Row("ceilings", "copy, read and written", 2 * 2**30 / time_of / 1e6, "GB/s"))
-    return rows
+    yield Row("ceilings", COPY, 2 * 2**30 / time_of / 1e6, "GB/s")
 
 
-def networks() -> list[Row]:
+def networks() -> Iterator[Row]:
     x = torch.randn(SCENES, POINTS, SIZES[0], device=DEVICE, requires_grad=True)
     layers: list[tuple[Tensor, Tensor | None]] = [
         (
@@ -138,6 +166,7 @@ def networks() -> list[Row]:
     inputs = [x, *(t for layer in layers for t in layer if t is not None)]
     weights = [x, *(weight for weight, _ in bare)]
     half = [t.detach().bfloat16().requires_grad_() for t in inputs]
+    layers_half: list[tuple[Tensor, Tensor | None]] = list(zip(half[1::2], half[2::2], strict=True))
 
     def bmm(h: Tensor, *tensors: Tensor) -> Tensor:
         for number, (weight, bias) in enumerate(zip(tensors[::2], tensors[1::2], strict=True)):
@@ -159,26 +188,32 @@ def networks() -> list[Row]:
     def single() -> Tensor:
         return ops.batched_mlp(one, first, "relu", backend="tcnn")
 
+    def ours_half() -> Tensor:
+        return ops.batched_mlp(half[0], layers_half, "relu", backend="triton")
+
     calls: dict[str, Callable[[], Callable[[], object]]] = {
-        "triton, mixed": lambda: both_ways(mixed(ours), inputs),
+        OURS: lambda: both_ways(mixed(ours), inputs),
+        f"{OURS}, replayed": lambda: replayed(both_ways(mixed(ours), inputs)),
+        "triton, bfloat16 tensors": lambda: both_ways(ours_half, half),
+        "triton, bfloat16 tensors, replayed": lambda: replayed(both_ways(ours_half, half)),
         "triton, float32": lambda: both_ways(ours, inputs),
-        "torch.baddbmm, bfloat16": lambda: both_ways(lambda: bmm(*half), half),
+        BMM: lambda: both_ways(lambda: bmm(*half), half),
+        f"{BMM}, replayed": lambda: replayed(both_ways(lambda: bmm(*half), half)),
         "torch.baddbmm, float32": lambda: both_ways(lambda: bmm(*inputs), inputs),
         "torch.compile of it, bfloat16": lambda: both_ways(lambda: compiled(*half), half),
-        "loop over tinycudann (no biases)": lambda: both_ways(loop, weights),
-        "one network of tinycudann (no biases)": lambda: both_ways(single, [one, *(w for w, _ in first)]),
+        LOOP: lambda: both_ways(loop, weights),
+        SINGLE: lambda: both_ways(single, [one, *(w for w, _ in first)]),
         "forward alone, triton, mixed": lambda: mixed(lambda: ours().detach()),
     }
-    rows = beside(
-        f"networks, {SCENES} x {POINTS} points, {'-'.join(map(str, SIZES))}, both ways", calls, "triton, mixed"
-    )
-    if rows[0].value is not None:
-        products = 3 * 2 * SCENES * POINTS * sum(i * o for i, o in itertools.pairwise(SIZES))
-        rows.append(Row("networks", "rate of triton, mixed", products / rows[0].value / 1e9, "TFLOP/s"))
-    return rows
+    section = f"networks, {SCENES} x {POINTS} points, {'-'.join(map(str, SIZES))}, both ways"
+    for row in beside(section, calls, OURS):
+        yield row
+        if row.what == OURS and row.value is not None:
+            products = 3 * 2 * SCENES * POINTS * sum(i * o for i, o in itertools.pairwise(SIZES))
+            yield Row(section, "rate of triton, mixed", products / row.value / 1e9, "TFLOP/s")
 
 
-def grids() -> list[Row]:
+def grids() -> Iterator[Row]:
     x = torch.rand(SCENES, POINTS, 3, device=DEVICE)
     table = torch.randn(SCENES, GRID.rows, 2, device=DEVICE, requires_grad=True)
     shared = torch.randn(1, GRID.rows, 2, device=DEVICE, requires_grad=True)
@@ -188,45 +223,47 @@ def grids() -> list[Row]:
 
     one = x.reshape(1, -1, 3)
     calls = {
-        "triton, a table a scene": encode(table, "triton"),
+        TABLES: encode(table, "triton"),
+        f"{TABLES}, replayed": lambda: replayed(encode(table, "triton")()),
         "triton, one table": encode(shared, "triton"),
         "reference, one table": encode(shared, "reference"),
-        "tinycudann, one table": lambda: both_ways(
-            lambda: ops.hash_encode(one, shared, GRID, backend="tcnn"), [shared]
-        ),
+        TCNN_TABLE: lambda: both_ways(lambda: ops.hash_encode(one, shared, GRID, backend="tcnn"), [shared]),
     }
-    rows = beside(f"grids, {SCENES} tables of {GRID.rows} rows, both ways", calls, "triton, a table a scene")
-    if rows[0].value is not None:
-        moved = SCENES * POINTS * GRID.channels * 4 * (2 + 3 * 8)  # columns, and corners: read; read and written
-        rows.append(Row("grids", "bytes that corners and columns move", moved / rows[0].value / 1e6, "GB/s"))
-    return rows
+    section = f"grids, {SCENES} tables of {GRID.rows} rows, both ways"
+    for row in beside(section, calls, TABLES):
+        yield row
+        if row.what == TABLES and row.value is not None:
+            moved = SCENES * POINTS * GRID.channels * 4 * (2 + 3 * 8)  # columns, and corners: read; read and written
+            yield Row(section, MOVED, moved / row.value / 1e6, "GB/s")
 
 
-def steps() -> list[Row]:
-    """A whole fitting step on pictures, the same points over ever more scenes: called, and replayed from a graph."""
-    rows: list[Row] = []
+def steps() -> Iterator[Row]:
+    """A whole fitting step on pictures, the same points over ever more scenes: replayed from a graph, and called."""
     field = ImageField(FactoredGrid(2, 6, 2, 12, 5, 64, bases=15))
     pictures = ImageFamily([str(n) for n in range(STEP_SCENES[-1])], torch.rand(STEP_SCENES[-1], 64, 64, 3))
-    base = math.nan
-    for precision, graphs in itertools.product(("float32", "mixed"), (False, True)):
-        for scenes in STEP_SCENES:
-            what = f"{scenes} scenes, {STEP_POINTS} points, {precision}, {'graph' if graphs else 'eager'}"
-            try:
-                model = HyperField(ModelConfig(field, LowRank(3), 96), STEP_SCENES[-1]).to(DEVICE)
+    precisions: tuple[Precision, ...] = ("mixed", "float32")
+    for precision, graphs in itertools.product(precisions, (True, False)):
+        base = math.nan
+        for scenes in STEP_SCENES if graphs else (STEP_SCENES[0], STEP_SCENES[-1]):
+            what = f"{scenes} scenes, {precision}, {'graph' if graphs else 'eager'}"
+
+            def time_of(scenes: int = scenes, precision: Precision = precision, graphs: bool = graphs) -> float:
+                model = HyperField(ModelConfig(field, Hierarchical(24), 96), STEP_SCENES[-1]).to(DEVICE)
                 recipe = Recipe(scenes, STEP_POINTS)
                 # Few scenes have fewer pixels than the points of a step: the same pixels come several times.
-                objective = Objective(Again(pictures), field, recipe, STEP_SCENES[-1], DEVICE, precision)  # type: ignore[arg-type]
-                run = Optimization(
-                    model.bind_scenes, parameter_groups(model), objective, torch.arange(len(pictures.names)), 0
-                )
+                objective = Objective(Again(pictures), field, recipe, STEP_SCENES[-1], DEVICE, precision)
+                every = torch.arange(len(pictures.names))
+                run = Optimization(model.bind_scenes, parameter_groups(model), objective, every, 0)
                 run.graphs = Graphs(torch.device(DEVICE)) if graphs else None
-                value = step_time(run)
-            except Exception as error:
-                rows.append(Row("fitting step", what, None, "ms", reason(error)))
-                continue
-            base = value if scenes == 1 else base
-            rows.append(Row("fitting step", what, value, "ms", f"{value / base:.2f} x the time of 1 scene"))
-    return rows
+                return step_time(run)
+
+            row = attempt(STEP, what, time_of)
+            if row.value is None:
+                torch.cuda.empty_cache()
+            else:
+                base = row.value if scenes == STEP_SCENES[0] else base
+                row = row._replace(note=f"{row.value / base:.2f} x the time of {STEP_SCENES[0]} scene")
+            yield row
 
 
 def step_time(run: Optimization) -> float:
@@ -256,82 +293,149 @@ class Again(ImageFamily):
         return type(parts[0])(*points)
 
 
-def frames(path: Path | None, scene: str | None) -> list[Row]:
-    section = "rendering"
-    if path is None:
-        return [Row(section, "frames", None, "1/s", "give a run: --run RUN [--scene NAME]")]
-    run = load_run(path, "cuda")
+def views(folder: Path, run: Path) -> Iterator[Row]:
+    """A fit of `folder` by the clock into `run`, and how good it is on its test views."""
+    family = open_family(folder)
+    section = f"views, {len(family.names)} scenes of {folder.name}, {FIT_SECONDS:.0f} seconds of fitting, mixed"
+    config = FitConfig(minutes=FIT_SECONDS / 60.0)
+    fit(family, run, config, device=DEVICE, precision="mixed")
+    steps = json.loads((run / "summary.json").read_text())["steps"]
+    yield Row(section, "steps", steps, "steps")
+    scenes = evaluate(load_run(run, DEVICE), family)["scenes"]
+    found = [scene["psnr"] for scene in scenes.values()]
+    yield Row(section, PSNR, statistics.mean(found), "dB", f"worst {min(found):.2f}")
+
+
+def frames(path: Path, scene: str | None) -> Iterator[Row]:
+    run = load_run(path, DEVICE)
     name = scene or run.names[0]
-    rows = []
-    for size in ((128, 128), (800, 800)):
-        with torch.autocast("cuda", torch.float16):
-            bound = run.bind(name)
-            cameras = orbit_cameras(run, 30, size)
-            for camera in cameras[:5]:
+    for size, precision in itertools.product(FRAME_SIZES, ("mixed", "float32")):
+        bound, cameras = run.bind(name), orbit_cameras(run, FRAMES + WARM, size)
+        with products(precision, torch.device(DEVICE)):  # type: ignore[arg-type]
+            for camera in cameras[:WARM]:
                 render_picture(bound, camera, size)
             torch.cuda.synchronize()
             began = time.perf_counter()
-            for camera in cameras:
+            for camera in cameras[WARM:]:
                 render_picture(bound, camera, size)
             torch.cuda.synchronize()
-        rate = len(cameras) / (time.perf_counter() - began)
-        rows.append(Row(section, f"{name} at {size[0]}x{size[1]}, bound before", rate, "frames/s"))
-    return rows
+        rate = FRAMES / (time.perf_counter() - began)
+        yield Row("rendering", f"{size[0]}x{size[1]}, {precision}", rate, "frames/s", f"{name}, bound before")
 
 
-def table(rows: list[Row]) -> str:
-    lines, section = [], ""
-    for row in rows:
-        if row.section != section:
-            section = row.section
-            lines.append(f"\n{section}")
-        value = "not measured" if row.value is None else f"{row.value:,.3f} {row.unit}"
-        lines.append(f"    {row.what:<44} {value:>20}   {row.note}".rstrip())
-    return "\n".join(lines)
+def bars(rows: list[Row]) -> Iterator[Row]:
+    """What the rows say to the bars of NUMBERS.md."""
+
+    def value(what: str) -> float:
+        return next((row.value for row in rows if row.what == what and row.value is not None), math.nan)
+
+    most = STEP_SCENES[-1]
+    found = {
+        "1 loop over tinycudann, times our time": (value(LOOP) / value(OURS), "at least 10"),
+        "2 torch.baddbmm in bfloat16, times our time": (value(BMM) / value(OURS), "at least 4"),
+        "3 one network of tinycudann, times our time": (value(SINGLE) / value(OURS), "at least 0.8"),
+        "4 encoding, of the copied bandwidth": (value(MOVED) / value(COPY), "at least 0.8, or"),
+        "4 one table of tinycudann, times our time": (value(TCNN_TABLE) / value(TABLES), "at least 0.8"),
+        f"5 test views after {FIT_SECONDS:.0f} s": (value(PSNR), "at least 34, cars_views of 32 scenes at 128x128"),
+        "6 frames a second at 800x800": (value("800x800, mixed"), "at least 60"),
+        f"7 a step at {most} scenes, times that at 1": (
+            value(f"{most} scenes, mixed, graph") / value(f"{STEP_SCENES[0]} scenes, mixed, graph"),
+            "at most 1.3",
+        ),
+    }
+    for what, (number, wanted) in found.items():
+        yield Row("bars of NUMBERS.md", what, None if math.isnan(number) else number, "", wanted)
+
+
+def line(row: Row) -> str:
+    value = "not measured" if row.value is None else f"{row.value:,.3f} {row.unit}"
+    return f"    {row.what:<44} {value:>20}   {row.note}".rstrip()
+
+
+def measure(section: str, options: argparse.Namespace) -> Iterator[Row]:
+    """One section, in this process."""
+    if section == "views":
+        return views(options.views, options.run)
+    if section == "rendering":
+        return frames(options.run, options.scene)
+    return {"ceilings": ceilings, "networks": networks, "grids": grids, "step": steps}[section]()
+
+
+def apart(section: str, options: argparse.Namespace, seconds: float) -> Iterator[Row]:
+    """One section in a process of its own, row by row as they come; at most `seconds`."""
+    command = [sys.executable, __file__, "--section", section, "--device", options.device, "--run", str(options.run)]
+    command += ["--views", str(options.views), *(["--scene", options.scene] if options.scene else [])]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child,
+    ):
+        assert child.stdout is not None
+        clock = threading.Timer(max(seconds, 0.0), child.kill)
+        clock.start()
+        for text in child.stdout:
+            if text.startswith(MARK):
+                yield Row(**json.loads(text.removeprefix(MARK)))
+        code, late = child.wait(), not clock.is_alive()
+        clock.cancel()
+        said.seek(0)
+        last = [text for text in said.read().splitlines() if text.strip()][-1:]
+        if code:
+            why = "stopped: no time left" if late else f"ended with {code}: {''.join(last)}"[:200]
+            yield Row(section, "the rest of this section", None, "", why)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="default %(default)s")
     parser.add_argument("--out", type=Path, default=Path("bench_gpu.json"), help="JSON file, default %(default)s")
-    parser.add_argument("--run", type=Path, help="a run of views to render")
+    parser.add_argument("--views", type=Path, default=SAMPLES, help="views to fit, default: the samples")
+    parser.add_argument("--run", type=Path, help="a run of views to render, instead of fitting one")
     parser.add_argument("--scene", help="default: the first of the run")
+    parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
         device = usable_device(options.device)
         if device.type != "cuda":
             raise InputError(f"--device {options.device}: this measures CUDA devices; without --device: the cpu")
+        for folder in (options.views, options.run):
+            # The run that a section fits for another is not there yet.
+            if options.section is None and folder is not None and not folder.is_dir():
+                raise InputError(f"{folder}: no such folder")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    torch.cuda.set_device(device)
+    torch.cuda.set_device(device.index or 0)
+    if options.section:
+        for row in measure(options.section, options):
+            print(MARK + json.dumps(row._asdict()), flush=True)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        left_out = {"views"} if options.run else set()
+        options.run = options.run or Path(folder) / "run"
+        write_all([name for name in SECTIONS if name not in left_out], options)
+    return 0
+
+
+def write_all(sections: list[str], options: argparse.Namespace) -> None:
+    """Measure the sections, print their rows and write them as they come, so that nothing is lost."""
     began = time.monotonic()
     card = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, triton {ops_version('triton')}"
     print(card)
     rows: list[Row] = []
-    sections: dict[str, Callable[[], list[Row]]] = {
-        "ceilings": ceilings,
-        "networks": networks,
-        "grids": grids,
-        "fitting step": steps,
-        "rendering": lambda: frames(options.run, options.scene),
-    }
-    for name, section in sections.items():
-        if time.monotonic() - began > MOST_SECONDS:
-            rows.append(Row(name, name, None, "", "left out: no time left"))
-            continue
-        try:
-            found = section()
-        except Exception as error:
-            found = [Row(name, name, None, "", reason(error))]
-            torch.cuda.empty_cache()
-        rows += found
-        print(table(found), flush=True)
-        # After each section, so that nothing is lost.
-        content = {"card": card, "seconds": time.monotonic() - began, "rows": [row._asdict() for row in rows]}
-        options.out.write_text(json.dumps(content, indent=1) + "\n")
+
+    def note(found: Iterator[Row]) -> None:
+        for row in found:
+            if not rows or row.section != rows[-1].section:
+                print(f"\n{row.section}")
+            print(line(row), flush=True)
+            rows.append(row)
+            content = {"card": card, "seconds": time.monotonic() - began, "rows": [row._asdict() for row in rows]}
+            options.out.write_text(json.dumps(content, indent=1) + "\n")
+
+    for section in sections:
+        note(apart(section, options, MOST_SECONDS - (time.monotonic() - began)))
+    note(bars(rows))
     print(f"\nwrote {options.out} after {time.monotonic() - began:.0f} s")
-    return 0
 
 
 def ops_version(name: str) -> str:

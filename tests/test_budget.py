@@ -15,12 +15,11 @@ from hyperfields import RadianceField, Rays, devices, ops
 from hyperfields.budget import Ahead, rays_of, render_budget
 from hyperfields.encodings import FactoredGrid
 from hyperfields.families import Kind, Pixels, Points
-from hyperfields.fields import Field, ImageField, ShapeField
 from hyperfields.hypernets import LowRank
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.objective import Objective
 from hyperfields.optimization import Optimization, Progress
-from hyperfields.presets import Recipe
+from hyperfields.presets import PRESETS, Preset, Recipe, preset
 from hyperfields.render import OPAQUE, OccupancyTracker
 
 
@@ -236,8 +235,11 @@ def test_what_would_wait_is_seen(wait: Callable[[Tensor], object]) -> None:
         wait(torch.ones(3, dtype=torch.int64, device="meta"))
 
 
+@pytest.mark.parametrize(
+    "called", [name if name == "default" else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
+)
 @pytest.mark.parametrize("kind", ["images", "shapes", "views"])
-def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, called: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's meta device has no numbers: what reads one raises, and so does what is as long as a number says.
 
     Loss, gradients and optimisers of many steps, with all that the host does between them except for its looks; steps
@@ -252,10 +254,9 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, monkeypatch: pytest.Mon
         plain = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *a, generator=None, plain=plain, **k: plain(*a, **k))
     monkeypatch.setattr(Optimization, "look", lambda *_: None)
-    grid = FactoredGrid(2 if kind == "images" else 3, 3, 2, 8, 4, 16, bases=3)
-    field: Field = {"images": ImageField, "shapes": ShapeField, "views": RadianceField}[kind](grid)
-    model = HyperField(ModelConfig(field, LowRank(2), 8), 5).to("meta")
-    objective = Objective(Fake(kind), field, Recipe(2, 2**10), 5, "meta")
+    config = preset(called, kind, 5, 16)[0]
+    model = HyperField(config, 5).to("meta")
+    objective = Objective(Fake(kind), config.field, Recipe(2, 2**10), 5, "meta")
     assert (objective.ahead is not None) == (kind == "views")
     run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(5), 0)
     seen: dict[Any, Any] = {}

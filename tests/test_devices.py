@@ -185,6 +185,14 @@ def test_backends_say_why_they_cannot_run(card: Callable[[tuple[int, int]], None
             ops.hash_encode(y, entries, grid, backend="triton")
 
 
+def test_products_are_in_16_bits_only_where_there_are_matrix_units(card: Callable[[tuple[int, int]], None]) -> None:
+    for capability, wanted in (((7, 5), "float32"), ((8, 0), "float16")):
+        card(capability)
+        ops._capability.cache_clear()
+        with FakeTensorMode(), torch.device("cuda:0"):
+            assert ops._product_precision(torch.zeros(1, dtype=torch.float16)) == wanted
+
+
 def test_a_family_without_a_device_of_its_own_is_copied() -> None:
     pictures = ImageFamily(("a", "b"), torch.rand(2, 4, 4, 3))
     generator = torch.Generator().manual_seed(0)

@@ -54,6 +54,14 @@ def test_the_background_is_what_is_asked_for(kind: Kind) -> None:
         torch.testing.assert_close(corner, torch.full((3,), background))
 
 
+@pytest.mark.parametrize("kind", SOLID)
+def test_mixed_precision_is_for_networks_alone(kind: Kind) -> None:
+    """What else goes into a picture keeps its digits within torch.autocast; on a CPU the networks do too."""
+    plain = picture_of(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(picture_of(kind), plain)
+
+
 def test_views_show_their_colours() -> None:
     torch.testing.assert_close(picture_of("views")[12, 16], torch.tensor(RED), rtol=0, atol=5e-3)
 

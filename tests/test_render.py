@@ -146,6 +146,10 @@ def test_each_scene_has_an_occupancy_of_its_own_in_the_order_x_y_z() -> None:
         torch.testing.assert_close(mean, torch.tensor(center), atol=0.05, rtol=0)
 
 
+def test_a_gpu_is_asked_for_more_points_at_a_time() -> None:
+    assert render.block_of(torch.device("cuda")) == 8 * render.block_of(torch.device("cpu")) == 2**21
+
+
 def test_blocks_do_not_change_the_occupancy(monkeypatch: pytest.MonkeyPatch) -> None:
     density = density_of(ball(50.0, 0.5))
     whole = occupancy_grid(density, 2, 8, step=0.05)

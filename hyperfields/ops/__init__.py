@@ -271,7 +271,7 @@ def batched_mlp(
 
         numbers = numbers.to(x.device, non_blocking=True)
         result = _triton.mlp_triton(
-            packed, _flat_layers(layers), numbers, sizes, activation, slope, _product_precision(x)
+            packed, _flat_layers(layers, 16), numbers, sizes, activation, slope, _product_precision(x)
         )
     elif chosen == "tcnn":
         from hyperfields.ops import _tcnn
@@ -307,15 +307,16 @@ def _check_layers(
     return sizes
 
 
-def _flat_layers(layers: list[tuple[Tensor, Tensor | None]]) -> Tensor:
-    """`[s numbers]`: each layer's weight `[o i]` and bias `[o]`, zeros where it has none."""
+def _flat_layers(layers: list[tuple[Tensor, Tensor | None]], multiple: int = 1) -> Tensor:
+    """`[s numbers]`: each layer's weight `[o i]` and bias `[o]`, zeros where it has none, and up to a multiple."""
     pieces: list[Tensor] = []
     for weight, bias in layers:
         pieces += [
             weight.flatten(1),
             weight.new_zeros(weight.shape[:2]) if bias is None else bias,
         ]
-    return torch.cat(pieces, 1)
+    rest = -sum(piece.shape[1] for piece in pieces) % multiple
+    return torch.cat([*pieces, pieces[0].new_zeros(len(pieces[0]), rest)] if rest else pieces, 1)
 
 
 def _no_sine(activation: Activation) -> str:
@@ -336,15 +337,16 @@ def _not_in_tcnn(sizes: list[int], layers: list[tuple[Tensor, Tensor | None]], a
 def _too_large(sizes: list[int], x: Tensor) -> str:
     """Why the triton kernels cannot run a network: it has to fit on the chip."""
     precision, layers, widest = _product_precision(x), len(sizes) - 1, max(sizes)
-    # float32 takes twice the registers, and before 8.0 a program has 64 KB of shared memory.
-    most = 64 if precision == "float32" or (x.is_cuda and _capability(x.device) < (8, 0)) else 128
+    most = 64 if precision == "float32" else 128  # it takes twice the registers
     if layers > 5 or widest > most:
         return f"{layers} layers up to {widest} wide in {precision} (up to 5 layers and {most} wide are compiled)"
     return ""
 
 
 def _product_precision(x: Tensor) -> str:
-    """What goes into the matrix products of the triton kernels."""
+    """What goes into the matrix products of the triton kernels: 16 bits only where these reach matrix units."""
+    if x.device.type == "cuda" and _capability(x.device) < (8, 0):
+        return "float32"
     if x.dtype != torch.float32:
         return str(x.dtype).removeprefix("torch.")
     if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
@@ -402,7 +404,7 @@ def _fused(
     plan = _triton.Plan.of(sizes, activation, _product_precision(x))
     slope = _reference.LEAK if activation == "leaky_relu" else 0.0
     result = _triton.encode_mlp_triton(
-        packed, table, _flat_layers(layers), numbers.to(x.device, non_blocking=True), grid.scales, grid.resolutions,
+        packed, table, _flat_layers(layers, 16), numbers.to(x.device, non_blocking=True), grid.scales, grid.resolutions,
         grid.offsets, grid.smoothstep, plan, slope,
     )  # fmt: skip
     return result.reshape(*x.shape[:-1], sizes[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,9 +33,17 @@ each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], id
 TOLERANCE = {torch.float16: 4e-3, torch.float32: 1e-5, torch.float64: 1e-12}
 
 
+# 0, the same numbers in every run, unless `make test-gpu` says otherwise: it tests with new ones.
+FRESH = int(os.environ.get("TEST_SEED", "0"))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed + 1_000_003 * FRESH)
+
+
 def random_numbers(*shape: int, seed: int = 0) -> Tensor:
     """N(0, 1), float64, whose values float32 has too: both precisions can start from the same numbers."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
+    return torch.randn(shape, generator=seeded(seed)).double()
 
 
 def assert_gradient_close(actual: Tensor, expected: Tensor, tolerance: float, name: str = "gradient") -> None:

@@ -67,11 +67,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
 
 
-def encode_kernels(dims: int) -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
-    from hyperfields.ops._triton import encode
+def encode_kernels(
+    dims: int, features: int = 2, levels: int = 8, smooth: bool = False
+) -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
+    from hyperfields.ops._triton import encode, packing
 
-    grid = {"D": dims, "F": 2, "C": 16, "PC": 16, "SMOOTH": False}
-    tiles = [{"TILE": encode.tile_of(16, backward)} for backward in (False, True)]
+    columns = packing.power_of_two(levels * features)
+    grid = {"D": dims, "F": features, "C": levels * features, "PC": columns, "SMOOTH": smooth}
+    tiles = [{"TILE": encode.tile_of(columns, backward)} for backward in (False, True)]
     options = {"num_warps": encode.WARPS}
     return {
         "forward": (encode.encode_forward, grid | tiles[0], options),
@@ -98,7 +101,7 @@ def mlp_kernels(sizes: tuple[int, ...], precision: str) -> dict[str, tuple[Any, 
     from hyperfields.ops._triton import encode, mlp
 
     plan = mlp.Plan.of(sizes, "leaky_relu", precision)
-    backward = {**plan.constants(True), "CHUNK": mlp.CHUNK, "KEEP": plan.keep, "NEED_X": True}
+    backward = {**plan.constants(True), "KEEP": plan.keep, "NEED_X": True}
     fused = {**plan.constants(False), "D": 3, "F": 2, "C": sizes[0], "SMOOTH": False}
     return {
         "forward": (mlp.mlp_forward, plan.constants(False), plan.options(False)),
@@ -121,6 +124,7 @@ def test_kernels_of_grids_and_rays_fit_into_registers(chip: int, tmp_path: Path)
 # 7.5, so its products are loops of multiply-adds.
 STACK = {75: 512, 80: 384, 90: 256, 120: 384}
 STACK_OF_LARGE = 768  # five layers, 64 wide in float32 or 128 wide in 16 bits
+STACK_OF_DEEP = {75: 2048, 80: 1280, 90: 1280, 120: 1280}  # five layers that keep their gradients in registers
 
 
 def assert_networks_fit(
@@ -148,15 +152,35 @@ def test_networks_64_wide_fit(chip: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dims", [2, 3])
 @each_chip
-def test_grids_in_the_plane_fit(chip: int, tmp_path: Path) -> None:
-    for name, (kernel, constants, options) in encode_kernels(2).items():
-        assert compiled(kernel, chip, constants, options, tmp_path).stack == 0, name
+def test_grids_of_any_features_fit(chip: int, dims: int, tmp_path: Path) -> None:
+    """The widest has 128 columns."""
+    for features, levels in ((1, 16), (4, 5), (8, 16)):
+        for name, (kernel, constants, options) in encode_kernels(dims, features, levels, smooth=True).items():
+            needs = compiled(kernel, chip, constants, options, tmp_path)
+            assert needs.stack == 0, (name, features, needs)
+
+
+def precisions(chip: int, widest: int) -> list[str]:
+    """Those that a network may ask for: see ops._too_large and ops._product_precision."""
+    return ["float32"] * (widest <= 64) + ["mixed", "float16", "bfloat16"] * (chip >= 80)
+
+
+DEEP = [(16, 32, 32, 32, 32, 4), (64, 64, 64, 64, 64, 16)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(64, 64, 64, 64, 64, 16), (64, 128, 128, 16), (64, 128, 128, 128, 128, 16)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 1), (16, 16, 16), (32, 16, 16, 16, 16, 16), *DEEP], ids=str)
+@each_chip
+def test_narrow_and_deep_networks_fit(sizes: tuple[int, ...], chip: int, tmp_path: Path) -> None:
+    for precision in precisions(chip, max(sizes)):
+        assert_networks_fit(sizes, precision, chip, tmp_path, STACK_OF_DEEP[chip] if sizes in DEEP else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(64, 128, 16), (64, 128, 128, 16), (128, 128, 128, 128, 128, 128)], ids=str)
 @pytest.mark.parametrize("chip", [80, 90, 120])
-def test_the_largest_networks_fit(sizes: tuple[int, ...], chip: int, tmp_path: Path) -> None:
-    for precision in ("mixed", "float16") if max(sizes) > 64 else ("float32", "mixed", "bfloat16"):
+def test_wide_networks_fit(sizes: tuple[int, ...], chip: int, tmp_path: Path) -> None:
+    for precision in precisions(chip, max(sizes)):
         assert_networks_fit(sizes, precision, chip, tmp_path, STACK_OF_LARGE)

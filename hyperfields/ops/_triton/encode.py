@@ -30,6 +30,7 @@ from hyperfields.ops._triton.packing import (
 
 FORWARD, BACKWARD = 1024, 512  # (point, column) pairs of a program: as many as its registers hold
 WARPS = 4
+MOST = 256  # points of a program
 
 
 @triton.jit
@@ -107,7 +108,7 @@ def features(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scenes", "size"])
 def encode_forward(
     x,
     table,
@@ -117,6 +118,7 @@ def encode_forward(
     layout,
     out,
     scenes,
+    size,
     stride,
     D: tl.constexpr,
     F: tl.constexpr,
@@ -126,15 +128,15 @@ def encode_forward(
     TILE: tl.constexpr,
 ):
     """stride: numbers of a scene's table; 0 when all scenes share one."""
-    scene, begin, end = find_piece(first, starts, scenes, TILE)
-    if begin < end:
-        point = begin + tl.arange(0, TILE)
+    scene, begin, end = find_piece(first, starts, scenes, size)
+    for tile in range(begin, end, TILE):
+        point = tile + tl.arange(0, TILE)
         live = point < end
         value = features(x, point, live, table + scene * stride, scales, layout, D, F, C, PC, SMOOTH)
         store_rows(out, value, point, live, C, PC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scenes", "size"])
 def encode_backward(
     grad,
     x,
@@ -146,6 +148,7 @@ def encode_backward(
     grad_x,
     grad_table,
     scenes,
+    size,
     stride,
     D: tl.constexpr,
     F: tl.constexpr,
@@ -156,9 +159,9 @@ def encode_backward(
     NEED_X: tl.constexpr,
     NEED_TABLE: tl.constexpr,
 ):
-    scene, begin, end = find_piece(first, starts, scenes, TILE)
-    if begin < end:
-        point = begin + tl.arange(0, TILE)
+    scene, begin, end = find_piece(first, starts, scenes, size)
+    for tile in range(begin, end, TILE):
+        point = tile + tl.arange(0, TILE)
         live = point < end
         there, scale, resolution, rows, dense, place = _columns(scales, layout, F, C, PC)
         a, u, slope_u = _axis(x, point, live, 0, D, scale, SMOOTH)
@@ -187,11 +190,11 @@ def encode_backward(
                 tl.store(grad_x + point * D + 2, tl.sum(dw * slope_w, 1).to(grad_x.dtype.element_ty), live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scenes"])
 def encode_mlp(
     x,
     table,
-    params,
+    layers,
     first,
     starts,
     scales,
@@ -216,11 +219,11 @@ def encode_mlp(
     """The encoding of a tile of points goes through the layers without being written."""
     LAYERS: tl.constexpr = len(PLACES)
     scene, begin, end = find_piece(first, starts, scenes, TILE)
-    if begin < end:
+    if begin < end:  # one tile: a loop would keep the weights in registers that the encoding needs
         point = begin + tl.arange(0, TILE)
         live = point < end
         h = features(x, point, live, table + scene * stride, scales, layout, D, F, C, PADDED[0], SMOOTH)
-        h = network(h, params + scene * numbers, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
+        h = network(h, layers + scene * numbers, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
         store_rows(out, h, point, live, SIZES[LAYERS], PADDED[LAYERS])
 
 
@@ -246,7 +249,7 @@ def _constants(dims: int, features: int, levels: int, smoothstep: bool) -> dict[
 
 def tile_of(columns: int, backward: bool) -> int:
     """Points of a program."""
-    return max(8, min((BACKWARD if backward else FORWARD) // columns, 128))
+    return max(2, min((BACKWARD if backward else FORWARD) // columns, 128))
 
 
 @torch.library.custom_op("hyperfields::hash_encode_triton", mutates_args=())
@@ -264,13 +267,13 @@ def hash_encode_triton(
     dims, features = x.shape[1], table.shape[2]
     out = x.new_empty(x.shape[0], len(scales) * features)
     columns = power_of_two(out.shape[1])
-    pieces = pieces_of(counts, x.shape[0], tile_of(columns, False))
+    pieces = pieces_of(counts, x.shape[0], tile_of(columns, False), MOST)
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
     if pieces.number:
         with launching_on(x):
             encode_forward[(pieces.number,)](
                 x, table, pieces.first, pieces.starts, *layout, out, counts.shape[0],
-                table[0].numel() if table.shape[0] > 1 else 0,
+                pieces.size, table[0].numel() if table.shape[0] > 1 else 0,
                 **_constants(dims, features, len(scales), smoothstep), PC=columns, TILE=tile_of(columns, False),
                 num_warps=WARPS,
             )  # fmt: skip
@@ -295,13 +298,13 @@ def hash_encode_triton_backward(
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
     grad_table = torch.zeros_like(table, dtype=torch.float32) if need_table else table.new_empty(0).float()
     columns = power_of_two(len(scales) * features)
-    pieces = pieces_of(counts, x.shape[0], tile_of(columns, True))
+    pieces = pieces_of(counts, x.shape[0], tile_of(columns, True), MOST)
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
     if pieces.number:
         with launching_on(x):
             encode_backward[(pieces.number,)](
                 grad, x, table, pieces.first, pieces.starts, *layout, grad_x, grad_table, counts.shape[0],
-                table[0].numel() if table.shape[0] > 1 else 0,
+                pieces.size, table[0].numel() if table.shape[0] > 1 else 0,
                 **_constants(dims, features, len(scales), smoothstep), PC=columns, TILE=tile_of(columns, True),
                 NEED_X=need_x, NEED_TABLE=need_table, num_warps=WARPS,
             )  # fmt: skip
@@ -347,13 +350,13 @@ def encode_mlp_triton(
     """Encoding and MLP in one kernel. Not differentiable."""
     x, table, params = x.contiguous(), table.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], plan.sizes[-1])
-    pieces = pieces_of(counts, x.shape[0], plan.tiles[0])
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[0], plan.tiles[0])
     layout = _layout(scales, resolutions, offsets, x.shape[1], x.device)
     if pieces.number:
         with launching_on(x):
             encode_mlp[(pieces.number,)](
                 x, table, params, pieces.first, pieces.starts, *layout, out, counts.shape[0],
-                table[0].numel() if table.shape[0] > 1 else 0, plan.numbers, slope,
+                table[0].numel() if table.shape[0] > 1 else 0, params.shape[1], slope,
                 **_constants(x.shape[1], table.shape[2], len(scales), smoothstep), **plan.constants(False),
                 **plan.options(False),
             )  # fmt: skip

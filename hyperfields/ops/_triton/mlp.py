@@ -29,7 +29,7 @@ from hyperfields.ops._triton.packing import (
     store_rows,
 )
 
-CHUNK = 1024  # points of a backward program
+MOST = (256, 1024)  # points of a program, forward and backward: so many read and add to the weights once
 KINDS = {"relu": 0, "leaky_relu": 0, "sine": 1}  # relu is leaky, with a slope of 0
 # Inputs of matrix products, forward and backward. In a mixed fit activations need the digits of float16, and cotangents
 # the range of bfloat16: with it no loss scaling is needed.
@@ -52,7 +52,6 @@ class Plan(NamedTuple):
     sizes: tuple[int, ...]
     padded: tuple[int, ...]
     places: tuple[int, ...]  # of each layer's weight among the numbers of a scene
-    numbers: int  # of a scene
     kind: int
     dtypes: tuple[tl.dtype, tl.dtype]  # of what is multiplied: forward, backward
     tiles: tuple[int, int]
@@ -62,7 +61,7 @@ class Plan(NamedTuple):
     @staticmethod
     def of(sizes: Sequence[int], activation: str, precision: str) -> Plan:
         padded = tuple(power_of_two(size) for size in sizes)
-        ends = list(itertools.accumulate((i * o + o for i, o in itertools.pairwise(sizes)), initial=0))
+        places = itertools.accumulate((i * o + o for i, o in itertools.pairwise(sizes[:-1])), initial=0)
         widest = max(padded)
         forward = (128, 8) if widest > 64 else (64, 4)
         if precision == "float32":
@@ -72,8 +71,7 @@ class Plan(NamedTuple):
             backward = (64, 4) if added <= 2**13 else (32, 8)
         tiles, warps = zip(forward, backward, strict=True)
         return Plan(
-            tuple(sizes), padded, tuple(ends[:-1]), ends[-1], KINDS[activation], DTYPES[precision], tiles, warps,
-            widest <= 64,
+            tuple(sizes), padded, tuple(places), KINDS[activation], DTYPES[precision], tiles, warps, widest <= 64
         )  # fmt: skip
 
     def constants(self, backward: bool) -> dict[str, object]:
@@ -138,14 +136,15 @@ def network(
     return h
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scenes", "size"])
 def mlp_forward(
     x,
-    params,
+    layers,
     first,
     starts,
     out,
     scenes,
+    size,
     numbers,
     slope,
     SIZES: tl.constexpr,
@@ -157,25 +156,26 @@ def mlp_forward(
     TILE: tl.constexpr,
 ):
     LAYERS: tl.constexpr = len(PLACES)
-    scene, begin, end = find_piece(first, starts, scenes, TILE)
-    if begin < end:
-        weights = params + scene * numbers
-        point = begin + tl.arange(0, TILE)
+    scene, begin, end = find_piece(first, starts, scenes, size)
+    weights = layers + scene * numbers
+    for tile in range(begin, end, TILE):
+        point = tile + tl.arange(0, TILE)
         h = load_rows(x, point, point < end, SIZES[0], PADDED[0])
         h = network(h, weights, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
         store_rows(out, h, point, point < end, SIZES[LAYERS], PADDED[LAYERS])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["scenes", "size"])
 def mlp_backward(
     grad,
     x,
-    params,
+    layers,
     first,
     starts,
     grad_x,
     grad_params,
     scenes,
+    size,
     numbers,
     slope,
     SIZES: tl.constexpr,
@@ -185,13 +185,12 @@ def mlp_backward(
     HALF: tl.constexpr,
     PRECISION: tl.constexpr,
     TILE: tl.constexpr,
-    CHUNK: tl.constexpr,
     KEEP: tl.constexpr,
     NEED_X: tl.constexpr,
 ):
     LAYERS: tl.constexpr = len(PLACES)
-    scene, begin, end = find_piece(first, starts, scenes, CHUNK)
-    weights, sums = params + scene * numbers, grad_params + scene * numbers
+    scene, begin, end = find_piece(first, starts, scenes, size)
+    weights, sums = layers + scene * numbers, grad_params + scene * numbers
     d_weights, d_biases = (), ()  # gradients of the layers so far, last layer first
     if KEEP:
         for back in tl.static_range(LAYERS):
@@ -309,15 +308,19 @@ def _add_layer(sums, d_weight, d_bias, IN: tl.constexpr, OUT: tl.constexpr, PI: 
 def mlp_triton(
     x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], activation: str, slope: float, precision: str
 ) -> Tensor:
-    """x [m i]; params [s numbers]: each layer's weight [o i] and bias [o], flat; counts [s] on the same device."""
+    """x [m i], params [s numbers], counts [s] on the same device.
+
+    params: of each scene, layer by layer, weight [o i] and bias [o], flat, and what else there is behind them. If there
+    are a multiple of 16, they are read and added four at a time.
+    """
     plan = Plan.of(sizes, activation, precision)
     x, params = x.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], sizes[-1])
-    pieces = pieces_of(counts, x.shape[0], plan.tiles[0])
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[0], MOST[0])
     if pieces.number:
         with launching_on(x):
             mlp_forward[(pieces.number,)](
-                x, params, pieces.first, pieces.starts, out, counts.shape[0], plan.numbers, slope,
+                x, params, pieces.first, pieces.starts, out, counts.shape[0], pieces.size, params.shape[1], slope,
                 **plan.constants(False), **plan.options(False),
             )  # fmt: skip
     return out
@@ -339,12 +342,12 @@ def mlp_triton_backward(
     grad, x, params = grad.contiguous(), x.contiguous(), params.contiguous()
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0, x.shape[1])
     grad_params = torch.zeros_like(params, dtype=torch.float32)
-    pieces = pieces_of(counts, x.shape[0], CHUNK)
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[1], MOST[1])
     if pieces.number:
         with launching_on(x):
             mlp_backward[(pieces.number,)](
-                grad, x, params, pieces.first, pieces.starts, grad_x, grad_params, counts.shape[0], plan.numbers, slope,
-                **plan.constants(True), CHUNK=CHUNK, KEEP=plan.keep, NEED_X=need_x, **plan.options(True),
+                grad, x, params, pieces.first, pieces.starts, grad_x, grad_params, counts.shape[0], pieces.size,
+                params.shape[1], slope, **plan.constants(True), KEEP=plan.keep, NEED_X=need_x, **plan.options(True),
             )  # fmt: skip
     return grad_x, grad_params.to(params.dtype)
 

@@ -11,20 +11,33 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+PROGRAMS = 512  # of a launch at least, where there are enough points: a few for each multiprocessor of a large card
+SCENES = 1024  # that `cut_scenes` looks at at a time
+
 
 class Pieces(NamedTuple):
-    """Packed points cut into pieces that stay within a scene."""
+    """Packed points cut into pieces that stay within a scene; a program works on one, tile by tile."""
 
     number: int  # at least as many as there are; the others are empty
+    size: int  # points of a piece, at most
     first: Tensor  # [s + 1] int64: the first piece of each scene
     starts: Tensor  # [s + 1] int64: the first point of each scene
 
 
-def pieces_of(counts: Tensor, points: int, size: int) -> Pieces:
-    """Pieces of at most `size` of the `points` points; `counts [s]` is on the device and is not read here."""
-    starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    first = torch.nn.functional.pad(((counts + (size - 1)) // size).cumsum(0), (1, 0))
-    return Pieces(-(-points // size) + counts.shape[0], first, starts)
+def pieces_of(counts: Tensor, points: int, tile: int, most: int) -> Pieces:
+    """Pieces of the `points` points; `counts [s]` is on the device and is not read here.
+
+    Large pieces share what a program reads and adds; small ones give every multiprocessor something to do.
+
+    Args:
+        tile: points that a program works on at a time, a power of two.
+        most: points of a piece, a power of two.
+    """
+    size, scenes = max(tile, min(power_of_two(max(points // PROGRAMS, 1)), most)), counts.shape[0]
+    first, starts = (torch.empty(scenes + 1, dtype=torch.int64, device=counts.device) for _ in range(2))
+    with launching_on(counts):
+        cut_scenes[(1,)](counts.contiguous(), first, starts, scenes, size, BLOCK=SCENES, num_warps=4)
+    return Pieces(-(-points // size) + scenes, size, first, starts)
 
 
 def launching_on(tensor: Tensor) -> AbstractContextManager[object]:
@@ -37,8 +50,25 @@ def power_of_two(size: int, least: int = 16) -> int:
     return max(least, 1 << (size - 1).bit_length())
 
 
+@triton.jit(do_not_specialize=["scenes", "size"])
+def cut_scenes(counts, first, starts, scenes, size, BLOCK: tl.constexpr):
+    """Running sums of the points and of the pieces of scenes: one launch, where torch would take ten."""
+    lane = tl.arange(0, BLOCK)
+    points, pieces = tl.zeros((), tl.int64), tl.zeros((), tl.int64)
+    tl.store(starts, points)
+    tl.store(first, pieces)
+    for begin in range(0, scenes, BLOCK):
+        scene = begin + lane
+        count = tl.load(counts + scene, scene < scenes, 0)
+        cut = (count + (size - 1)) // size
+        tl.store(starts + 1 + scene, points + tl.cumsum(count, 0), scene < scenes)
+        tl.store(first + 1 + scene, pieces + tl.cumsum(cut, 0), scene < scenes)
+        points += tl.sum(count, 0)
+        pieces += tl.sum(cut, 0)
+
+
 @triton.jit
-def find_piece(first, starts, scenes, SIZE: tl.constexpr):
+def find_piece(first, starts, scenes, size):
     """(scene, begin, end) of this program's piece; begin == end when there is none for it."""
     piece = tl.program_id(0)
     low, high = scenes * 0, scenes
@@ -47,10 +77,10 @@ def find_piece(first, starts, scenes, SIZE: tl.constexpr):
         before = tl.load(first + middle) <= piece
         low = tl.where(before, middle, low)
         high = tl.where(before, high, middle)
-    begin = tl.load(starts + low) + (piece - tl.load(first + low)) * SIZE
+    begin = tl.load(starts + low) + (piece - tl.load(first + low)) * size
     stop = tl.load(starts + low + 1)
     begin = tl.minimum(begin, stop)
-    return low.to(tl.int64), begin, tl.minimum(begin + SIZE, stop)
+    return low.to(tl.int64), begin, tl.minimum(begin + size, stop)
 
 
 @triton.jit

@@ -18,13 +18,15 @@ SPAN = 32  # samples of a ray at a time, for programs that have a ray each
 
 def starts_of(counts: Tensor) -> Tensor:
     """Where the elements of each begin among the packed ones, and how many there are: `[r + 1]`."""
-    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    starts = counts.new_zeros(counts.shape[0] + 1)
+    torch.cumsum(counts, 0, out=starts[1:])
+    return starts
 
 
 # ------------------------------------------------------------------------------------------------------ march
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rays", "of_scene", "size"])
 def march_rays(
     origins,
     directions,
@@ -185,7 +187,7 @@ def _(origins, directions, edges, first, counts, total):
 # ------------------------------------------------------------------------------------------------------ reach
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rays"])
 def reach_rays(density, edges, starts, opacity, counts, after, rays, opaque, BLOCK: tl.constexpr):
     ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = ray < rays
