@@ -10,6 +10,7 @@ import torch
 
 from hyperfields import ops
 from hyperfields.errors import InputError
+from hyperfields.ops import choice
 
 Precision = Literal["float32", "mixed"]
 
@@ -41,8 +42,8 @@ def _require_cuda(name: str, device: torch.device) -> None:
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         raise InputError(f"--device {name}: torch sees {count} CUDA devices, numbers 0 to {count - 1}")
-    if torch.version.hip is None and (had := torch.cuda.get_device_capability(device)) < ops.OLDEST:
-        had_text, wanted = ".".join(map(str, had)), ".".join(map(str, ops.OLDEST))
+    if torch.version.hip is None and (had := torch.cuda.get_device_capability(device)) < choice.OLDEST:
+        had_text, wanted = ".".join(map(str, had)), ".".join(map(str, choice.OLDEST))
         raise InputError(
             f"--device {name}: {torch.cuda.get_device_name(device)} has compute capability {had_text}, the kernels "
             f"need {wanted}; use --device cpu"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
 import tempfile
 import time
@@ -14,7 +13,7 @@ from unittest import mock
 
 # Before torch, whose idle threads the package tells to sleep.
 from hyperfields.fit import Fit, FitConfig
-from hyperfields.ops import _reference
+from hyperfields.ops import _reference, choice
 from hyperfields.ops.timing import Stopwatch
 from hyperfields.scenes import open_family
 
@@ -44,9 +43,8 @@ def padded_vmap(x: Tensor, layers: list[tuple[Tensor, Tensor]], activation: str,
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
     """Within it, every op runs as its reference, and generated MLPs through `vmap(functional_call)`."""
-    ops = importlib.import_module("hyperfields.ops")
     with (
-        mock.patch.object(ops, "_choose", return_value="reference"),
+        mock.patch.object(choice, "choose", return_value="reference"),
         mock.patch.object(_reference, "batched_mlp", padded_vmap),
     ):
         yield

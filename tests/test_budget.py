@@ -18,6 +18,7 @@ from hyperfields.families import Kind, Pixels, Points
 from hyperfields.hypernets import LowRank
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
 from hyperfields.objective import Objective
+from hyperfields.ops import choice
 from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import PRESETS, Preset, Recipe, preset
 from hyperfields.render import OPAQUE, OccupancyTracker
@@ -42,14 +43,14 @@ def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:
 )
 def somewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every op takes one backend, and counts may add up to less than there are points, as on a GPU."""
-    pack = ops._pack
+    pack = choice.pack
 
     def lenient(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
         return pack(x, counts, name) if counts is None or x.dim() != 2 else (x, counts)
 
-    monkeypatch.setattr(ops, "_pack", lenient)
+    monkeypatch.setattr(choice, "pack", lenient)
     monkeypatch.setattr(
-        ops, "_choose", triton_or_reference if request.param == "triton" else lambda *_, **__: "reference"
+        choice, "choose", triton_or_reference if request.param == "triton" else lambda *_, **__: "reference"
     )
     torch.use_deterministic_algorithms(True)  # fills new tensors with NaN: what nobody wrote shows
     yield
@@ -247,7 +248,7 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, called: Preset, monkeyp
     """
     pytest.importorskip("triton")
     monkeypatch.setattr(devices, "runs_ahead", lambda device: True)
-    monkeypatch.setattr(ops, "_choose", triton_or_reference)  # its operators say what comes out of them
+    monkeypatch.setattr(choice, "choose", triton_or_reference)  # its operators say what comes out of them
     monkeypatch.setattr(torch, "Generator", Anywhere)
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda parameter: None)
     for name in ("randperm", "rand"):

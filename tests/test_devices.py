@@ -18,6 +18,7 @@ from hyperfields.devices import require_precision, saying_what_to_lower, usable_
 from hyperfields.errors import InputError
 from hyperfields.families import Points
 from hyperfields.fit import Fit
+from hyperfields.ops import choice, points
 from hyperfields.scenes.images import ImageFamily
 
 HERE = torch.cuda.is_available()
@@ -34,14 +35,14 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Card")
 
-    ops._capability.cache_clear()
+    choice.capability.cache_clear()
     return pretend
 
 
 @pytest.fixture(autouse=True)
 def forget_capabilities() -> Any:
     yield
-    ops._capability.cache_clear()
+    choice.capability.cache_clear()
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -101,7 +102,7 @@ def test_a_fit_on_a_card_without_triton_says_that_it_is_slow(
     card: Callable[[tuple[int, int]], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     card((9, 0))
-    monkeypatch.setattr(ops, "_triton_missing", lambda: "triton is not installed: pip install triton")
+    monkeypatch.setattr(choice, "_triton_missing", lambda: "triton is not installed: pip install triton")
     monkeypatch.setattr(sys.modules["hyperfields.fit"], "usable_device", lambda name: SimpleNamespace(type="cuda"))
     monkeypatch.setattr(Fit, "_begin_optimization", lambda fitting: None)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
@@ -188,9 +189,9 @@ def test_backends_say_why_they_cannot_run(card: Callable[[tuple[int, int]], None
 def test_products_are_in_16_bits_only_where_there_are_matrix_units(card: Callable[[tuple[int, int]], None]) -> None:
     for capability, wanted in (((7, 5), "float32"), ((8, 0), "float16")):
         card(capability)
-        ops._capability.cache_clear()
+        choice.capability.cache_clear()
         with FakeTensorMode(), torch.device("cuda:0"):
-            assert ops._product_precision(torch.zeros(1, dtype=torch.float16)) == wanted
+            assert points.product_precision(torch.zeros(1, dtype=torch.float16)) == wanted
 
 
 def test_a_family_without_a_device_of_its_own_is_copied() -> None:

@@ -31,6 +31,7 @@ from ._parity import (
 if reason := ops.backends()["triton"]:
     pytest.skip(f"{reason} (test_triton_interpreted.py runs these without one)", allow_module_level=True)
 
+from hyperfields.ops import choice
 from hyperfields.ops._triton import packing
 
 DEVICE = "cpu" if ops.interpreting() else "cuda"
@@ -351,7 +352,7 @@ def test_marching_apart_finds_the_same_samples() -> None:
 def march_apart(*rays: Any) -> ops.Apart:
     """By triton, whatever "auto" would take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ops, "_choose", lambda *_, **__: "triton")
+        patch.setattr(choice, "choose", lambda *_, **__: "triton")
         return ops.march_apart(*rays)
 
 

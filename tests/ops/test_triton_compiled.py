@@ -163,7 +163,7 @@ def test_grids_of_any_features_fit(chip: int, dims: int, tmp_path: Path) -> None
 
 
 def precisions(chip: int, widest: int) -> list[str]:
-    """Those that a network may ask for: see ops._too_large and ops._product_precision."""
+    """Those that a network may ask for: see points._too_large and points.product_precision."""
     return ["float32"] * (widest <= 64) + ["mixed", "float16", "bfloat16"] * (chip >= 80)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
+from hyperfields.ops import choice
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -59,7 +60,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter[str]:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(driver, "_active", Driver())
     monkeypatch.setattr(JITFunction, "run", run)
-    monkeypatch.setattr(ops, "_refused", lambda *_: "")
+    monkeypatch.setattr(choice, "_refused", lambda *_: "")
     return number
 
 
@@ -81,7 +82,6 @@ def network(scenes: int, points: int) -> None:
 def along_rays(scenes: int, rays: int) -> None:
     origins = torch.rand(scenes, rays, 3)
     cells, step, offset = torch.ones(scenes, 4, 4, 4, dtype=torch.bool), 0.5, torch.rand(scenes, rays)
-    ops._check_march(origins, origins, cells, step, offset)
     from hyperfields.ops import _triton
 
     first = torch.arange(scenes * rays) * 9
