@@ -39,6 +39,7 @@ from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
 Method = Literal["extension", "output", "frozen", "naive"]
+NUMBERS = 16  # that a code gets
 WEIGHT = 2.0  # of the regulariser at the end, a tenth of it at the start; squares are in units of initial variances
 REPORT, CODES = "add.json", "codes.safetensors"
 
@@ -110,8 +111,8 @@ def add(
     minutes: float | None = None,
     steps: int | None = None,
     method: Method = "extension",
-    numbers: int = 16,
-    bases: int = 6,
+    numbers: int = NUMBERS,
+    bases: int | None = None,
     weight: float = WEIGHT,
     seed: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -120,11 +121,13 @@ def add(
 
     Args:
         old_family: data of the scenes that are in the run, only to measure them before and after.
-        method: `output` holds what is generated for old scenes. `frozen` changes no network: codes and low-rank
-            residuals of the new scenes go to OUT/codes.safetensors, to be used with the old run. `naive` just goes on
-            fitting, and forgets: to compare with.
-        weight: of the regulariser at the end of the fit.
-        bases: more for a factored grid; without, one for every four new scenes. Not for `frozen`.
+        method: `extension` fits only what is added to the networks and the new codes. `output` fits all networks and
+            holds what is generated for old scenes. `frozen` changes no network: codes and low-rank residuals of the new
+            scenes go to OUT/codes.safetensors, to be used with the old run. `naive` just goes on fitting, and forgets:
+            to compare with. All but `frozen` extend codes and networks in the same way.
+        numbers: how many more a code gets. All but `frozen`.
+        bases: of a hash grid's tables, which those numbers mix; without, one for every four new scenes.
+        weight: of the regulariser of `output` at the end of the fit.
 
     Returns:
         What is also written to OUT/add.json: `method`, `old` {before after} and `new` {after} (means of the metrics,
@@ -142,7 +145,7 @@ def add(
         return _add_frozen(run, family, out, before, minutes=minutes, steps=steps, seed=seed, report=report)
     torch.manual_seed(seed)
     count, new = len(run.names), len(family.names)
-    model = extend(run, new, Extension(numbers, bases))
+    model = extend(run, new, Extension(numbers, math.ceil(new / 4) if bases is None else bases))
     if method == "extension":
         model.hypernet.requires_grad_(False).eval()
         model.hypernet.extensions[-1].requires_grad_(True)

@@ -117,7 +117,7 @@ def test_scenes_are_added_twice(runs: Callable[[str], Run], tmp_path: Path) -> N
 def test_an_extended_run_is_an_ordinary_one(runs: Callable[[str], Run], tmp_path: Path) -> None:
     add(runs("factored"), Some(names=("blue",), first=2), tmp_path / "out", steps=100)
     added = load_run(tmp_path / "out")
-    assert added.model.config.extensions == (Extension(16, 6),)
+    assert added.model.config.extensions == (Extension(16, 1),)
     codes = infer(added, Some(names=("yellow",), first=3), tmp_path / "codes.safetensors", steps=200, refine=True)
     picture = codes.bind(added, "yellow")(torch.full((1, 1, 2), 0.5))
     assert (picture - torch.tensor([0.9, 0.9, 0.1])).abs().max() < 0.5
@@ -235,6 +235,14 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["add", run, discs, "--out", str(tmp_path / "more"), "--steps", "3"]) == 0
     assert "2 new scenes: psnr" in capsys.readouterr().out
     assert load_run(tmp_path / "more").names == ("blue", "red", "green", "yellow")
-    assert main(["eval", str(tmp_path / "more")]) == 0
+    more = str(tmp_path / "more")
+    capsys.readouterr()
+    assert main(["inspect", more]) == 0
+    assert "numbers 16, bases 1" in capsys.readouterr().out
+    picture = str(tmp_path / "red.png")
+    for verb in (["eval", more], ["doctor", more], ["render", more, "--scene", "red", "--out", picture],
+                 ["interpolate", more, "red", "green", "--out", str(tmp_path / "walk.gif"), "--frames", "3"],
+                 ["export", more, "--scene", "green", "--out", str(tmp_path / "green.safetensors")]):  # fmt: skip
+        assert main(verb) == 0
     assert main(["add", str(tmp_path / "more"), discs, "--out", str(tmp_path / "x"), "--steps", "3"]) == 2
     assert "has all of its scenes already" in capsys.readouterr().err

@@ -234,7 +234,7 @@ def add(
     minutes: Minutes = None,
     steps: Count = None,
     numbers: Annotated[int, arg(metavar="N")] = 16,
-    bases: Annotated[int, arg(metavar="N")] = 6,
+    bases: Count = None,
     weight: Annotated[float, arg(metavar="W")] = 2.0,
     scenes: Text = None,
     limit: Count = None,
@@ -257,7 +257,7 @@ def add(
         minutes: how long; without this and --steps, 2 minutes.
         steps: how long, in steps.
         numbers: how many more a code gets; old scenes leave them at 0.
-        bases: how many tables of a hash grid those numbers mix.
+        bases: how many tables of a hash grid those numbers mix; without, one for every four new scenes.
         weight: how firmly output holds old scenes.
         scenes: names or patterns with * of the scenes to add; without, all that the run does not have.
         limit: only the first N scenes by name.
