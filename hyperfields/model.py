@@ -30,6 +30,12 @@ class ModelConfig:
     bayes: Bayes = dataclasses.field(default_factory=Bayes)
     extensions: tuple[Extension, ...] = ()
 
+    @property
+    def unextended(self) -> ModelConfig:
+        """The model before scenes were added."""
+        numbers = self.latent_size - sum(extension.numbers for extension in self.extensions)
+        return dataclasses.replace(self, latent_size=numbers, extensions=())
+
 
 class Bound:
     """A field with weights: an ordinary function of points. `s` scenes at once, in the order of the latents.

@@ -84,9 +84,8 @@ def test_old_scenes_are_kept_and_new_ones_learned(name: str, runs: Callable[[str
     assert "2 old scenes: psnr" in format_added(found)
 
 
-@pytest.mark.parametrize("name", ["fourier", "factored"])
-def test_held_outputs_are_kept_and_naive_ones_forgotten(name: str, runs: Callable[[str], Run], tmp_path: Path) -> None:
-    run = runs(name)
+def test_held_outputs_are_kept_and_naive_ones_forgotten(runs: Callable[[str], Run], tmp_path: Path) -> None:
+    run = runs("factored")
     held, naive = (
         add(run, NEW, tmp_path / method, old_family=OLD, steps=300, method=method)  # type: ignore[arg-type]
         for method in ("output", "naive")
@@ -122,7 +121,7 @@ def test_an_extended_run_is_an_ordinary_one(runs: Callable[[str], Run], tmp_path
     picture = codes.bind(added, "yellow")(torch.full((1, 1, 2), 0.5))
     assert (picture - torch.tensor([0.9, 0.9, 0.1])).abs().max() < 0.5
     looked = doctor(load_run(tmp_path / "out"), Some(names=("red", "green", "blue")))
-    assert not [remark for remark in looked["remarks"] if "units are off" not in remark]
+    assert all(norm > 0.0 for norms in looked["gradients"].values() for norm in norms.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
