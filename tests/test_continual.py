@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,17 @@ def test_extensions_stay_in_bounds_and_are_drawn(runs: Callable[[str], Run]) -> 
         assert not torch.equal(drawn(torch.ones(1, 6))["mlp.0.weight"], drawn(torch.ones(1, 6))["mlp.0.weight"])
 
 
+def test_runs_from_before_extensions_load(runs: Callable[[str], Run], tmp_path: Path) -> None:
+    run, old = runs("factored"), tmp_path / "old"
+    shutil.copytree(run.path, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["model"]["extensions"]
+    (old / "config.json").write_text(json.dumps(config))
+    assert load_run(old).model.config == run.model.config
+    add(load_run(old), NEW, tmp_path / "out", steps=2)
+    assert load_run(tmp_path / "out").names == (*OLD.names, *NEW.names)
+
+
 def test_counts_of_an_extended_model_are_those_of_its_tensors(runs: Callable[[str], Run]) -> None:
     model = extend(runs("factored"), 2, Extension(4, 2))
     found = count(model.config, 4)
@@ -202,8 +214,10 @@ def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -
         add(run, NEW, tmp_path / "used", steps=2)
     with pytest.raises(InputError, match="give one of the two"):
         add(run, NEW, tmp_path / "out")
-    with pytest.raises(InputError, match=r"numbers=0.* wanted at least 1 number"):
+    with pytest.raises(InputError, match="extension numbers 0: wanted at least 1"):
         add(run, NEW, tmp_path / "out", steps=2, numbers=0)
+    with pytest.raises(InputError, match="extension bases -1: wanted 0 or more"):
+        add(run, NEW, tmp_path / "out", steps=2, bases=-1)
     alone = ModelConfig(FIELDS["fourier"], Direct(), numel(FIELDS["fourier"].spec))
     fit(OLD, tmp_path / "alone", FitConfig(steps=2, individually=True), model=alone, recipe=Recipe(1, 64))
     with pytest.raises(InputError, match="it has no networks to add scenes to"):

@@ -30,8 +30,10 @@ class Extension:
     bases: int
 
     def __post_init__(self) -> None:
-        if self.numbers < 1 or self.bases < 0:
-            raise InputError(f"{self}: wanted at least 1 number, and 0 bases or more")
+        if self.numbers < 1:
+            raise InputError(f"extension numbers {self.numbers}: wanted at least 1")
+        if self.bases < 0:
+            raise InputError(f"extension bases {self.bases}: wanted 0 or more")
 
 
 class Added(NamedTuple):
