@@ -43,7 +43,7 @@ _CLASSES = {
     cls.__name__: cls
     for cls in (
         *get_args(encodings.Encoding), encodings.SphericalHarmonics, *get_args(fields.Field),
-        *get_args(hypernets.Generator), hypernets.Stability, hypernets.Bayes, ModelConfig,
+        *get_args(hypernets.Generator), hypernets.Stability, hypernets.Bayes, hypernets.Extension, ModelConfig,
     )
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import importlib
 import importlib.metadata
 import importlib.util
@@ -159,6 +160,7 @@ def inspect_run(folder: Path) -> dict[str, Any]:
         "rows": grid.rows if grid else None,
         "generator": config["model"]["generator"],
         "latent_size": model.config.latent_size,
+        "extensions": [dataclasses.asdict(extension) for extension in model.config.extensions],
         "parameters": {
             name: sum(parameter.numel() for parameter in parameters)
             for name, parameters in parameter_groups(model).items()
@@ -214,6 +216,7 @@ def format_run(found: dict[str, Any]) -> str:
         ("encoding", f"{_settings(found['encoding'])}{levels}"),
         ("generator", _settings(found["generator"])),
         ("latent", f"{found['latent_size']:,} numbers a scene"),
+        ("extensions", "; ".join(_settings(extension) for extension in found["extensions"])),
         ("parameters", ", ".join(f"{name} {count:,}" for name, count in parameters.items())),
         ("bytes a scene", f"{sizes['amortised']:,.0f} amortised, {sizes['marginal']:,} for one more"),
         ("files", ", ".join(f"{name} {size / 1e3:,.0f} kB" for name, size in found["files"].items())),

@@ -1,16 +1,19 @@
 """Adding scenes to a fitted run without forgetting those that are in it, and without their data.
 
-    loss = data of the new scenes + weight / s * sum over old scenes of |h(z_old) - h*(z_old)|^2
+A code gets more numbers, which old scenes leave at 0 (`hypernets.extension`). Then either all that was there stays as
+it is and only the extension is fitted, so that old scenes cannot change; or everything is, and what is generated for
+old codes is held where it was:
 
-h* is the hypernetwork as it was, and codes of old scenes stay as they are: what holds the old scenes is that their
-weights are still generated. A factored grid gets more bases, which start without any say.
-Source: von Oswald, Henning, Grewe, Sacramento 2020, "Continual learning with hypernetworks", equation 2.
+    loss = data of the new scenes + weight / s * sum over old scenes of |h(z_old) - h*(z_old)|^2,   h* as it was
+
+Sources: Rusu et al. 2016, "Progressive neural networks"; von Oswald, Henning, Grewe, Sacramento 2020, "Continual
+learning with hypernetworks", equation 2.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -22,12 +25,12 @@ from torch import Tensor
 
 from hyperfields import checkpoint
 from hyperfields.checkpoint import Run
-from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
 from hyperfields.evaluate import evaluate
 from hyperfields.families import Family
 from hyperfields.fit import describe
-from hyperfields.hypernets import Direct, Hypernet
+from hyperfields.hypernets import Direct, Extension
+from hyperfields.hypernets.heads import spread
 from hyperfields.infer import Codes, descend, infer
 from hyperfields.latents import LatentTable
 from hyperfields.model import Bound, HyperField, parameter_groups
@@ -35,19 +38,18 @@ from hyperfields.objective import Objective
 from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
-Method = Literal["output", "naive", "frozen"]
+Method = Literal["extension", "output", "frozen", "naive"]
+NUMBERS = 16  # that a code gets
 WEIGHT = 2.0  # of the regulariser at the end, a tenth of it at the start; squares are in units of initial variances
 REPORT, CODES = "add.json", "codes.safetensors"
 
 
-class _Adding(Optimization):
+class _Held(Optimization):
     """Gradient descent on new scenes while the outputs for old codes are held where they were."""
 
-    old: Hypernet
-    hypernet: Hypernet
-    codes: Tensor  # [s z] of the old scenes
+    drift: Callable[[Tensor], Tensor]  # numbers of old scenes -> by how much their weights have moved
+    old: int  # how many old scenes there are
     weight: float
-    spreads: dict[str, float]
     fraction: float = 0.0
 
     def step(self, progress: Progress) -> None:
@@ -57,52 +59,46 @@ class _Adding(Optimization):
     def loss(self) -> tuple[Tensor, Tensor]:
         total, data = super().loss()
         if self.weight:
-            size = min(len(self.codes), len(self.scenes), self.objective.recipe.scenes)
-            chosen = self.codes[torch.randperm(len(self.codes), generator=self.generator)[:size]]
+            size = min(self.old, len(self.scenes), self.objective.recipe.scenes)
+            chosen = torch.randperm(self.old, generator=self.generator)[:size]
             # Looser at first, while the rate is high: new scenes find their place, then the old ones go back to theirs.
             total = total + self.weight * 10.0 ** (self.fraction - 1.0) * self.drift(chosen)
         return total, data
 
-    def drift(self, codes: Tensor) -> Tensor:
-        """Mean square by which weights of old scenes have moved, in units of their initial variance."""
-        with torch.no_grad():
-            wanted = self.old(codes)
-        found = self.hypernet(codes)
-        squares = [((found[k] - wanted[k]) / self.spreads[k]).square().flatten(1).sum(1).mean() for k in wanted]
-        total: Tensor = torch.stack(squares).sum() / sum(value[0].numel() for value in wanted.values())
-        return total
 
-
-def grow(run: Run, names: tuple[str, ...], bases: int) -> HyperField:
-    """The run's model with room for more scenes: old codes and weights are generated as before.
-
-    Codes of new scenes are drawn with the mean and the spread of the fitted ones. `bases` more for a factored grid
-    start with coefficients of 0.
-    """
-    config, old = run.model.config, run.model
-    encoding = config.field.encoding
-    if isinstance(encoding, FactoredGrid) and bases:
-        larger = dataclasses.replace(encoding, bases=encoding.bases + bases)
-        larger.__dict__["grid"] = encoding.grid  # the stored scales decide
-        config = dataclasses.replace(config, field=dataclasses.replace(config.field, encoding=larger))
-    model = HyperField(config, len(run.names) + len(names))
-    state, fresh = old.hypernet.state_dict(), model.hypernet.state_dict()
-    for key, value in state.items():
-        if fresh[key].shape == value.shape:
-            fresh[key] = value.clone()
-        elif ".bases." in key:  # [bases rows*features]
-            fresh[key][: value.shape[0]] = value
-        else:  # the head that gives the coefficients: of each group of rows the old ones, then the new ones
-            groups = len(config.field.spec[key.split(".")[1].replace("/", ".")].groups) - 1
-            rows = torch.zeros_like(fresh[key]).unflatten(0, (groups, -1))
-            rows[:, : value.shape[0] // groups] = value.unflatten(0, (groups, -1))
-            fresh[key] = rows.flatten(0, 1)
-    model.hypernet.load_state_dict(fresh)
+def drift(old: HyperField, new: HyperField, scenes: Tensor) -> Tensor:
+    """Mean square by which weights of old scenes, by number `[s]`, have moved, in units of their initial variance."""
     with torch.no_grad():
-        codes, count = old.latents.codes, len(run.names)
-        spread = codes.std() if codes.numel() > 1 else torch.tensor(1.0)
-        model.latents.codes[:count] = codes
-        model.latents.codes[count:] = codes.mean(0) + spread * torch.randn(len(names), codes.shape[1])
+        wanted = old.hypernet(old.latents.codes[scenes])
+    found = new.hypernet(new.latents.codes.detach()[scenes])
+    spreads = {name: spread(entry) for name, entry in old.config.field.spec.items()}
+    squares = [((found[k] - wanted[k]) / spreads[k]).square().flatten(1).sum(1).mean() for k in wanted]
+    total: Tensor = torch.stack(squares).sum() / sum(value[0].numel() for value in wanted.values())
+    return total
+
+
+def extend(run: Run, scenes: int, extension: Extension) -> HyperField:
+    """The run's model with room for more scenes; those that it has are generated exactly as before.
+
+    Codes of new scenes are drawn with the mean and the spread of the fitted ones, their new numbers from N(0, 1).
+    """
+    old = run.model
+    config = dataclasses.replace(
+        old.config,
+        latent_size=old.config.latent_size + extension.numbers,
+        extensions=(*old.config.extensions, extension),
+    )
+    count = len(run.names)
+    model = HyperField(config, count + scenes)
+    model.hypernet.load_state_dict({**model.hypernet.state_dict(), **old.hypernet.state_dict()})
+    with torch.no_grad():
+        fitted = old.latents.codes
+        deviation = fitted.std(0) if count > 1 else torch.ones_like(fitted[0])
+        codes = model.latents.codes  # from N(0, 1)
+        codes[count:, : fitted.shape[1]] = fitted.mean(0) + deviation * codes[count:, : fitted.shape[1]]
+        codes[count:, fitted.shape[1]] = 1.0  # what new scenes share can so be told by maps that have no bias
+        codes[:count, : fitted.shape[1]] = fitted
+        codes[:count, fitted.shape[1] :] = 0.0
     return model
 
 
@@ -114,9 +110,10 @@ def add(
     old_family: Family | None = None,
     minutes: float | None = None,
     steps: int | None = None,
-    method: Method = "output",
-    weight: float = WEIGHT,
+    method: Method = "extension",
+    numbers: int = NUMBERS,
     bases: int | None = None,
+    weight: float = WEIGHT,
     seed: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, Any]:
@@ -124,11 +121,13 @@ def add(
 
     Args:
         old_family: data of the scenes that are in the run, only to measure them before and after.
-        method: `output` holds what is generated for old scenes. `frozen` changes no network: codes and low-rank
-            residuals of the new scenes go to OUT/codes.safetensors, to be used with the old run. `naive` just goes on
-            fitting, and forgets: to compare with.
-        weight: of the regulariser at the end of the fit.
-        bases: more for a factored grid; without, one for every four new scenes. Not for `frozen`.
+        method: `extension` fits only what is added to the networks and the new codes. `output` fits all networks and
+            holds what is generated for old scenes. `frozen` changes no network: codes and low-rank residuals of the new
+            scenes go to OUT/codes.safetensors, to be used with the old run. `naive` just goes on fitting, and forgets:
+            to compare with. All but `frozen` extend codes and networks in the same way.
+        numbers: how many more a code gets. All but `frozen`.
+        bases: of a hash grid's tables, which those numbers mix; without, one for every four new scenes.
+        weight: of the regulariser of `output` at the end of the fit.
 
     Returns:
         What is also written to OUT/add.json: `method`, `old` {before after} and `new` {after} (means of the metrics,
@@ -146,7 +145,10 @@ def add(
         return _add_frozen(run, family, out, before, minutes=minutes, steps=steps, seed=seed, report=report)
     torch.manual_seed(seed)
     count, new = len(run.names), len(family.names)
-    model = grow(run, family.names, math.ceil(new / 4) if bases is None else bases)
+    model = extend(run, new, Extension(numbers, math.ceil(new / 4) if bases is None else bases))
+    if method == "extension":
+        model.hypernet.requires_grad_(False).eval()
+        model.hypernet.extensions[-1].requires_grad_(True)
     latents = LatentTable(new, model.config.latent_size)
     latents.codes.data.copy_(model.latents.codes.detach()[count:])
     recipe = Recipe(**run.config["recipe"])
@@ -156,18 +158,16 @@ def add(
         codes = latents(local)
         return model.bind(codes), codes
 
-    groups = {**parameter_groups(model), "latents": [latents.codes]}
-    objective = Objective(family, model.config.field, recipe, new)
-    work = _Adding(bind, groups, objective, torch.arange(new), seed)
-    work.old = copy.deepcopy(run.model.hypernet).requires_grad_(False)
-    work.hypernet, work.codes = model.hypernet, run.model.latents.codes.detach()
+    groups = {name: [p for p in group if p.requires_grad] for name, group in parameter_groups(model).items()}
+    groups["latents"] = [latents.codes]
+    work = _Held(bind, groups, Objective(family, model.config.field, recipe, new), torch.arange(new), seed)
+    work.drift, work.old = functools.partial(drift, run.model, model), count
     work.weight = weight if method == "output" else 0.0
-    work.spreads = {name: entry.bound / math.sqrt(3.0) for name, entry in model.config.field.spec.items()}
     progress = Progress()
     descend(work, progress, minutes, steps, (0.0, 1.0), report)
     with torch.no_grad():
         model.latents.codes[count:] = latents.codes
-        moved = math.sqrt(float(work.drift(work.codes)))
+        moved = math.sqrt(float(drift(run.model, model, torch.arange(count))))
     _write(run, family, out, model, method, progress)
     added = checkpoint.load_run(out)
     found: dict[str, Any] = {

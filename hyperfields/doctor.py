@@ -1,7 +1,8 @@
 """The health of a run: do signals and gradients have a sound size, at step 0 and now, and is anything dead.
 
-Figures are mean squares. Those of step 0 come from a fresh model of the same settings and are divided by those of a
-field with ordinary weights, drawn as its spec says: near 1 is healthy, and what starts far from 1 has to unlearn first.
+Figures are mean squares. Those of step 0 come from a fresh model of the same settings, without what was added later,
+and are divided by those of a field with ordinary weights, drawn as its spec says: near 1 is healthy, and what starts
+far from 1 has to unlearn first.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def doctor(run: Run, family: Family | None = None, *, seed: int = 0) -> dict[str
     torch.manual_seed(seed)
     names = run.names[:SCENES]
     field, count = run.model.config.field, len(names)
-    fresh = HyperField(run.model.config, len(run.names))
+    fresh = HyperField(run.model.config.unextended, len(run.names))
     points = torch.rand(count, POINTS, field.dims)
     with torch.no_grad():
         first = fresh.bind(fresh.latents.codes[:count]).weights

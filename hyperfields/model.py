@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hyperfields.cameras import Rays
 from hyperfields.families import Kind
 from hyperfields.fields import Field, RadianceField, kind_of
-from hyperfields.hypernets import Bayes, Generator, Hypernet, Stability
+from hyperfields.hypernets import Bayes, Extension, Generator, Hypernet, Stability
 from hyperfields.latents import LatentTable
 from hyperfields.ops import Sight
 from hyperfields.render import occupancy_grid
@@ -21,13 +21,20 @@ from hyperfields.weights import Weights
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What a model is made of; `latent_size` numbers are what one more scene costs."""
+    """What a model is made of; `latent_size` numbers are what one more scene costs, those of extensions among them."""
 
     field: Field
     generator: Generator
     latent_size: int
     stability: Stability = dataclasses.field(default_factory=Stability)
     bayes: Bayes = dataclasses.field(default_factory=Bayes)
+    extensions: tuple[Extension, ...] = ()
+
+    @property
+    def unextended(self) -> ModelConfig:
+        """The model before scenes were added."""
+        numbers = self.latent_size - sum(extension.numbers for extension in self.extensions)
+        return dataclasses.replace(self, latent_size=numbers, extensions=())
 
 
 class Bound:
@@ -90,7 +97,12 @@ class HyperField(nn.Module):
         self.config = config
         self.latents = LatentTable(scenes, config.latent_size)
         self.hypernet = Hypernet(
-            config.field.spec, config.latent_size, config.generator, config.stability, config.bayes
+            config.field.spec,
+            config.latent_size,
+            config.generator,
+            config.stability,
+            config.bayes,
+            config.extensions,
         )
 
     @property
@@ -129,11 +141,11 @@ class HyperField(nn.Module):
 
 def parameter_groups(model: HyperField) -> dict[str, list[nn.Parameter]]:
     """Parameters by their role: `grid` (tables and bases), `networks` (heads and base weights), `latents`."""
-    grid = [*model.hypernet.shared.parameters()]
-    networks = [*model.hypernet.generator.parameters()]
-    if model.hypernet.factors is not None:
-        networks += model.hypernet.factors.parameters()
-    for table in model.hypernet.factored.values():
-        for name, parameter in table.named_parameters():
-            (networks if name.startswith("head") else grid).append(parameter)
+    hypernet = model.hypernet
+    grid, networks = [*hypernet.shared.parameters()], [*hypernet.generator.parameters()]
+    if hypernet.factors is not None:
+        networks += hypernet.factors.parameters()
+    for part in (hypernet.factored, hypernet.extensions):
+        for name, parameter in part.named_parameters():
+            (grid if ".bases." in name else networks).append(parameter)
     return {"grid": grid, "networks": networks, "latents": [model.latents.codes]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ import torch
 
 from hyperfields.checkpoint import Run, load_run
 from hyperfields.cli import main
-from hyperfields.continual import add, format_added, grow
-from hyperfields.encodings import FactoredGrid, Fourier
+from hyperfields.continual import add, extend, format_added
+from hyperfields.counts import count
+from hyperfields.doctor import doctor
+from hyperfields.encodings import FactoredGrid, Fourier, HashGrid
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField
+from hyperfields.families import Kind
+from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
 from hyperfields.fit import FitConfig, fit
-from hyperfields.hypernets import Direct, Full, LowRank
-from hyperfields.infer import load_codes
-from hyperfields.model import ModelConfig
+from hyperfields.hypernets import GENERATORS, Bayes, Direct, Extension, Full, Hypernet, LowRank, Stability
+from hyperfields.infer import infer, load_codes
+from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.presets import Recipe
 from hyperfields.weights import numel
 
@@ -41,6 +45,12 @@ OLD, NEW = Some(names=("red", "green")), Some(names=("blue", "yellow"), first=2)
 FIELDS = {
     "fourier": ImageField(Fourier(2, 3), hidden=(16, 16)),
     "factored": ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3), hidden=(16,)),
+    "shared": ImageField(HashGrid(2, 3, 2, 8, 4, 16), hidden=(16,)),
+}
+KINDS: dict[Kind, Field] = {
+    "images": ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3), hidden=(32,)),
+    "shapes": ShapeField(HashGrid(3, 2, 2, 6, 2, 4), hidden=(32,)),
+    "views": RadianceField(FactoredGrid(3, 2, 2, 6, 2, 4, bases=3), (32,), 7, (32,), step=0.1, occupancy=8),
 }
 
 
@@ -63,6 +73,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
 @pytest.mark.parametrize("name", FIELDS)
 def test_old_scenes_are_kept_and_new_ones_learned(name: str, runs: Callable[[str], Run], tmp_path: Path) -> None:
     run = runs(name)
+    found = add(run, NEW, tmp_path / "out", old_family=OLD, steps=300)
+    assert found["old"]["before"] == found["old"]["after"]
+    assert found["new"]["after"]["psnr"] > 26.0
+    assert found["drift"] == 0.0
+    added = load_run(tmp_path / "out")
+    assert added.names == (*OLD.names, *NEW.names)
+    before, after = run.bind(*OLD.names).weights, added.bind(*OLD.names).weights
+    assert all(torch.equal(value.expand_as(after[key]), after[key]) for key, value in before.items())
+    assert json.loads((tmp_path / "out/add.json").read_text()) == json.loads(json.dumps(found))
+    assert "2 old scenes: psnr" in format_added(found)
+
+
+def test_held_outputs_are_kept_and_naive_ones_forgotten(runs: Callable[[str], Run], tmp_path: Path) -> None:
+    run = runs("factored")
     held, naive = (
         add(run, NEW, tmp_path / method, old_family=OLD, steps=300, method=method)  # type: ignore[arg-type]
         for method in ("output", "naive")
@@ -73,11 +97,88 @@ def test_old_scenes_are_kept_and_new_ones_learned(name: str, runs: Callable[[str
     assert held["new"]["after"]["psnr"] > 26.0
     assert naive["old"]["after"]["psnr"] < before - 8.0  # otherwise nothing is shown
     assert held["drift"] < 0.1 * naive["drift"]
-    added = load_run(tmp_path / "output")
-    assert added.names == (*OLD.names, *NEW.names)
-    assert torch.equal(added.codes(*OLD.names), run.codes(*OLD.names))
-    assert json.loads((tmp_path / "output/add.json").read_text()) == json.loads(json.dumps(held))
-    assert "2 old scenes: psnr" in format_added(held)
+
+
+def test_scenes_are_added_twice(runs: Callable[[str], Run], tmp_path: Path) -> None:
+    run = runs("factored")
+    blue, yellow = (Some(names=(name,), first=2 + number) for number, name in enumerate(NEW.names))
+    add(run, blue, tmp_path / "once", steps=200, numbers=4, bases=2)
+    once = load_run(tmp_path / "once")
+    found = add(once, yellow, tmp_path / "twice", old_family=Some(names=("red", "green", "blue")), steps=200)
+    twice = load_run(tmp_path / "twice")
+    assert twice.names == Discs().names
+    assert found["old"]["before"] == found["old"]["after"]
+    assert found["new"]["after"]["psnr"] > 26.0
+    for names, before in ((OLD.names, run), (once.names, once)):
+        wanted, held = before.bind(*names).weights, twice.bind(*names).weights
+        assert all(torch.equal(value, held[key]) for key, value in wanted.items())
+
+
+def test_an_extended_run_is_an_ordinary_one(runs: Callable[[str], Run], tmp_path: Path) -> None:
+    add(runs("factored"), Some(names=("blue",), first=2), tmp_path / "out", steps=100)
+    added = load_run(tmp_path / "out")
+    assert added.model.config.extensions == (Extension(16, 1),)
+    codes = infer(added, Some(names=("yellow",), first=3), tmp_path / "codes.safetensors", steps=200, refine=True)
+    picture = codes.bind(added, "yellow")(torch.full((1, 1, 2), 0.5))
+    assert (picture - torch.tensor([0.9, 0.9, 0.1])).abs().max() < 0.5
+    looked = doctor(load_run(tmp_path / "out"), Some(names=("red", "green", "blue")))
+    assert all(norm > 0.0 for norms in looked["gradients"].values() for norm in norms.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "direct"])
+@torch.no_grad()
+def test_every_generator_takes_extensions(name: str, kind: Kind) -> None:
+    """Old codes with 0 after them give the same bits, other numbers change every weight."""
+    config = ModelConfig(KINDS[kind], GENERATORS[name](), 8)
+    extended = dataclasses.replace(config, latent_size=15, extensions=(Extension(4, 2), Extension(3, 0)))
+    old, new = (HyperField(each, 5).hypernet for each in (config, extended))
+    new.load_state_dict({**new.state_dict(), **old.state_dict()})
+    codes = torch.randn(5, 8)
+    wanted, held = old(codes), new(torch.cat((codes, torch.zeros(5, 7)), 1))
+    assert all(torch.equal(value.expand_as(held[key]), held[key]) for key, value in wanted.items())
+    for numbers in ((0, 4), (4, 7)):
+        u = torch.zeros(5, 7)
+        u[:, slice(*numbers)] = torch.randn(5, numbers[1] - numbers[0])
+        moved = new(torch.cat((codes, u), 1))
+        still = {key for key, value in wanted.items() if torch.equal(value.expand_as(moved[key]), moved[key])}
+        # The second extension has no bases: a table that all scenes share stays as it is.
+        assert still == ({"grid.table"} if numbers[0] and kind == "shapes" else set())
+
+
+@torch.no_grad()
+def test_extensions_stay_in_bounds_and_are_drawn(runs: Callable[[str], Run]) -> None:
+    spec = FIELDS["fourier"].spec
+    bound = Hypernet(spec, 6, Full(), Stability(bound=1.5), extensions=(Extension(2, 0),))
+    for name, value in bound(100.0 * torch.randn(4, 6)).items():
+        assert value.abs().max() <= 1.5 * spec[name].bound / 3.0**0.5 + 1e-6
+    drawn = Hypernet(spec, 6, Full(), bayes=Bayes("factors"), extensions=(Extension(2, 0),))
+    with drawn.drawing(torch.Generator().manual_seed(0)):
+        assert not torch.equal(drawn(torch.ones(1, 6))["mlp.0.weight"], drawn(torch.ones(1, 6))["mlp.0.weight"])
+
+
+def test_runs_from_before_extensions_load(runs: Callable[[str], Run], tmp_path: Path) -> None:
+    run, old = runs("factored"), tmp_path / "old"
+    shutil.copytree(run.path, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["model"]["extensions"]
+    (old / "config.json").write_text(json.dumps(config))
+    assert load_run(old).model.config == run.model.config
+    add(load_run(old), NEW, tmp_path / "out", steps=2)
+    assert load_run(tmp_path / "out").names == (*OLD.names, *NEW.names)
+
+
+def test_counts_of_an_extended_model_are_those_of_its_tensors(runs: Callable[[str], Run]) -> None:
+    model = extend(runs("factored"), 2, Extension(4, 2))
+    found = count(model.config, 4)
+    tensors = model.state_dict()
+    assert sum(found.parameters.values()) == sum(value.numel() for value in tensors.values())
+    assert 4 * found.amortised == 2 * sum(value.numel() for value in tensors.values())
+    assert (found.marginal, found.amortised) == (24, model.bytes_per_scene()[0])
+    groups = parameter_groups(model)
+    grid = model.config.field.encoding.grid  # type: ignore[union-attr]
+    assert sum(p.numel() for p in groups["grid"]) == (3 + 2) * grid.rows * 2
+    assert {id(p) for group in groups.values() for p in group} == {id(p) for p in model.parameters()}
 
 
 def test_frozen_networks_lose_nothing(runs: Callable[[str], Run], tmp_path: Path) -> None:
@@ -98,19 +199,6 @@ def test_without_their_data_old_scenes_are_not_measured(runs: Callable[[str], Ru
     assert "n/a without their data" in format_added(found)
 
 
-@pytest.mark.parametrize("name", FIELDS)
-@torch.no_grad()
-def test_a_grown_model_gives_old_scenes_as_before(name: str, runs: Callable[[str], Run]) -> None:
-    run = runs(name)
-    model = grow(run, NEW.names, bases=2)
-    assert model.latents.codes.shape == (4, 8)
-    x = torch.rand(2, 50, 2)
-    scenes = torch.arange(2)
-    torch.testing.assert_close(model.bind_scenes(scenes)[0](x), run.model.bind_scenes(scenes)[0](x))
-    if name == "factored":
-        assert model.config.field.encoding.bases == 5  # type: ignore[union-attr]
-
-
 def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -> None:
     run = runs("fourier")
     cases: list[tuple[Any, str]] = [
@@ -126,6 +214,10 @@ def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -
         add(run, NEW, tmp_path / "used", steps=2)
     with pytest.raises(InputError, match="give one of the two"):
         add(run, NEW, tmp_path / "out")
+    with pytest.raises(InputError, match="extension numbers 0: wanted at least 1"):
+        add(run, NEW, tmp_path / "out", steps=2, numbers=0)
+    with pytest.raises(InputError, match="extension bases -1: wanted 0 or more"):
+        add(run, NEW, tmp_path / "out", steps=2, bases=-1)
     alone = ModelConfig(FIELDS["fourier"], Direct(), numel(FIELDS["fourier"].spec))
     fit(OLD, tmp_path / "alone", FitConfig(steps=2, individually=True), model=alone, recipe=Recipe(1, 64))
     with pytest.raises(InputError, match="it has no networks to add scenes to"):
@@ -156,6 +248,14 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["add", run, discs, "--out", str(tmp_path / "more"), "--steps", "3"]) == 0
     assert "2 new scenes: psnr" in capsys.readouterr().out
     assert load_run(tmp_path / "more").names == ("blue", "red", "green", "yellow")
-    assert main(["eval", str(tmp_path / "more")]) == 0
+    more = str(tmp_path / "more")
+    capsys.readouterr()
+    assert main(["inspect", more]) == 0
+    assert "numbers 16, bases 1" in capsys.readouterr().out
+    picture = str(tmp_path / "red.png")
+    for verb in (["eval", more], ["doctor", more], ["render", more, "--scene", "red", "--out", picture],
+                 ["interpolate", more, "red", "green", "--out", str(tmp_path / "walk.gif"), "--frames", "3"],
+                 ["export", more, "--scene", "green", "--out", str(tmp_path / "green.safetensors")]):  # fmt: skip
+        assert main(verb) == 0
     assert main(["add", str(tmp_path / "more"), discs, "--out", str(tmp_path / "x"), "--steps", "3"]) == 2
     assert "has all of its scenes already" in capsys.readouterr().err

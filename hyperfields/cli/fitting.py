@@ -229,12 +229,13 @@ def add(
     family: FamilyPath,
     *,
     out: Annotated[Path, arg(metavar="NEW", help_behavior_hint="(required)")],
-    method: Literal["output", "naive", "frozen"] = "output",
+    method: Literal["extension", "output", "frozen", "naive"] = "extension",
     old: Folder = None,
     minutes: Minutes = None,
     steps: Count = None,
-    weight: Annotated[float, arg(metavar="W")] = 2.0,
+    numbers: Annotated[int, arg(metavar="N")] = 16,
     bases: Count = None,
+    weight: Annotated[float, arg(metavar="W")] = 2.0,
     scenes: Text = None,
     limit: Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
@@ -249,12 +250,15 @@ def add(
 
     Args:
         out: folder of the new run; with frozen, of the codes of the new scenes.
-        method: hold what is generated for old scenes; or just go on; or leave all networks as they are.
+        method: fit only what is added to the networks, which old scenes do not use; output fits all of them and holds
+            what they generate for old scenes; frozen fits codes and changes of each scene's weights beside the old run;
+            naive just goes on, and forgets.
         old: where the data of the old scenes are now, to measure them.
         minutes: how long; without this and --steps, 2 minutes.
         steps: how long, in steps.
-        weight: how firmly old scenes are held.
-        bases: how many more a factored grid gets; without, one for every four new scenes.
+        numbers: how many more a code gets; old scenes leave them at 0.
+        bases: how many tables of a hash grid those numbers mix; without, one for every four new scenes.
+        weight: how firmly output holds old scenes.
         scenes: names or patterns with * of the scenes to add; without, all that the run does not have.
         limit: only the first N scenes by name.
         seed: of all random numbers.
@@ -285,8 +289,9 @@ def add(
             minutes=minutes,
             steps=steps,
             method=method,
-            weight=weight,
+            numbers=numbers,
             bases=bases,
+            weight=weight,
             seed=seed,
             report=lambda progress: meter.show(progress.fraction, step_text(progress)),
         )

@@ -20,6 +20,7 @@ from hyperfields.hypernets.chunked import Chunked
 from hyperfields.hypernets.cppn import Cppn
 from hyperfields.hypernets.direct import Direct
 from hyperfields.hypernets.dynamic import Dynamic
+from hyperfields.hypernets.extension import Extended, Extension
 from hyperfields.hypernets.factored import Factored
 from hyperfields.hypernets.full import Full
 from hyperfields.hypernets.hierarchical import Hierarchical
@@ -39,6 +40,7 @@ __all__ = [
     "Cppn",
     "Direct",
     "Dynamic",
+    "Extension",
     "Factored",
     "Full",
     "Generator",
@@ -110,6 +112,7 @@ class Hypernet(nn.Module):
         generator: Generator,
         stability: Stability | None = None,
         bayes: Bayes | None = None,
+        extensions: tuple[Extension, ...] = (),
     ) -> None:
         super().__init__()
         self.bayes = bayes or Bayes()
@@ -123,6 +126,10 @@ class Hypernet(nn.Module):
             raise InputError("stability normalize: would undo the scales of Modulation; leave one of them out")
         self.shared = nn.ParameterDict()
         self.factored = nn.ModuleDict()
+        # How the numbers of a code are divided: the generator's own, then those of each extension.
+        self.parts = [extension.numbers for extension in extensions]
+        self.parts.insert(0, latent_size - sum(self.parts))
+        latent_size = self.parts[0]
         generated = {}
         for name, entry in spec.items():
             key = name.replace(".", "/")  # torch reserves the dot
@@ -139,30 +146,41 @@ class Hypernet(nn.Module):
         self.generator = generator.build(generated, features, self.stability.share)
         self.stability.prepare(self.generator)
         self.factors = Factors(generated, features, self.bayes) if self.bayes.kind == "factors" else None
+        self.extensions = nn.ModuleList(Extended(spec, generated, extension) for extension in extensions)
 
     def forward(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Weights:
         """residual: what to add for each of these scenes, as a `Residual` gives it."""
         residual = residual or {}
+        # A slice that is not contiguous may be multiplied in another order: old scenes would change in the last bits.
+        codes, *numbers = (part.contiguous() for part in codes.split(self.parts, 1))
+        added = [extension(part) for extension, part in zip(self.extensions, numbers, strict=True)]
         weights: Weights = {key.replace("/", "."): value[None] for key, value in self.shared.items()}
+        shifts = _total(*(part.coefficients for part in added), residual)
         for key, table in self.factored.items():
             name = key.replace("/", ".")
-            weights[name] = table(codes, residual.get(name))
-        for name, value in self._generated(self.stability.read(codes)).items():
+            weights[name] = table(codes, shifts.get(name))
+        weights = _total(weights, *(part.tables for part in added))
+        changes = _total(*(part.weights for part in added))
+        for name, value in self._generated(self.stability.read(codes), changes).items():
             weights[name] = value + residual[name] if name in residual else value
         return weights
 
-    def _generated(self, read: Tensor) -> Weights:
+    def _generated(self, read: Tensor, changes: Weights) -> Weights:
         features = self.bayes.read(read, self.noise)
-        made = self.stability.constrain(self.generator(features), self.spec)
+        made = self._made(features, changes)
         self.divergence = None
         if self.noise is None or self.bayes.kind == "none":
             return made
         if self.factors is not None:
             made, self.divergence = self.factors(made, features, self.noise)
         elif self.training:
-            again = self.stability.constrain(self.generator(self.bayes.read(read, self.noise)), self.spec)
+            again = self._made(self.bayes.read(read, self.noise), changes)
             self.divergence = implicit_divergence(made, again, self.spec)
         return made
+
+    def _made(self, features: Tensor, changes: Weights) -> Weights:
+        """What the generator gives and extensions change, in bounds."""
+        return self.stability.constrain(_total(self.generator(features), changes), self.spec)
 
     @contextlib.contextmanager
     def drawing(self, generator: torch.Generator) -> Iterator[None]:
@@ -172,3 +190,12 @@ class Hypernet(nn.Module):
             yield
         finally:
             self.noise = None
+
+
+def _total(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sums of what has the same name."""
+    total: dict[str, Tensor] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total[name] + value if name in total else value
+    return total

@@ -20,15 +20,16 @@ from hyperfields.weights import WeightEntry
 class Factored(nn.Module):
     """Codes `[s z]` -> table `[s rows f]`."""
 
-    def __init__(self, entry: WeightEntry, latent_size: int) -> None:
+    def __init__(self, entry: WeightEntry, latent_size: int, bias: bool = True) -> None:
         super().__init__()
         self.shape = entry.shape
         self.count = entry.bases
         groups = len(entry.groups) - 1
         # Coefficients start near N(0, 1), half of the variance in what scenes share and half in what tells them apart.
-        self.head = nn.Linear(latent_size, groups * entry.bases)
+        self.head = nn.Linear(latent_size, groups * entry.bases, bias)
         nn.init.normal_(self.head.weight, std=math.sqrt(0.5 / latent_size))
-        nn.init.normal_(self.head.bias, std=math.sqrt(0.5))
+        if bias:
+            nn.init.normal_(self.head.bias, std=math.sqrt(0.5))
         columns = math.prod(entry.shape[1:])
         spread = entry.bound / math.sqrt(entry.bases)  # the sum has the variance that the spec asks for
         self.bases = nn.ParameterList(
