@@ -163,8 +163,8 @@ def test_grids_of_any_features_fit(chip: int, dims: int, tmp_path: Path) -> None
 
 
 def precisions(chip: int, widest: int) -> list[str]:
-    """Those that a network may ask for: see points._too_large and points.product_precision."""
-    return ["float32"] * (widest <= 64) + ["mixed", "float16", "bfloat16"] * (chip >= 80)
+    """Those that a network may ask for (points._too_large, product_precision); all 16-bit ones on one chip alone."""
+    return ["float32"] * (widest <= 64) + ["mixed"] * (chip >= 80) + ["float16", "bfloat16"] * (chip == 90)
 
 
 DEEP = [(16, 32, 32, 32, 32, 4), (64, 64, 64, 64, 64, 16)]
