@@ -12,12 +12,13 @@ first-order meta-learning algorithms", section 3, its batched form).
 
     W <- W + share * mean_s (U_k(W; s) - W)
 
-The compiled kernels have no second derivative, and torch refuses to take one. Second order therefore needs fields whose
-operations run on the reference: sine activations on coordinates (`Identity`, `Fourier`), of images and shapes.
+The compiled kernels have no second derivative, and torch refuses to take one. The inner steps of second order therefore
+run on the reference, which takes several times as long; the loss after them runs on the kernels again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
@@ -25,11 +26,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hyperfields import ops
 from hyperfields.checkpoint import SOURCE, Run, read_tensors
-from hyperfields.encodings import Fourier, Identity
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Kind
-from hyperfields.fields import Field, RadianceField
+from hyperfields.fields import Field
 from hyperfields.hypernets import Direct
 from hyperfields.infer import Codes
 from hyperfields.latents import CodeSource
@@ -67,9 +68,10 @@ def adapt(loss: Callable[[Tensor], Tensor], codes: Tensor, rates: Tensor, steps:
     """
     if not codes.requires_grad:
         codes = codes.detach().requires_grad_()
-    for _ in range(steps):
-        (gradient,) = torch.autograd.grad(loss(codes), codes, create_graph=order == 2)
-        codes = codes - rates * gradient
+    with ops.twice_differentiable() if order == 2 else contextlib.nullcontext():
+        for _ in range(steps):
+            (gradient,) = torch.autograd.grad(loss(codes), codes, create_graph=order == 2)
+            codes = codes - rates * gradient
     return codes
 
 
@@ -85,8 +87,6 @@ class InnerSteps(CodeSource):
 
     def __init__(self, config: ModelConfig, meta: Meta) -> None:
         super().__init__()
-        if meta.order == 2:
-            require_second_order(config.field)
         self.meta = meta
         self.log_rates = nn.Parameter(torch.zeros(config.latent_size))
 
@@ -120,18 +120,6 @@ class MetaModel(nn.Module):
         return adapt(loss, start, self.rates, self.meta.steps, self.meta.order)
 
 
-def require_second_order(field: Field) -> None:
-    """Raises:
-    InputError: a field whose operations have no second derivative here.
-    """
-    plain = isinstance(field.encoding, Identity | Fourier) and not isinstance(field, RadianceField)
-    if field.activation != "sine" or not plain:
-        raise InputError(
-            f"order 2: {type(field).__name__} with {type(field.encoding).__name__} and {field.activation} runs on "
-            "kernels without a second derivative; take order 1, or a sine field of images or shapes on coordinates"
-        )
-
-
 def meta_fit(
     family: Family,
     config: ModelConfig,
@@ -145,12 +133,10 @@ def meta_fit(
     """Learn networks and rates so that a few inner steps give a scene's code. The model's table then holds such codes.
 
     Raises:
-        InputError: second order on a field that cannot have it, or a model without a hypernetwork.
+        InputError: a model without a hypernetwork.
     """
     if isinstance(config.generator, Direct):
         raise InputError("Direct: has no networks that could be meta-learned; take another generator")
-    if meta.order == 2:
-        require_second_order(config.field)
     torch.manual_seed(seed)
     count = len(family.names)
     found = MetaModel(config, count, meta)

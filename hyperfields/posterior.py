@@ -29,6 +29,7 @@ from hyperfields.objective import Objective
 from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
+DIVERGENCE = 1e-5  # its weight in the loss
 START = 0.3  # deviation of q at first, in units of the prior's
 
 
@@ -70,7 +71,7 @@ def infer_posterior(
     *,
     minutes: float | None = None,
     steps: int | None = None,
-    weight: float = 1e-5,
+    weight: float = DIVERGENCE,
     seed: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Posterior:

@@ -152,6 +152,27 @@ def test_weights_that_are_drawn(kind: str, tmp_path: Path) -> None:
     assert run_cli("inspect", run) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "codes", "bayes"),
+    [
+        (("--by", "vae:weight=1e-6"), {"name": "vae", "weight": 1e-6}, Bayes()),
+        (("--by", "cavia:order=2:steps=2"), {"name": "cavia", "order": 2, "steps": 2, "rate": 10.0}, Bayes()),
+        (("--by", "reptile:share=0.25"), {"name": "reptile", "steps": 8, "rate": 1e-2, "share": 0.25}, Bayes()),
+        (("--bayes", "factors:weight=1e-9"), None, Bayes("factors", weight=1e-9)),
+        (("--bayes", "noise:numbers=3"), None, Bayes("noise", numbers=3)),
+    ],
+    ids=lambda words: words[1] if isinstance(words, tuple) else "",
+)
+def test_a_choice_has_settings_and_a_run_keeps_them(
+    words: tuple[str, ...], codes: dict[str, object] | None, bayes: Bayes, tmp_path: Path
+) -> None:
+    path = fitted(tmp_path, *words)
+    run = load_run(path)
+    assert run.config["codes"] == codes
+    assert run.model.config.bayes == bayes
+    assert run_cli("fit", tmp_path / "family", "--out", path, "--resume", "--steps", "20") == 0
+
+
 def test_the_generator_is_a_choice(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
@@ -166,12 +187,18 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert "with a number at the end of their names, e.g. walk_007" in error_of(capsys, *fit, "--by", "time")
     assert "wanted one of full" in error_of(capsys, *fit, "--generator", "direct")
     assert "--individually: fits the weights of each scene" in error_of(capsys, *fit, "--by", "vae", "--individually")
+    assert "--by 'magic': unknown, wanted one of descent, vae" in error_of(capsys, *fit, "--by", "magic")
+    assert "has steps=N, order=N, rate=X" in error_of(capsys, *fit, "--by", "cavia:order=two")
+    assert "order 1 or 2" in error_of(capsys, *fit, "--by", "cavia:order=3")
+    assert "vae has weight=X" in error_of(capsys, *fit, "--by", "vae:weight=-1")
+    assert "wanted one of none, factors, noise" in error_of(capsys, *fit, "--bayes", "gauss")
     assert "learns weights" in error_of(capsys, *fit, "--by", "reptile", "--generator", "full")
     assert not run.exists()
     assert run_cli(*fit) == 0
     assert "leave the options out" in error_of(capsys, "fit", family, "--out", run, "--resume", "--by", "vae")
     codes = tmp_path / "codes.safetensors"
     infer = ("infer", run, family, "--out", codes)
+    assert "posterior has weight=X" in error_of(capsys, *infer, "--by", "posterior:wait=1")
     assert "--refine: goes with" in error_of(capsys, *infer, "--by", "posterior", "--refine")
     assert "make such a run" in error_of(capsys, *infer, "--by", "encoder")
     render = ("render", run, "--out", tmp_path / "a.png")

@@ -17,6 +17,7 @@ from hyperfields.cli.options import (
     File,
     Flag,
     Folder,
+    Name,
     PresetChoice,
     RunPath,
     Scene,
@@ -341,7 +342,7 @@ def inspect(
     kind: Annotated[Literal["images", "shapes", "views"], arg(metavar="KIND")] = "images",
     scenes: Annotated[int, arg(metavar="N")] = 32,
     size: Size = None,
-    generator: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
+    generator: Name = None,
     json: Flag = False,
 ) -> None:
     """Say what is in a run, or what a preset would cost: scenes, model, sizes, settings, how far it is.

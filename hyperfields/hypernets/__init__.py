@@ -29,6 +29,7 @@ from hyperfields.hypernets.per_layer import PerLayer
 from hyperfields.hypernets.residual import Residual
 from hyperfields.hypernets.stability import Stability
 from hyperfields.hypernets.weight_tokens import WeightTokens
+from hyperfields.settings import Number, parse_choice
 from hyperfields.weights import Weights, WeightSpec
 
 __all__ = [
@@ -79,19 +80,18 @@ def parse(text: str, known: Mapping[str, Callable[[], Generator]] = GENERATORS) 
     Raises:
         InputError: an unknown name or setting; the text lists those there are.
     """
-    name, *settings = text.strip().split(":")
-    if name not in known:
-        raise InputError(f"generator {name!r}: unknown, wanted one of {', '.join(known)}")
-    generator = known[name]()
-    types = {field.name: type(getattr(generator, field.name)) for field in dataclasses.fields(generator)}
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key not in types or types[key] is not int or not value.isdecimal():
-            wanted = ", ".join(f"{k}=N" for k, kind in types.items() if kind is int) or "none"
-            raise InputError(f"generator {text!r}: setting {setting!r} is unknown, {name} has {wanted}")
-        changes[key] = int(value)
-    return dataclasses.replace(generator, **changes)
+    made = {name: make() for name, make in known.items()}
+    numbers: dict[str, dict[str, Number]] = {
+        name: {
+            field.name: value
+            for field in dataclasses.fields(generator)
+            if type(value := getattr(generator, field.name)) is int
+        }
+        for name, generator in made.items()
+    }
+    name, changes = parse_choice("generator", text, numbers)
+    settings: dict[str, Any] = changes
+    return dataclasses.replace(made[name], **settings)
 
 
 class Hypernet(nn.Module):

@@ -4,7 +4,8 @@ Points come either as one block a scene, `x [s n d]`, or packed, `x [m d]` sorte
 (int64, on the CPU or where x is). Both give what a loop over scenes gives, to rounding. Counts on another device than
 the CPU may add up to less than m: the last points then belong to nobody, and what comes out for them means nothing.
 `backend="auto"` takes triton for CUDA tensors and cpu for CPU tensors where they can run the call, else the reference;
-tcnn only runs when asked for. A backend asked for by name that cannot run raises and says why.
+tcnn only runs when asked for. A backend asked for by name that cannot run raises and says why. The kernels are
+differentiable once; within `twice_differentiable()` auto takes the reference wherever a gradient may be asked for.
 
 Under `torch.autocast("cuda")` matrix products of the triton kernels take 16-bit inputs and add up in float32; tensors
 in and out stay float32. With float16, cotangents are bfloat16: their range needs no loss scaling.
@@ -12,11 +13,14 @@ in and out stay float32. With float16, cotangents are bfloat16: their range need
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import itertools
 import math
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
 import torch
@@ -44,6 +48,7 @@ __all__ = [
     "reach",
     "samples",
     "sight",
+    "twice_differentiable",
 ]
 
 Backend = Literal["auto", "triton", "cpu", "reference", "tcnn"]
@@ -61,6 +66,19 @@ class Composited(NamedTuple):
 OLDEST = (7, 5)  # compute capability that the triton kernels are compiled for
 _CPU_DTYPES = (torch.float32, torch.float64)
 _GPU_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+_TWICE: ContextVar[bool] = ContextVar("twice", default=False)
+
+
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Within it, `backend="auto"` takes the reference for all that has derivatives; kernels have first ones."""
+    before = _TWICE.set(True)
+    try:
+        yield
+    finally:
+        _TWICE.reset(before)
 
 
 def backends() -> dict[str, str]:
@@ -134,8 +152,8 @@ def _choose(
     if backend not in ("auto", "reference", *refusals):
         wanted = ", ".join(map(repr, ("auto", "triton", "cpu", "reference", "tcnn")))
         raise ValueError(f"backend: got {backend!r}, wanted one of {wanted}")
-    if backend == "reference":
-        return backend
+    if backend == "reference" or (backend == "auto" and _TWICE.get() and torch.is_grad_enabled()):
+        return "reference"
     chosen = backend if backend != "auto" else "triton" if tensor.device.type == "cuda" else "cpu"
     refusal = _refused(chosen, refusals[chosen], tensor, others)
     if refusal and backend != "auto":
