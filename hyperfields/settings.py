@@ -1,4 +1,4 @@
-"""Choices with settings, as they are written on a command line: `name`, or `name:setting=value:setting=value`."""
+"""Settings as they are written on a command line: `rank=8:mode=add`, or after a name, `low-rank:rank=8:mode=add`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 from hyperfields.errors import InputError
 
-Number = int | float
+Setting = bool | int | float | str
+FORMS: dict[type, str] = {bool: "yes|no", int: "N", float: "X", str: "WORD"}
 
 
-def parse_choice(what: str, text: str, known: Mapping[str, Mapping[str, Number]]) -> tuple[str, dict[str, Number]]:
-    """(name, the settings that were given).
+def parse_choice(what: str, text: str, known: Mapping[str, Mapping[str, Setting]]) -> tuple[str, dict[str, Setting]]:
+    """(name, the settings that were given after it).
 
     Args:
         what: is chosen, for the message.
@@ -20,25 +21,37 @@ def parse_choice(what: str, text: str, known: Mapping[str, Mapping[str, Number]]
     Raises:
         InputError: an unknown name or setting, or a value of another type; the text lists those there are.
     """
-    name, *settings = text.strip().split(":")
+    name, _, settings = text.strip().partition(":")
     if name not in known:
         raise InputError(f"{what} {name!r}: unknown, wanted one of {', '.join(known)}")
-    found: dict[str, Number] = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        number = _number(value, known[name][key]) if key in known[name] else None
-        if number is None:
-            there = (f"{k}={'N' if isinstance(default, int) else 'X'}" for k, default in known[name].items())
-            wanted = ", ".join(there) or "none"
-            raise InputError(f"{what} {text!r}: setting {setting!r} is unknown, {name} has {wanted}")
-        found[key] = number
-    return name, found
+    return name, parse_settings(f"{what} {name}", settings, known[name])
 
 
-def _number(text: str, like: Number) -> Number | None:
-    """A whole number where `like` is one, else any finite one; not below 0."""
+def parse_settings(what: str, text: str, known: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The settings that were given: `rank=8:mode=add`.
+
+    Raises:
+        InputError: see `parse_choice`.
+    """
+    found: dict[str, Setting] = {}
+    for setting in text.split(":") if text else ():
+        key, _, written = setting.partition("=")
+        value = _value(written, known[key]) if key in known else None
+        if value is None:
+            wanted = ", ".join(f"{k}={FORMS[type(default)]}" for k, default in known.items()) or "none"
+            raise InputError(f"{what}: no setting {setting!r}, wanted {wanted}")
+        found[key] = value
+    return found
+
+
+def _value(text: str, like: Setting) -> Setting | None:
+    """Of the type of `like`; numbers are finite and not below 0."""
+    if isinstance(like, bool):
+        return {"yes": True, "no": False}.get(text)
     if isinstance(like, int):
         return int(text) if text.isdecimal() else None
+    if isinstance(like, str):
+        return text or None
     try:
         value = float(text)
     except ValueError:

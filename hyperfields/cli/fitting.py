@@ -69,6 +69,7 @@ def fit(
     generator: Name = None,
     by: Name = None,
     bayes: Name = None,
+    stability: Annotated[str | None, arg(metavar="NAME=VALUE", help_behavior_hint=QUIET)] = None,
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
     no_graphs: Flag = False,
@@ -96,13 +97,16 @@ def fit(
         limit: only the first N scenes by name.
         seed: of all random numbers; without, 0.
         individually: fit every scene alone, without a hypernetwork, in an even share of the time.
-        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8.
+        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8; an unknown one lists
+            those there are.
         by: where codes come from: descent on a table (without this); vae, a distribution for each scene; encoder,
             read off the pictures; cavia, a few learned inner steps; reptile, whole weights a few steps from a learned
             start; time, scenes are frames NAME_NUMBER of sequences. Settings follow: vae:weight=1e-5 weighs the
             divergence, cavia:order=2 differentiates through the inner steps, several times as slowly.
         bayes: draw generated weights while fitting, from factors or by noise that the generator reads, e.g.
             factors:weight=1e-8, the weight of the divergence; without, none.
+        stability: what keeps the generator stable, e.g. share=0.2:spectral=4; an unknown one lists those there are,
+            docs/architecture.md says what they do; the defaults are sound.
         device: where to fit, "cpu", "cuda" or "cuda:N"; without, "cpu".
         precision: "mixed" takes 16-bit inputs to matrix products, on NVIDIA GPUs; without, "float32".
         no_graphs: launch every step anew instead of replaying CUDA graphs of recorded ones.
@@ -118,7 +122,7 @@ def fit(
         "graphs": not no_graphs,
     }
     require_precision(where["precision"], usable_device(where["device"]))
-    if resume and (generator or bayes or by):
+    if resume and (generator or bayes or stability or by):
         raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
     codes = codes_asked_for(by, old.get("codes"))
     source = {**family_record(old), **present(size=parse_size(size), scenes=parse_names(scenes), limit=limit)}
@@ -132,7 +136,8 @@ def fit(
         limit=source.get("limit"),
     )
     source["path"] = str(family)
-    kept = _kept(out, old) or chosen(opened, config, generator, bayes, codes[0] == "reptile")
+    weights = "--individually" if config.individually else "--by reptile" if codes[0] == "reptile" else None
+    kept = _kept(out, old) or chosen(opened, config, generator, bayes, stability, weights)
     options = {**kept, **where, "resume": resume, "note": {"family": source}}
     options["source"] = code_source(opened, *codes, where["device"])
     fitting = _new_fit(out, lambda: Fit(opened, out, config, **options))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperfields.errors import InputError
-from hyperfields.settings import Number, parse_choice
+from hyperfields.settings import Setting, parse_choice, parse_settings
 
 if TYPE_CHECKING:
     from hyperfields.checkpoint import Run
@@ -21,16 +21,23 @@ MakeSource = Callable[["ModelConfig"], "CodeSource"]
 
 
 def chosen(
-    family: Family, config: FitConfig, generator: str | None, bayes: str | None, weights: bool
+    family: Family,
+    config: FitConfig,
+    generator: str | None,
+    bayes: str | None,
+    stability: str | None,
+    weights: str | None,
 ) -> dict[str, Any]:
     """The preset's model and recipe with what was asked for instead; nothing, where nothing was.
 
-    weights: codes are the weights themselves.
+    weights: the option that asks for codes that are the weights themselves, if one does.
     """
-    if generator is None and bayes is None and not weights:
+    asked = {"--generator": generator, "--bayes": bayes, "--stability": stability}
+    given = [option for option, text in asked.items() if text is not None]
+    if weights and given:
+        raise InputError(f"{weights}: fits weights themselves, nothing generates them; leave {', '.join(given)} out")
+    if not given and weights != "--by reptile":
         return {}
-    if weights and (generator or bayes):
-        raise InputError("--by reptile: learns weights, nothing generates them; leave --generator and --bayes out")
     from hyperfields import hypernets
     from hyperfields.fit import alone, describe
     from hyperfields.presets import network_rate, preset
@@ -44,6 +51,10 @@ def chosen(
         del known["direct"]  # that is --individually
         model = dataclasses.replace(model, generator=hypernets.parse(generator, known))
         recipe = dataclasses.replace(recipe, rate_networks=network_rate(generator, family.kind, len(family.names)))
+    if stability is not None:
+        sound = dataclasses.asdict(hypernets.Stability())
+        settings: dict[str, Any] = parse_settings("--stability", stability, sound)
+        model = dataclasses.replace(model, stability=hypernets.Stability(**settings))
     return {"model": dataclasses.replace(model, bayes=drawn_weights(bayes)), "recipe": recipe}
 
 
@@ -52,8 +63,8 @@ def drawn_weights(text: str | None) -> Any:
     from hyperfields.hypernets import Bayes
 
     default = Bayes()
-    factors: dict[str, Number] = {"weight": default.weight, "deviation": default.deviation}
-    noise: dict[str, Number] = {"weight": default.weight, "numbers": default.numbers}
+    factors: dict[str, Setting] = {"weight": default.weight, "deviation": default.deviation}
+    noise: dict[str, Setting] = {"weight": default.weight, "numbers": default.numbers}
     name, settings = parse_choice("--bayes", text or "none", {"none": {}, "factors": factors, "noise": noise})
     return Bayes(name, **settings)  # type: ignore[arg-type]
 
@@ -67,7 +78,7 @@ def codes_asked_for(text: str | None, old: Mapping[str, Any] | None) -> tuple[st
     from hyperfields.latents import DIVERGENCE
     from hyperfields.meta import Meta, Reptile
 
-    known: dict[str, Mapping[str, Number]] = {
+    known: dict[str, Mapping[str, Setting]] = {
         "descent": {},
         "vae": {"weight": DIVERGENCE},
         "encoder": dataclasses.asdict(EncoderConfig()),

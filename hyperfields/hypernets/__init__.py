@@ -29,7 +29,7 @@ from hyperfields.hypernets.per_layer import PerLayer
 from hyperfields.hypernets.residual import Residual
 from hyperfields.hypernets.stability import Stability
 from hyperfields.hypernets.weight_tokens import WeightTokens
-from hyperfields.settings import Number, parse_choice
+from hyperfields.settings import parse_choice
 from hyperfields.weights import Weights, WeightSpec
 
 __all__ = [
@@ -81,16 +81,8 @@ def parse(text: str, known: Mapping[str, Callable[[], Generator]] = GENERATORS) 
         InputError: an unknown name or setting; the text lists those there are.
     """
     made = {name: make() for name, make in known.items()}
-    numbers: dict[str, dict[str, Number]] = {
-        name: {
-            field.name: value
-            for field in dataclasses.fields(generator)
-            if type(value := getattr(generator, field.name)) is int
-        }
-        for name, generator in made.items()
-    }
-    name, changes = parse_choice("generator", text, numbers)
-    settings: dict[str, Any] = changes
+    name, found = parse_choice("generator", text, {name: dataclasses.asdict(made[name]) for name in made})
+    settings: dict[str, Any] = found
     return dataclasses.replace(made[name], **settings)
 
 
