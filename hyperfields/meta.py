@@ -2,6 +2,8 @@
 
     z_0 = 0,   z_{k+1} = z_k - rates * d loss(z_k) / d z,   networks and rates minimise loss(z_K) on fresh samples
 
+A step longer than `LONGEST` is cut to that length.
+
 Only the code is adapted (Zintgraf et al. 2019, "Fast context adaptation via meta-learning"), with a learned rate for
 each of its numbers (Li et al. 2017, "Meta-SGD"; Dupont et al. 2022, "functa", section 3.2). Second order differentiates
 through the inner steps, first order takes their gradients as given (Finn et al. 2017, section 5.2).
@@ -50,11 +52,22 @@ class Meta:
 
     steps: int = 3
     order: Literal[1, 2] = 1
-    rate: float = 10.0
+    rate: float = 3.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.order not in (1, 2) or not self.rate > 0.0:
             raise InputError(f"{self}: wanted at least 1 step, order 1 or 2, and a rate above 0")
+
+
+# A step moves the numbers of a code by no more than this, root mean square, and networks take smaller steps than with
+# codes from a table: else a code overshoots, networks and codes grow together, and the loss ends up infinite.
+LONGEST = 0.3
+SLOWER = 0.25
+
+
+def slower(recipe: Recipe) -> Recipe:
+    """The recipe of a preset for a fit whose codes are found by inner steps."""
+    return dataclasses.replace(recipe, rate_networks=SLOWER * recipe.rate_networks, rate_grid=SLOWER * recipe.rate_grid)
 
 
 def adapt(loss: Callable[[Tensor], Tensor], codes: Tensor, rates: Tensor, steps: int, order: int) -> Tensor:
@@ -71,12 +84,14 @@ def adapt(loss: Callable[[Tensor], Tensor], codes: Tensor, rates: Tensor, steps:
     with ops.twice_differentiable() if order == 2 else contextlib.nullcontext():
         for _ in range(steps):
             (gradient,) = torch.autograd.grad(loss(codes), codes, create_graph=order == 2)
-            codes = codes - rates * gradient
+            step = rates * gradient
+            length = step.square().mean(1, keepdim=True).add(1e-24).sqrt()
+            codes = codes - step * (LONGEST / length).clamp(max=1.0)
     return codes
 
 
 # Rates at first that suit the losses of each kind; they are learned from there.
-RATES: dict[Kind, float] = {"images": 10.0, "shapes": 0.3, "views": 5.0}
+RATES: dict[Kind, float] = {"images": 3.0, "shapes": 0.3, "views": 5.0}
 
 
 class InnerSteps(CodeSource):

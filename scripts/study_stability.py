@@ -2,10 +2,10 @@
 
     python scripts/study_stability.py [--seeds 20] [--steps 300] [--generators full,low-rank] [--settings none,default]
 
-Emoji of 16x16 pixels, one small MLP each, at the default rates. A fit has diverged when its loss at the end is not
-finite, or above that of pictures in one colour each. `none` initialises as torch does and does not clip gradients.
-Settings are those below, or written out as for `fit --stability`: share=0.2:bound=6. The last number of a code of
-`dynamic` is the time, learned here as the others are. `direct` generates nothing, so it is not among them.
+Emoji of 16x16 pixels, one small MLP each, at the rate of each generator (`presets.RATES`). A fit has diverged when its
+loss at the end is not finite, or above that of pictures in one colour each. `none` initialises as torch does and does
+not clip gradients. Settings are those below, or written out as for `fit --stability`: share=0.2:bound=6. The last
+number of a code of `dynamic` is the time, learned here as the others are. `direct` generates nothing: it is left out.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 from hyperfields.encodings import Fourier
 from hyperfields.families import Family
 from hyperfields.fields import ImageField
-from hyperfields.hypernets import GENERATORS, OF_TIME, Stability, parse
+from hyperfields.hypernets import SHARING, Stability, parse
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.objective import Objective
 from hyperfields.optimization import Optimization, Progress
-from hyperfields.presets import Recipe
+from hyperfields.presets import Recipe, network_rate
 from hyperfields.scenes import open_family
 from hyperfields.settings import parse_settings
 
@@ -35,14 +35,13 @@ SETTINGS = {
     "none": Stability(init="plain"),
     "default": Stability(),
 }
-KNOWN = {name: make for name, make in {**GENERATORS, **OF_TIME}.items() if name != "direct"}
 SCENES = 16
 
 
-def final_loss(family: Family, config: ModelConfig, seed: int, steps: int, clip: bool) -> float:
+def final_loss(family: Family, config: ModelConfig, rate: float, seed: int, steps: int, clip: bool) -> float:
     """Mean loss of the last 20 steps; nan when a step was not finite."""
     torch.manual_seed(seed)
-    recipe = Recipe(SCENES, SCENES * 64)
+    recipe = Recipe(SCENES, SCENES * 64, rate_networks=rate)
     model = HyperField(config, SCENES)
     objective = Objective(family, config.field, recipe, SCENES)
     work = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(SCENES), seed)
@@ -69,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--generators", default=",".join(KNOWN))
+    parser.add_argument("--generators", default=",".join(SHARING))
     parser.add_argument("--settings", default="none,default")
     asked = parser.parse_args()
     family = open_family(SAMPLES, size=(16, 16), limit=SCENES)
@@ -81,8 +80,9 @@ def main() -> None:
         for setting in asked.settings.split(","):
             started = time.monotonic()
             stable = SETTINGS.get(setting) or stability(setting)
-            config = ModelConfig(ImageField(Fourier(2, 4), (16, 16)), parse(name, KNOWN), 16, stable)
-            losses = [final_loss(family, config, s, asked.steps, setting != "none") for s in range(asked.seeds)]
+            config = ModelConfig(ImageField(Fourier(2, 4), (16, 16)), parse(name, SHARING), 16, stable)
+            rate, clip = network_rate(name, "images", SCENES), setting != "none"
+            losses = [final_loss(family, config, rate, s, asked.steps, clip) for s in range(asked.seeds)]
             lost = sum(not loss < bar for loss in losses)
             worst = sorted(losses, key=lambda loss: math.inf if math.isnan(loss) else loss)
             print(

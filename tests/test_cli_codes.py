@@ -173,7 +173,7 @@ def test_weights_that_are_drawn(kind: str, tmp_path: Path) -> None:
     ("words", "codes", "bayes"),
     [
         (("--by", "vae:weight=1e-6"), {"name": "vae", "weight": 1e-6}, Bayes()),
-        (("--by", "cavia:order=2:steps=2"), {"name": "cavia", "order": 2, "steps": 2, "rate": 10.0}, Bayes()),
+        (("--by", "cavia:order=2:steps=2"), {"name": "cavia", "order": 2, "steps": 2, "rate": 3.0}, Bayes()),
         (("--by", "reptile:share=0.25"), {"name": "reptile", "steps": 8, "rate": 1e-2, "share": 0.25}, Bayes()),
         (("--bayes", "factors:weight=1e-9"), None, Bayes("factors", weight=1e-9)),
         (("--bayes", "noise:numbers=3"), None, Bayes("noise", numbers=3)),

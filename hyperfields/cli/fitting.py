@@ -136,8 +136,7 @@ def fit(
         limit=source.get("limit"),
     )
     source["path"] = str(family)
-    weights = "--individually" if config.individually else "--by reptile" if codes[0] == "reptile" else None
-    kept = _kept(out, old) or chosen(opened, config, generator, bayes, stability, weights)
+    kept = _kept(out, old) or chosen(opened, config, generator, bayes, stability, codes[0])
     options = {**kept, **where, "resume": resume, "note": {"family": source}}
     options["source"] = code_source(opened, *codes, where["device"])
     fitting = _new_fit(out, lambda: Fit(opened, out, config, **options))

@@ -373,7 +373,7 @@ def inspect(
             raise InputError(f"--scenes {scenes}: wanted at least 1")
         config = make(preset, kind, scenes, max(parse_size(size) or (64, 64)))[0]
         if generator is not None:
-            config = dataclasses.replace(config, generator=hypernets.parse(generator))
+            config = dataclasses.replace(config, generator=hypernets.parse(generator, hypernets.SHARING))
         counted = counts.count(config, scenes)
         rows = counts.format_counts(config, counted)
         print(dumps(dataclasses.asdict(counted), indent=1) if json else console.table(rows))

@@ -21,22 +21,18 @@ MakeSource = Callable[["ModelConfig"], "CodeSource"]
 
 
 def chosen(
-    family: Family,
-    config: FitConfig,
-    generator: str | None,
-    bayes: str | None,
-    stability: str | None,
-    weights: str | None,
+    family: Family, config: FitConfig, generator: str | None, bayes: str | None, stability: str | None, by: str
 ) -> dict[str, Any]:
     """The preset's model and recipe with what was asked for instead; nothing, where nothing was.
 
-    weights: the option that asks for codes that are the weights themselves, if one does.
+    by: the name of where codes come from.
     """
     asked = {"--generator": generator, "--bayes": bayes, "--stability": stability}
     given = [option for option, text in asked.items() if text is not None]
+    weights = "--individually" if config.individually else "--by reptile" if by == "reptile" else None
     if weights and given:
         raise InputError(f"{weights}: fits weights themselves, nothing generates them; leave {', '.join(given)} out")
-    if not given and weights != "--by reptile":
+    if not given and by not in ("reptile", "cavia"):
         return {}
     from hyperfields import hypernets
     from hyperfields.fit import alone, describe
@@ -44,13 +40,16 @@ def chosen(
 
     picture = describe(family)
     model, recipe = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
-    if weights:
+    if by == "reptile":
         return {"model": alone(model), "recipe": recipe}
     if generator is not None:
-        known = {**hypernets.GENERATORS, **hypernets.OF_TIME}
-        del known["direct"]  # that is --individually
-        model = dataclasses.replace(model, generator=hypernets.parse(generator, known))
+        # Not `direct`, which is --individually.
+        model = dataclasses.replace(model, generator=hypernets.parse(generator, hypernets.SHARING))
         recipe = dataclasses.replace(recipe, rate_networks=network_rate(generator, family.kind, len(family.names)))
+    if by == "cavia":
+        from hyperfields.meta import slower
+
+        recipe = slower(recipe)
     if stability is not None:
         sound = dataclasses.asdict(hypernets.Stability())
         settings: dict[str, Any] = parse_settings("--stability", stability, sound)

@@ -35,6 +35,7 @@ from hyperfields.weights import Weights, WeightSpec
 __all__ = [
     "GENERATORS",
     "OF_TIME",
+    "SHARING",
     "Bayes",
     "Chunked",
     "Cppn",
@@ -72,6 +73,8 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
 }
 # Of use only where the last number of a code is the time (`sequences`).
 OF_TIME: dict[str, Callable[[], Generator]] = {"dynamic": Dynamic}
+# What a family can share: all of them but the codes that are the weights.
+SHARING = {name: make for name, make in {**GENERATORS, **OF_TIME}.items() if name != "direct"}
 
 
 def parse(text: str, known: Mapping[str, Callable[[], Generator]] = GENERATORS) -> Generator:
