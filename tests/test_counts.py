@@ -107,6 +107,10 @@ def test_inspect_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect"]) == 2
     assert main(["inspect", "--preset", "tiny", "--generator", "fool"]) == 2
     assert "wanted one of full" in capsys.readouterr().err
+    assert main(["inspect", "--preset", "tiny", "--generator", "direct"]) == 2  # its code is as large as a field
+    assert "generator 'direct': unknown, wanted one of full" in capsys.readouterr().err
+    assert main(["inspect", "--preset", "tiny", "--generator", "dynamic:mode=outer"]) == 0
+    assert "Dynamic(mode='outer'" in capsys.readouterr().out
 
 
 def test_counting_allocates_nothing() -> None:
