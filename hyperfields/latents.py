@@ -106,6 +106,9 @@ class CodeSource(nn.Module):
         return [parameter for parameter in self.parameters() if id(parameter) not in rows]
 
 
+DIVERGENCE = 1e-4  # its weight in the loss of a `VariationalTable`
+
+
 class VariationalTable(CodeSource):
     """A Gaussian for each scene, N(mean, deviation^2), drawn from in every step and drawn together by N(0, 1).
 
@@ -119,7 +122,7 @@ class VariationalTable(CodeSource):
     name = "vae"
     prior = False
 
-    def __init__(self, scenes: int, size: int, weight: float = 1e-4) -> None:
+    def __init__(self, scenes: int, size: int, weight: float = DIVERGENCE) -> None:
         super().__init__()
         self.weight = weight
         self.mean, self.log_deviation = LatentTable(scenes, size), LatentTable(scenes, size)

@@ -2,6 +2,8 @@
 
     z_0 = 0,   z_{k+1} = z_k - rates * d loss(z_k) / d z,   networks and rates minimise loss(z_K) on fresh samples
 
+A step longer than `LONGEST` is cut to that length.
+
 Only the code is adapted (Zintgraf et al. 2019, "Fast context adaptation via meta-learning"), with a learned rate for
 each of its numbers (Li et al. 2017, "Meta-SGD"; Dupont et al. 2022, "functa", section 3.2). Second order differentiates
 through the inner steps, first order takes their gradients as given (Finn et al. 2017, section 5.2).
@@ -12,12 +14,13 @@ first-order meta-learning algorithms", section 3, its batched form).
 
     W <- W + share * mean_s (U_k(W; s) - W)
 
-The compiled kernels have no second derivative, and torch refuses to take one. Second order therefore needs fields whose
-operations run on the reference: sine activations on coordinates (`Identity`, `Fourier`), of images and shapes.
+The compiled kernels have no second derivative, and torch refuses to take one. The inner steps of second order therefore
+run on the reference, which takes several times as long; the loss after them runs on the kernels again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
@@ -25,11 +28,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hyperfields import ops
 from hyperfields.checkpoint import SOURCE, Run, read_tensors
-from hyperfields.encodings import Fourier, Identity
 from hyperfields.errors import InputError
 from hyperfields.families import Family, Kind
-from hyperfields.fields import Field, RadianceField
+from hyperfields.fields import Field
 from hyperfields.hypernets import Direct
 from hyperfields.infer import Codes
 from hyperfields.latents import CodeSource
@@ -49,11 +52,22 @@ class Meta:
 
     steps: int = 3
     order: Literal[1, 2] = 1
-    rate: float = 10.0
+    rate: float = 3.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.order not in (1, 2) or not self.rate > 0.0:
             raise InputError(f"{self}: wanted at least 1 step, order 1 or 2, and a rate above 0")
+
+
+# A step moves the numbers of a code by no more than this, root mean square, and networks take smaller steps than with
+# codes from a table: else a code overshoots, networks and codes grow together, and the loss ends up infinite.
+LONGEST = 0.3
+SLOWER = 0.25
+
+
+def slower(recipe: Recipe) -> Recipe:
+    """The recipe of a preset for a fit whose codes are found by inner steps."""
+    return dataclasses.replace(recipe, rate_networks=SLOWER * recipe.rate_networks, rate_grid=SLOWER * recipe.rate_grid)
 
 
 def adapt(loss: Callable[[Tensor], Tensor], codes: Tensor, rates: Tensor, steps: int, order: int) -> Tensor:
@@ -67,14 +81,17 @@ def adapt(loss: Callable[[Tensor], Tensor], codes: Tensor, rates: Tensor, steps:
     """
     if not codes.requires_grad:
         codes = codes.detach().requires_grad_()
-    for _ in range(steps):
-        (gradient,) = torch.autograd.grad(loss(codes), codes, create_graph=order == 2)
-        codes = codes - rates * gradient
+    with ops.twice_differentiable() if order == 2 else contextlib.nullcontext():
+        for _ in range(steps):
+            (gradient,) = torch.autograd.grad(loss(codes), codes, create_graph=order == 2)
+            step = rates * gradient
+            length = step.square().mean(1, keepdim=True).add(1e-24).sqrt()
+            codes = codes - step * (LONGEST / length).clamp(max=1.0)
     return codes
 
 
 # Rates at first that suit the losses of each kind; they are learned from there.
-RATES: dict[Kind, float] = {"images": 10.0, "shapes": 0.3, "views": 5.0}
+RATES: dict[Kind, float] = {"images": 3.0, "shapes": 0.3, "views": 5.0}
 
 
 class InnerSteps(CodeSource):
@@ -85,8 +102,6 @@ class InnerSteps(CodeSource):
 
     def __init__(self, config: ModelConfig, meta: Meta) -> None:
         super().__init__()
-        if meta.order == 2:
-            require_second_order(config.field)
         self.meta = meta
         self.log_rates = nn.Parameter(torch.zeros(config.latent_size))
 
@@ -120,18 +135,6 @@ class MetaModel(nn.Module):
         return adapt(loss, start, self.rates, self.meta.steps, self.meta.order)
 
 
-def require_second_order(field: Field) -> None:
-    """Raises:
-    InputError: a field whose operations have no second derivative here.
-    """
-    plain = isinstance(field.encoding, Identity | Fourier) and not isinstance(field, RadianceField)
-    if field.activation != "sine" or not plain:
-        raise InputError(
-            f"order 2: {type(field).__name__} with {type(field.encoding).__name__} and {field.activation} runs on "
-            "kernels without a second derivative; take order 1, or a sine field of images or shapes on coordinates"
-        )
-
-
 def meta_fit(
     family: Family,
     config: ModelConfig,
@@ -145,12 +148,10 @@ def meta_fit(
     """Learn networks and rates so that a few inner steps give a scene's code. The model's table then holds such codes.
 
     Raises:
-        InputError: second order on a field that cannot have it, or a model without a hypernetwork.
+        InputError: a model without a hypernetwork.
     """
     if isinstance(config.generator, Direct):
         raise InputError("Direct: has no networks that could be meta-learned; take another generator")
-    if meta.order == 2:
-        require_second_order(config.field)
     torch.manual_seed(seed)
     count = len(family.names)
     found = MetaModel(config, count, meta)

@@ -13,7 +13,7 @@ What the networks cannot show with any code is no part of it: see `uncertainty`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from hyperfields.objective import Objective
 from hyperfields.optimization import Optimization, Progress
 from hyperfields.presets import Recipe
 
+DIVERGENCE = 1e-5  # its weight in the loss
 START = 0.3  # deviation of q at first, in units of the prior's
 
 
@@ -70,7 +71,7 @@ def infer_posterior(
     *,
     minutes: float | None = None,
     steps: int | None = None,
-    weight: float = 1e-5,
+    weight: float = DIVERGENCE,
     seed: int = 0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Posterior:
@@ -116,11 +117,20 @@ def infer_posterior(
 
 @torch.no_grad()
 def draw_fields(
-    run: Run, code: Tensor, deviation: Tensor | None = None, *, samples: int = 8, seed: int = 0
+    run: Run,
+    code: Tensor,
+    deviation: Tensor | None = None,
+    residual: Mapping[str, Tensor] | None = None,
+    *,
+    samples: int = 8,
+    seed: int = 0,
 ) -> list[Bound]:
     """Fields of one scene, drawn from the distributions over its code `[1 z]` and over generated weights.
 
     None of either: there is nothing to draw, and the list is empty.
+
+    Args:
+        residual: what is added to the weights of a scene that was refined, `[1 ...]` each.
     """
     hypernet, generator = run.model.hypernet, torch.Generator(code.device).manual_seed(seed)
     if deviation is None and hypernet.bayes.kind == "none":
@@ -129,7 +139,7 @@ def draw_fields(
     for _ in range(samples):
         noise = torch.randn(code.shape, generator=generator, device=code.device)
         with hypernet.drawing(generator):
-            found.append(run.model.bind(code if deviation is None else code + deviation * noise))
+            found.append(run.model.bind(code if deviation is None else code + deviation * noise, residual))
     return found
 
 

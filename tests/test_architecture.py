@@ -17,6 +17,7 @@ import pytest
 LAYERS = {
     "errors": 0,
     "ops": 0,
+    "settings": 0,
     "budget": 3,
     "cameras": 1,
     "devices": 1,
@@ -49,6 +50,7 @@ LAYERS = {
     "uncertainty": 7,
     "cli": 7,
     "compare": 7,
+    "pareto": 7,
     "console": 7,
     "continual": 7,
     "doctor": 7,

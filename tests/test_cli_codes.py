@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 
 from hyperfields.checkpoint import load_run
-from hyperfields.hypernets import Bayes, Chunked, Dynamic, WeightTokens
+from hyperfields.cli.runs import fields_of
+from hyperfields.hypernets import Bayes, Chunked, Dynamic, Stability, WeightTokens
 from hyperfields.infer import load_codes
+from hyperfields.posterior import draw_fields
 
 from .test_cli import make_images, make_views, run_cli
 
@@ -142,6 +144,21 @@ def test_uncertainty_of_a_fitted_scene_and_of_an_inferred_one(
     assert run_cli("calibrate", run, "--out", tmp_path / "b.png", "--limit", "1", *words) == 0
 
 
+def test_uncertainty_of_a_refined_scene_is_that_of_its_refined_weights(tmp_path: Path) -> None:
+    run, new, out = fitted(tmp_path, "--bayes", "factors"), make_images(tmp_path / "new"), tmp_path / "new.safetensors"
+    assert run_cli("infer", run, new, "--out", out, "--refine", "--steps", "6") == 0
+    loaded = load_run(run)
+    found = load_codes(out, loaded)
+    bound, samples = fields_of(loaded, found.names[0], found, 3)
+    plain = draw_fields(loaded, found.codes[:1], samples=3)
+    for name, value in found.residual.items():
+        if name in bound.weights and name.startswith("mlp"):
+            torch.testing.assert_close(samples[0].weights[name] - plain[0].weights[name], value[:1])
+            assert float(value.abs().max()) > 0.0
+    words = ("--codes", out, "--scene", found.names[0], "--out", tmp_path / "a.png", "--uncertainty")
+    assert run_cli("render", run, *words) == 0
+
+
 @pytest.mark.parametrize("kind", ["factors", "noise"])
 def test_weights_that_are_drawn(kind: str, tmp_path: Path) -> None:
     run = fitted(tmp_path, "--bayes", kind, "--generator", "chunked:chunk=64")
@@ -150,6 +167,34 @@ def test_weights_that_are_drawn(kind: str, tmp_path: Path) -> None:
     assert config.generator == Chunked(chunk=64)
     assert run_cli("render", run, "--scene", "walk_01", "--out", tmp_path / "a.png", "--uncertainty") == 0
     assert run_cli("inspect", run) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "codes", "bayes"),
+    [
+        (("--by", "vae:weight=1e-6"), {"name": "vae", "weight": 1e-6}, Bayes()),
+        (("--by", "cavia:order=2:steps=2"), {"name": "cavia", "order": 2, "steps": 2, "rate": 3.0}, Bayes()),
+        (("--by", "reptile:share=0.25"), {"name": "reptile", "steps": 8, "rate": 1e-2, "share": 0.25}, Bayes()),
+        (("--bayes", "factors:weight=1e-9"), None, Bayes("factors", weight=1e-9)),
+        (("--bayes", "noise:numbers=3"), None, Bayes("noise", numbers=3)),
+    ],
+    ids=lambda words: words[1] if isinstance(words, tuple) else "",
+)
+def test_a_choice_has_settings_and_a_run_keeps_them(
+    words: tuple[str, ...], codes: dict[str, object] | None, bayes: Bayes, tmp_path: Path
+) -> None:
+    path = fitted(tmp_path, *words)
+    run = load_run(path)
+    assert run.config["codes"] == codes
+    assert run.model.config.bayes == bayes
+    assert run_cli("fit", tmp_path / "family", "--out", path, "--resume", "--steps", "20") == 0
+
+
+def test_what_keeps_a_generator_stable_is_a_choice(tmp_path: Path) -> None:
+    config = load_run(
+        fitted(tmp_path, "--stability", "share=0.2:latent=invariant:spectral=4:normalize=no")
+    ).model.config
+    assert config.stability == Stability(share=0.2, latent="invariant", spectral=4.0)
 
 
 def test_the_generator_is_a_choice(tmp_path: Path) -> None:
@@ -166,12 +211,24 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert "with a number at the end of their names, e.g. walk_007" in error_of(capsys, *fit, "--by", "time")
     assert "wanted one of full" in error_of(capsys, *fit, "--generator", "direct")
     assert "--individually: fits the weights of each scene" in error_of(capsys, *fit, "--by", "vae", "--individually")
-    assert "learns weights" in error_of(capsys, *fit, "--by", "reptile", "--generator", "full")
+    assert "--by 'magic': unknown, wanted one of descent, vae" in error_of(capsys, *fit, "--by", "magic")
+    assert "wanted steps=N, order=N, rate=X" in error_of(capsys, *fit, "--by", "cavia:order=two")
+    assert "order 1 or 2" in error_of(capsys, *fit, "--by", "cavia:order=3")
+    assert "--by vae: no setting 'weight=-1', wanted weight=X" in error_of(capsys, *fit, "--by", "vae:weight=-1")
+    assert "wanted one of none, factors, noise" in error_of(capsys, *fit, "--bayes", "gauss")
+    for option in ("--individually", "--by reptile"):
+        said = error_of(capsys, *fit, *option.split(), "--generator", "full", "--stability", "share=1")
+        assert f"{option}: fits weights themselves, nothing generates them; leave --generator, --stability out" in said
+    assert "--stability: no setting 'x=1', wanted init=WORD, share=X" in error_of(capsys, *fit, "--stability", "x=1")
+    assert "stability share 2.0: wanted" in error_of(capsys, *fit, "--stability", "share=2")
     assert not run.exists()
     assert run_cli(*fit) == 0
     assert "leave the options out" in error_of(capsys, "fit", family, "--out", run, "--resume", "--by", "vae")
     codes = tmp_path / "codes.safetensors"
     infer = ("infer", run, family, "--out", codes)
+    assert "--by posterior: no setting 'wait=1', wanted weight=X" in error_of(
+        capsys, *infer, "--by", "posterior:wait=1"
+    )
     assert "--refine: goes with" in error_of(capsys, *infer, "--by", "posterior", "--refine")
     assert "make such a run" in error_of(capsys, *infer, "--by", "encoder")
     render = ("render", run, "--out", tmp_path / "a.png")

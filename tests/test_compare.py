@@ -19,9 +19,7 @@ from hyperfields.compare import (
     format_result,
     format_table,
     hold_out,
-    pareto,
     parse_bytes,
-    plot,
     sized,
     summarize,
 )
@@ -31,6 +29,7 @@ from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
 from hyperfields.fit import Fit
 from hyperfields.model import ModelConfig
+from hyperfields.pareto import pareto, plot
 from hyperfields.presets import RATES
 
 from ._analytic import Discs
@@ -232,6 +231,13 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "full, seed 0: psnr" in out
     assert "unseen psnr" in out
-    assert (tmp_path / "cmp/report.json").is_file()
+    report = (tmp_path / "cmp/report.json").read_bytes()
+    (tmp_path / "cmp/report.json").unlink()
+    assert main(["compare", "--out", str(tmp_path / "cmp")]) == 0  # the data are not needed, and nothing is fitted
+    assert (tmp_path / "cmp/report.json").read_bytes() == report
+    again = capsys.readouterr().out
+    assert out.endswith(again)
+    assert main(["compare", "--out", str(tmp_path / "discs")]) == 2
+    assert "holds no comparison; make one with: hyperfields compare FAMILY" in capsys.readouterr().err
     assert main([*words[:-4], "--steps", "3", "--generators", "fool"]) == 2
     assert "generator 'fool': unknown, wanted one of full" in capsys.readouterr().err

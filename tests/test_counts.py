@@ -15,7 +15,7 @@ from hyperfields.encodings import FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.errors import InputError
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
 from hyperfields.fit import FitConfig, fit
-from hyperfields.hypernets import GENERATORS, Chunked, Full, LowRank, parse
+from hyperfields.hypernets import GENERATORS, OF_TIME, Chunked, Dynamic, Full, LowRank, parse
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.weights import numel
 
@@ -82,13 +82,17 @@ def test_memory_is_compared_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -
 
 def test_generators_have_names_and_settings() -> None:
     assert parse("low-rank:rank=8:layer=1") == LowRank(8, layer=1)
-    assert parse("lora") == LowRank(mode="add")
+    assert parse("lora") == parse("low-rank:mode=add") == LowRank(mode="add")
+    assert parse("scale-shift:scale=no") == parse("shift")
+    assert parse("dynamic:mode=outer", OF_TIME) == Dynamic("outer")
     assert parse("chunked:chunk=64") == Chunked(chunk=64)
     with pytest.raises(InputError, match="generator 'fool': unknown, wanted one of full, per-layer, hierarchical"):
         parse("fool")
-    with pytest.raises(InputError, match=r"setting 'size=3' is unknown, full has hidden=N"):
+    with pytest.raises(InputError, match="LowRank mode 'divide': wanted multiply or add"):
+        parse("low-rank:mode=divide")
+    with pytest.raises(InputError, match=r"generator full: no setting 'size=3', wanted hidden=N"):
         parse("full:size=3")
-    with pytest.raises(InputError, match=r"setting 'scale=3' is unknown, scale-shift has none"):
+    with pytest.raises(InputError, match=r"scale-shift: no setting 'scale=3', wanted scale=yes\|no"):
         parse("scale-shift:scale=3")
 
 
@@ -103,6 +107,10 @@ def test_inspect_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect"]) == 2
     assert main(["inspect", "--preset", "tiny", "--generator", "fool"]) == 2
     assert "wanted one of full" in capsys.readouterr().err
+    assert main(["inspect", "--preset", "tiny", "--generator", "direct"]) == 2  # its code is as large as a field
+    assert "generator 'direct': unknown, wanted one of full" in capsys.readouterr().err
+    assert main(["inspect", "--preset", "tiny", "--generator", "dynamic:mode=outer"]) == 0
+    assert "Dynamic(mode='outer'" in capsys.readouterr().out
 
 
 def test_counting_allocates_nothing() -> None:

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import errno
 import os
+import re
 import signal
 import sys
 import warnings
@@ -94,8 +95,10 @@ def _dispatch(words: list[str]) -> None:
         near = difflib.get_close_matches(verb, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(VERBS)}"
         raise InputError(f"verb {verb!r}: unknown; {hint}")
+    does = VERBS[verb]
+    does.__doc__ = re.sub(r"\n {12}(?=\S)", " ", does.__doc__ or "")  # tyro would break the text of an option there too
     tyro.cli(
-        VERBS[verb],
+        does,
         prog=f"hyperfields {verb}",
         args=rest,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),

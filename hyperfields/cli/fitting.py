@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from tyro.conf import arg
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
+    AnyFamilyPath,
     Count,
     Device,
     FamilyPath,
@@ -21,6 +21,7 @@ from hyperfields.cli.options import (
     Folder,
     KindChoice,
     Minutes,
+    Name,
     PresetChoice,
     RunPath,
     Size,
@@ -43,18 +44,13 @@ from hyperfields.cli.runs import (
     scene_count,
     step_text,
 )
+from hyperfields.cli.sources import chosen, code_source, codes_asked_for, infer_at_once
 from hyperfields.errors import InputError
+from hyperfields.settings import parse_choice
 
 if TYPE_CHECKING:
-    from hyperfields.checkpoint import Run
-    from hyperfields.families import Family
     from hyperfields.fit import Fit, FitConfig
-    from hyperfields.latents import CodeSource
-    from hyperfields.model import ModelConfig
     from hyperfields.optimization import Progress
-
-
-_By = Literal["descent", "vae", "encoder", "cavia", "reptile", "time"]
 
 
 def fit(
@@ -70,11 +66,10 @@ def fit(
     limit: Count = None,
     seed: Count = None,
     individually: Flag = False,
-    generator: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
-    by: Annotated[
-        Literal["descent", "vae", "encoder", "cavia", "reptile", "time"] | None, arg(help_behavior_hint=QUIET)
-    ] = None,
-    bayes: Annotated[Literal["none", "factors", "noise"] | None, arg(help_behavior_hint=QUIET)] = None,
+    generator: Name = None,
+    by: Name = None,
+    bayes: Name = None,
+    stability: Annotated[str | None, arg(metavar="NAME=VALUE", help_behavior_hint=QUIET)] = None,
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
     no_graphs: Flag = False,
@@ -88,6 +83,7 @@ def fit(
     $ hyperfields fit cars --out runs/cars --preset tiny --limit 16 --steps 2000
     $ hyperfields fit cars --out runs/cars --resume
     $ hyperfields fit photos --out runs/read --by encoder --generator weight-tokens
+    $ hyperfields fit photos --out runs/meta --by cavia:order=2
     $ hyperfields fit frames --out runs/film --by time --generator dynamic
 
     Args:
@@ -101,11 +97,16 @@ def fit(
         limit: only the first N scenes by name.
         seed: of all random numbers; without, 0.
         individually: fit every scene alone, without a hypernetwork, in an even share of the time.
-        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8.
+        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8; an unknown one lists
+            those there are.
         by: where codes come from: descent on a table (without this); vae, a distribution for each scene; encoder,
             read off the pictures; cavia, a few learned inner steps; reptile, whole weights a few steps from a learned
-            start; time, scenes are frames NAME_NUMBER of sequences.
-        bayes: draw generated weights while fitting, from factors or by noise that the generator reads.
+            start; time, scenes are frames NAME_NUMBER of sequences. Settings follow: vae:weight=1e-5 weighs the
+            divergence, cavia:order=2 differentiates through the inner steps, several times as slowly.
+        bayes: draw generated weights while fitting, from factors or by noise that the generator reads, e.g.
+            factors:weight=1e-8, the weight of the divergence; without, none.
+        stability: what keeps the generator stable, e.g. share=0.2:spectral=4; an unknown one lists those there are,
+            docs/architecture.md says what they do; the defaults are sound.
         device: where to fit, "cpu", "cuda" or "cuda:N"; without, "cpu".
         precision: "mixed" takes 16-bit inputs to matrix products, on NVIDIA GPUs; without, "float32".
         no_graphs: launch every step anew instead of replaying CUDA graphs of recorded ones.
@@ -121,6 +122,9 @@ def fit(
         "graphs": not no_graphs,
     }
     require_precision(where["precision"], usable_device(where["device"]))
+    if resume and (generator or bayes or stability or by):
+        raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
+    codes = codes_asked_for(by, old.get("codes"))
     source = {**family_record(old), **present(size=parse_size(size), scenes=parse_names(scenes), limit=limit)}
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
     config = _fit_config(old.get("fit"), given)
@@ -132,11 +136,9 @@ def fit(
         limit=source.get("limit"),
     )
     source["path"] = str(family)
-    kept = _kept(out, old) or _chosen(opened, config, generator, bayes, by == "reptile")
-    if resume and (generator or bayes or by):
-        raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
-    codes = _code_source(opened, by, old.get("codes"), where["device"])
-    options = {**kept, **where, "resume": resume, "note": {"family": source}, "source": codes}
+    kept = _kept(out, old) or chosen(opened, config, generator, bayes, stability, codes[0])
+    options = {**kept, **where, "resume": resume, "note": {"family": source}}
+    options["source"] = code_source(opened, *codes, where["device"])
     fitting = _new_fit(out, lambda: Fit(opened, out, config, **options))
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(opened, fitting.record["picture"], how))
@@ -154,7 +156,7 @@ def infer(
     minutes: Minutes = None,
     steps: Count = None,
     refine: Flag = False,
-    by: Literal["descent", "posterior", "encoder", "steps"] = "descent",
+    by: Annotated[str, arg(metavar="NAME")] = "descent",
     scenes: Text = None,
     limit: Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
@@ -175,8 +177,9 @@ def infer(
         minutes: how long; without this and --steps, 2 minutes.
         steps: how long, in steps.
         refine: then also fit low-rank changes of each scene's weights, which a code alone cannot reach.
-        by: gradient descent; posterior, a distribution over codes instead of one; and at once, of runs that were
-            fitted for it: encoder, read off the pictures; steps, those of cavia or reptile.
+        by: gradient descent; posterior, a distribution over codes instead of one (posterior:weight=1e-4 weighs its
+            divergence); and at once, of runs that were fitted for it: encoder, read off the pictures; steps, those of
+            cavia or reptile.
         scenes: names or patterns with * of the scenes; without, all.
         limit: only the first N scenes by name.
         seed: of all random numbers.
@@ -186,10 +189,12 @@ def infer(
     from hyperfields.export import require_suffix
     from hyperfields.infer import Codes, write_codes
     from hyperfields.infer import infer as find
-    from hyperfields.posterior import infer_posterior
+    from hyperfields.posterior import DIVERGENCE, infer_posterior
 
     require_suffix(out, (".safetensors",), "codes")
     require_length(minutes, steps)
+    ways = {"descent": {}, "posterior": {"weight": DIVERGENCE}, "encoder": {}, "steps": {}}
+    by, settings = parse_choice("--by", by, ways)
     if by != "descent" and refine:
         raise InputError(f"--refine: goes with --by descent, not with {by}; leave it out")
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
@@ -202,7 +207,7 @@ def infer(
     print(f"{opened.kind}: {scene_count(len(opened.names))} (as the run)")
     note = {"path": str(family), **present(size=size, views=parse_numbers(views))}
     if by in ("encoder", "steps"):
-        _infer_at_once(loaded, opened, out, by, seed, note)
+        infer_at_once(loaded, opened, out, by, seed, note)
     else:
         if minutes is None and steps is None:
             minutes = DEFAULT_MINUTES
@@ -214,7 +219,7 @@ def infer(
 
             length: dict[str, Any] = {"minutes": minutes, "steps": steps, "seed": seed, "report": report}
             if by == "posterior":
-                distribution = infer_posterior(loaded, opened, **length)
+                distribution = infer_posterior(loaded, opened, **{**length, **settings})
                 mean, deviation = distribution.mean, distribution.deviation
                 write_codes(out, Codes(opened.names, mean, {}, deviation, note), loaded)
             else:
@@ -300,7 +305,7 @@ def add(
 
 
 def compare(
-    family: FamilyPath,
+    family: AnyFamilyPath = None,
     *,
     out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="(required)")],
     generators: Annotated[str, arg(metavar="A,B,C")] = "hierarchical,low-rank,full",
@@ -319,10 +324,12 @@ def compare(
 
     A line a result as it comes; then a table, a JSON and a plot. Stopped, the same command goes on.
     Generators take settings: low-rank:rank=8, low-rank:layer=1, chunked:chunk=64:hidden=32, full:hidden=64.
-    `direct` fits each scene alone, to compare with.
+    `direct` fits each scene alone, to compare with. Without FAMILY nothing is fitted: the table and the plot are made
+    again from the results that DIR holds.
 
     $ hyperfields compare faces --out cmp --size 64x64 --generators hierarchical,full --bytes 5000 --minutes 2
     $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
+    $ hyperfields compare --out cmp2
 
     Args:
         out: folder of the comparison, new or to go on with.
@@ -339,9 +346,12 @@ def compare(
         limit: only the first N scenes by name.
     """
     from hyperfields import console
-    from hyperfields.compare import PLOT, REPORT, Comparison, format_result, format_table, hold_out, parse_bytes, plot
+    from hyperfields.compare import Comparison, format_result, hold_out, parse_bytes, redo_report
     from hyperfields.compare import compare as run_all
 
+    if family is None:
+        _show_comparison(redo_report(out), out)
+        return
     require_length(minutes, steps)
     if minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
@@ -364,6 +374,14 @@ def compare(
             )
     except KeyboardInterrupt:
         raise Stopped("stopped; the same command goes on") from None
+    _show_comparison(report, out)
+
+
+def _show_comparison(report: dict[str, Any], out: Path) -> None:
+    """The table of a comparison, and its plot where it can be drawn."""
+    from hyperfields.compare import PLOT, REPORT, format_table
+    from hyperfields.pareto import plot
+
     print(format_table(report))
     print(f"wrote {out / REPORT}")
     try:
@@ -416,85 +434,6 @@ def _kept(out: Path, old: dict[str, Any]) -> dict[str, Any]:
         return {"model": checkpoint.from_json(old["model"]), "recipe": Recipe(**old["recipe"])}
     except (KeyError, TypeError) as error:
         raise InputError(f"{out / checkpoint.CONFIG}: damaged or of another version: {error}") from None
-
-
-def _chosen(
-    family: Family, config: FitConfig, generator: str | None, bayes: str | None, weights: bool
-) -> dict[str, Any]:
-    """The preset's model and recipe with what was asked for instead; nothing, where nothing was.
-
-    weights: codes are the weights themselves.
-    """
-    if generator is None and bayes is None and not weights:
-        return {}
-    if weights and (generator or bayes):
-        raise InputError("--by reptile: learns weights, nothing generates them; leave --generator and --bayes out")
-    from hyperfields import hypernets
-    from hyperfields.fit import alone, describe
-    from hyperfields.presets import network_rate, preset
-
-    picture = describe(family)
-    model, recipe = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
-    if weights:
-        return {"model": alone(model), "recipe": recipe}
-    if generator is not None:
-        known = {**hypernets.GENERATORS, **hypernets.OF_TIME}
-        del known["direct"]  # that is --individually
-        model = dataclasses.replace(model, generator=hypernets.parse(generator, known))
-        recipe = dataclasses.replace(recipe, rate_networks=network_rate(generator, family.kind, len(family.names)))
-    return {
-        "model": dataclasses.replace(model, bayes=hypernets.Bayes(bayes or "none")),  # type: ignore[arg-type]
-        "recipe": recipe,
-    }
-
-
-def _code_source(
-    family: Family, by: str | None, old: dict[str, Any] | None, device: str
-) -> Callable[[ModelConfig], CodeSource] | None:
-    """What makes the source of codes that was asked for, or that the run to go on with has."""
-    settings = dict(old or {})
-    name = settings.pop("name", None) or by or "descent"
-    if name == "descent":
-        return None
-    if name == "vae":
-        from hyperfields.latents import VariationalTable
-
-        return lambda model: VariationalTable(len(family.names), model.latent_size, **settings)
-    if name == "encoder":
-        from hyperfields.encoder import EncoderCodes, EncoderConfig
-
-        if device != "cpu":
-            raise InputError(f"--by encoder: is for the CPU, not for {device}; leave --device out")
-        return lambda model: EncoderCodes(model, family, EncoderConfig(**settings))
-    if name == "cavia":
-        from hyperfields.meta import RATES, InnerSteps, Meta
-
-        return lambda model: InnerSteps(model, Meta(**{"rate": RATES[family.kind], **settings}))
-    if name == "reptile":
-        from hyperfields.meta import CommonStart, Reptile
-
-        return lambda model: CommonStart(model, Reptile(**settings))
-    if name == "time":
-        from hyperfields.sequences import TimeCodes, clock_of
-
-        clock = clock_of(family.names)
-        return lambda model: TimeCodes(model, clock)
-    raise InputError(f"--resume: codes by {name!r} are not known to this version")
-
-
-def _infer_at_once(run: Run, family: Family, out: Path, by: str, seed: int, note: dict[str, Any]) -> None:
-    """Codes without a fit, by what the run has learned for that."""
-    from hyperfields.infer import write_codes
-
-    if by == "encoder":
-        from hyperfields.encoder import load_encoded
-
-        found = load_encoded(run.path).infer(family, seed=seed)
-    else:
-        from hyperfields.meta import infer_by_steps
-
-        found = infer_by_steps(run, family, seed=seed)
-    write_codes(out, dataclasses.replace(found, family=note), run)
 
 
 def _new_fit(out: Path, make: Callable[[], Fit]) -> Fit:

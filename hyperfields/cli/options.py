@@ -18,19 +18,17 @@ RunPath = Positional[Annotated[Path, arg(metavar="RUN", help="folder of a fitted
 AnyRunPath = Positional[
     Annotated[Path | None, arg(metavar="RUN", help="folder of a fitted run, or nothing.", help_behavior_hint=QUIET)]
 ]
-FamilyPath = Positional[
-    Annotated[
-        Path,
-        arg(
-            metavar="FAMILY",
-            help="folder of images, of meshes, or of scene folders (NeRF-synthetic layout).",
-            help_behavior_hint=QUIET,
-        ),
-    ]
-]
+_FAMILY = arg(
+    metavar="FAMILY",
+    help="folder of images, of meshes, or of scene folders (NeRF-synthetic layout).",
+    help_behavior_hint=QUIET,
+)
+FamilyPath = Positional[Annotated[Path, _FAMILY]]
+AnyFamilyPath = Positional[Annotated[Path | None, _FAMILY]]
 Minutes = Annotated[float | None, arg(metavar="M", help_behavior_hint=QUIET)]
 Count = Annotated[int | None, arg(metavar="N", help_behavior_hint=QUIET)]
 Text = Annotated[str | None, arg(metavar="A,B,C", help_behavior_hint=QUIET)]
+Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)]
 Size = Annotated[str | None, arg(metavar="HxW", help_behavior_hint=QUIET)]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=QUIET)]
 File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=QUIET)]

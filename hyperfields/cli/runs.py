@@ -74,9 +74,11 @@ def fields_of(run: Run, name: str, codes: Codes | None, samples: int) -> tuple[B
 
     if codes is None:
         return run.bind(name), draw_fields(run, run.codes(name), samples=samples)
-    row = codes.names.index(name)
-    deviation = None if codes.deviation is None else codes.deviation[row][None]
-    return codes.bind(run, name), draw_fields(run, codes.codes[row][None], deviation, samples=samples)
+    number = codes.names.index(name)
+    row = slice(number, number + 1)
+    deviation = None if codes.deviation is None else codes.deviation[row]
+    residual = {key: value[row] for key, value in codes.residual.items()}
+    return codes.bind(run, name), draw_fields(run, codes.codes[row], deviation, residual, samples=samples)
 
 
 def one_scene(run: Run, scene: str | None, path: Path | None) -> tuple[Run, str, Tensor]:

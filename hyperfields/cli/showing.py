@@ -17,6 +17,7 @@ from hyperfields.cli.options import (
     File,
     Flag,
     Folder,
+    Name,
     PresetChoice,
     RunPath,
     Scene,
@@ -341,7 +342,7 @@ def inspect(
     kind: Annotated[Literal["images", "shapes", "views"], arg(metavar="KIND")] = "images",
     scenes: Annotated[int, arg(metavar="N")] = 32,
     size: Size = None,
-    generator: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
+    generator: Name = None,
     json: Flag = False,
 ) -> None:
     """Say what is in a run, or what a preset would cost: scenes, model, sizes, settings, how far it is.
@@ -372,7 +373,7 @@ def inspect(
             raise InputError(f"--scenes {scenes}: wanted at least 1")
         config = make(preset, kind, scenes, max(parse_size(size) or (64, 64)))[0]
         if generator is not None:
-            config = dataclasses.replace(config, generator=hypernets.parse(generator))
+            config = dataclasses.replace(config, generator=hypernets.parse(generator, hypernets.SHARING))
         counted = counts.count(config, scenes)
         rows = counts.format_counts(config, counted)
         print(dumps(dataclasses.asdict(counted), indent=1) if json else console.table(rows))

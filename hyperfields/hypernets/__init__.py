@@ -30,11 +30,13 @@ from hyperfields.hypernets.per_layer import PerLayer
 from hyperfields.hypernets.residual import Residual
 from hyperfields.hypernets.stability import Stability
 from hyperfields.hypernets.weight_tokens import WeightTokens
+from hyperfields.settings import parse_choice
 from hyperfields.weights import Weights, WeightSpec
 
 __all__ = [
     "GENERATORS",
     "OF_TIME",
+    "SHARING",
     "Bayes",
     "Chunked",
     "Cppn",
@@ -73,6 +75,8 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
 }
 # Of use only where the last number of a code is the time (`sequences`).
 OF_TIME: dict[str, Callable[[], Generator]] = {"dynamic": Dynamic}
+# What a family can share: all of them but the codes that are the weights.
+SHARING = {name: make for name, make in {**GENERATORS, **OF_TIME}.items() if name != "direct"}
 
 
 def parse(text: str, known: Mapping[str, Callable[[], Generator]] = GENERATORS) -> Generator:
@@ -81,19 +85,10 @@ def parse(text: str, known: Mapping[str, Callable[[], Generator]] = GENERATORS) 
     Raises:
         InputError: an unknown name or setting; the text lists those there are.
     """
-    name, *settings = text.strip().split(":")
-    if name not in known:
-        raise InputError(f"generator {name!r}: unknown, wanted one of {', '.join(known)}")
-    generator = known[name]()
-    types = {field.name: type(getattr(generator, field.name)) for field in dataclasses.fields(generator)}
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        if key not in types or types[key] is not int or not value.isdecimal():
-            wanted = ", ".join(f"{k}=N" for k, kind in types.items() if kind is int) or "none"
-            raise InputError(f"generator {text!r}: setting {setting!r} is unknown, {name} has {wanted}")
-        changes[key] = int(value)
-    return dataclasses.replace(generator, **changes)
+    made = {name: make() for name, make in known.items()}
+    name, found = parse_choice("generator", text, {name: dataclasses.asdict(made[name]) for name in made})
+    settings: dict[str, Any] = found
+    return dataclasses.replace(made[name], **settings)
 
 
 class Hypernet(nn.Module):

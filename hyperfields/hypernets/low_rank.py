@@ -32,6 +32,10 @@ class LowRank:
     mode: Literal["multiply", "add"] = "multiply"
     layer: int = -1
 
+    def __post_init__(self) -> None:
+        if self.mode not in ("multiply", "add"):
+            raise InputError(f"LowRank mode {self.mode!r}: wanted multiply or add")
+
     def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
         """The network: codes `[s z]` -> weights of `spec`."""
         return LowRankGenerator(spec, latent_size, self, share)

@@ -4,7 +4,8 @@ Points come either as one block a scene, `x [s n d]`, or packed, `x [m d]` sorte
 (int64, on the CPU or where x is). Both give what a loop over scenes gives, to rounding. Counts on another device than
 the CPU may add up to less than m: the last points then belong to nobody, and what comes out for them means nothing.
 `backend="auto"` takes triton for CUDA tensors and cpu for CPU tensors where they can run the call, else the reference;
-tcnn only runs when asked for. A backend asked for by name that cannot run raises and says why.
+tcnn only runs when asked for. A backend asked for by name that cannot run raises and says why. The kernels are
+differentiable once; within `twice_differentiable()` auto takes the reference wherever a gradient may be asked for.
 
 Under `torch.autocast("cuda")` matrix products of the triton kernels take 16-bit inputs and add up in float32; tensors
 in and out stay float32. With float16, cotangents are bfloat16: their range needs no loss scaling.
@@ -12,7 +13,7 @@ in and out stay float32. With float16, cotangents are bfloat16: their range need
 
 from __future__ import annotations
 
-from hyperfields.ops.choice import Activation, Backend, backends, interpreting
+from hyperfields.ops.choice import Activation, Backend, backends, interpreting, twice_differentiable
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.points import batched_mlp, emission, encode_mlp, hash_encode, mix
 from hyperfields.ops.rays import Apart, Composited, Samples, Sight, composite, march, march_apart, reach, samples, sight
@@ -38,4 +39,5 @@ __all__ = [
     "reach",
     "samples",
     "sight",
+    "twice_differentiable",
 ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -18,6 +21,19 @@ Activation = Literal["leaky_relu", "relu", "sine"]
 OLDEST = (7, 5)  # compute capability that the triton kernels are compiled for
 _CPU_DTYPES = (torch.float32, torch.float64)
 _GPU_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+_TWICE: ContextVar[bool] = ContextVar("twice", default=False)
+
+
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Within it, `backend="auto"` takes the reference for all that has derivatives; kernels have first ones."""
+    before = _TWICE.set(True)
+    try:
+        yield
+    finally:
+        _TWICE.reset(before)
 
 
 def backends() -> dict[str, str]:
@@ -91,8 +107,8 @@ def choose(
     if backend not in ("auto", "reference", *refusals):
         wanted = ", ".join(map(repr, ("auto", "triton", "cpu", "reference", "tcnn")))
         raise ValueError(f"backend: got {backend!r}, wanted one of {wanted}")
-    if backend == "reference":
-        return backend
+    if backend == "reference" or (backend == "auto" and _TWICE.get() and torch.is_grad_enabled()):
+        return "reference"
     chosen = backend if backend != "auto" else "triton" if tensor.device.type == "cuda" else "cpu"
     refusal = _refused(chosen, refusals[chosen], tensor, others)
     if refusal and backend != "auto":
