@@ -239,11 +239,14 @@ def _encode(x, tables, out, grid, dense, smooth, pieces, lo, hi, corners, unroll
 @njit(nogil=True, cache=True, error_model="numpy")
 def _load_rows(grad, begin, end, levels, low, high, pulls, unroll):
     """Cotangents `grad[(i * levels + level) * f + feature]` of points begin ... end and levels low ... high, by level:
-    `pulls[((level - low) * STRIDE + i) * f + feature]`, zeros up to a whole group."""
+    `pulls[((level - first) * STRIDE + i) * f + feature]`, zeros up to a whole group; returns `first`, at most low."""
     n, wide, side, count = U(len(unroll)), U(levels), U(SIDE), U(end - begin)
     some = U(high - low)
     blocks, whole = U(0), U(0)
     if len(unroll) * grad.itemsize == 8:
+        if (some + side - U(1)) // side * side <= wide:  # eight by eight, be it more levels than are asked for
+            some = (some + side - U(1)) // side * side
+            low = min(low, levels - int(some))
         blocks, whole = some // side * side, count // side * side
         source, target = grad.view(np.float64), pulls.view(np.float64)
         for i in range(U(0), whole, side):
@@ -257,6 +260,7 @@ def _load_rows(grad, begin, end, levels, low, high, pulls, unroll):
     for level in range(some):
         for k in range((level * STRIDE + count) * n, (level * STRIDE + (count + _G - U(1)) // _G * _G) * n):
             pulls[k] = 0.0
+    return low
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -289,10 +293,7 @@ def _scatter(x, grad, tables, grid, dense, smooth, bounds, tasks, lo, hi, corner
     n = U(len(unroll))
     xs, place, slope = np.empty(3 * PIECE, x.dtype), np.empty(3 * _GROUP, x.dtype), np.empty(3 * _GROUP, x.dtype)
     index, levels = np.empty(len(corners) * _GROUP, np.uint32), scales.shape[0]
-    most = 0
-    for number in range(lo, hi):
-        most = max(most, tasks[number, 2] - tasks[number, 1])
-    pulls = np.empty(most * PITCH * len(unroll), x.dtype)
+    pulls = np.empty(levels * PITCH * len(unroll), x.dtype)
     shares = np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
     for number in range(lo, hi):
         scene, low, high = tasks[number]
@@ -301,7 +302,7 @@ def _scatter(x, grad, tables, grid, dense, smooth, bounds, tasks, lo, hi, corner
         for begin in range(bounds[scene], bounds[scene + 1], PIECE // 2):
             end = min(begin + PIECE // 2, bounds[scene + 1])
             inside = _load(x, begin, end, xs)
-            _load_rows(grad, begin, end, levels, low, high, pulls, unroll)
+            base = _load_rows(grad, begin, end, levels, low, high, pulls, unroll)
             for level in range(low, high):
                 rows = offsets[level + 1] - offsets[level]
                 entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
@@ -311,7 +312,7 @@ def _scatter(x, grad, tables, grid, dense, smooth, bounds, tasks, lo, hi, corner
                     )
                     if smooth:
                         _smooth(place, slope, x.shape[1])
-                    _share(pulls, U(level - low) * STRIDE + first, place, shares, corners, unroll)
+                    _share(pulls, U(level - base) * STRIDE + first, place, shares, corners, unroll)
                     for k in range(U(len(corners)) * _G):
                         add_row(shares, k * n, entries, U(index[k]) * n, unroll)
 
