@@ -160,18 +160,18 @@ def _bring(entries):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def encode_columns(xs, count, inside, cold, table, grid, dense, smooth, columns, scratch, corners, unroll):
-    """Points by axis -> features by level, `columns[(level * STRIDE + i) * f + feature]`.
+def encode_columns(xs, count, inside, cold, table, grid, dense, smooth, low, high, columns, scratch, corners, unroll):
+    """Points by axis -> features of levels low ... high, `columns[((level - low) * STRIDE + i) * f + feature]`.
 
     cold: the table was not read lately, so that it pays to bring the levels of which many rows are read.
     """
     scales, resolutions, offsets = grid
     n = U(len(unroll))
     index, place, slope, got = scratch
-    for level in range(scales.shape[0]):
+    for level in range(low, high):
         rows = offsets[level + 1] - offsets[level]
         entries = table[U(offsets[level]) * n : U(offsets[level + 1]) * n]
-        column = columns[U(level) * STRIDE * n : U(level + 1) * STRIDE * n]
+        column = columns[U(level - low) * STRIDE * n : U(level - low + 1) * STRIDE * n]
         if cold and count * U(len(corners)) * U(64 // entries.itemsize) > U(len(entries)):  # a read for each line
             got[0] = _bring(entries)  # or the compiler would leave it out
         for first in range(U(0), count, _G):
@@ -203,19 +203,18 @@ def copy_features(columns, i, out, line, levels, unroll):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _store_rows(columns, begin, count, out, levels, unroll):
-    """The features of a piece as the rows begin ... of `out`."""
+def _store_rows(columns, begin, count, levels, low, high, out, unroll):
+    """The features of levels low ... high of a piece, to its rows of `out` from row `begin` on."""
     n, wide, side = U(len(unroll)), U(levels), U(SIDE)
-    blocks, whole = U(0), U(0)
-    if len(unroll) * columns.itemsize == 8:  # a row of the table is as long as one number: eight by eight
-        blocks, whole = wide // side * side, count // side * side
+    first, some, whole = U(low), U(high - low), U(0)
+    if len(unroll) * columns.itemsize == 8 and some == side:  # a row of the table is as long as one number
+        whole = count // side * side
         source, target = columns.view(np.float64), out.view(np.float64)
         for i in range(U(0), whole, side):
-            for level in range(U(0), blocks, side):
-                transpose(source, level * STRIDE + i, STRIDE, target, (begin + i) * wide + level, wide)
-    for i in range(count):
-        for level in range(blocks if i < whole else U(0), wide):
-            copy_row(columns, (level * STRIDE + i) * n, out, ((begin + i) * wide + level) * n, unroll)
+            transpose(source, i, STRIDE, target, (begin + i) * wide + first, wide)
+    for i in range(whole, count):
+        for level in range(some):
+            copy_row(columns, (level * STRIDE + i) * n, out, ((begin + i) * wide + first + level) * n, unroll)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
@@ -223,14 +222,20 @@ def _encode(x, tables, out, grid, dense, smooth, pieces, lo, hi, corners, unroll
     levels = grid[0].shape[0]
     xs = np.empty(x.shape[1] * PIECE, x.dtype)
     scratch = encode_scratch(xs, corners, unroll)
-    columns, before = np.empty(levels * PITCH * len(unroll), x.dtype), -1
+    columns, before = np.empty(SIDE * PITCH * len(unroll), x.dtype), -1
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         owner = scene if tables.shape[0] > 1 else 0
         inside, cold = _load(x, begin, end, xs), owner != before
         count, before = U(end - begin), owner
-        encode_columns(xs, count, inside, cold, tables[owner], grid, dense, smooth, columns, scratch, corners, unroll)
-        _store_rows(columns, U(begin), count, out, levels, unroll)
+        # Some levels at a time: their columns stay in the cache, and of each row a cache line is written at once.
+        for low in range(0, levels, SIDE):
+            high = min(low + SIDE, levels)
+            encode_columns(
+                xs, count, inside, cold, tables[owner], grid, dense, smooth, low, high, columns, scratch, corners,
+                unroll,
+            )  # fmt: skip
+            _store_rows(columns, U(begin), count, levels, low, high, out, unroll)
 
 
 # --------------------------------------------------------------------------------------------- backward

@@ -124,7 +124,9 @@ def _look(
                             xs[row + i] = (origin + middle * direction) * half + half
                 for d in range(3):
                     xs[U(d * PIECE) + U(count) : U(d * PIECE) + U(count) + U(64)] = half
-                encode_columns(xs, U(count), True, cold, table, grid, dense, smooth, columns, scratch, corners, unroll)
+                encode_columns(
+                    xs, U(count), True, cold, table, grid, dense, smooth, 0, levels, columns, scratch, corners, unroll
+                )
                 cold = False
                 _log_densities(columns, U(count), weights[scene], sizes, slope, tiles, logs, unroll)
                 _transparencies(logs, starts, stops, ceiling, U(count), clear, powers)
