@@ -333,7 +333,7 @@ def hidden_size(sizes: list[int]) -> int:
 def pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
     packed = np.zeros((params.shape[0], _packed_size(sizes)), params.detach().numpy().dtype)
     flat, shape = params.detach().contiguous().numpy(), np.array(sizes, np.int64)
-    parallel(lambda lo, hi: _pack(flat, shape, packed, transposed, lo, hi), len(packed))
+    parallel(lambda lo, hi: _pack(flat, shape, packed, transposed, lo, hi), len(packed), packed.size)
     return packed
 
 

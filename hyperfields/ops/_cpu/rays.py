@@ -296,7 +296,7 @@ class March(NamedTuple):
         known = occupancy.contiguous().numpy().reshape(scenes, side**3)
         planes = known.view(np.uint8).reshape(scenes, side, side * side)
         low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
-        parallel(lambda lo, hi: _survey(planes, low, high, lo, hi), scenes)
+        parallel(lambda lo, hi: _survey(planes, low, high, lo, hi), scenes, planes.size // 8)
         # Through the diagonal of the box, and more where a direction is shorter than it should be.
         shortest = float(torch.linalg.vector_norm(directions, dim=-1).min()) if rays * scenes else 1.0
         longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + GROUP

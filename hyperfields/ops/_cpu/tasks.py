@@ -50,6 +50,7 @@ def forget_stale_kernels(folder: Path) -> None:
 
 _keep_memory()
 forget_stale_kernels(Path(__file__).parent)
+ENOUGH = 2**18  # numbers that are moved, from which on a second thread helps
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -61,13 +62,14 @@ def _forget_pool() -> None:
 os.register_at_fork(after_in_child=_forget_pool)
 
 
-def parallel(task: Callable[[int, int], None], count: int) -> None:
+def parallel(task: Callable[[int, int], None], count: int, numbers: int = ENOUGH) -> None:
     """Run task(lo, hi) over ranges that cover 0 ... count, on as many threads as torch uses.
 
     A range is a few pieces: entering a kernel from Python (about 10 us) is paid a few times an op, not once a piece.
+    numbers: that are moved in all, where it may be so few that to wake a thread (about 100 us) takes longer.
     """
     global _pool
-    threads = min(torch.get_num_threads(), count)
+    threads = min(torch.get_num_threads(), count) if numbers >= ENOUGH else 1
     if threads <= 1:
         if count:
             task(0, count)
@@ -76,10 +78,10 @@ def parallel(task: Callable[[int, int], None], count: int) -> None:
     bounds = [count * r // ranges for r in range(ranges + 1)]
     if _pool is None:
         _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="hyperfields")
-    numbers = itertools.count()
+    order = itertools.count()
 
     def work() -> None:
-        while (index := next(numbers)) < ranges:
+        while (index := next(order)) < ranges:
             task(bounds[index], bounds[index + 1])
 
     futures = [_pool.submit(work) for _ in range(threads - 1)]
