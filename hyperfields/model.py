@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.cameras import Rays
-from hyperfields.families import Kind
+from hyperfields.codes.table import LatentTable
+from hyperfields.data import Kind
 from hyperfields.fields import Field, RadianceField, kind_of
 from hyperfields.hypernets import Bayes, Extension, Generator, Hypernet, Stability
-from hyperfields.latents import LatentTable
 from hyperfields.ops import Sight
-from hyperfields.render import occupancy_grid
+from hyperfields.rendering.volume import occupancy_grid
 from hyperfields.weights import Weights
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from hyperfields.data import KINDS, Family, Kind
 from hyperfields.errors import InputError
-from hyperfields.families import KINDS, Family, Kind
 from hyperfields.scenes._common import IMAGE_SUFFIXES, visible_files
 from hyperfields.scenes.images import ImageFamily, open_images
 from hyperfields.scenes.meshes import MESH_SUFFIXES, MeshFamily, Progress, open_meshes

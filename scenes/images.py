@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hyperfields.data import Kind, Points
 from hyperfields.errors import InputError
-from hyperfields.families import Kind, Points
 from hyperfields.scenes._common import (
     IMAGE_SUFFIXES,
     FloatArray,

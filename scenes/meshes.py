@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hyperfields.data import Kind, Mesh, Points
 from hyperfields.errors import InputError
-from hyperfields.families import Kind, Mesh, Points
 from hyperfields.scenes._common import by_stem, one_line, select, visible_files
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
+from hyperfields.data import Kind, Pixels, View
 from hyperfields.errors import InputError
-from hyperfields.families import Kind, Pixels, View
 from hyperfields.scenes._common import as_bytes, as_unit, one_line, read_rgba, resize_straight, select
 
 SPLITS = ("train", "val", "test")

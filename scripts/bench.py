@@ -19,10 +19,11 @@ import sys
 import time
 from pathlib import Path
 
-# Before torch, whose idle threads the package tells to sleep.
-from hyperfields.checkpoint import load_run
 from hyperfields.errors import InputError
-from hyperfields.picture import orbit_cameras, render_picture
+from hyperfields.rendering.pictures import orbit_cameras, render_picture
+
+# Before torch, whose idle threads the package tells to sleep.
+from hyperfields.runs.checkpoint import load_run
 
 # isort: split
 import bench_fit

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-# Before torch, whose idle threads the package tells to sleep.
-from hyperfields.fit import Fit, FitConfig
-from hyperfields.ops import _reference, choice
-from hyperfields.ops.timing import Stopwatch
+from hyperfields.ops import _reference
+from hyperfields.ops import dispatch as choice
+from hyperfields.ops.profiling import Stopwatch
 from hyperfields.scenes import open_family
+
+# Before torch, whose idle threads the package tells to sleep.
+from hyperfields.training.fit import Fit, FitConfig
 
 # isort: split
 import torch

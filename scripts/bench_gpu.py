@@ -26,22 +26,22 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.checkpoint import load_run
-from hyperfields.devices import Precision, products, usable_device
-from hyperfields.encodings import FactoredGrid
 from hyperfields.errors import InputError
-from hyperfields.evaluate import evaluate
+from hyperfields.evaluation.report import evaluate
 from hyperfields.fields import ImageField
-from hyperfields.fit import FitConfig, fit
-from hyperfields.graphs import USUAL, Graphs
+from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import Hierarchical
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.objective import Objective
-from hyperfields.optimization import Optimization, Progress
-from hyperfields.picture import orbit_cameras, render_picture
-from hyperfields.presets import Recipe
+from hyperfields.ops.devices import Precision, products, usable_device
+from hyperfields.rendering.pictures import orbit_cameras, render_picture
+from hyperfields.runs.checkpoint import load_run
 from hyperfields.scenes import open_family
 from hyperfields.scenes.images import ImageFamily
+from hyperfields.tasks.presets import Recipe
+from hyperfields.training.cuda_graphs import USUAL, Graphs
+from hyperfields.training.fit import FitConfig, fit
+from hyperfields.training.objective import Objective
+from hyperfields.training.optim import Optimization, Progress
 
 DEVICE = "cuda"
 SCENES, POINTS, SIZES = 256, 4096, (32, 64, 64, 16)

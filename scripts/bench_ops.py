@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 # Before torch, whose idle threads the package tells to sleep.
 from hyperfields import ops
-from hyperfields.ops._cpu.tasks import parallel
+from hyperfields.ops._cpu.threads import parallel
 from hyperfields.ops.grid import PRIMES
 
 # isort: split

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 # Before torch, whose idle threads the package tells to sleep.
-from hyperfields.families import Points
-from hyperfields.fit import Fit, FitConfig
-from hyperfields.presets import preset
+from hyperfields.data import Points
+from hyperfields.tasks.presets import preset
+from hyperfields.training.fit import Fit, FitConfig
 
 # isort: split
 import torch
@@ -26,7 +26,7 @@ import time, sys, importlib
 from pathlib import Path
 from hyperfields.scenes import open_family
 import hyperfields.ops._cpu, torch._dynamo  # what torch.optim imports when it is first used
-fit = importlib.import_module("hyperfields.fit")
+fit = importlib.import_module("hyperfields.training.fit")
 began = time.perf_counter()
 job = fit.Fit(open_family(Path(sys.argv[1])), Path(sys.argv[2]), fit.FitConfig(steps=1))
 job.run()

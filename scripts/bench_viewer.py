@@ -27,7 +27,7 @@ LOG = "(level) => [...viewer.log.values()].filter((e) => e[level]).map((e) => e[
 
 def server(run: Path) -> tuple[subprocess.Popen[str], str]:
     """The viewer in a process of its own, and its address."""
-    command = [sys.executable, "-m", "hyperfields.cli", "view", str(run), "--port", str(PORT)]
+    command = [sys.executable, "-m", "hyperfields", "view", str(run), "--port", str(PORT)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:

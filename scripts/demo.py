@@ -65,7 +65,7 @@ def hyperfields(*words: str, alone: bool = True) -> None:
         print(f"\n$ {line}", flush=True)
     began = time.monotonic()
     environment = dict(os.environ) if alone else {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "hyperfields.cli", *words]
+    command = [sys.executable, "-m", "hyperfields", *words]
     pipes = (None, None) if alone else (subprocess.PIPE, subprocess.STDOUT)
     done = subprocess.run(command, env=environment, stdout=pipes[0], stderr=pipes[1], text=True)
     if not alone:

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
-from hyperfields.checkpoint import Run, load_run
-from hyperfields.export import write_image
-from hyperfields.families import Mesh
-from hyperfields.latents import interpolate
-from hyperfields.movie import SUPERSAMPLE, bind
-from hyperfields.picture import orbit_cameras, render_picture
+from hyperfields.codes.table import interpolate
+from hyperfields.data import Mesh
+from hyperfields.rendering.pictures import orbit_cameras, render_picture
+from hyperfields.runs.checkpoint import Run, load_run
+from hyperfields.runs.export import write_image
+from hyperfields.runs.render import SUPERSAMPLE, bind
 from hyperfields.scenes import open_family
 from hyperfields.viewer.truth import mesh_picture
 

@@ -17,12 +17,12 @@ from typing import Any
 from unittest import mock
 
 from hyperfields import ops
-from hyperfields.checkpoint import load_run
-from hyperfields.evaluate import evaluate
-from hyperfields.families import Family
-from hyperfields.fit import FitConfig, fit
+from hyperfields.data import Family
+from hyperfields.evaluation.report import evaluate
 from hyperfields.ops import _reference, points
+from hyperfields.runs.checkpoint import load_run
 from hyperfields.scenes import open_family
+from hyperfields.training.fit import FitConfig, fit
 
 # isort: split
 import torch

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hyperfields.checkpoint import SOURCE, Run, load_run, read_tensors
 from hyperfields.cli import main as run_cli
-from hyperfields.evaluate import evaluate
-from hyperfields.export import write_image
-from hyperfields.posterior import draw_fields, new_code
-from hyperfields.render import sample_image
+from hyperfields.evaluation.report import evaluate
+from hyperfields.rendering.volume import sample_image
+from hyperfields.runs.checkpoint import SOURCE, Run, load_run, read_tensors
+from hyperfields.runs.export import write_image
 from hyperfields.scenes import open_family
+from hyperfields.training.posterior import draw_fields, new_code
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/emoji"
 SIDE, DRAWS, FIELDS = 32, 12, 8

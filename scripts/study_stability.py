@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 
-from hyperfields.encodings import Fourier
-from hyperfields.families import Family
+from hyperfields.configs import parse_settings
+from hyperfields.data import Family
 from hyperfields.fields import ImageField
+from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import SHARING, Stability, parse
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.objective import Objective
-from hyperfields.optimization import Optimization, Progress
-from hyperfields.presets import Recipe, network_rate
 from hyperfields.scenes import open_family
-from hyperfields.settings import parse_settings
+from hyperfields.tasks.presets import Recipe, network_rate
+from hyperfields.training.objective import Objective
+from hyperfields.training.optim import Optimization, Progress
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/emoji"
 SETTINGS = {

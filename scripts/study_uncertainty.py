@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from hyperfields.checkpoint import Run, load_run
-from hyperfields.export import write_image
-from hyperfields.families import Family, View
-from hyperfields.fit import FitConfig, fit
+from hyperfields.data import Family, View
+from hyperfields.evaluation.uncertainty import calibrate, deviation_picture, misfit, plot, uncertainty_image
 from hyperfields.model import Bound
-from hyperfields.posterior import Posterior, infer_posterior
+from hyperfields.runs.checkpoint import Run, load_run
+from hyperfields.runs.export import write_image
 from hyperfields.scenes import open_family
-from hyperfields.uncertainty import calibrate, deviation_picture, misfit, plot, uncertainty_image
+from hyperfields.training.fit import FitConfig, fit
+from hyperfields.training.posterior import Posterior, infer_posterior
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/cars_views"
 VIEWS = 5  # test views of a car

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays, orbit
-from hyperfields.families import Family, Kind, Mesh, Pixels, Points, View
+from hyperfields.data import Family, Kind, Mesh, Pixels, Points, View
 
 RADII = torch.tensor([0.25, 0.4, 0.3, 0.45])
 COLORS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.7, 0.3], [0.2, 0.3, 0.9], [0.8, 0.8, 0.2]])

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfields.checkpoint import Run
-from hyperfields.encodings import Identity, SphericalHarmonics
-from hyperfields.families import Kind
+from hyperfields.data import Kind
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields.encodings import Identity, SphericalHarmonics
 from hyperfields.hypernets import Direct
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.ops._reference import LEAK
+from hyperfields.runs.checkpoint import Run
 from hyperfields.weights import flatten, numel
 
 STEEP = 200.0  # how fast the logarithm of the density falls

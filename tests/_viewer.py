@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 from websockets.sync.client import ClientConnection, connect
 
-from hyperfields import checkpoint
-from hyperfields.families import Kind
+from hyperfields.data import Kind
+from hyperfields.runs import checkpoint
 from hyperfields.viewer.app import Viewer
 
 from ._octahedra import run_of

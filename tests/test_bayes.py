@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from hyperfields.checkpoint import load_run
-from hyperfields.encodings import Fourier
+from hyperfields.codes.table import VariationalTable
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
-from hyperfields.fit import Fit, FitConfig
+from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Bayes, Chunked, Direct, Full, Hypernet, LowRank, Modulation, WeightTokens
 from hyperfields.hypernets.bayes import Factors, implicit_divergence, moments_divergence
-from hyperfields.hypernets.heads import spread
-from hyperfields.latents import VariationalTable
+from hyperfields.hypernets.init import spread
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.posterior import draw_fields, new_code
-from hyperfields.presets import Recipe
-from hyperfields.render import sample_image
+from hyperfields.rendering.volume import sample_image
+from hyperfields.runs.checkpoint import load_run
+from hyperfields.tasks.presets import Recipe
+from hyperfields.training.fit import Fit, FitConfig
+from hyperfields.training.posterior import draw_fields, new_code
 from hyperfields.weights import linear_spec
 
 from ._analytic import Discs

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hyperfields import RadianceField, Rays, devices, ops
-from hyperfields.budget import Ahead, rays_of, render_budget
-from hyperfields.encodings import FactoredGrid
-from hyperfields.families import Kind, Pixels, Points
+from hyperfields import RadianceField, Rays, ops
+from hyperfields.data import Kind, Pixels, Points
+from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import LowRank
 from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
-from hyperfields.objective import Objective
-from hyperfields.ops import choice
-from hyperfields.optimization import Optimization, Progress
-from hyperfields.presets import PRESETS, Preset, Recipe, preset
-from hyperfields.render import OPAQUE, OccupancyTracker
+from hyperfields.ops import devices
+from hyperfields.ops import dispatch as choice
+from hyperfields.rendering.static_shapes import Ahead, rays_of, render_budget
+from hyperfields.rendering.volume import OPAQUE, OccupancyTracker
+from hyperfields.tasks.presets import PRESETS, Preset, Recipe, preset
+from hyperfields.training.objective import Objective
+from hyperfields.training.optim import Optimization, Progress
 
 
 def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:

@@ -21,9 +21,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hyperfields import cli, console
-from hyperfields.checkpoint import load_field, load_run
-from hyperfields.cli import fitting, main, options
+from hyperfields import cli
+from hyperfields.cli import console, main, options
+from hyperfields.cli import fit as fitting
+from hyperfields.runs.checkpoint import load_field, load_run
 
 SIDE = 16
 ANGLE = 0.69
@@ -308,7 +309,7 @@ def test_infer_then_use_the_codes(fits: Any, tmp_path: Path, capsys: pytest.Capt
     assert f"render {run} --codes {codes} --scene disc --out disc.png" in out
     assert run_cli("render", run, "--codes", codes, "--scene", "ring", "--out", tmp_path / "ring.png") == 0
     assert run_cli("export", run, "--codes", codes, "--scene", "ring", "--out", tmp_path / "r.safetensors") == 0
-    from hyperfields.infer import load_codes
+    from hyperfields.training.inference import load_codes
 
     loaded = load_run(run)
     found = load_codes(codes, loaded)
@@ -405,7 +406,7 @@ KILLED = """
 import importlib, os, signal, sys
 from hyperfields.cli import main
 
-importlib.import_module("hyperfields.fit").CHECKPOINT_SECONDS = 0.0  # after every step
+importlib.import_module("hyperfields.training.fit").CHECKPOINT_SECONDS = 0.0  # after every step
 replace, states = os.replace, 0
 
 def replace_or_die(source, target):
@@ -437,7 +438,7 @@ def test_ctrl_c_and_resume(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also in the middle of a step, when half of the numbers are new."""
-    from hyperfields.optimization import Optimizers
+    from hyperfields.training.optim import Optimizers
 
     family, wanted = whole
     step, calls = Optimizers.step, []
@@ -477,7 +478,7 @@ def test_resume_with_other_settings_is_refused(tmp_path: Path, fits: Any, refuse
 def test_resume_keeps_the_model_when_presets_have_changed(
     tmp_path: Path, fits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hyperfields.presets import preset
+    from hyperfields.tasks.presets import preset
 
     family, run = fits("images")
     wanted = (run / "model.safetensors").read_bytes()
@@ -488,7 +489,7 @@ def test_resume_keeps_the_model_when_presets_have_changed(
     def changed(name: str, *rest: Any) -> Any:
         return preset("faithful", *rest)
 
-    monkeypatch.setattr(importlib.import_module("hyperfields.fit"), "preset", changed)
+    monkeypatch.setattr(importlib.import_module("hyperfields.training.fit"), "preset", changed)
     assert run_cli("fit", family, "--out", tmp_path / "run", "--resume") == 0
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == wanted
 
@@ -763,7 +764,7 @@ def test_a_disk_that_fills_up_keeps_the_last_state(
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr(importlib.import_module("hyperfields.fit"), "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(importlib.import_module("hyperfields.training.fit"), "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", filling)
         assert run_cli("fit", family, "--out", tmp_path / "run", *TINY) == 2
@@ -779,9 +780,9 @@ def test_a_disk_that_fills_up_keeps_the_last_state(
 
 def test_choices_are_those_of_the_library() -> None:
     """They are spelt out in cli/options.py, which must not import torch."""
-    from hyperfields.families import KINDS
-    from hyperfields.picture import CHANNELS
-    from hyperfields.presets import PRESETS
+    from hyperfields.data import KINDS
+    from hyperfields.rendering.pictures import CHANNELS
+    from hyperfields.tasks.presets import PRESETS
 
     assert get_args(get_args(get_args(options.KindChoice)[0])[0]) == KINDS
     assert get_args(get_args(get_args(options.PresetChoice)[0])[0]) == PRESETS

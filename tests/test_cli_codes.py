@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hyperfields.checkpoint import load_run
-from hyperfields.cli.runs import fields_of
+from hyperfields.cli.common import fields_of
 from hyperfields.hypernets import Bayes, Chunked, Dynamic, Stability, WeightTokens
-from hyperfields.infer import load_codes
-from hyperfields.posterior import draw_fields
+from hyperfields.runs.checkpoint import load_run
+from hyperfields.training.inference import load_codes
+from hyperfields.training.posterior import draw_fields
 
 from .test_cli import make_images, make_views, run_cli
 
@@ -62,7 +62,7 @@ KILLED = """
 import importlib, os, signal, sys
 from hyperfields.cli import main
 
-importlib.import_module("hyperfields.fit").CHECKPOINT_SECONDS = 0.0
+importlib.import_module("hyperfields.training.fit").CHECKPOINT_SECONDS = 0.0
 replace, states = os.replace, 0
 
 def replace_or_die(source, target):
@@ -85,7 +85,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(words: tuple[str, ...], tmp_path:
     # Each in a process of its own, as a user runs them: what other tests leave in torch may change the last bits.
     family, whole, again = frames(tmp_path / "family"), tmp_path / "run", tmp_path / "again"
     command = ["fit", str(family), "--out", str(again)]
-    start = [sys.executable, "-m", "hyperfields.cli"]
+    start = [sys.executable, "-m", "hyperfields"]
     subprocess.run([*start, "fit", family, "--out", whole, *TINY, *words], capture_output=True, check=True)
     killed = subprocess.run([sys.executable, "-c", KILLED, *command, *TINY, *words], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL

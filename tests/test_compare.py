@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from hyperfields import hypernets
-from hyperfields.checkpoint import load_run
 from hyperfields.cli import main
-from hyperfields.compare import (
+from hyperfields.errors import InputError
+from hyperfields.evaluation.compare import (
     KNOBS,
     Comparison,
     compare,
@@ -23,14 +23,14 @@ from hyperfields.compare import (
     sized,
     summarize,
 )
-from hyperfields.counts import count
-from hyperfields.encodings import FactoredGrid
-from hyperfields.errors import InputError
+from hyperfields.evaluation.plots import pareto, plot
 from hyperfields.fields import ImageField
-from hyperfields.fit import Fit
+from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.model import ModelConfig
-from hyperfields.pareto import pareto, plot
-from hyperfields.presets import RATES
+from hyperfields.runs.checkpoint import load_run
+from hyperfields.tasks.presets import RATES
+from hyperfields.training.cost import count
+from hyperfields.training.fit import Fit
 
 from ._analytic import Discs
 
@@ -220,7 +220,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hyperfields.export import write_image
+    from hyperfields.runs.export import write_image
 
     (tmp_path / "discs").mkdir()
     for number, name in enumerate(Discs().names):

@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 import torch
 
-from hyperfields.checkpoint import Run, load_run
 from hyperfields.cli import main
-from hyperfields.continual import add, extend, format_added
-from hyperfields.counts import count
-from hyperfields.doctor import doctor
-from hyperfields.encodings import FactoredGrid, Fourier, HashGrid
+from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.families import Kind
+from hyperfields.evaluation.health import doctor
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
-from hyperfields.fit import FitConfig, fit
+from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid
 from hyperfields.hypernets import GENERATORS, Bayes, Direct, Extension, Full, Hypernet, LowRank, Stability
-from hyperfields.infer import infer, load_codes
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.presets import Recipe
+from hyperfields.runs.checkpoint import Run, load_run
+from hyperfields.tasks.presets import Recipe
+from hyperfields.training.continual import add, extend, format_added
+from hyperfields.training.cost import count
+from hyperfields.training.fit import FitConfig, fit
+from hyperfields.training.inference import infer, load_codes
 from hyperfields.weights import numel
 
 from ._analytic import Balls, Discs
@@ -238,7 +238,7 @@ def test_an_added_run_is_not_gone_on_with_by_mistake(runs: Callable[[str], Run],
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hyperfields.export import write_image
+    from hyperfields.runs.export import write_image
 
     (tmp_path / "discs").mkdir()
     for number, name in enumerate(Discs().names):

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyperfields import counts
 from hyperfields.cli import main
-from hyperfields.counts import count, point_flops, require_memory
-from hyperfields.encodings import FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.errors import InputError
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
-from hyperfields.fit import FitConfig, fit
+from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.hypernets import GENERATORS, OF_TIME, Chunked, Dynamic, Full, LowRank, parse
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.training import cost as counts
+from hyperfields.training.cost import count, point_flops, require_memory
+from hyperfields.training.fit import FitConfig, fit
 from hyperfields.weights import numel
 
 from ._analytic import FAMILIES

@@ -12,14 +12,17 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hyperfields import FitConfig, cli, console, families, ops
-from hyperfields.cli import showing
-from hyperfields.devices import require_precision, saying_what_to_lower, usable_device
+from hyperfields import FitConfig, cli, ops
+from hyperfields import data as families
+from hyperfields.cli import console
+from hyperfields.cli import show as showing
+from hyperfields.data import Points
 from hyperfields.errors import InputError
-from hyperfields.families import Points
-from hyperfields.fit import Fit
-from hyperfields.ops import choice, points
+from hyperfields.ops import dispatch as choice
+from hyperfields.ops import points
+from hyperfields.ops.devices import require_precision, saying_what_to_lower, usable_device
 from hyperfields.scenes.images import ImageFamily
+from hyperfields.training.fit import Fit
 
 HERE = torch.cuda.is_available()
 without_a_gpu = pytest.mark.skipif(HERE, reason="there is a GPU: tests/gpu runs on it")
@@ -103,7 +106,9 @@ def test_a_fit_on_a_card_without_triton_says_that_it_is_slow(
 ) -> None:
     card((9, 0))
     monkeypatch.setattr(choice, "_triton_missing", lambda: "triton is not installed: pip install triton")
-    monkeypatch.setattr(sys.modules["hyperfields.fit"], "usable_device", lambda name: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(
+        sys.modules["hyperfields.training.fit"], "usable_device", lambda name: SimpleNamespace(type="cuda")
+    )
     monkeypatch.setattr(Fit, "_begin_optimization", lambda fitting: None)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
     pictures = ImageFamily(("a", "b"), torch.rand(2, 4, 4, 3))

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyperfields.checkpoint import Run, load_run
 from hyperfields.cli import main
-from hyperfields.doctor import doctor, format_doctor
-from hyperfields.encodings import Fourier
+from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.families import Kind
+from hyperfields.evaluation.health import doctor, format_doctor
 from hyperfields.fields import Field, ImageField, RadianceField
-from hyperfields.fit import FitConfig, fit
+from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full, LowRank, Stability
-from hyperfields.hypernets.heads import Head
+from hyperfields.hypernets.init import Head
 from hyperfields.model import ModelConfig
-from hyperfields.presets import Recipe
+from hyperfields.runs.checkpoint import Run, load_run
+from hyperfields.tasks.presets import Recipe
+from hyperfields.training.fit import FitConfig, fit
 
 from ._analytic import FAMILIES
 

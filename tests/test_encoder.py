@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields import losses
 from hyperfields.cameras import Rays
-from hyperfields.checkpoint import load_run
-from hyperfields.encoder import EncodedModel, EncoderConfig, encoded_fit, load_encoded, observe
-from hyperfields.encodings import Fourier
+from hyperfields.codes.encoder import EncodedModel, EncoderConfig, encoded_fit, load_encoded, observe
+from hyperfields.data import Family, Kind, Pixels, Points
 from hyperfields.errors import InputError
-from hyperfields.families import Family, Kind, Pixels, Points
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Direct, Full, Stability, WeightTokens
 from hyperfields.model import ModelConfig
-from hyperfields.presets import Recipe
-from hyperfields.render import render_volume
+from hyperfields.rendering.volume import render_volume
+from hyperfields.runs.checkpoint import load_run
+from hyperfields.tasks import losses
+from hyperfields.tasks.presets import Recipe
 
 from ._analytic import Balls, Discs, Spheres
 

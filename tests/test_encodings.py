@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hyperfields import ops
-from hyperfields.encodings import (
+from hyperfields.fields.encodings import (
     TABLE,
     Encoding,
     FactoredGrid,

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays, orbit
-from hyperfields.checkpoint import Run, load_run
+from hyperfields.data import Kind, Mesh, Pixels, Points, View
 from hyperfields.errors import InputError
-from hyperfields.evaluate import evaluate, format_report, render_views
-from hyperfields.families import Kind, Mesh, Pixels, Points, View
-from hyperfields.fit import Fit, FitConfig
-from hyperfields.lpips import LpipsUnavailable
-from hyperfields.metrics import ssim
-from hyperfields.render import sample_image
+from hyperfields.evaluation.lpips import LpipsUnavailable
+from hyperfields.evaluation.metrics import ssim
+from hyperfields.evaluation.report import evaluate, format_report, render_views
+from hyperfields.rendering.volume import sample_image
+from hyperfields.runs.checkpoint import Run, load_run
+from hyperfields.training.fit import Fit, FitConfig
 
-evaluation = importlib.import_module("hyperfields.evaluate")  # the module; the package's name is the function
+evaluation = importlib.import_module("hyperfields.evaluation.report")  # the module; the package's name is the function
 KEYS = {"kind", "scenes", "mean", "bytes_per_scene", "parameters", "fit_seconds", "peak_memory_bytes"}
 
 
@@ -82,7 +82,7 @@ class Shapes:
         return Points(x, x.norm(dim=-1, keepdim=True) - self.radii[scenes][:, None, None])
 
     def truth(self, scene: int, split: str = "test") -> Mesh:
-        from hyperfields.export import mesh_from_field
+        from hyperfields.runs.export import mesh_from_field
 
         return mesh_from_field(ball(float(self.radii[scene])), resolution=96)
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyperfields import checkpoint, cli, exchange
-from hyperfields.encodings import FactoredGrid, Fourier, HashGrid
+from hyperfields import cli
 from hyperfields.errors import InputError
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid
 from hyperfields.hypernets import LowRank
 from hyperfields.model import Bound, HyperField, ModelConfig
+from hyperfields.runs import checkpoint
+from hyperfields.runs import tcnn as exchange
 
 FIELDS: dict[str, Field] = {
     "images": ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3)),

@@ -14,10 +14,10 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from hyperfields import export
+from hyperfields.data import Mesh
 from hyperfields.errors import InputError
-from hyperfields.export import mesh_from_field, require_suffix, write_animation, write_image, write_mesh
-from hyperfields.families import Mesh
+from hyperfields.runs import export
+from hyperfields.runs.export import mesh_from_field, require_suffix, write_animation, write_image, write_mesh
 
 Field = Callable[[Tensor], Tensor]
 TETRAHEDRON = Mesh(

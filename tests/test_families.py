@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
-from hyperfields.families import KINDS, Family, Kind, Mesh, Pixels, Points, View, fingerprint
+from hyperfields.data import KINDS, Family, Kind, Mesh, Pixels, Points, View, fingerprint
 
 
 @dataclasses.dataclass

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity, SphericalHarmonics
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField, kind_of
+from hyperfields.fields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity, SphericalHarmonics
 from hyperfields.weights import Weights
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hyperfields import hypernets
-from hyperfields.encodings import Fourier, Identity
-from hyperfields.families import Kind
+from hyperfields.data import Kind
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields.encodings import Fourier, Identity
 from hyperfields.hypernets import (
     Chunked,
     Cppn,
@@ -26,9 +26,9 @@ from hyperfields.hypernets import (
     WeightTokens,
 )
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.objective import Objective
-from hyperfields.optimization import Optimization, Progress
-from hyperfields.presets import Recipe
+from hyperfields.tasks.presets import Recipe
+from hyperfields.training.objective import Objective
+from hyperfields.training.optim import Optimization, Progress
 from hyperfields.weights import numel
 
 from ._analytic import FAMILIES

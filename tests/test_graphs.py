@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from hyperfields import FitConfig, Progress, devices, graphs
-from hyperfields.fit import Fit
-from hyperfields.graphs import USUAL, Graphs
+from hyperfields import FitConfig, Progress
+from hyperfields.ops import devices
 from hyperfields.scenes.images import ImageFamily
+from hyperfields.training import cuda_graphs as graphs
+from hyperfields.training.cuda_graphs import USUAL, Graphs
+from hyperfields.training.fit import Fit
 
 
 class Generator(torch.Generator):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField, RadianceField, ShapeField
+from hyperfields.fields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.hypernets import (
     Chunked,
     Cppn,

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from hyperfields.latents import LatentTable, RowAdam, gaussian_prior, interpolate
+from hyperfields.codes.table import LatentTable, RowAdam, gaussian_prior, interpolate
 
 
 def test_codes_start_as_a_standard_normal() -> None:

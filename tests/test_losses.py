@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hyperfields.losses import HAZE, color_loss, distance_loss, pixel_loss
+from hyperfields.tasks.losses import HAZE, color_loss, distance_loss, pixel_loss
 
 
 def test_color_loss_is_the_mean_square_of_the_channels() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyperfields.lpips import Lpips, LpipsUnavailable, Net, load_lpips
+from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 
 needs_heads = pytest.mark.skipif(
     importlib.util.find_spec("lpips") is None, reason="package lpips (hyperfields[metrics]) is missing"
@@ -185,7 +185,7 @@ def test_small_and_odd_shapes_are_refused(alex: Lpips) -> None:
 
 def test_torchvision_and_lpips_are_not_imported() -> None:
     code = (
-        "import sys\nfrom hyperfields.lpips import LpipsUnavailable, load_lpips\n"
+        "import sys\nfrom hyperfields.evaluation.lpips import LpipsUnavailable, load_lpips\n"
         "try:\n    load_lpips('alex')\nexcept LpipsUnavailable:\n    pass\n"
         "print('torchvision' in sys.modules, 'lpips' in sys.modules)"
     )

@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.checkpoint import load_run
-from hyperfields.encodings import FactoredGrid, Fourier, Identity
-from hyperfields.errors import InputError
-from hyperfields.families import Kind, Points
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
-from hyperfields.fit import Fit, FitConfig, alone
-from hyperfields.hypernets import Direct, Full, Hierarchical, Modulation
-from hyperfields.latents import CodeSource
-from hyperfields.meta import (
+from hyperfields.codes.cavia import (
     RATES,
     CommonStart,
     InnerSteps,
@@ -31,9 +23,17 @@ from hyperfields.meta import (
     meta_fit,
     reptile_fit,
 )
+from hyperfields.codes.table import CodeSource
+from hyperfields.data import Kind, Points
+from hyperfields.errors import InputError
+from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields.encodings import FactoredGrid, Fourier, Identity
+from hyperfields.hypernets import Direct, Full, Hierarchical, Modulation
 from hyperfields.model import Bound, HyperField, ModelConfig
-from hyperfields.objective import Objective
-from hyperfields.presets import Recipe
+from hyperfields.runs.checkpoint import load_run
+from hyperfields.tasks.presets import Recipe
+from hyperfields.training.fit import Fit, FitConfig, alone
+from hyperfields.training.objective import Objective
 
 from ._analytic import FAMILIES, Discs
 

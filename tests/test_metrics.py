@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
+from hyperfields.data import Mesh
 from hyperfields.errors import InputError
-from hyperfields.families import Mesh
-from hyperfields.metrics import psnr, sample_surface, shape_metrics, ssim
+from hyperfields.evaluation.metrics import psnr, sample_surface, shape_metrics, ssim
 
 
 def cube(low: float, high: float) -> Mesh:

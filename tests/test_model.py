@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.encodings import TABLE, Encoding, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields.encodings import TABLE, Encoding, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.hypernets import (
     Chunked,
     Cppn,

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hyperfields import movie
-from hyperfields.checkpoint import load_field
+from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.families import Kind
-from hyperfields.movie import export_scene, interpolate_run, render_run
-from hyperfields.picture import orbit_cameras, render_picture
+from hyperfields.rendering.pictures import orbit_cameras, render_picture
+from hyperfields.runs import render as movie
+from hyperfields.runs.checkpoint import load_field
+from hyperfields.runs.render import export_scene, interpolate_run, render_run
 
 from ._octahedra import run_of
 

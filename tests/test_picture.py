@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields import picture
 from hyperfields.cameras import orbit
+from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.families import Kind
 from hyperfields.model import Bound
-from hyperfields.picture import CHANNELS, Channel, native_size, orbit_cameras, render_picture, see
+from hyperfields.rendering import pictures as picture
+from hyperfields.rendering.pictures import CHANNELS, Channel, native_size, orbit_cameras, render_picture, see
 
 from ._octahedra import RED, run_of
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.checkpoint import load_run
-from hyperfields.encodings import Fourier
+from hyperfields.codes.table import gaussian_divergence
+from hyperfields.data import Points
 from hyperfields.errors import InputError
-from hyperfields.families import Points
+from hyperfields.evaluation.uncertainty import rank_correlation
 from hyperfields.fields import ImageField
-from hyperfields.fit import FitConfig, fit
+from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full
-from hyperfields.latents import gaussian_divergence
 from hyperfields.model import Bound, ModelConfig
-from hyperfields.posterior import infer_posterior, predict
-from hyperfields.presets import Recipe
-from hyperfields.render import sample_image
-from hyperfields.uncertainty import rank_correlation
+from hyperfields.rendering.volume import sample_image
+from hyperfields.runs.checkpoint import load_run
+from hyperfields.tasks.presets import Recipe
+from hyperfields.training.fit import FitConfig, fit
+from hyperfields.training.posterior import infer_posterior, predict
 
 from ._analytic import Balls, Discs
 

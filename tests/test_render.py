@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields import ops, render
+from hyperfields import ops
 from hyperfields.cameras import Rays, orbit
-from hyperfields.render import (
+from hyperfields.rendering import volume as render
+from hyperfields.rendering.volume import (
     OccupancyTracker,
     PointFn,
     RadianceFn,
@@ -278,7 +279,9 @@ def test_without_gradients_sight_shows_the_same_in_blocks_of_rays(monkeypatch: p
     rays, cells, offset = views(3), torch.rand(3, 8, 8, 8) < 0.6, torch.rand(3, 99)
     cells[1] = False
     whole = render_volume(fn, rays, cells, step=0.02, offset=offset, sight=looking(fn, 0.02))
-    monkeypatch.setattr("hyperfields.render.RAYS", 3 * 40)  # 99 rays of each scene: two whole blocks and a rest
+    monkeypatch.setattr(
+        "hyperfields.rendering.volume.RAYS", 3 * 40
+    )  # 99 rays of each scene: two whole blocks and a rest
     with torch.no_grad():
         blocks = render_volume(fn, rays, cells, step=0.02, offset=offset, sight=looking(fn, 0.02))
         waves = render_volume(fn, rays, cells, step=0.02, offset=offset)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import hyperfields.scenes
+from hyperfields.data import Family, Points, fingerprint
 from hyperfields.errors import InputError
-from hyperfields.families import Family, Points, fingerprint
 from hyperfields.scenes import ImageFamily, detect_kind, open_family
 from hyperfields.scenes._common import resize_area, resize_straight
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import hyperfields.scenes
+from hyperfields.data import Family, Mesh, fingerprint
 from hyperfields.errors import InputError
-from hyperfields.families import Family, Mesh, fingerprint
 from hyperfields.scenes import meshes, open_family
 from hyperfields.scenes.meshes import Sampling, open_meshes, read_mesh
 

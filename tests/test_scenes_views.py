@@ -16,8 +16,8 @@ from PIL import Image
 
 import hyperfields.scenes
 from hyperfields.cameras import look_at
+from hyperfields.data import Family, Pixels, View, fingerprint
 from hyperfields.errors import InputError
-from hyperfields.families import Family, Pixels, View, fingerprint
 from hyperfields.scenes import open_family
 
 SAMPLES = Path(hyperfields.scenes.__file__).parent / "samples"

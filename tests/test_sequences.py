@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.encodings import Fourier
+from hyperfields.codes.sequence import Clock, SequenceModel, clock_of, fit_sequences
+from hyperfields.data import Kind, Mesh, Points
 from hyperfields.errors import InputError
-from hyperfields.families import Kind, Mesh, Points
 from hyperfields.fields import Field, ImageField, ShapeField
+from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Direct, Dynamic, Full, Generator, Hypernet
 from hyperfields.model import ModelConfig
-from hyperfields.presets import Recipe
-from hyperfields.sequences import Clock, SequenceModel, clock_of, fit_sequences
+from hyperfields.tasks.presets import Recipe
 from hyperfields.weights import linear_spec
 
 VIDEOS, KNOWN = 3, 5

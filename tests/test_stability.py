@@ -7,10 +7,9 @@ import math
 import pytest
 import torch
 
-from hyperfields.checkpoint import from_json, to_json
-from hyperfields.encodings import Fourier
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
+from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import (
     Chunked,
     Cppn,
@@ -26,6 +25,7 @@ from hyperfields.hypernets import (
 )
 from hyperfields.hypernets.stability import SpectralLimit
 from hyperfields.model import ModelConfig
+from hyperfields.runs.checkpoint import from_json, to_json
 from hyperfields.weights import linear_spec
 
 SPEC = linear_spec("mlp", (12, 24, 24, 3))

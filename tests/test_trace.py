@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays, orbit
-from hyperfields.render import PointFn, openness, shade, surface_normals, trace_surface
+from hyperfields.rendering.volume import PointFn, openness, shade, surface_normals, trace_surface
 
 AXIS = torch.tensor([[1.0, 0.0, 0.0]])
 

@@ -11,16 +11,8 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
-from hyperfields.checkpoint import load_run
-from hyperfields.encodings import Fourier
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField, RadianceField, ShapeField
-from hyperfields.fit import FitConfig, fit
-from hyperfields.hypernets import Full
-from hyperfields.model import Bound, HyperField, ModelConfig
-from hyperfields.posterior import infer_posterior
-from hyperfields.presets import Recipe
-from hyperfields.uncertainty import (
+from hyperfields.evaluation.uncertainty import (
     SEEN,
     ErrorCells,
     calibrate,
@@ -31,6 +23,14 @@ from hyperfields.uncertainty import (
     rank_correlation,
     uncertainty_image,
 )
+from hyperfields.fields import ImageField, RadianceField, ShapeField
+from hyperfields.fields.encodings import Fourier
+from hyperfields.hypernets import Full
+from hyperfields.model import Bound, HyperField, ModelConfig
+from hyperfields.runs.checkpoint import load_run
+from hyperfields.tasks.presets import Recipe
+from hyperfields.training.fit import FitConfig, fit
+from hyperfields.training.posterior import infer_posterior
 
 from ._analytic import RADII, Balls, Discs, Spheres
 
@@ -108,7 +108,7 @@ def test_a_sharp_edge_is_uncertain_and_a_plain_area_is_not() -> None:
 
 
 def misfit_of_nothing():  # type: ignore[no-untyped-def]
-    from hyperfields.uncertainty import Misfit
+    from hyperfields.evaluation.uncertainty import Misfit
 
     return Misfit(ErrorCells((), 0.0))
 

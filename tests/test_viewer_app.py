@@ -23,10 +23,10 @@ pytest.importorskip("viser")
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
 
+from hyperfields.data import Kind, Points, View
 from hyperfields.errors import InputError
-from hyperfields.families import Kind, Points, View
-from hyperfields.movie import bind
-from hyperfields.picture import orbit_cameras
+from hyperfields.rendering.pictures import orbit_cameras
+from hyperfields.runs.render import bind
 from hyperfields.viewer import app as app_module
 from hyperfields.viewer import serve
 from hyperfields.viewer.app import Viewer, free_port
@@ -391,7 +391,7 @@ def test_serving_says_where_and_who_can_reach_it() -> None:
 
 def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
     run = saved("images", tmp_path / "run")
-    command = [sys.executable, "-m", "hyperfields.cli", "view", str(run), "--port", "0"]
+    command = [sys.executable, "-m", "hyperfields", "view", str(run), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hyperfields.families import Kind
+from hyperfields.data import Kind
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 15_000  # ms that anything may take

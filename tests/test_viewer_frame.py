@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields import picture
 from hyperfields.cameras import Camera, look_at
+from hyperfields.data import Kind, Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.families import Kind, Mesh, View
-from hyperfields.movie import bind
-from hyperfields.picture import orbit_cameras, render_picture
+from hyperfields.rendering import pictures as picture
+from hyperfields.rendering.pictures import orbit_cameras, render_picture
+from hyperfields.runs.render import bind
 from hyperfields.viewer import frame as frame_module
 from hyperfields.viewer.camera_path import (
     CameraPath,

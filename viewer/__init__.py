@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperfields.checkpoint import Run
+from hyperfields.data import Family
 from hyperfields.errors import InputError
-from hyperfields.families import Family
+from hyperfields.runs.checkpoint import Run
 
 __all__ = ["serve"]
 

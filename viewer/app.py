@@ -22,11 +22,11 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from hyperfields.checkpoint import Run
+from hyperfields.data import Family
 from hyperfields.errors import InputError
-from hyperfields.families import Family
-from hyperfields.movie import mesh_of
-from hyperfields.picture import CHANNELS, native_size, orbit_cameras
+from hyperfields.rendering.pictures import CHANNELS, native_size, orbit_cameras
+from hyperfields.runs.checkpoint import Run
+from hyperfields.runs.render import mesh_of
 from hyperfields.viewer import messages
 from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio, to_nerfstudio
 from hyperfields.viewer.frame import Window

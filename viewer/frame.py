@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hyperfields import picture
 from hyperfields.cameras import Camera
 from hyperfields.fields import ImageField
 from hyperfields.model import Bound
-from hyperfields.picture import CELLS, Channel, check_channel, colorize, see
-from hyperfields.render import on_background, pixel_centers
+from hyperfields.rendering import pictures as picture
+from hyperfields.rendering.pictures import CELLS, Channel, check_channel, colorize, see
+from hyperfields.rendering.volume import on_background, pixel_centers
 
 
 @dataclasses.dataclass(frozen=True)

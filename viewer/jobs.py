@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfields import movie
 from hyperfields.errors import InputError
-from hyperfields.export import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, MESH_SUFFIXES, write_animation, write_image
+from hyperfields.runs import render as movie
+from hyperfields.runs.export import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, MESH_SUFFIXES, write_animation, write_image
 from hyperfields.viewer import messages
 from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio
 from hyperfields.viewer.frame import frame

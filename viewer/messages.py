@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, look_at
+from hyperfields.codes.table import interpolate
 from hyperfields.errors import InputError
-from hyperfields.latents import interpolate
-from hyperfields.picture import CHANNELS, Channel
+from hyperfields.rendering.pictures import CHANNELS, Channel
 from hyperfields.viewer.camera_path import Keyframe, camera, from_opengl
 from hyperfields.viewer.frame import Window
 from hyperfields.viewer.latent_map import LIMIT

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
-from hyperfields.checkpoint import Run
+from hyperfields.data import Family
 from hyperfields.errors import InputError
-from hyperfields.evaluate import evaluate
-from hyperfields.families import Family
+from hyperfields.evaluation.report import evaluate
 from hyperfields.fields import RadianceField
 from hyperfields.model import Bound
-from hyperfields.movie import bind
-from hyperfields.picture import CELLS, native_size, orbit_cameras
+from hyperfields.rendering.pictures import CELLS, native_size, orbit_cameras
+from hyperfields.runs.checkpoint import Run
+from hyperfields.runs.render import bind
 from hyperfields.viewer.encode import jpeg
 from hyperfields.viewer.frame import Window, frame
 from hyperfields.viewer.latent_map import latent_map

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from hyperfields.data import View
 from hyperfields.errors import InputError
-from hyperfields.families import View
-from hyperfields.movie import SUPERSAMPLE
-from hyperfields.picture import CELLS
+from hyperfields.rendering.pictures import CELLS
+from hyperfields.runs.render import SUPERSAMPLE
 from hyperfields.viewer.encode import jpeg
 from hyperfields.viewer.frame import frame
 from hyperfields.viewer.messages import AXES, Look

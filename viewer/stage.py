@@ -23,7 +23,7 @@ from viser import _messages as viser_messages
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from hyperfields.families import Mesh
+from hyperfields.data import Mesh
 from hyperfields.viewer.camera_path import CameraPath, quaternion
 
 PREFIX = "/viser/"  # then the name of a session

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
+from hyperfields.data import Family, Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.families import Family, Mesh, View
-from hyperfields.render import openness, shade
+from hyperfields.rendering.volume import openness, shade
 from hyperfields.viewer.frame import Window
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import tyro
 
-from hyperfields.cli.fitting import add, compare, fit, infer
-from hyperfields.cli.runs import Stopped
-from hyperfields.cli.showing import calibrate, doctor, evaluate, export, import_, inspect, interpolate, render, view
+from hyperfields.cli.common import Stopped
+from hyperfields.cli.fit import add, compare, fit, infer
+from hyperfields.cli.show import calibrate, doctor, evaluate, export, import_, inspect, interpolate, render, view
 from hyperfields.errors import InputError
 
 # The first line of a verb's docstring is its line in `hyperfields --help`; lines with $ are its examples.

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyperfields.configs import Setting, parse_choice, parse_settings
 from hyperfields.errors import InputError
-from hyperfields.settings import Setting, parse_choice, parse_settings
 
 if TYPE_CHECKING:
-    from hyperfields.checkpoint import Run
-    from hyperfields.families import Family
-    from hyperfields.fit import FitConfig
-    from hyperfields.latents import CodeSource
+    from hyperfields.codes.table import CodeSource
+    from hyperfields.data import Family
     from hyperfields.model import ModelConfig
+    from hyperfields.runs.checkpoint import Run
+    from hyperfields.training.fit import FitConfig
 
 MakeSource = Callable[["ModelConfig"], "CodeSource"]
 
@@ -35,8 +35,8 @@ def chosen(
     if not given and by not in ("reptile", "cavia"):
         return {}
     from hyperfields import hypernets
-    from hyperfields.fit import alone, describe
-    from hyperfields.presets import network_rate, preset
+    from hyperfields.tasks.presets import network_rate, preset
+    from hyperfields.training.fit import alone, describe
 
     picture = describe(family)
     model, recipe = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
@@ -47,7 +47,7 @@ def chosen(
         model = dataclasses.replace(model, generator=hypernets.parse(generator, hypernets.SHARING))
         recipe = dataclasses.replace(recipe, rate_networks=network_rate(generator, family.kind, len(family.names)))
     if by == "cavia":
-        from hyperfields.meta import slower
+        from hyperfields.codes.cavia import slower
 
         recipe = slower(recipe)
     if stability is not None:
@@ -73,9 +73,9 @@ def codes_asked_for(text: str | None, old: Mapping[str, Any] | None) -> tuple[st
     if old is not None:
         settings = dict(old)
         return settings.pop("name", "descent"), settings
-    from hyperfields.encoder import EncoderConfig
-    from hyperfields.latents import DIVERGENCE
-    from hyperfields.meta import Meta, Reptile
+    from hyperfields.codes.cavia import Meta, Reptile
+    from hyperfields.codes.encoder import EncoderConfig
+    from hyperfields.codes.table import DIVERGENCE
 
     known: dict[str, Mapping[str, Setting]] = {
         "descent": {},
@@ -93,25 +93,25 @@ def code_source(family: Family, name: str, settings: dict[str, Any], device: str
     if name == "descent":
         return None
     if name == "vae":
-        from hyperfields.latents import VariationalTable
+        from hyperfields.codes.table import VariationalTable
 
         return lambda model: VariationalTable(len(family.names), model.latent_size, **settings)
     if name == "encoder":
-        from hyperfields.encoder import EncoderCodes, EncoderConfig
+        from hyperfields.codes.encoder import EncoderCodes, EncoderConfig
 
         if device != "cpu":
             raise InputError(f"--by encoder: is for the CPU, not for {device}; leave --device out")
         return lambda model: EncoderCodes(model, family, EncoderConfig(**settings))
     if name == "cavia":
-        from hyperfields.meta import RATES, InnerSteps, Meta
+        from hyperfields.codes.cavia import RATES, InnerSteps, Meta
 
         return lambda model: InnerSteps(model, Meta(**{"rate": RATES[family.kind], **settings}))
     if name == "reptile":
-        from hyperfields.meta import CommonStart, Reptile
+        from hyperfields.codes.cavia import CommonStart, Reptile
 
         return lambda model: CommonStart(model, Reptile(**settings))
     if name == "time":
-        from hyperfields.sequences import TimeCodes, clock_of
+        from hyperfields.codes.sequence import TimeCodes, clock_of
 
         clock = clock_of(family.names)
         return lambda model: TimeCodes(model, clock)
@@ -120,14 +120,14 @@ def code_source(family: Family, name: str, settings: dict[str, Any], device: str
 
 def infer_at_once(run: Run, family: Family, out: Path, by: str, seed: int, note: dict[str, Any]) -> None:
     """Codes without a fit, by what the run has learned for that."""
-    from hyperfields.infer import write_codes
+    from hyperfields.training.inference import write_codes
 
     if by == "encoder":
-        from hyperfields.encoder import load_encoded
+        from hyperfields.codes.encoder import load_encoded
 
         found = load_encoded(run.path).infer(family, seed=seed)
     else:
-        from hyperfields.meta import infer_by_steps
+        from hyperfields.codes.cavia import infer_by_steps
 
         found = infer_by_steps(run, family, seed=seed)
     write_codes(out, dataclasses.replace(found, family=note), run)

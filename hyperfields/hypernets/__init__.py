@@ -14,23 +14,23 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, nn
 
+from hyperfields.configs import parse_choice
 from hyperfields.errors import InputError
+from hyperfields.hypernets.basis_table import Factored
 from hyperfields.hypernets.bayes import Bayes, Factors, implicit_divergence
 from hyperfields.hypernets.chunked import Chunked
 from hyperfields.hypernets.cppn import Cppn
-from hyperfields.hypernets.direct import Direct
 from hyperfields.hypernets.dynamic import Dynamic
 from hyperfields.hypernets.extension import Extended, Extension
-from hyperfields.hypernets.factored import Factored
 from hyperfields.hypernets.full import Full
 from hyperfields.hypernets.hierarchical import Hierarchical
+from hyperfields.hypernets.independent import Direct
 from hyperfields.hypernets.low_rank import LowRank
 from hyperfields.hypernets.modulation import Modulation
 from hyperfields.hypernets.per_layer import PerLayer
 from hyperfields.hypernets.residual import Residual
 from hyperfields.hypernets.stability import Stability
 from hyperfields.hypernets.weight_tokens import WeightTokens
-from hyperfields.settings import parse_choice
 from hyperfields.weights import Weights, WeightSpec
 
 __all__ = [

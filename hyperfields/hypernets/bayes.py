@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.heads import by_layer, spread, spreads
+from hyperfields.hypernets.init import by_layer, spread, spreads
 from hyperfields.weights import Weights, WeightSpec, flatten, split
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.heads import LATENT_SHARE, Head, by_layer, require_positive, spreads
+from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive, spreads
 from hyperfields.weights import Weights, WeightSpec, numel, split
 
 TANH_RMS = 0.6279  # root of the mean square of tanh(x), x standard normal

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hyperfields.hypernets.heads import LATENT_SHARE, Head, by_layer, require_positive, spreads
+from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive, spreads
 from hyperfields.weights import Weights, WeightSpec, split
 
 RADIANS = 1.5  # root of the mean square by which the phase changes from a neuron to the next

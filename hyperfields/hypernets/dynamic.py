@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.heads import LATENT_SHARE, Head, require_positive, spread
+from hyperfields.hypernets.init import LATENT_SHARE, Head, require_positive, spread
 from hyperfields.weights import Weights, WeightSpec
 
 SPEED = 2.0  # how far a state can get in a unit of time; states start with a spread of 1

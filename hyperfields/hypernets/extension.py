@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.factored import Factored
-from hyperfields.hypernets.heads import LATENT_SHARE, spreads
+from hyperfields.hypernets.basis_table import Factored
+from hyperfields.hypernets.init import LATENT_SHARE, spreads
 from hyperfields.weights import Weights, WeightSpec, split
 
 

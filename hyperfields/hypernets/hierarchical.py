@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.hypernets.full import Full, FullGenerator
-from hyperfields.hypernets.heads import LATENT_SHARE, Head, by_layer, require_positive
+from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive
 from hyperfields.weights import Weights, WeightSpec
 
 

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hyperfields.hypernets.heads import LATENT_SHARE, Head, spread
+from hyperfields.hypernets.init import LATENT_SHARE, Head, spread
 from hyperfields.weights import Weights, WeightSpec
 
 

@@ -12,7 +12,7 @@ import dataclasses
 from torch import Tensor, nn
 
 from hyperfields.hypernets.full import Full, FullGenerator
-from hyperfields.hypernets.heads import LATENT_SHARE, by_layer, require_positive
+from hyperfields.hypernets.init import LATENT_SHARE, by_layer, require_positive
 from hyperfields.weights import Weights, WeightSpec
 
 

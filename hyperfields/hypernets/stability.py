@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.heads import LATENT_SHARE, spread
+from hyperfields.hypernets.init import LATENT_SHARE, spread
 from hyperfields.weights import Weights, WeightSpec
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.hypernets.attention import Block
-from hyperfields.hypernets.heads import LATENT_SHARE, Head, by_layer, require_positive
+from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive
 from hyperfields.weights import Weights, WeightSpec
 
 OWN = 0.5  # spread of the part of a token that all scenes share, against 1 of the scene's

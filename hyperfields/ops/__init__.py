@@ -13,7 +13,7 @@ in and out stay float32. With float16, cotangents are bfloat16: their range need
 
 from __future__ import annotations
 
-from hyperfields.ops.choice import Activation, Backend, backends, interpreting, twice_differentiable
+from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting, twice_differentiable
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.points import batched_mlp, emission, encode_mlp, hash_encode, mix
 from hyperfields.ops.rays import Apart, Composited, Samples, Sight, composite, march, march_apart, reach, samples, sight

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hyperfields.ops import _reference, choice
-from hyperfields.ops.choice import Activation, Backend
+from hyperfields.ops import _reference
+from hyperfields.ops import dispatch as choice
+from hyperfields.ops.dispatch import Activation, Backend
 from hyperfields.ops.grid import GridSpec
-from hyperfields.ops.sphere import BANDS, spherical_harmonics
-from hyperfields.ops.timing import stage
+from hyperfields.ops.profiling import stage
+from hyperfields.ops.spherical_harmonics import BANDS, spherical_harmonics
 
 _PLAIN_PRODUCTS = "it is matrix products, which torch does well"
 

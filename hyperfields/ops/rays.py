@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hyperfields.ops import _reference, choice
-from hyperfields.ops.choice import Activation, Backend
+from hyperfields.ops import _reference
+from hyperfields.ops import dispatch as choice
+from hyperfields.ops.dispatch import Activation, Backend
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.points import check_grid, check_layers, encode_mlp, flat_layers, no_sine
-from hyperfields.ops.timing import stage
+from hyperfields.ops.profiling import stage
 
 
 class Composited(NamedTuple):

@@ -25,15 +25,15 @@ from hyperfields import (
     ShapeField,
     ops,
 )
-from hyperfields.devices import Precision
-from hyperfields.families import Kind, Pixels, Points
+from hyperfields.data import Kind, Pixels, Points
 from hyperfields.fields import Field
-from hyperfields.graphs import Graphs
 from hyperfields.model import HyperField, parameter_groups
-from hyperfields.objective import Objective
-from hyperfields.optimization import LOOK, Optimization, Progress
-from hyperfields.picture import render_picture
+from hyperfields.ops.devices import Precision
+from hyperfields.rendering.pictures import render_picture
 from hyperfields.scenes.images import ImageFamily
+from hyperfields.training.cuda_graphs import Graphs
+from hyperfields.training.objective import Objective
+from hyperfields.training.optim import LOOK, Optimization, Progress
 
 if not torch.cuda.is_available():
     pytest.skip("torch sees no CUDA device", allow_module_level=True)

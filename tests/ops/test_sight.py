@@ -152,7 +152,7 @@ def test_errors_name_the_argument() -> None:
 
 @needs_cpu
 def test_kernels_that_call_a_changed_file_are_compiled_anew(tmp_path: Path) -> None:
-    from hyperfields.ops._cpu.tasks import forget_stale_kernels
+    from hyperfields.ops._cpu.threads import forget_stale_kernels
 
     (tmp_path / "__pycache__").mkdir()
     for name, age in {"a.py": 50, "b.py": 100, "__pycache__/a.f.nbi": 70, "__pycache__/b.f.nbi": 30}.items():

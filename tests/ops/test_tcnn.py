@@ -108,7 +108,7 @@ def test_the_grid_of_their_documentation_has_their_number_of_parameters() -> Non
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize(("levels", "log2", "coarsest", "finest"), [(6, 12, 5, 64), (8, 13, 8, 128), (1, 10, 9, 9)])
 def test_grids_of_the_presets_are_theirs(dims: int, levels: int, log2: int, coarsest: int, finest: int) -> None:
-    from hyperfields.encodings import HashGrid
+    from hyperfields.fields.encodings import HashGrid
 
     grid = HashGrid(dims, levels, 2, log2, coarsest, finest).grid
     config = _tcnn.encoding_config(grid)

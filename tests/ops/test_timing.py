@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from hyperfields.ops.timing import Stopwatch, stage
+from hyperfields.ops.profiling import Stopwatch, stage
 
 
 @stage("inner")

@@ -31,7 +31,7 @@ from ._parity import (
 if reason := ops.backends()["triton"]:
     pytest.skip(f"{reason} (test_triton_interpreted.py runs these without one)", allow_module_level=True)
 
-from hyperfields.ops import choice
+from hyperfields.ops import dispatch as choice
 from hyperfields.ops._triton import packing
 
 DEVICE = "cpu" if ops.interpreting() else "cuda"

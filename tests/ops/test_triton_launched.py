@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.ops import choice
+from hyperfields.ops import dispatch as choice
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)

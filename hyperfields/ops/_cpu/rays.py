@@ -10,8 +10,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from hyperfields.ops._cpu.tasks import FAST, U, parallel, starts_of
-from hyperfields.ops.timing import stage
+from hyperfields.ops._cpu.threads import FAST, U, parallel, starts_of
+from hyperfields.ops.profiling import stage
 
 _ROOM = 2**22  # samples that a task has room for: a few hundred rays or more, of which it touches what it finds
 _RAYS = 64  # whose samples are composited together

@@ -1,0 +1,107 @@
+"""The plot of a comparison (`compare`): quality against bytes a scene and along the fit, and what nothing beats."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperfields.errors import InputError
+from hyperfields.evaluation.compare import QUALITY, UNITS, WATCHED
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Quality against bytes a scene, of fitted and of unseen scenes, and against time, as a picture.
+
+    Raises:
+        InputError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+        from PIL import Image
+    except ImportError:
+        raise InputError(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
+    metric = UNITS[QUALITY[report["settings"]["kind"]]]
+    rows = [row for row in report["table"] if row.get("quality") is not None]
+    names = list(dict.fromkeys(row["generator"] for row in rows))  # the best first
+    style = {name: {"color": f"C{i % 10}", "marker": "osD^vP"[i // 10 % 6]} for i, name in enumerate(names)}
+    style |= {"direct": {"color": "black", "marker": "D"}}
+    panels = {"quality": "fitted scenes"}
+    if any(row["unseen"] is not None for row in rows):
+        panels["unseen"] = "unseen scenes, codes inferred"
+    panels["time"] = f"along the fit, {WATCHED} scenes"
+    figure = Figure(figsize=(4.9 * len(panels), 4.2), layout="constrained")
+    axes = dict(zip(panels, figure.subplots(1, len(panels)), strict=True))
+    costs = [row["amortised"] for row in rows] or [1.0]
+    for key in [key for key in panels if key != "time"]:
+        axis, seen = axes[key], [row for row in rows if row[key] is not None]
+        for name in names:
+            mine = sorted((row for row in seen if row["generator"] == name), key=lambda row: row["amortised"])
+            spread = [row["spread" if key == "quality" else "unseen_spread"] or 0.0 for row in mine]
+            places = [row["amortised"] for row in mine], [row[key] for row in mine]
+            axis.errorbar(*places, yerr=spread, linestyle=":", capsize=3, markersize=6, **style[name])
+        limits = 0.7 * min(costs), 1.4 * max(costs)
+        front = pareto([(row["amortised"], row[key]) for row in seen])
+        if front:
+            front.append((limits[1], front[-1][1]))
+            axis.step(*zip(*front, strict=True), where="post", color="0.85", linewidth=4, zorder=0)
+        axis.set_xscale("log")
+        axis.set_xlim(*limits)
+        ends = {row["generator"]: (row["amortised"], row[key]) for row in reversed(seen)}  # of the best size
+        _label(axis, ends, style)
+        axis.set_xlabel("kilobytes a scene; grey: nothing is better at fewer")
+    ends = {}
+    for name in names:
+        # The curve of the largest size and first seed.
+        mine = [r for r in report["results"] if r["generator"] == name and r.get("curve")]
+        if mine:
+            curve = max(mine, key=lambda r: (r["bytes_per_scene"] or 0, -r["seed"]))["curve"]
+            axes["time"].plot(*zip(*curve, strict=True), linewidth=1.5, markersize=4, **style[name])
+            ends[name] = curve[-1][0], curve[-1][1]
+    axes["time"].set_xscale("log")
+    axes["time"].set_xlabel("seconds of fitting")
+    _label(axes["time"], ends, style)
+    for key, title in panels.items():
+        axes[key].set(title=title, ylabel=metric)
+        axes[key].grid(color="0.92")
+        unit = 1.0 if key == "time" else 1000.0
+        axes[key].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if key == "time" else MaxNLocator(4))
+        axes[key].xaxis.set_major_formatter(FuncFormatter(lambda x, _, unit=unit: f"{x / unit:g}"))
+        axes[key].xaxis.set_minor_formatter(NullFormatter())
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=100)
+    Image.open(drawn).convert("RGB").quantize(128).save(path, optimize=True)  # a third of the bytes
+
+
+def _label(axis: Any, ends: dict[str, tuple[float, float]], style: dict[str, dict[str, str]]) -> None:
+    """Names at the right edge of a panel, spread so that none covers another, each with a line to its point."""
+    if not ends:
+        return
+    low, high = axis.get_ylim()
+    high = max(high, low + 1e-6)
+    gap, top = 0.062, 1.0
+    for name, (x, y) in sorted(ends.items(), key=lambda item: -item[1][1]):
+        top = min((y - low) / (high - low), top - gap)
+        axis.annotate(
+            f"{'alone' if name == 'direct' else name} {y:.{2 if abs(high) > 2 else 4}f}",
+            (x, y),
+            (1.03, top),
+            textcoords="axes fraction",
+            color=style[name]["color"],
+            fontsize=8,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": style[name]["color"], "linewidth": 0.5, "alpha": 0.5},
+            annotation_clip=False,
+        )
+    axis.set_ylim(low, high)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, quality) those that no other beats in both, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((cost, quality))
+    return front

@@ -1,0 +1,169 @@
+"""`mix`: a table a scene from bases that all share, `out[s] = sum_k coefficients[s, g, k] bases[k]` in each group g.
+
+A task is some columns: their bases are read once for all scenes, and once more backward together with the cotangents.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from hyperfields.ops._cpu.mlp import TILE, multiply, outer, pad4
+from hyperfields.ops._cpu.threads import U, parallel
+from hyperfields.ops.profiling import stage
+
+_PIECE = 2048  # columns of a task, at most
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _load_columns(matrix, begin, end, tile):
+    """tile[i, p] = matrix[i, begin + p]; zeros beyond the end."""
+    count, width = U(end - begin), U(matrix.shape[1])
+    flat, zero = matrix.reshape(-1), matrix.dtype.type(0.0)
+    for i in range(U(matrix.shape[0])):
+        source, target = i * width + U(begin), i * TILE
+        for p in range(count):
+            tile[target + p] = flat[source + p]
+        for p in range(count, TILE):
+            tile[target + p] = zero
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _store_columns(tile, begin, end, matrix):
+    """matrix[i, begin + p] = tile[i, p]."""
+    count, width = U(end - begin), U(matrix.shape[1])
+    flat = matrix.reshape(-1)
+    for i in range(U(matrix.shape[0])):
+        source, target = i * TILE, i * width + U(begin)
+        for p in range(count):
+            flat[target + p] = tile[source + p]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _mix(weights, bases, out, first, pieces, rows, columns):
+    """weights [rows*columns]: scenes by bases, padded. first: the column of `out` where the group begins."""
+    x, y = np.zeros(columns * int(TILE), bases.dtype), np.empty(rows * int(TILE), bases.dtype)
+    for number in range(pieces.shape[0]):
+        for begin in range(pieces[number, 1], pieces[number, 2], int(TILE)):
+            end = min(begin + int(TILE), pieces[number, 2])
+            _load_columns(bases, begin, end, x)
+            y[:] = 0.0
+            multiply(weights, 0, x, 0, y, 0, rows, columns)
+            _store_columns(y, first + begin, first + end, out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _unmix(flipped, bases, grad, grad_bases, partial, first, pieces, rows, columns):
+    """flipped [columns*rows]: bases by scenes. partial [pieces, rows*columns] gets the gradient of the weights."""
+    x, d_x = np.zeros(columns * int(TILE), bases.dtype), np.empty(columns * int(TILE), bases.dtype)
+    d_y = np.zeros(rows * int(TILE), bases.dtype)
+    for number in range(pieces.shape[0]):
+        for begin in range(pieces[number, 1], pieces[number, 2], int(TILE)):
+            end = min(begin + int(TILE), pieces[number, 2])
+            _load_columns(bases, begin, end, x)
+            _load_columns(grad, first + begin, first + end, d_y)
+            d_x[:] = 0.0
+            multiply(flipped, 0, d_y, 0, d_x, 0, columns, rows)
+            _store_columns(d_x, begin, end, grad_bases)
+            outer(d_y, 0, x, 0, partial[number], 0, rows, columns)
+
+
+@functools.lru_cache
+def _plan(sizes: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+    """Rows (group, begin, end) that cover the columns of all groups; where each group begins among all columns."""
+    pieces = [
+        (group, begin, min(begin + _PIECE, size))
+        for group, size in enumerate(sizes)
+        for begin in range(0, size, _PIECE)
+    ]
+    return np.array(pieces, np.int64).reshape(-1, 3), [0, *itertools.accumulate(sizes)]
+
+
+def _by_group(task: Callable[[int, int, int], None], pieces: np.ndarray) -> None:
+    """Run task(group, lo, hi) over ranges of pieces of one group, in parallel."""
+
+    def work(lo: int, hi: int) -> None:
+        groups = pieces[lo:hi, 0].tolist()
+        for group, members in itertools.groupby(range(lo, hi), lambda number: groups[number - lo]):
+            numbers = list(members)
+            task(group, numbers[0], numbers[-1] + 1)
+
+    parallel(work, len(pieces))
+
+
+def _padded(matrices: Tensor) -> np.ndarray:
+    """`[g i j]` -> numpy `[g, i*j]`, with zeros up to multiples of 4."""
+    groups, rows, columns = matrices.shape
+    padded = matrices.new_zeros(groups, pad4(rows), pad4(columns))
+    padded[:, :rows, :columns] = matrices
+    return padded.numpy().reshape(groups, -1)
+
+
+@torch.library.custom_op("hyperfields::mix_cpu", mutates_args=())
+def mix_cpu(coefficients: Tensor, bases: list[Tensor]) -> Tensor:
+    """coefficients [s g k], bases [k n] of each group -> [s n]."""
+    scenes, _, count = coefficients.shape
+    pieces, starts = _plan(tuple(part.shape[1] for part in bases))
+    out = coefficients.new_empty(scenes, starts[-1])
+    weights = _padded(coefficients.detach().transpose(0, 1))
+    inputs, result = [part.detach().contiguous().numpy() for part in bases], out.numpy()
+
+    def task(group: int, lo: int, hi: int) -> None:
+        _mix(weights[group], inputs[group], result, starts[group], pieces[lo:hi], pad4(scenes), pad4(count))
+
+    _by_group(task, pieces)
+    return out
+
+
+@torch.library.custom_op("hyperfields::mix_cpu_backward", mutates_args=())
+def mix_cpu_backward(grad: Tensor, coefficients: Tensor, bases: list[Tensor]) -> list[Tensor]:
+    """The gradients of the coefficients and of all bases."""
+    scenes, _, count = coefficients.shape
+    rows, columns = pad4(scenes), pad4(count)
+    pieces, starts = _plan(tuple(part.shape[1] for part in bases))
+    flipped, cotangent = _padded(coefficients.detach().permute(1, 2, 0)), grad.detach().contiguous().numpy()
+    grads = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in bases]
+    inputs, results = [part.detach().contiguous().numpy() for part in bases], [part.numpy() for part in grads]
+    partial = np.zeros((len(pieces), rows * columns), cotangent.dtype)
+
+    def task(group: int, lo: int, hi: int) -> None:
+        _unmix(
+            flipped[group], inputs[group], cotangent, results[group], partial[lo:hi], starts[group], pieces[lo:hi],
+            rows, columns,
+        )  # fmt: skip
+
+    _by_group(task, pieces)
+    total = coefficients.new_zeros(len(bases), rows, columns)
+    total.index_add_(0, torch.from_numpy(pieces[:, 0]), torch.from_numpy(partial).reshape(-1, rows, columns))
+    return [total[:, :scenes, :count].transpose(0, 1).contiguous(), *grads]
+
+
+@mix_cpu.register_fake
+def _(coefficients, bases):
+    return coefficients.new_empty(coefficients.shape[0], sum(part.shape[1] for part in bases))
+
+
+@mix_cpu_backward.register_fake
+def _(grad, coefficients, bases):
+    return [part.new_empty(part.shape) for part in (coefficients, *bases)]
+
+
+def _mix_context(ctx, inputs, output):
+    coefficients, bases = inputs
+    ctx.save_for_backward(coefficients, *bases)
+
+
+@stage("mix, backward")
+def _mix_backward(ctx, grad):
+    coefficients, *bases = ctx.saved_tensors
+    first, *rest = mix_cpu_backward(grad, coefficients, bases)
+    return first, rest
+
+
+mix_cpu.register_autograd(_mix_backward, setup_context=_mix_context)
