@@ -19,19 +19,19 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
 
 # Public name -> the module that defines it. A line here needs one under TYPE_CHECKING; a test compares them.
 _EXPORTS = {
-    "Bound": "model",
+    "BoundField": "model",
     "Camera": "cameras",
     "Chunked": "hypernets",
-    "Clock": "codes.sequence",
+    "FrameTimes": "codes.sequence",
     "Codes": "training.inference",
     "Comparison": "evaluation.compare",
     "Cppn": "hypernets",
-    "Direct": "hypernets",
+    "Independent": "hypernets",
     "Dynamic": "hypernets",
     "EncodedModel": "codes.encoder",
     "EncoderConfig": "codes.encoder",
     "FactoredGrid": "fields.encodings",
-    "Family": "data",
+    "SceneDataset": "data",
     "FitConfig": "training.fit",
     "Fourier": "fields.encodings",
     "Full": "hypernets",
@@ -53,12 +53,12 @@ _EXPORTS = {
     "Progress": "training.optim",
     "RadianceField": "fields",
     "Rays": "cameras",
-    "Recipe": "tasks.presets",
+    "TrainConfig": "tasks.presets",
     "Rendered": "rendering.volume",
     "Reptile": "codes.cavia",
     "Run": "runs.checkpoint",
     "SequenceModel": "codes.sequence",
-    "ShapeField": "fields",
+    "SDFField": "fields",
     "SphericalHarmonics": "fields.encodings",
     "Stability": "hypernets",
     "View": "data",
@@ -116,14 +116,14 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.codes.encoder import EncoderConfig as EncoderConfig
     from hyperfields.codes.encoder import encoded_fit as encoded_fit
     from hyperfields.codes.encoder import load_encoded as load_encoded
-    from hyperfields.codes.sequence import Clock as Clock
+    from hyperfields.codes.sequence import FrameTimes as FrameTimes
     from hyperfields.codes.sequence import SequenceModel as SequenceModel
     from hyperfields.codes.sequence import fit_sequences as fit_sequences
     from hyperfields.codes.table import interpolate as interpolate
-    from hyperfields.data import Family as Family
     from hyperfields.data import Mesh as Mesh
     from hyperfields.data import Pixels as Pixels
     from hyperfields.data import Points as Points
+    from hyperfields.data import SceneDataset as SceneDataset
     from hyperfields.data import View as View
     from hyperfields.errors import InputError as InputError
     from hyperfields.evaluation.compare import Comparison as Comparison
@@ -135,7 +135,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.evaluation.report import format_report as format_report
     from hyperfields.fields import ImageField as ImageField
     from hyperfields.fields import RadianceField as RadianceField
-    from hyperfields.fields import ShapeField as ShapeField
+    from hyperfields.fields import SDFField as SDFField
     from hyperfields.fields.encodings import FactoredGrid as FactoredGrid
     from hyperfields.fields.encodings import Fourier as Fourier
     from hyperfields.fields.encodings import HashGrid as HashGrid
@@ -143,16 +143,16 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.fields.encodings import SphericalHarmonics as SphericalHarmonics
     from hyperfields.hypernets import Chunked as Chunked
     from hyperfields.hypernets import Cppn as Cppn
-    from hyperfields.hypernets import Direct as Direct
     from hyperfields.hypernets import Dynamic as Dynamic
     from hyperfields.hypernets import Full as Full
     from hyperfields.hypernets import Hierarchical as Hierarchical
+    from hyperfields.hypernets import Independent as Independent
     from hyperfields.hypernets import LowRank as LowRank
     from hyperfields.hypernets import Modulation as Modulation
     from hyperfields.hypernets import PerLayer as PerLayer
     from hyperfields.hypernets import Stability as Stability
     from hyperfields.hypernets import WeightTokens as WeightTokens
-    from hyperfields.model import Bound as Bound
+    from hyperfields.model import BoundField as BoundField
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
     from hyperfields.rendering.pictures import orbit_cameras as orbit_cameras
@@ -173,7 +173,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.runs.render import export_scene as export_scene
     from hyperfields.runs.render import interpolate_run as interpolate_run
     from hyperfields.runs.render import render_run as render_run
-    from hyperfields.tasks.presets import Recipe as Recipe
+    from hyperfields.tasks.presets import TrainConfig as TrainConfig
     from hyperfields.tasks.presets import preset as preset
     from hyperfields.training.continual import add as add
     from hyperfields.training.fit import FitConfig as FitConfig

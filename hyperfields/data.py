@@ -1,6 +1,6 @@
-"""What data must offer to be fitted: the `Family` protocol and the plain tuples it speaks in.
+"""What data must offer to be fitted: the `SceneDataset` protocol and the plain tuples it speaks in.
 
-A family is a set of scenes of one kind. A data set of your own is one class with the four members of `Family`.
+A family is a set of scenes of one kind. A data set of your own is one class with the four members of `SceneDataset`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Mesh(NamedTuple):
 
 
 @runtime_checkable
-class Family(Protocol):
+class SceneDataset(Protocol):
     """Scenes of one kind.
 
     `batch(scenes [s] int64, n, generator)` draws `n` training samples for each of the scenes: `Points` for
@@ -66,10 +66,10 @@ class Family(Protocol):
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels: ...
 
-    def truth(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]: ...
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]: ...
 
 
-def draw(family: Family, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
+def sample_batch(family: SceneDataset, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
     """`family.batch` on the device of `generator`, also when the family's data are on the CPU."""
     if generator.device.type == "cpu" or hasattr(family, "to"):
         return family.batch(scenes, n, generator)
@@ -81,7 +81,7 @@ def draw(family: Family, scenes: Tensor, n: int, generator: torch.Generator) -> 
     return Pixels(Rays(batch.rays.origins.to(device), batch.rays.directions.to(device)), batch.rgba.to(device))
 
 
-def fingerprint(family: Family) -> str:
+def fingerprint(family: SceneDataset) -> str:
     """A short hash of kind, names and a few fixed samples: tells whether a resumed fit sees the same data."""
     digest = hashlib.sha256()
     digest.update(repr((family.kind, family.names)).encode())

@@ -14,7 +14,7 @@ from hyperfields.codes.table import LatentTable
 from hyperfields.data import Kind
 from hyperfields.fields import Field, RadianceField, kind_of
 from hyperfields.hypernets import Bayes, Extension, Generator, Hypernet, Stability
-from hyperfields.ops import Sight
+from hyperfields.ops import VisibleSamples
 from hyperfields.rendering.volume import occupancy_grid
 from hyperfields.weights import Weights
 
@@ -37,7 +37,7 @@ class ModelConfig:
         return dataclasses.replace(self, latent_size=numbers, extensions=())
 
 
-class Bound:
+class BoundField:
     """A field with weights: an ordinary function of points. `s` scenes at once, in the order of the latents.
 
     Images `fn(x)`, shapes `fn(x)`, views `fn(x, d)`; points `[s n d]`, or packed `[m d]` with `counts [s]`.
@@ -65,10 +65,12 @@ class Bound:
             raise TypeError(f"density: this is a field of kind {kind_of(self.field)!r}, wanted 'views'")
         return self.field.density(self.weights, x, counts)
 
-    def sight(self, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float) -> Sight | None:
-        """The samples of rays `[s r 3]` that can be seen; see `RadianceField.sight`. Views only."""
+    def visible_samples(
+        self, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float
+    ) -> VisibleSamples | None:
+        """The samples of rays `[s r 3]` that can be seen; see `RadianceField.visible_samples`. Views only."""
         assert isinstance(self.field, RadianceField)
-        return self.field.sight(self.weights, rays, occupancy, offset, opaque)
+        return self.field.visible_samples(self.weights, rays, occupancy, offset, opaque)
 
     @torch.no_grad()
     def occupancy(self, size: int | None = None) -> Tensor:
@@ -109,7 +111,7 @@ class HyperField(nn.Module):
     def kind(self) -> Kind:
         return kind_of(self.config.field)
 
-    def bind(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Bound:
+    def bind(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> BoundField:
         """Run the hypernetwork once on `codes` `[s z]` and return the fields as one function of points.
 
         residual: what to add to each scene's weights, from `hypernets.Residual`.
@@ -121,9 +123,9 @@ class HyperField(nn.Module):
         """
         if codes.dim() != 2 or codes.shape[1] != self.config.latent_size:
             raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted [s, {self.config.latent_size}]")
-        return Bound(self.config.field, self.hypernet(codes, residual), codes.shape[0])
+        return BoundField(self.config.field, self.hypernet(codes, residual), codes.shape[0])
 
-    def bind_scenes(self, scenes: Tensor) -> tuple[Bound, Tensor]:
+    def bind_scenes(self, scenes: Tensor) -> tuple[BoundField, Tensor]:
         """The fields of fitted scenes, by number `[s]`, and their codes `[s z]`; gradients reach only those codes."""
         codes = self.latents(scenes)
         return self.bind(codes), codes

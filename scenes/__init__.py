@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from hyperfields.data import KINDS, Family, Kind
+from hyperfields.data import KINDS, Kind, SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.scenes._common import IMAGE_SUFFIXES, visible_files
-from hyperfields.scenes.images import ImageFamily, open_images
-from hyperfields.scenes.meshes import MESH_SUFFIXES, MeshFamily, Progress, open_meshes
-from hyperfields.scenes.views import ViewFamily, open_views, scene_folders
+from hyperfields.scenes.images import Images, open_images
+from hyperfields.scenes.meshes import MESH_SUFFIXES, Progress, Shapes, open_meshes
+from hyperfields.scenes.views import Views, open_views, scene_folders
 
-__all__ = ["ImageFamily", "MeshFamily", "ViewFamily", "detect_kind", "open_family"]
+__all__ = ["Images", "Shapes", "Views", "detect_kind", "open_family"]
 
 
 def open_family(
@@ -25,7 +25,7 @@ def open_family(
     limit: int | None = None,
     views: Sequence[int] | None = None,
     progress: Progress | None = None,
-) -> Family:
+) -> SceneDataset:
     """Open a folder of images, meshes or scene folders; its `kind` says which it was.
 
     Args:

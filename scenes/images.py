@@ -26,7 +26,7 @@ from hyperfields.scenes._common import (
 )
 
 
-class ImageFamily:
+class Images:
     """Pictures of one size, fitted on white.
 
     Args:
@@ -73,13 +73,13 @@ class ImageFamily:
         rows = (scenes[:, None] * count + index).reshape(-1)
         return Points(x, _unit(self._pixels.index_select(0, rows)).reshape(*index.shape, 3))
 
-    def to(self, device: torch.device | str) -> ImageFamily:
+    def to(self, device: torch.device | str) -> Images:
         """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
         moved = copy.copy(self)
         moved._pixels, moved._centres = self._pixels.to(device), self._centres.to(device)
         return moved
 
-    def truth(self, scene: int, split: str = "test") -> Tensor:
+    def reference(self, scene: int, split: str = "test") -> Tensor:
         """The picture `[h w 3]` float32 in [0, 1]; an image has no splits, so `split` makes no difference."""
         count = self.height * self.width
         return _unit(self._pixels[scene * count : (scene + 1) * count].cpu()).reshape(self.height, self.width, 3)
@@ -95,7 +95,7 @@ def open_images(
     size: tuple[int, int] | None = None,
     scenes: Sequence[str] | None = None,
     limit: int | None = None,
-) -> ImageFamily:
+) -> Images:
     """Read the png, jpg, webp and exr files of a folder; the scene names are the file names without suffix.
 
     Alpha is composited on white, on sRGB values as read, before resizing. Photographs are turned upright as
@@ -128,4 +128,4 @@ def open_images(
         pictures.append(as_bytes(white) if eight_bit else white)
     if any(picture.dtype != np.uint8 for picture in pictures):
         pictures = [as_unit(picture) for picture in pictures]
-    return ImageFamily(names, torch.from_numpy(np.stack(pictures)))
+    return Images(names, torch.from_numpy(np.stack(pictures)))

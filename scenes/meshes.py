@@ -44,7 +44,7 @@ class Sampling(NamedTuple):
     rays: int = 3  # votes on inside or outside per point, odd: a ray through an edge is outvoted
 
 
-class MeshFamily:
+class Shapes:
     """Shapes in the box [-1, 1]^3.
 
     Args:
@@ -80,13 +80,13 @@ class MeshFamily:
         drawn = self._pool.index_select(0, rows).reshape(len(scenes), n, 4)
         return Points(drawn[..., :3].contiguous(), drawn[..., 3:].contiguous())
 
-    def to(self, device: torch.device | str) -> MeshFamily:
+    def to(self, device: torch.device | str) -> Shapes:
         """The same with its samples on `device`, where batches then come from; `generator` must be there too."""
         moved = copy.copy(self)
         moved._pool = self._pool.to(device)
         return moved
 
-    def truth(self, scene: int, split: str = "test") -> Mesh:
+    def reference(self, scene: int, split: str = "test") -> Mesh:
         """The mesh in the scene frame; a shape has no splits, so `split` makes no difference."""
         return self._meshes[scene]
 
@@ -98,7 +98,7 @@ def open_meshes(
     limit: int | None = None,
     progress: Progress | None = None,
     sampling: Sampling | None = None,
-) -> MeshFamily:
+) -> Shapes:
     """Read the ply, obj, off, stl and glb files of a folder and sample them, or use the cached samples.
 
     The pools are kept under `$HYPERFIELDS_CACHE` (default `~/.cache/hyperfields`, or `hyperfields` under
@@ -132,7 +132,7 @@ def open_meshes(
         pools.append(pool)
         if progress is not None:
             progress(done + 1, len(names), name)
-    return MeshFamily(names, meshes, torch.from_numpy(np.stack(pools)))
+    return Shapes(names, meshes, torch.from_numpy(np.stack(pools)))
 
 
 def read_mesh(path: Path) -> Mesh:

@@ -32,7 +32,7 @@ class Frame(NamedTuple):
     numbers: dict[str, float]  # intrinsics of the file and of the frame
 
 
-class ViewFamily:
+class Views:
     """Posed pictures of scenes, all of one size, in the frame of their files.
 
     The fields live in the box [-1, 1]^3 of that frame: what is outside the box is not seen. Training pictures
@@ -106,14 +106,14 @@ class ViewFamily:
         origins = table[:, 9:12].contiguous()
         return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba)
 
-    def to(self, device: torch.device | str) -> ViewFamily:
+    def to(self, device: torch.device | str) -> Views:
         """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
         moved = copy.copy(self)
         moved._pixels, moved._tables = self._pixels.to(device), self._tables.to(device)
         moved._counts, moved._first = self._counts.to(device), self._first.to(device)
         return moved
 
-    def truth(self, scene: int, split: str = "test") -> list[View]:
+    def reference(self, scene: int, split: str = "test") -> list[View]:
         """The views of a split, read from disk, in the order of its transforms file.
 
         Raises:
@@ -157,7 +157,7 @@ def open_views(
     scenes: Sequence[str] | None = None,
     limit: int | None = None,
     views: Sequence[int] | None = None,
-) -> ViewFamily:
+) -> Views:
     """Read a folder whose sub-folders are scenes in the NeRF-synthetic layout, or one such scene.
 
     Per scene and split a file `transforms_<split>.json` with `camera_angle_x` (radians) or `fl_x` (also read:
@@ -178,7 +178,7 @@ def open_views(
         raise InputError(
             f"{folder}: no transforms_train.json in it or in a folder of it; wanted the NeRF-synthetic layout"
         )
-    return ViewFamily({name: folders[name] for name in select(list(folders), scenes, limit)}, size, views)
+    return Views({name: folders[name] for name in select(list(folders), scenes, limit)}, size, views)
 
 
 def _read_transforms(folder: Path, split: str) -> list[Frame]:

@@ -13,7 +13,7 @@ from unittest import mock
 
 from hyperfields.ops import _reference
 from hyperfields.ops import dispatch as choice
-from hyperfields.ops.profiling import Stopwatch
+from hyperfields.ops.profiling import Profiler
 from hyperfields.scenes import open_family
 
 # Before torch, whose idle threads the package tells to sleep.
@@ -26,14 +26,19 @@ from torch import Tensor, nn
 WARM_UP = 200  # steps after which most of the empty space is known
 # With ", backward" these are names of stages.
 OPS = ("hash_encode", "batched_mlp", "composite")
-FUSED = ("sight", "emission")  # march, encoding, network and opacity in one kernel; network and what is round it
+FUSED = (
+    "visible_samples",
+    "radiance_head",
+)  # march, encoding, network and opacity in one kernel; network and what is round it
 
 
 def padded_vmap(x: Tensor, layers: list[tuple[Tensor, Tensor]], activation: str, counts: Tensor) -> Tensor:
     """Generated MLPs as they are usually run: one module, `vmap(functional_call)` over the scenes' weights."""
     assert activation == "leaky_relu"
     sizes = [x.shape[1], *(weight.shape[1] for weight, _ in layers)]
-    parts = [p for i, o in itertools.pairwise(sizes) for p in (nn.Linear(i, o), nn.LeakyReLU(_reference.LEAK))]
+    parts = [
+        p for i, o in itertools.pairwise(sizes) for p in (nn.Linear(i, o), nn.LeakyReLU(_reference.NEGATIVE_SLOPE))
+    ]
     module = nn.Sequential(*parts[:-1])
     names = [name for name, _ in module.named_parameters()]
     weights = dict(zip(names, (t for layer in layers for t in layer), strict=True))
@@ -84,7 +89,7 @@ def fit_step(
             "samples_a_second": samples / seconds,
             "share_inside_three_ops": share(OPS),
             "share_with_fused": share(OPS + FUSED),
-            "share_with_mix": share((*OPS, *FUSED, "mix")),
+            "share_with_mix": share((*OPS, *FUSED, "combine_bases")),
             "stages_milliseconds": stages,
             "milliseconds_a_profiled_step": profiled,
         }
@@ -100,7 +105,7 @@ def fit_step(
 
 def profile(fit: Fit, steps: int) -> tuple[dict[str, float], float]:
     """(milliseconds of each stage of a step without those within it, largest first; those of the whole)."""
-    with Stopwatch() as watch:
+    with Profiler() as watch:
         whole = seconds_a_step(fit, steps)
     own = {name: 1e3 * value / steps for name, value in watch.seconds.items()}
     return dict(sorted(own.items(), key=lambda item: -item[1])), 1e3 * whole

@@ -36,9 +36,9 @@ from hyperfields.ops.devices import Precision, products, usable_device
 from hyperfields.rendering.pictures import orbit_cameras, render_picture
 from hyperfields.runs.checkpoint import load_run
 from hyperfields.scenes import open_family
-from hyperfields.scenes.images import ImageFamily
-from hyperfields.tasks.presets import Recipe
-from hyperfields.training.cuda_graphs import USUAL, Graphs
+from hyperfields.scenes.images import Images
+from hyperfields.tasks.presets import TrainConfig
+from hyperfields.training.cuda_graphs import WARMUP_CALLS, Graphs
 from hyperfields.training.fit import FitConfig, fit
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
@@ -240,7 +240,7 @@ def grids() -> Iterator[Row]:
 def steps() -> Iterator[Row]:
     """A whole fitting step on pictures, the same points over ever more scenes: replayed from a graph, and called."""
     field = ImageField(FactoredGrid(2, 6, 2, 12, 5, 64, bases=15))
-    pictures = ImageFamily([str(n) for n in range(STEP_SCENES[-1])], torch.rand(STEP_SCENES[-1], 64, 64, 3))
+    pictures = Images([str(n) for n in range(STEP_SCENES[-1])], torch.rand(STEP_SCENES[-1], 64, 64, 3))
     precisions: tuple[Precision, ...] = ("mixed", "float32")
     for precision, graphs in itertools.product(precisions, (True, False)):
         base = math.nan
@@ -249,7 +249,7 @@ def steps() -> Iterator[Row]:
 
             def time_of(scenes: int = scenes, precision: Precision = precision, graphs: bool = graphs) -> float:
                 model = HyperField(ModelConfig(field, Hierarchical(24), 96), STEP_SCENES[-1]).to(DEVICE)
-                recipe = Recipe(scenes, STEP_POINTS)
+                recipe = TrainConfig(scenes, STEP_POINTS)
                 # Few scenes have fewer pixels than the points of a step: the same pixels come several times.
                 objective = Objective(Again(pictures), field, recipe, STEP_SCENES[-1], DEVICE, precision)
                 every = torch.arange(len(pictures.names))
@@ -273,17 +273,17 @@ def step_time(run: Optimization) -> float:
         RuntimeError: it was to be replayed from a graph, and cannot.
     """
     progress = Progress()
-    for _ in range(USUAL + 2):
+    for _ in range(WARMUP_CALLS + 2):
         run.step(progress)
     if run.graphs is not None and run.graphs.reason:
         raise RuntimeError(run.graphs.reason)
     return milliseconds(lambda: run.step(progress))
 
 
-class Again(ImageFamily):
+class Again(Images):
     """Pictures whose pixels are always drawn with replacement, however many are asked for."""
 
-    def __init__(self, pictures: ImageFamily) -> None:
+    def __init__(self, pictures: Images) -> None:
         self.__dict__.update(pictures.__dict__)
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator):  # type: ignore[no-untyped-def]

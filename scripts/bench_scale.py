@@ -47,7 +47,7 @@ class Waves:
         phase = (x * scenes[:, None, None]).sum(-1, keepdim=True)
         return Points(x, (0.5 + 0.5 * torch.sin(phase)).expand(-1, -1, 3))
 
-    def truth(self, scene: int, split: str = "test") -> Tensor:
+    def reference(self, scene: int, split: str = "test") -> Tensor:
         return torch.zeros(64, 64, 3)
 
 

@@ -66,7 +66,7 @@ def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
     family = open_family(SAMPLES / part.name)
     found = []
     for name in part.compared:
-        truth, bound = family.truth(family.names.index(name)), run.bind(name)
+        truth, bound = family.reference(family.names.index(name)), run.bind(name)
         if isinstance(truth, Mesh):
             camera = orbit_cameras(run, 1, SHAPE_SIZE)[0]
             result = render_picture(bound, camera, SHAPE_SIZE, supersample=SUPERSAMPLE["shapes"])

@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 from hyperfields import ops
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.evaluation.report import evaluate
 from hyperfields.ops import _reference, points
 from hyperfields.runs.checkpoint import load_run
@@ -78,11 +78,13 @@ def mixed(x: Tensor, layers: Layers, activation: str = "relu", *, counts: Tensor
     return slope + (value - slope).detach()
 
 
-def quality(family: Family, steps: int, seed: int, emulated: bool) -> dict[str, float]:
+def quality(family: SceneDataset, steps: int, seed: int, emulated: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as out:
         with (
             mock.patch.object(points, "batched_mlp", mixed if emulated else exact),
-            mock.patch.object(ops, "emission", functools.partial(ops.emission, backend="reference")),  # calls it, too
+            mock.patch.object(
+                ops, "emission", functools.partial(ops.radiance_head, backend="reference")
+            ),  # calls it, too
         ):
             fit(family, Path(out) / "run", FitConfig(steps=steps, seed=seed))
         report = evaluate(load_run(Path(out) / "run"), family)

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 
 from hyperfields.configs import parse_settings
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import SHARING, Stability, parse
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.scenes import open_family
-from hyperfields.tasks.presets import Recipe, network_rate
+from hyperfields.tasks.presets import TrainConfig, network_rate
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
@@ -38,10 +38,10 @@ SETTINGS = {
 SCENES = 16
 
 
-def final_loss(family: Family, config: ModelConfig, rate: float, seed: int, steps: int, clip: bool) -> float:
+def final_loss(family: SceneDataset, config: ModelConfig, rate: float, seed: int, steps: int, clip: bool) -> float:
     """Mean loss of the last 20 steps; nan when a step was not finite."""
     torch.manual_seed(seed)
-    recipe = Recipe(SCENES, SCENES * 64, rate_networks=rate)
+    recipe = TrainConfig(SCENES, SCENES * 64, rate_networks=rate)
     model = HyperField(config, SCENES)
     objective = Objective(family, config.field, recipe, SCENES)
     work = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(SCENES), seed)
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--settings", default="none,default")
     asked = parser.parse_args()
     family = open_family(SAMPLES, size=(16, 16), limit=SCENES)
-    pictures = torch.stack([torch.as_tensor(family.truth(i)) for i in range(SCENES)])  # type: ignore[arg-type]
+    pictures = torch.stack([torch.as_tensor(family.reference(i)) for i in range(SCENES)])  # type: ignore[arg-type]
     bar = float(pictures.flatten(1, 2).var(1).mean())
     print(f"a picture in one colour: {bar:.4f}")
     print(f"{'generator':16} {'settings':10} {'diverged':>10}  {'median loss':>11}  {'worst':>8}  seconds")

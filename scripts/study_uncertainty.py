@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from hyperfields.data import Family, View
+from hyperfields.data import SceneDataset, View
 from hyperfields.evaluation.uncertainty import calibrate, deviation_picture, misfit, plot, uncertainty_image
-from hyperfields.model import Bound
+from hyperfields.model import BoundField
 from hyperfields.runs.checkpoint import Run, load_run
 from hyperfields.runs.export import write_image
 from hyperfields.scenes import open_family
@@ -57,11 +57,11 @@ def main() -> None:
         show(asked.out, f"unseen, {len(seen)} views", family, sampled(run, posterior, asked.samples))
 
 
-def sampled(run: Run, posterior: Posterior, samples: int) -> Callable[[str], tuple[Bound, Sequence[Bound]]]:
+def sampled(run: Run, posterior: Posterior, samples: int) -> Callable[[str], tuple[BoundField, Sequence[BoundField]]]:
     """A scene's name -> the field of its mean code, and fields of sampled codes."""
 
     @torch.no_grad()
-    def fields(name: str) -> tuple[Bound, Sequence[Bound]]:
+    def fields(name: str) -> tuple[BoundField, Sequence[BoundField]]:
         codes = posterior.sample(name, samples, torch.Generator().manual_seed(0))
         mean = posterior.mean[posterior.names.index(name)]
         return run.model.bind(mean[None]), [run.model.bind(code[None]) for code in codes]
@@ -69,7 +69,9 @@ def sampled(run: Run, posterior: Posterior, samples: int) -> Callable[[str], tup
     return fields
 
 
-def show(out: Path, label: str, family: Family, fields: Callable[[str], tuple[Bound, Sequence[Bound]]]) -> None:
+def show(
+    out: Path, label: str, family: SceneDataset, fields: Callable[[str], tuple[BoundField, Sequence[BoundField]]]
+) -> None:
     """Two rows of the table, their files, and a picture of each car."""
     stem = label.replace(", ", "_").replace(" ", "_")
     for first, half in enumerate(("even", "odd")):
@@ -85,7 +87,7 @@ def show(out: Path, label: str, family: Family, fields: Callable[[str], tuple[Bo
         plot(report, out / f"{stem}_{half}.png")
     for number, name in enumerate(family.names):
         bound, samples = fields(name)
-        view = next(view for view in family.truth(number, "test") if isinstance(view, View))
+        view = next(view for view in family.reference(number, "test") if isinstance(view, View))
         truth = view.rgba[..., :3] * view.rgba[..., 3:] + 1.0 - view.rgba[..., 3:]
         found = misfit(bound, family, name)
         color, deviation = deviation_picture(bound, found, view.camera, (truth.shape[0], truth.shape[1]), samples)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays, orbit
-from hyperfields.data import Family, Kind, Mesh, Pixels, Points, View
+from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset, View
 
 RADII = torch.tensor([0.25, 0.4, 0.3, 0.45])
 COLORS = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.7, 0.3], [0.2, 0.3, 0.9], [0.8, 0.8, 0.2]])
@@ -31,7 +31,7 @@ class Discs:
         x = torch.rand(len(scenes), n, 2, generator=generator)
         return Points(x, self.color(scenes, x))
 
-    def truth(self, scene: int, split: str = "test") -> Tensor:
+    def reference(self, scene: int, split: str = "test") -> Tensor:
         place = (torch.arange(16) + 0.5) / 16
         x = torch.stack(torch.meshgrid(place, place, indexing="xy"), -1).reshape(1, -1, 2)
         return self.color(torch.tensor([scene]), x).reshape(16, 16, 3)
@@ -52,7 +52,7 @@ class Spheres:
         x = torch.rand(len(scenes), n, 3, generator=generator) * 2.0 - 1.0
         return Points(x, self.distance(scenes, x))
 
-    def truth(self, scene: int, split: str = "test") -> Mesh:
+    def reference(self, scene: int, split: str = "test") -> Mesh:
         raise NotImplementedError
 
 
@@ -75,7 +75,7 @@ class Balls:
         rays = Rays(position, torch.nn.functional.normalize(aim - position, dim=-1))
         return Pixels(rays, self.rgba(scenes, rays))
 
-    def truth(self, scene: int, split: str = "test") -> list[View]:
+    def reference(self, scene: int, split: str = "test") -> list[View]:
         views = []
         for camera in orbit(2, radius=3.0, height=16, width=16):
             rays = Rays(*(part[None] for part in camera.rays()))
@@ -83,4 +83,4 @@ class Balls:
         return views
 
 
-FAMILIES: dict[Kind, Family] = {"images": Discs(), "shapes": Spheres(), "views": Balls()}
+FAMILIES: dict[Kind, SceneDataset] = {"images": Discs(), "shapes": Spheres(), "views": Balls()}

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from hyperfields.data import Kind
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import Identity, SphericalHarmonics
-from hyperfields.hypernets import Direct
+from hyperfields.hypernets import Independent
 from hyperfields.model import HyperField, ModelConfig
-from hyperfields.ops._reference import LEAK
+from hyperfields.ops._reference import NEGATIVE_SLOPE
 from hyperfields.runs.checkpoint import Run
 from hyperfields.weights import flatten, numel
 
@@ -25,7 +25,7 @@ STEEP = 200.0  # how fast the logarithm of the density falls
 RED = (0.88, 0.12, 0.12)  # of the views
 FIELDS: dict[Kind, Field] = {
     "images": ImageField(Identity(2), hidden=()),
-    "shapes": ShapeField(Identity(3), hidden=(6,)),
+    "shapes": SDFField(Identity(3), hidden=(6,)),
     "views": RadianceField(
         Identity(3), hidden=(6,), geometry=1, color_hidden=(), directions=SphericalHarmonics(1), occupancy=16
     ),
@@ -47,9 +47,9 @@ def code(kind: Kind, value: float) -> Tensor:
     prefix = "mlp" if kind == "shapes" else "density"
     weights[f"{prefix}.0.weight"][0] = torch.cat((torch.eye(3), -torch.eye(3)))
     scale = 3.0**-0.5 if kind == "shapes" else -STEEP  # the distance; or the logarithm of the density
-    scale /= 1.0 - LEAK  # leaky(x) + leaky(-x) = (1 - LEAK) |x|
+    scale /= 1.0 - NEGATIVE_SLOPE  # leaky(x) + leaky(-x) = (1 - NEGATIVE_SLOPE) |x|
     weights[f"{prefix}.1.weight"][0, 0] = scale
-    weights[f"{prefix}.1.bias"][0, 0] = -scale * (1.0 - LEAK) * value
+    weights[f"{prefix}.1.bias"][0, 0] = -scale * (1.0 - NEGATIVE_SLOPE) * value
     if kind == "views":
         weights["color.0.bias"][0] = torch.tensor([2.0, -2.0, -2.0])
     return flatten(weights, field.spec)
@@ -59,7 +59,7 @@ def run_of(kind: Kind, path: Path = Path("run"), **scenes: float) -> Run:
     """A run with octahedra of these radii (or images of these grey levels), default small 0.5 and big 0.8."""
     scenes = scenes or {"small": 0.5, "big": 0.8}
     field = FIELDS[kind]
-    model = HyperField(ModelConfig(field, Direct(), numel(field.spec)), len(scenes))
+    model = HyperField(ModelConfig(field, Independent(), numel(field.spec)), len(scenes))
     with torch.no_grad():
         model.latents.codes.copy_(torch.cat([code(kind, value) for value in scenes.values()]))
     return Run(path, {"scenes": list(scenes), "picture": PICTURES[kind]}, model.eval())

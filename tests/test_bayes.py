@@ -13,13 +13,13 @@ from hyperfields.codes.table import VariationalTable
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import Fourier
-from hyperfields.hypernets import Bayes, Chunked, Direct, Full, Hypernet, LowRank, Modulation, WeightTokens
+from hyperfields.hypernets import Bayes, Chunked, Full, Hypernet, Independent, LowRank, Modulation, WeightTokens
 from hyperfields.hypernets.bayes import Factors, implicit_divergence, moments_divergence
 from hyperfields.hypernets.init import spread
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.rendering.volume import sample_image
 from hyperfields.runs.checkpoint import load_run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import Fit, FitConfig
 from hyperfields.training.posterior import draw_fields, new_code
 from hyperfields.weights import linear_spec
@@ -81,11 +81,11 @@ def test_divergences_are_those_of_torch() -> None:
 @pytest.mark.parametrize("kind", ["factors", "noise"])
 def test_a_fit_of_drawn_weights_is_good_and_knows_a_spread(kind: str, tmp_path: Path) -> None:
     model = ModelConfig(FIELD, Full(), 4, bayes=Bayes(kind, weight=1e-7))  # type: ignore[arg-type]
-    Fit(Discs(), tmp_path, FitConfig(steps=300), model=model, recipe=Recipe(4, 4 * 256)).run()
+    Fit(Discs(), tmp_path, FitConfig(steps=300), model=model, recipe=TrainConfig(4, 4 * 256)).run()
     run = load_run(tmp_path)
     assert run.model.config.bayes == model.bayes
     pictures = [sample_image(run.bind(name), 1, 16, 16)[0] for name in run.names]
-    errors = torch.stack([p - torch.as_tensor(Discs().truth(i)) for i, p in enumerate(pictures)])  # type: ignore[arg-type]
+    errors = torch.stack([p - torch.as_tensor(Discs().reference(i)) for i, p in enumerate(pictures)])  # type: ignore[arg-type]
     assert float(errors.square().mean()) < 0.01
     drawn = [sample_image(b, 1, 16, 16)[0] for b in draw_fields(run, run.codes(run.names[0]), samples=4)]
     assert 0.001 < float(torch.stack(drawn).std(0).mean()) < 0.2
@@ -103,8 +103,8 @@ def test_bad_settings_are_refused() -> None:
         Bayes("x")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="wanted a deviation above 0"):
         Bayes("factors", deviation=0.0)
-    with pytest.raises(InputError, match="Direct generates nothing that could be drawn"):
-        Hypernet(SPEC, 6, Direct(), bayes=Bayes("factors"))
+    with pytest.raises(InputError, match="Independent generates nothing that could be drawn"):
+        Hypernet(SPEC, 6, Independent(), bayes=Bayes("factors"))
 
 
 def test_a_variational_table_draws_and_pays(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_variational_table_draws_and_pays(tmp_path: Path) -> None:
     spreads = []
     for number, weight in enumerate((1e-6, 1e-2)):
         model, out = ModelConfig(FIELD, Full(), 8), tmp_path / str(number)
-        fit = Fit(Discs(), out, FitConfig(steps=150), model=model, recipe=Recipe(4, 4 * 64),
+        fit = Fit(Discs(), out, FitConfig(steps=150), model=model, recipe=TrainConfig(4, 4 * 64),
                   source=lambda model, weight=weight: VariationalTable(4, model.latent_size, weight))  # fmt: skip
         fit.run()
         assert isinstance(fit.source, VariationalTable)

@@ -15,12 +15,12 @@ from hyperfields import RadianceField, Rays, ops
 from hyperfields.data import Kind, Pixels, Points
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import LowRank
-from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops import dispatch as choice
-from hyperfields.rendering.static_shapes import Ahead, rays_of, render_budget
+from hyperfields.rendering.static_shapes import StaticStepPlan, rays_of, render_static
 from hyperfields.rendering.volume import OPAQUE, OccupancyTracker
-from hyperfields.tasks.presets import PRESETS, Preset, Recipe, preset
+from hyperfields.tasks.presets import PRESETS, Preset, TrainConfig, preset
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
@@ -73,15 +73,15 @@ def gradients(model: HyperField, loss: Tensor) -> Tensor:
     return torch.cat([g.to_dense().flatten() for g in found])
 
 
-def exactly(bound: Bound, rays: Rays, cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def exactly(bound: BoundField, rays: Rays, cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Colours, opacity and samples of each ray by tensors as long as what is found."""
     origins, directions = (t.reshape(-1, 3) for t in rays)
-    edges, counts = ops.march(*rays, cells, 0.1, offset)
+    edges, counts = ops.ray_march(*rays, cells, 0.1, offset)
     first = counts.cumsum(0) - counts
-    x, _, spans = ops.samples(origins, directions, edges, first, counts)
+    x, _, spans = ops.gather_samples(origins, directions, edges, first, counts)
     density = bound.density(x, counts.reshape(2, -1).sum(1)).detach().squeeze(-1)
-    counts, _ = ops.reach(density, spans, counts, torch.zeros(len(counts)), OPAQUE)
-    x, d, spans = ops.samples(origins, directions, edges, first, counts)
+    counts, _ = ops.early_termination(density, spans, counts, torch.zeros(len(counts)), OPAQUE)
+    x, d, spans = ops.gather_samples(origins, directions, edges, first, counts)
     sigma, rgb = bound(x, d, counts.reshape(2, -1).sum(1))
     values, alpha, _ = ops.composite(sigma.squeeze(-1), rgb, spans, counts=counts)
     return values.reshape(2, -1, 3), alpha.reshape(2, -1), counts.reshape(2, -1)
@@ -98,10 +98,10 @@ def test_what_fits_has_the_colours_and_gradients_of_the_exact_sizes(denser: floa
         bound.weights["density.1.bias"] = bound.weights["density.1.bias"] + denser
         if samples is None:
             rgb, alpha, counts = exactly(bound, rays, cells, offset)
-            everything = ops.march(*rays, cells, 0.1, offset)[1].sum()
+            everything = ops.ray_march(*rays, cells, 0.1, offset)[1].sum()
             assert (int(counts.sum()) < int(everything)) == (denser > 0)
         else:
-            seen = render_budget(bound, bound.density, rays, cells, step=0.1, offset=offset, samples=samples)
+            seen = render_static(bound, bound.density, rays, cells, step=0.1, offset=offset, samples=samples)
             assert seen.whole.all()
             assert torch.equal(seen.wanted, counts)
             rgb, alpha = seen.rgb, seen.alpha
@@ -115,7 +115,7 @@ def test_what_fits_has_the_colours_and_gradients_of_the_exact_sizes(denser: floa
 def test_rays_that_do_not_fit_see_nothing_and_the_others_are_whole() -> None:
     model, rays, cells, offset = scene()
     bound, _ = model.bind_scenes(torch.arange(2))
-    call: Callable[[int], Any] = lambda samples: render_budget(  # noqa: E731
+    call: Callable[[int], Any] = lambda samples: render_static(  # noqa: E731
         bound, bound.density, rays, cells, step=0.1, offset=offset, samples=samples
     )
     enough = call(2000)
@@ -133,7 +133,7 @@ def test_rays_that_do_not_fit_see_nothing_and_the_others_are_whole() -> None:
 def test_nothing_is_seen_where_nothing_is() -> None:
     model, rays, cells, offset = scene()
     bound, _ = model.bind_scenes(torch.arange(2))
-    seen = render_budget(bound, bound.density, rays, cells & False, step=0.1, offset=offset, samples=64)
+    seen = render_static(bound, bound.density, rays, cells & False, step=0.1, offset=offset, samples=64)
     assert seen.whole.all()
     assert not seen.wanted.any()
     assert not seen.alpha.any()
@@ -141,7 +141,7 @@ def test_nothing_is_seen_where_nothing_is() -> None:
 
 
 def test_the_number_of_rays_follows_what_they_need() -> None:
-    ahead = Ahead(2**14, 4, OccupancyTracker(4, 4, step=0.1))
+    ahead = StaticStepPlan(2**14, 4, OccupancyTracker(4, 4, step=0.1))
     assert ahead.rays == rays_of(2**14, 64.0, 4) == 64
     for _ in range(100):
         ahead.count(torch.full((4, 64), 10))
@@ -156,7 +156,7 @@ def test_the_number_of_rays_follows_what_they_need() -> None:
 
 def test_occupancy_is_looked_at_whole_until_all_of_it_is_known() -> None:
     tracker = OccupancyTracker(4, 4, step=0.1)
-    ahead = Ahead(2**14, 4, tracker)
+    ahead = StaticStepPlan(2**14, 4, tracker)
     assert [ahead.prepare(calls)[1] for calls in range(1, 9)] == [1, 0, 0, 0, 1, 0, 0, 0]
     assert ahead.prepare(33)[1] == 1
     tracker.density.zero_()
@@ -187,7 +187,7 @@ class Fake:
         x = torch.rand(len(scenes), n, 2 if self.kind == "images" else 3, **there)
         return Points(x, torch.rand(len(scenes), n, 3 if self.kind == "images" else 1, **there))
 
-    def truth(self, scene: int, split: str = "test") -> Tensor:
+    def reference(self, scene: int, split: str = "test") -> Tensor:
         raise NotImplementedError
 
 
@@ -248,7 +248,7 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, called: Preset, monkeyp
     of one kind compute tensors of one size.
     """
     pytest.importorskip("triton")
-    monkeypatch.setattr(devices, "runs_ahead", lambda device: True)
+    monkeypatch.setattr(devices, "is_async", lambda device: True)
     monkeypatch.setattr(choice, "choose", triton_or_reference)  # its operators say what comes out of them
     monkeypatch.setattr(torch, "Generator", Anywhere)
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda parameter: None)
@@ -258,7 +258,7 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, called: Preset, monkeyp
     monkeypatch.setattr(Optimization, "look", lambda *_: None)
     config = preset(called, kind, 5, 16)[0]
     model = HyperField(config, 5).to("meta")
-    objective = Objective(Fake(kind), config.field, Recipe(2, 2**10), 5, "meta")
+    objective = Objective(Fake(kind), config.field, TrainConfig(2, 2**10), 5, "meta")
     assert (objective.ahead is not None) == (kind == "views")
     run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(5), 0)
     seen: dict[Any, Any] = {}

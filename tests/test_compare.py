@@ -224,7 +224,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     (tmp_path / "discs").mkdir()
     for number, name in enumerate(Discs().names):
-        write_image(tmp_path / f"discs/{name}.png", Discs().truth(number))
+        write_image(tmp_path / f"discs/{name}.png", Discs().reference(number))
     words = ["compare", str(tmp_path / "discs"), "--out", str(tmp_path / "cmp"), "--preset", "tiny"]
     words += ["--generators", "full,scale-shift", "--steps", "3", "--unseen", "1"]
     assert main(words) == 0

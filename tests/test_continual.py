@@ -16,12 +16,12 @@ from hyperfields.cli import main
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
 from hyperfields.evaluation.health import doctor
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid
-from hyperfields.hypernets import GENERATORS, Bayes, Direct, Extension, Full, Hypernet, LowRank, Stability
+from hyperfields.hypernets import GENERATORS, Bayes, Extension, Full, Hypernet, Independent, LowRank, Stability
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.runs.checkpoint import Run, load_run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.continual import add, extend, format_added
 from hyperfields.training.cost import count
 from hyperfields.training.fit import FitConfig, fit
@@ -49,7 +49,7 @@ FIELDS = {
 }
 KINDS: dict[Kind, Field] = {
     "images": ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3), hidden=(32,)),
-    "shapes": ShapeField(HashGrid(3, 2, 2, 6, 2, 4), hidden=(32,)),
+    "shapes": SDFField(HashGrid(3, 2, 2, 6, 2, 4), hidden=(32,)),
     "views": RadianceField(FactoredGrid(3, 2, 2, 6, 2, 4, bases=3), (32,), 7, (32,), step=0.1, occupancy=8),
 }
 
@@ -63,7 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
             folder = tmp_path_factory.mktemp("runs") / name
             torch.manual_seed(0)
             model = ModelConfig(FIELDS[name], LowRank(3), 8)
-            fit(OLD, folder, FitConfig(steps=300), model=model, recipe=Recipe(2, 2 * 256, rate_networks=1e-2))
+            fit(OLD, folder, FitConfig(steps=300), model=model, recipe=TrainConfig(2, 2 * 256, rate_networks=1e-2))
             made[name] = load_run(folder)
         return made[name]
 
@@ -218,8 +218,8 @@ def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -
         add(run, NEW, tmp_path / "out", steps=2, numbers=0)
     with pytest.raises(InputError, match="extension bases -1: wanted 0 or more"):
         add(run, NEW, tmp_path / "out", steps=2, bases=-1)
-    alone = ModelConfig(FIELDS["fourier"], Direct(), numel(FIELDS["fourier"].spec))
-    fit(OLD, tmp_path / "alone", FitConfig(steps=2, individually=True), model=alone, recipe=Recipe(1, 64))
+    alone = ModelConfig(FIELDS["fourier"], Independent(), numel(FIELDS["fourier"].spec))
+    fit(OLD, tmp_path / "alone", FitConfig(steps=2, individually=True), model=alone, recipe=TrainConfig(1, 64))
     with pytest.raises(InputError, match="it has no networks to add scenes to"):
         add(load_run(tmp_path / "alone"), NEW, tmp_path / "out", steps=2)
     assert not (tmp_path / "out").exists()
@@ -242,7 +242,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     (tmp_path / "discs").mkdir()
     for number, name in enumerate(Discs().names):
-        write_image(tmp_path / f"discs/{name}.png", Discs().truth(number))
+        write_image(tmp_path / f"discs/{name}.png", Discs().reference(number))
     discs, run = str(tmp_path / "discs"), str(tmp_path / "run")
     assert main(["fit", discs, "--out", run, "--preset", "tiny", "--steps", "3", "--scenes", "red,blue"]) == 0
     assert main(["add", run, discs, "--out", str(tmp_path / "more"), "--steps", "3"]) == 0

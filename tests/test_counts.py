@@ -10,7 +10,7 @@ import torch
 
 from hyperfields.cli import main
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.hypernets import GENERATORS, OF_TIME, Chunked, Dynamic, Full, LowRank, parse
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
@@ -50,7 +50,7 @@ def test_operations_of_a_scene_are_those_of_the_head() -> None:
     ("field", "wanted"),
     [
         (ImageField(Identity(2), hidden=(4,)), 4 + (16 + 4) + (24 + 3)),
-        (ShapeField(Fourier(3, 2), hidden=()), 6 + 18 + 31),
+        (SDFField(Fourier(3, 2), hidden=()), 6 + 18 + 31),
         (ImageField(HashGrid(2, 3, 2, 8, 4, 16), hidden=()), 3 * (6 + 4 * 5) + 2 * 6 * 3 + 3),
         (RadianceField(Identity(3), hidden=(), geometry=1, color_hidden=()), 6 + (12 + 2) + (2 * 10 * 3 + 3)),
     ],

@@ -21,7 +21,7 @@ from hyperfields.errors import InputError
 from hyperfields.ops import dispatch as choice
 from hyperfields.ops import points
 from hyperfields.ops.devices import require_precision, saying_what_to_lower, usable_device
-from hyperfields.scenes.images import ImageFamily
+from hyperfields.scenes.images import Images
 from hyperfields.training.fit import Fit
 
 HERE = torch.cuda.is_available()
@@ -111,7 +111,7 @@ def test_a_fit_on_a_card_without_triton_says_that_it_is_slow(
     )
     monkeypatch.setattr(Fit, "_begin_optimization", lambda fitting: None)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
-    pictures = ImageFamily(("a", "b"), torch.rand(2, 4, 4, 3))
+    pictures = Images(("a", "b"), torch.rand(2, 4, 4, 3))
     with pytest.warns(UserWarning, match="^--device cuda: triton is not installed: .*; fitting in plain torch"):
         Fit(pictures, tmp_path, FitConfig(steps=1), device="cuda")
 
@@ -200,7 +200,7 @@ def test_products_are_in_16_bits_only_where_there_are_matrix_units(card: Callabl
 
 
 def test_a_family_without_a_device_of_its_own_is_copied() -> None:
-    pictures = ImageFamily(("a", "b"), torch.rand(2, 4, 4, 3))
+    pictures = Images(("a", "b"), torch.rand(2, 4, 4, 3))
     generator = torch.Generator().manual_seed(0)
     batch = families.draw(pictures, torch.arange(2), 5, generator)
     wanted = pictures.to("cpu").batch(torch.arange(2), 5, torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from hyperfields.hypernets import Full, LowRank, Stability
 from hyperfields.hypernets.init import Head
 from hyperfields.model import ModelConfig
 from hyperfields.runs.checkpoint import Run, load_run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import FitConfig, fit
 
 from ._analytic import FAMILIES
@@ -30,7 +30,7 @@ FIELDS: dict[Kind, Field] = {
 
 def run_of(folder: Path, kind: Kind, stability: Stability | None = None) -> Run:
     model = ModelConfig(FIELDS[kind], LowRank(2) if stability is None else Full(), 8, stability or Stability())
-    fit(FAMILIES[kind], folder, FitConfig(steps=3), model=model, recipe=Recipe(4, 4 * 256))
+    fit(FAMILIES[kind], folder, FitConfig(steps=3), model=model, recipe=TrainConfig(4, 4 * 256))
     return load_run(folder)
 
 

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from hyperfields.cameras import Rays
 from hyperfields.codes.encoder import EncodedModel, EncoderConfig, encoded_fit, load_encoded, observe
-from hyperfields.data import Family, Kind, Pixels, Points
+from hyperfields.data import Kind, Pixels, Points, SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import Fourier
-from hyperfields.hypernets import Direct, Full, Stability, WeightTokens
+from hyperfields.hypernets import Full, Independent, Stability, WeightTokens
 from hyperfields.model import ModelConfig
 from hyperfields.rendering.volume import render_volume
 from hyperfields.runs.checkpoint import load_run
 from hyperfields.tasks import losses
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 
 from ._analytic import Balls, Discs, Spheres
 
@@ -75,7 +75,7 @@ KINDS: dict[Kind, type[ManyDiscs] | type[ManySpheres] | type[ManyBalls]] = {
 }
 FIELDS: dict[Kind, Field] = {
     "images": ImageField(Fourier(2, 3), hidden=(16, 16)),
-    "shapes": ShapeField(Fourier(3, 2), hidden=(16, 16)),
+    "shapes": SDFField(Fourier(3, 2), hidden=(16, 16)),
     "views": RadianceField(Fourier(3, 2), hidden=(16,), geometry=7, color_hidden=(16,), step=0.1, occupancy=8),
 }
 STEPS: dict[Kind, int] = {"images": 400, "shapes": 600, "views": 400}
@@ -84,7 +84,7 @@ ENCODER = EncoderConfig(width=32, depth=2, heads=4, points=32)
 
 def made(kind: Kind, out: Path | None = None, steps: int | None = None) -> EncodedModel:
     config = ModelConfig(FIELDS[kind], WeightTokens(16), 16, Stability(share=0.05 if kind == "images" else 0.3))
-    recipe = Recipe(16, 16 * (512 if kind == "views" else 64), rate_networks=2e-3 if kind == "views" else 4e-3)
+    recipe = TrainConfig(16, 16 * (512 if kind == "views" else 64), rate_networks=2e-3 if kind == "views" else 4e-3)
     return encoded_fit(KINDS[kind](), config, ENCODER, recipe, steps=steps or STEPS[kind], out=out)
 
 
@@ -103,7 +103,7 @@ def unseen_losses(kind: Kind, found: EncodedModel) -> tuple[float, float]:
             return float((answer - target).square().mean()), float((mean - target).square().mean())
         assert isinstance(batch, Pixels)
         assert isinstance(known, ManyBalls)
-        seen = render_volume(bound, batch.rays, bound.occupancy(), step=0.1, sight=bound.sight)
+        seen = render_volume(bound, batch.rays, bound.occupancy(), step=0.1, visible=bound.visible_samples)
         rays = Rays(*(part.reshape(1, -1, 3).expand(KNOWN, -1, -1) for part in batch.rays))
         whole = known.rgba(every, rays)
         alpha = whole[..., 3].mean(0).reshape(seen.alpha.shape)
@@ -160,11 +160,11 @@ def test_bad_input_is_refused() -> None:
         EncoderConfig(points=0)
     with pytest.raises(InputError, match="width 30 is not a multiple of its 4 heads"):
         EncodedModel(ModelConfig(FIELDS["images"], Full(), 6), ("a",), "images", EncoderConfig(width=30))
-    with pytest.raises(InputError, match="Direct: has no networks"):
-        encoded_fit(Discs(), ModelConfig(FIELDS["images"], Direct(), 9), ENCODER, Recipe(4, 64), steps=1)
+    with pytest.raises(InputError, match="Independent: has no networks"):
+        encoded_fit(Discs(), ModelConfig(FIELDS["images"], Independent(), 9), ENCODER, TrainConfig(4, 64), steps=1)
     with pytest.raises(InputError, match="at least 20x20"):
         observe(Discs(), torch.arange(2), EncoderConfig(patch=20), torch.Generator())
     found = EncodedModel(ModelConfig(FIELDS["images"], Full(), 6), ("a",), "images", ENCODER)
-    family: Family = Spheres()
+    family: SceneDataset = Spheres()
     with pytest.raises(InputError, match="holds images, the family holds shapes"):
         found.infer(family)

@@ -42,7 +42,7 @@ class Pictures:
         u, v = (x * size).long().unbind(-1)
         return Points(x, torch.stack([self.pictures[int(s)][v[i], u[i]] for i, s in enumerate(scenes)]))
 
-    def truth(self, scene: int, split: str = "test") -> Tensor:
+    def reference(self, scene: int, split: str = "test") -> Tensor:
         return self.pictures[scene]
 
 
@@ -64,7 +64,7 @@ class Views:
         rays = self.cameras[0].rays()
         return Pixels(Rays(rays.origins[index], rays.directions[index]), self.rgba.reshape(-1, 4)[index])
 
-    def truth(self, scene: int, split: str = "test") -> list[View]:
+    def reference(self, scene: int, split: str = "test") -> list[View]:
         return [View(camera, self.rgba) for camera in self.cameras]
 
 
@@ -81,7 +81,7 @@ class Shapes:
         x = 2.0 * torch.rand(len(scenes), n, 3, generator=generator) - 1.0
         return Points(x, x.norm(dim=-1, keepdim=True) - self.radii[scenes][:, None, None])
 
-    def truth(self, scene: int, split: str = "test") -> Mesh:
+    def reference(self, scene: int, split: str = "test") -> Mesh:
         from hyperfields.runs.export import mesh_from_field
 
         return mesh_from_field(ball(float(self.radii[scene])), resolution=96)
@@ -203,7 +203,7 @@ def test_lpips_is_used_when_it_is_there(tmp_path: Path, monkeypatch: pytest.Monk
     report = evaluate(run, family, lpips_weights=tmp_path)
     assert asked == [("alex", tmp_path), ("vgg", tmp_path)]
     with torch.no_grad():
-        pictures = render_views(run.bind("disc"), family.truth(0)).clamp(0.0, 1.0)
+        pictures = render_views(run.bind("disc"), family.reference(0)).clamp(0.0, 1.0)
     expected = float((pictures - on_white(family.rgba)).abs().mean())
     assert report["mean"]["lpips_alex"] == pytest.approx(expected, abs=1e-6)
     assert report["mean"]["lpips_vgg"] == pytest.approx(expected + 1.0, abs=1e-6)
@@ -220,7 +220,7 @@ def test_views_are_averaged_on_white(tmp_path: Path) -> None:
     run = fitted(family, tmp_path)
     report = evaluate(run, family)
     with torch.no_grad():
-        pictures = render_views(run.bind("disc"), family.truth(0))
+        pictures = render_views(run.bind("disc"), family.reference(0))
     assert pictures.shape == (3, 12, 12, 3)
     errors = (pictures.clamp(0.0, 1.0) - on_white(family.rgba)).square().mean((1, 2, 3))
     expected = float((-10.0 * errors.log10()).mean())
@@ -232,10 +232,10 @@ def test_views_in_parts_are_the_views_at_once(tmp_path: Path, monkeypatch: pytes
     family = Views()
     run = fitted(family, tmp_path)
     with torch.no_grad():
-        whole = render_views(run.bind("disc"), family.truth(0))
+        whole = render_views(run.bind("disc"), family.reference(0))
         monkeypatch.setattr(evaluation, "RAYS", 50)
-        parts = render_views(run.bind("disc"), family.truth(0))
-        one = render_views(run.bind("disc"), family.truth(0)[1:2])
+        parts = render_views(run.bind("disc"), family.reference(0))
+        one = render_views(run.bind("disc"), family.reference(0)[1:2])
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=0)  # rays end early, by less than this
     torch.testing.assert_close(one[0], whole[1], atol=1e-3, rtol=0)
 

@@ -10,22 +10,22 @@ import torch
 
 from hyperfields import cli
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid
 from hyperfields.hypernets import LowRank
-from hyperfields.model import Bound, HyperField, ModelConfig
+from hyperfields.model import BoundField, HyperField, ModelConfig
 from hyperfields.runs import checkpoint
 from hyperfields.runs import tcnn as exchange
 
 FIELDS: dict[str, Field] = {
     "images": ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3)),
-    "shapes": ShapeField(HashGrid(3, 3, 2, 8, 4, 16), (20, 9)),
+    "shapes": SDFField(HashGrid(3, 3, 2, 8, 4, 16), (20, 9)),
     "views": RadianceField(FactoredGrid(3, 4, 2, 9, 4, 20, bases=2)),
 }
 each_field = pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS.keys())
 
 
-def bound(field: Field) -> Bound:
+def bound(field: Field) -> BoundField:
     torch.manual_seed(0)
     with torch.no_grad():
         return HyperField(ModelConfig(field, LowRank(2), 5), 1).bind(torch.randn(1, 5))

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
-from hyperfields.data import KINDS, Family, Kind, Mesh, Pixels, Points, View, fingerprint
+from hyperfields.data import KINDS, Kind, Mesh, Pixels, Points, SceneDataset, View, fingerprint
 
 
 @dataclasses.dataclass
 class Noise:
-    """A data set of a user's own: the four members of `Family` and nothing else."""
+    """A data set of a user's own: the four members of `SceneDataset` and nothing else."""
 
     kind: Kind = "images"
     names: tuple[str, ...] = ("a", "b", "c")
@@ -27,7 +27,7 @@ class Noise:
             return Pixels(Rays(draw[..., :3], draw[..., 3:]), rgba)
         return Points(draw[..., :2], draw[..., 3:] * self.brightness)
 
-    def truth(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
         return torch.zeros(2, 2, 3)
 
 
@@ -38,7 +38,7 @@ class Nameless:
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
         return Points(torch.zeros(1), torch.zeros(1))
 
-    def truth(self, scene: int, split: str = "test") -> Tensor:
+    def reference(self, scene: int, split: str = "test") -> Tensor:
         return torch.zeros(1)
 
 
@@ -47,8 +47,8 @@ def test_there_are_three_kinds() -> None:
 
 
 def test_a_class_with_the_four_members_is_a_family_and_another_is_not() -> None:
-    assert isinstance(Noise(), Family)
-    assert not isinstance(Nameless(), Family)
+    assert isinstance(Noise(), SceneDataset)
+    assert not isinstance(Nameless(), SceneDataset)
 
 
 @pytest.mark.parametrize("kind", ["images", "views"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField, kind_of
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField, kind_of
 from hyperfields.fields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity, SphericalHarmonics
 from hyperfields.weights import Weights
 
@@ -26,7 +26,7 @@ def unit(*shape: int) -> Tensor:
     ("field", "kind"),
     [
         (ImageField(Identity(2)), "images"),
-        (ShapeField(Identity(3)), "shapes"),
+        (SDFField(Identity(3)), "shapes"),
         (RadianceField(Identity(3)), "views"),
     ],
 )
@@ -70,7 +70,7 @@ def test_an_image_without_hidden_layers_is_linear_in_its_encoding() -> None:
 
 def test_a_shape_lives_in_the_scene_box() -> None:
     """Points of [-1, 1]^3 go to the encoding's [0, 1]^3, whose Identity brings them back."""
-    field = ShapeField(Identity(3), hidden=())
+    field = SDFField(Identity(3), hidden=())
     weights = {"mlp.0.weight": torch.tensor([[[1.0, 10.0, 100.0]]]), "mlp.0.bias": torch.zeros(1, 1)}
     x = torch.tensor([[[-1.0, 1.0, 0.0], [0.5, 0.25, -0.5]]])
     torch.testing.assert_close(field(weights, x).flatten(), torch.tensor([9.0, -47.0]))
@@ -78,7 +78,7 @@ def test_a_shape_lives_in_the_scene_box() -> None:
 
 def test_the_gradient_of_a_distance_is_its_slope() -> None:
     """Normals come from it: compared with central differences in float64."""
-    field = ShapeField(FactoredGrid(3, 3, 2, 9, 4, 16))
+    field = SDFField(FactoredGrid(3, 3, 2, 9, 4, 16))
     weights = {name: value.double() for name, value in fresh(field, 2).items()}
     x = (torch.rand(2, 20, 3, dtype=torch.float64) * 2 - 1).requires_grad_()
     (gradient,) = torch.autograd.grad(field(weights, x).sum(), x)
@@ -129,7 +129,7 @@ def test_a_radiance_field_lives_in_the_scene_box() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [ImageField(HashGrid(2)), ShapeField(HashGrid(3)), RadianceField(HashGrid(3))],
+    [ImageField(HashGrid(2)), SDFField(HashGrid(3)), RadianceField(HashGrid(3))],
     ids=["image", "shape", "views"],
 )
 def test_packed_points_give_what_equal_ones_give(field: Field) -> None:

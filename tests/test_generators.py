@@ -10,23 +10,23 @@ import torch
 
 from hyperfields import hypernets
 from hyperfields.data import Kind
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import Fourier, Identity
 from hyperfields.hypernets import (
     Chunked,
     Cppn,
-    Direct,
     Dynamic,
     Full,
     Generator,
     Hierarchical,
+    Independent,
     LowRank,
     Modulation,
     PerLayer,
     WeightTokens,
 )
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 from hyperfields.weights import numel
@@ -48,17 +48,17 @@ GENERATORS: dict[str, Generator] = {
     "weight tokens": WeightTokens(16),
     "dynamic, recurrent": Dynamic("recurrent"),
     "dynamic, outer": Dynamic("outer"),
-    "direct": Direct(),
+    "direct": Independent(),
 }
 FIELDS: dict[Kind, Field] = {
     "images": ImageField(Fourier(2, 3), hidden=(16, 16)),
-    "shapes": ShapeField(Fourier(3, 2), hidden=(16, 16)),
+    "shapes": SDFField(Fourier(3, 2), hidden=(16, 16)),
     "views": RadianceField(Fourier(3, 2), hidden=(16,), geometry=7, color_hidden=(16,), step=0.1, occupancy=8),
 }
-RECIPES: dict[Kind, Recipe] = {
-    "images": Recipe(4, 4 * 128, rate_networks=1e-2),
-    "shapes": Recipe(4, 4 * 128, rate_networks=1e-2),
-    "views": Recipe(4, 4 * 1024, rate_networks=1e-2),
+RECIPES: dict[Kind, TrainConfig] = {
+    "images": TrainConfig(4, 4 * 128, rate_networks=1e-2),
+    "shapes": TrainConfig(4, 4 * 128, rate_networks=1e-2),
+    "views": TrainConfig(4, 4 * 1024, rate_networks=1e-2),
 }
 STEPS: dict[Kind, int] = {"images": 300, "shapes": 200, "views": 150}
 BAR: dict[Kind, float] = {"images": 0.005, "shapes": 0.15, "views": 0.04}  # of the loss
@@ -66,7 +66,7 @@ BAR: dict[Kind, float] = {"images": 0.005, "shapes": 0.15, "views": 0.04}  # of 
 
 def model_of(field: Field, generator: Generator) -> HyperField:
     """A model of four scenes; codes that are the weights themselves start as weights do."""
-    if not isinstance(generator, Direct):
+    if not isinstance(generator, Independent):
         return HyperField(ModelConfig(field, generator, 8), 4)
     model = HyperField(ModelConfig(field, generator, numel(field.spec)), 4)
     codes = [torch.cat([entry.initial().flatten() for entry in field.spec.values()]) for _ in range(4)]
@@ -74,7 +74,7 @@ def model_of(field: Field, generator: Generator) -> HyperField:
     return model
 
 
-def fitted(model: HyperField, kind: Kind, recipe: Recipe, steps: int) -> tuple[float, float]:
+def fitted(model: HyperField, kind: Kind, recipe: TrainConfig, steps: int) -> tuple[float, float]:
     """Losses after a short fit: (of the scenes, of the scenes with each other's codes)."""
     objective = Objective(FAMILIES[kind], model.config.field, recipe, 4)
     work = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(4), 0)
@@ -102,7 +102,7 @@ def test_every_generator_is_here() -> None:
 @pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS.keys())
 def test_it_fits_a_small_family(generator: Generator, kind: Kind) -> None:
     recipe = RECIPES[kind]
-    if isinstance(generator, Direct):
+    if isinstance(generator, Independent):
         recipe = dataclasses.replace(recipe, rate_latents=1e-2, prior=0.0)  # of weights
     right, swapped = fitted(model_of(FIELDS[kind], generator), kind, recipe, STEPS[kind])
     assert right < BAR[kind]

@@ -13,9 +13,9 @@ import torch
 
 from hyperfields import FitConfig, Progress
 from hyperfields.ops import devices
-from hyperfields.scenes.images import ImageFamily
+from hyperfields.scenes.images import Images
 from hyperfields.training import cuda_graphs as graphs
-from hyperfields.training.cuda_graphs import USUAL, Graphs
+from hyperfields.training.cuda_graphs import WARMUP_CALLS, Graphs
 from hyperfields.training.fit import Fit
 
 
@@ -85,9 +85,9 @@ def run(recorder: Graphs, cuda: Cuda, kinds: list[Any]) -> list[str]:
 
 def test_a_kind_of_step_that_has_come_often_is_recorded_and_replayed(cuda: Cuda) -> None:
     recorder = Graphs(torch.device("cpu"))
-    assert run(recorder, cuda, ["a"] * (USUAL - 1)) == ["work"] * (USUAL - 1)
+    assert run(recorder, cuda, ["a"] * (WARMUP_CALLS - 1)) == ["work"] * (WARMUP_CALLS - 1)
     assert run(recorder, cuda, ["a", "a", "b"]) == ["register", "record, pool None", "work", "replay", "replay", "work"]
-    run(recorder, cuda, ["b"] * (USUAL - 2))
+    run(recorder, cuda, ["b"] * (WARMUP_CALLS - 2))
     assert run(recorder, cuda, ["b", "a"]) == ["register", "record, pool pool", "work", "replay", "replay"]
     recorder.forget()
     assert run(recorder, cuda, ["a"]) == ["work"]
@@ -95,19 +95,19 @@ def test_a_kind_of_step_that_has_come_often_is_recorded_and_replayed(cuda: Cuda)
 
 def test_few_recordings_are_kept(cuda: Cuda) -> None:
     recorder = Graphs(torch.device("cpu"))
-    for kind in range(graphs.KEPT + 1):
-        run(recorder, cuda, [kind] * USUAL)
-    assert list(recorder.recorded) == [graphs.KEPT]
+    for kind in range(graphs.MAX_GRAPHS + 1):
+        run(recorder, cuda, [kind] * WARMUP_CALLS)
+    assert list(recorder.recorded) == [graphs.MAX_GRAPHS]
 
 
 def test_what_cannot_be_recorded_is_called_and_one_line_says_why(cuda: Cuda) -> None:
     recorder = Graphs(torch.device("cpu"))
     cuda.refusal = "operation not permitted when stream is capturing\nMore about it."
     with pytest.warns(UserWarning, match="^no CUDA graphs: operation not permitted when stream is capturing; fitting"):
-        run(recorder, cuda, ["a"] * USUAL)
+        run(recorder, cuda, ["a"] * WARMUP_CALLS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert run(recorder, cuda, ["a", "b"] * USUAL) == ["work"] * 2 * USUAL
+        assert run(recorder, cuda, ["a", "b"] * WARMUP_CALLS) == ["work"] * 2 * WARMUP_CALLS
 
 
 class Plain:
@@ -116,14 +116,14 @@ class Plain:
     kind, names = "images", ("a", "b")
 
     def __init__(self) -> None:
-        self.pictures = ImageFamily(self.names, torch.rand(2, 4, 4, 3))
+        self.pictures = Images(self.names, torch.rand(2, 4, 4, 3))
         self.batch, self.truth = self.pictures.batch, self.pictures.truth
 
 
 @pytest.fixture
 def ahead(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU that passes for a GPU, which a step runs ahead of."""
-    monkeypatch.setattr(devices, "runs_ahead", lambda device: True)
+    monkeypatch.setattr(devices, "is_async", lambda device: True)
 
 
 @pytest.mark.usefixtures("ahead")
@@ -138,7 +138,7 @@ def test_a_fit_that_runs_ahead_replays_its_steps_and_goes_on_where_it_was_stoppe
     wanted: bool, cuda: Cuda, tmp_path: Path
 ) -> None:
     """On the CPU, where a recording is no recording: each replay calls the step."""
-    family = ImageFamily(("a", "b", "c"), torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0)))
+    family = Images(("a", "b", "c"), torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0)))
     config = FitConfig(steps=60)
     fitting: list[Fit] = []
 
@@ -156,7 +156,7 @@ def test_a_fit_that_runs_ahead_replays_its_steps_and_goes_on_where_it_was_stoppe
         whole = Fit(family, tmp_path / "whole", config, graphs=wanted)
         fitting.append(whole)
         whole.run()
-        assert (cuda.events.count("replay") == 60 - USUAL + 1) == wanted
+        assert (cuda.events.count("replay") == 60 - WARMUP_CALLS + 1) == wanted
         stopped = Fit(family, tmp_path / "parts", config, graphs=wanted)
         fitting.append(stopped)
 

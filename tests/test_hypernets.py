@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField, RadianceField, ShapeField
+from hyperfields.fields import ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.hypernets import (
     Chunked,
     Cppn,
-    Direct,
     Full,
     Generator,
     Hierarchical,
     Hypernet,
+    Independent,
     LowRank,
     Modulation,
     PerLayer,
@@ -141,14 +141,14 @@ def test_at_step_0_scenes_differ_but_little(generator: Generator) -> None:
     "field",
     [
         ImageField(FactoredGrid(2, 2, 2, 6, 4, 8, bases=3), hidden=(5,)),
-        ShapeField(HashGrid(3, 2, 2, 6, 4, 8), hidden=(6,)),
+        SDFField(HashGrid(3, 2, 2, 6, 4, 8), hidden=(6,)),
         RadianceField(Fourier(3, 2), hidden=(5, 6), geometry=3, color_hidden=(4,)),
         ImageField(Identity(2), hidden=(5, 6), activation="sine"),
     ],
     ids=["image", "shape", "radiance", "sine"],
 )
 def test_a_batch_of_codes_gives_every_weight_of_every_scene(
-    generator: Generator, field: ImageField | ShapeField | RadianceField
+    generator: Generator, field: ImageField | SDFField | RadianceField
 ) -> None:
     net, codes = Hypernet(field.spec, 7, generator), torch.randn(3, 7)
     weights = net(codes)
@@ -305,7 +305,7 @@ def test_a_shared_table_is_one_parameter_for_all_codes() -> None:
 
 def test_a_direct_code_is_all_of_its_weights_and_the_network_has_none() -> None:
     spec = SPEC | HashGrid(2, 2, 2, 6, 4, 8).spec  # even what others share is the scene's own
-    net, codes = Hypernet(spec, numel(spec), Direct()), torch.randn(3, numel(spec))
+    net, codes = Hypernet(spec, numel(spec), Independent()), torch.randn(3, numel(spec))
     weights = net(codes)
     assert not list(net.parameters())
     assert weights[TABLE].shape == (3, *spec[TABLE].shape)

@@ -26,12 +26,12 @@ from hyperfields.codes.cavia import (
 from hyperfields.codes.table import CodeSource
 from hyperfields.data import Kind, Points
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, Fourier, Identity
-from hyperfields.hypernets import Direct, Full, Hierarchical, Modulation
-from hyperfields.model import Bound, HyperField, ModelConfig
+from hyperfields.hypernets import Full, Hierarchical, Independent, Modulation
+from hyperfields.model import BoundField, HyperField, ModelConfig
 from hyperfields.runs.checkpoint import load_run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import Fit, FitConfig, alone
 from hyperfields.training.objective import Objective
 
@@ -45,7 +45,7 @@ SOLID = FactoredGrid(3, 2, 2, 6, 4, 8, bases=2)
 TINY_FIELDS: dict[str, Field] = {
     "sine": SIREN,
     "images": ImageField(GRID, hidden=(8,)),
-    "shapes": ShapeField(SOLID, hidden=(8,)),
+    "shapes": SDFField(SOLID, hidden=(8,)),
     "views": RadianceField(SOLID, hidden=(8,), geometry=3, color_hidden=(8,), step=0.2, occupancy=4),
 }
 
@@ -59,7 +59,7 @@ def double() -> Iterator[None]:
 
 def loss_after_steps(model: HyperField, rates: Tensor, order: int) -> Tensor:
     """On the same samples whenever it is called."""
-    objective, scenes = Objective(FAMILIES[model.kind], model.config.field, Recipe(2, 256), 2), torch.arange(2)
+    objective, scenes = Objective(FAMILIES[model.kind], model.config.field, TrainConfig(2, 256), 2), torch.arange(2)
     if objective.tracker is not None:
         objective.tracker.density.fill_(10.0)  # all cells are looked at
 
@@ -113,12 +113,12 @@ def test_on_the_kernels_second_order_is_refused_and_not_wrong(kind: Kind, monkey
 def test_a_few_steps_find_the_codes(kind: Kind, order: int) -> None:
     fields: dict[Kind, Field] = {
         "images": ImageField(Identity(2), hidden=(16, 16), activation="sine", frequency=6.0),
-        "shapes": ShapeField(Identity(3), hidden=(16, 16), activation="sine", frequency=3.0),
+        "shapes": SDFField(Identity(3), hidden=(16, 16), activation="sine", frequency=3.0),
         "views": RadianceField(Fourier(3, 2), hidden=(16,), geometry=7, color_hidden=(16,), step=0.1, occupancy=8),
     }
     meta = Meta(order=order, rate=RATES[kind])  # type: ignore[arg-type]
     samples = 4 * 1024 if kind == "views" else 4 * 128
-    recipe = Recipe(4, samples, rate_networks=1e-2)
+    recipe = TrainConfig(4, samples, rate_networks=1e-2)
     config = ModelConfig(fields[kind], Modulation(), 16)
     found = meta_fit(FAMILIES[kind], config, meta, recipe, steps=120 if kind == "views" else 200)
     objective = Objective(FAMILIES[kind], config.field, recipe, 4)
@@ -137,10 +137,10 @@ def test_a_few_steps_find_the_codes(kind: Kind, order: int) -> None:
 def test_from_the_start_that_reptile_finds_a_few_steps_do_what_they_do_not_from_a_fresh_one(kind: Kind) -> None:
     fields: dict[Kind, Field] = {
         "images": ImageField(Fourier(2, 3), hidden=(16, 16)),
-        "shapes": ShapeField(Fourier(3, 2), hidden=(16, 16)),
+        "shapes": SDFField(Fourier(3, 2), hidden=(16, 16)),
         "views": RadianceField(Fourier(3, 2), hidden=(16,), geometry=7, color_hidden=(16,), step=0.1, occupancy=8),
     }
-    field, reptile, recipe = fields[kind], Reptile(), Recipe(4, 4 * (1024 if kind == "views" else 128))
+    field, reptile, recipe = fields[kind], Reptile(), TrainConfig(4, 4 * (1024 if kind == "views" else 128))
     start = reptile_fit(FAMILIES[kind], field, reptile, recipe, steps=40)
     fresh = {name: entry.initial()[None] for name, entry in field.spec.items()}
     scenes, found = torch.arange(4), []
@@ -149,8 +149,8 @@ def test_from_the_start_that_reptile_finds_a_few_steps_do_what_they_do_not_from_
         own, _ = adapt_weights(weights, objective, scenes, reptile, generator)
         assert all(torch.equal(value, start[name]) for name, value in start.items())
         for bound in (
-            Bound(field, own, 4),
-            Bound(field, {k: v.expand(4, *v.shape[1:]) for k, v in weights.items()}, 4),
+            BoundField(field, own, 4),
+            BoundField(field, {k: v.expand(4, *v.shape[1:]) for k, v in weights.items()}, 4),
         ):
             with torch.no_grad():
                 found.append(sum(float(objective(bound, scenes, scenes, generator)) for _ in range(4)) / 4)
@@ -160,7 +160,7 @@ def test_from_the_start_that_reptile_finds_a_few_steps_do_what_they_do_not_from_
 
 
 def test_a_scene_descends_as_it_would_alone() -> None:
-    field, recipe = ImageField(Fourier(2, 2), hidden=(8,)), Recipe(4, 4 * 64)
+    field, recipe = ImageField(Fourier(2, 2), hidden=(8,)), TrainConfig(4, 4 * 64)
     start = {name: entry.initial()[None] for name, entry in field.spec.items()}
 
     class Same(Discs):
@@ -181,13 +181,13 @@ def test_bad_settings_are_refused() -> None:
     with pytest.raises(InputError, match="wanted at least 1 step"):
         Meta(steps=0)
     with pytest.raises(InputError, match="has no networks"):
-        meta_fit(Discs(), ModelConfig(SIREN, Direct(), 99), Meta(), Recipe(4, 64), steps=1)
+        meta_fit(Discs(), ModelConfig(SIREN, Independent(), 99), Meta(), TrainConfig(4, 64), steps=1)
 
 
 @pytest.mark.parametrize("name", ["cavia", "reptile"])
 def test_a_run_knows_how_to_take_its_few_steps(name: str, tmp_path: Path) -> None:
     """Scenes that a fit has seen, found again from other samples by the steps alone."""
-    model, recipe = ModelConfig(SIREN, Full(), 8), Recipe(4, 4 * 128, rate_networks=1e-2)
+    model, recipe = ModelConfig(SIREN, Full(), 8), TrainConfig(4, 4 * 128, rate_networks=1e-2)
     source: Callable[[ModelConfig], CodeSource] = lambda model: InnerSteps(model, Meta())  # noqa: E731
     if name == "reptile":
         model = alone(model)

@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.fields import Field, ImageField, RadianceField, ShapeField
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import TABLE, Encoding, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.hypernets import (
     Chunked,
     Cppn,
-    Direct,
     Full,
     Generator,
     Hierarchical,
+    Independent,
     LowRank,
     Modulation,
     PerLayer,
     Residual,
     WeightTokens,
 )
-from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
 from hyperfields.weights import numel
 
 GENERATORS: dict[str, Generator] = {
@@ -53,7 +53,7 @@ def field_of(kind: str, encoding: str) -> Field:
     if kind == "images":
         return ImageField(encoding_of(encoding, 2), hidden=(7, 6))
     if kind == "shapes":
-        return ShapeField(encoding_of(encoding, 3), hidden=(9,))
+        return SDFField(encoding_of(encoding, 3), hidden=(9,))
     return RadianceField(encoding_of(encoding, 3), hidden=(7,), geometry=5, color_hidden=(6,))
 
 
@@ -111,7 +111,7 @@ def test_a_batch_of_scenes_is_a_loop_over_scenes(
 @pytest.mark.parametrize("kind", FIELDS)
 def test_a_batch_of_scenes_that_share_nothing_is_a_loop_over_them(kind: str, encoding: str) -> None:
     field = field_of(kind, encoding)
-    model = HyperField(ModelConfig(field, Direct(), numel(field.spec)), 3).double()
+    model = HyperField(ModelConfig(field, Independent(), numel(field.spec)), 3).double()
     codes, points = model.latents.codes.detach() * 0.3, points_of(kind, 3, 8)
     batch = columns(model.bind(codes)(*points))
     for s in range(3):
@@ -212,6 +212,6 @@ def test_every_parameter_has_exactly_one_role(encoding: str, generator: Generato
 def test_a_bound_function_says_how_many_scenes_it_has() -> None:
     model = model_of("images", "identity", Full())
     fn = model.bind(model.latents.codes[[0, 2]])
-    assert isinstance(fn, Bound)
+    assert isinstance(fn, BoundField)
     assert fn.scenes == 2
     assert fn.field is model.config.field

@@ -11,7 +11,7 @@ from torch import Tensor
 from hyperfields.cameras import orbit
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.model import Bound
+from hyperfields.model import BoundField
 from hyperfields.rendering import pictures as picture
 from hyperfields.rendering.pictures import CHANNELS, Channel, native_size, orbit_cameras, render_picture, see
 
@@ -21,7 +21,7 @@ SIZE = (24, 32)
 SOLID: tuple[Kind, ...] = ("shapes", "views")
 
 
-def bound_of(kind: Kind, name: str = "big") -> Bound:
+def bound_of(kind: Kind, name: str = "big") -> BoundField:
     return run_of(kind).bind(name)
 
 
@@ -151,7 +151,7 @@ def test_occupancy_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cells.shape == (1, 16, 16, 16)
     assert bool(cells[0, 8, 8, 8])
     assert not bool(cells[0, 0, 0, 0])
-    monkeypatch.setattr(Bound, "density", None)
+    monkeypatch.setattr(BoundField, "density", None)
     assert bound.occupancy() is cells
     with pytest.raises(TypeError, match="'shapes', wanted 'views'"):
         bound_of("shapes").occupancy()

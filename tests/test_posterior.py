@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.codes.table import gaussian_divergence
+from hyperfields.codes.table import gaussian_kl
 from hyperfields.data import Points
 from hyperfields.errors import InputError
 from hyperfields.evaluation.uncertainty import rank_correlation
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full
-from hyperfields.model import Bound, ModelConfig
+from hyperfields.model import BoundField, ModelConfig
 from hyperfields.rendering.volume import sample_image
 from hyperfields.runs.checkpoint import load_run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import FitConfig, fit
 from hyperfields.training.posterior import infer_posterior, predict
 
@@ -48,21 +48,21 @@ class Halves(Discs):
 
 def test_what_was_not_seen_is_uncertain(tmp_path: Path) -> None:
     model = ModelConfig(ImageField(Fourier(2, 2), hidden=(16,)), Full(), 4)
-    fit(Halves(), tmp_path / "run", FitConfig(steps=500), model=model, recipe=Recipe(16, 16 * 64, prior=1e-3))
+    fit(Halves(), tmp_path / "run", FitConfig(steps=500), model=model, recipe=TrainConfig(16, 16 * 64, prior=1e-3))
     run = load_run(tmp_path / "run")
     unseen = Halves(names=("a", "b", "c"), first=5, seen=0.4)
     posterior = infer_posterior(run, unseen, steps=300, weight=1e-3)
     again = infer_posterior(run, unseen, steps=300, weight=1e-3)
     assert torch.equal(posterior.mean, again.mean)
 
-    def draw(bound: Bound) -> Tensor:
+    def draw(bound: BoundField) -> Tensor:
         return sample_image(bound, 1, 16, 16)[0]
 
     errors, spreads = [], []
     for number, name in enumerate(unseen.names):
         mean, deviation = predict(run, posterior, name, draw, samples=32)
         assert mean.shape == deviation.shape == (16, 16, 3)
-        errors.append((mean - unseen.truth(number)).mean(-1))
+        errors.append((mean - unseen.reference(number)).mean(-1))
         spreads.append(deviation.mean(-1))
     spread = torch.stack(spreads)
     assert float(spread[:, :, 10:].mean()) > 1.4 * float(spread[:, :, :6].mean())
@@ -78,4 +78,4 @@ def test_the_divergence_is_that_of_torch() -> None:
 
     mean, deviation = torch.randn(3, 5), torch.rand(3, 5) + 0.1
     wanted = kl_divergence(Normal(mean, deviation), Normal(torch.zeros(3, 5), torch.ones(3, 5))).sum(1)
-    torch.testing.assert_close(gaussian_divergence(mean, deviation), wanted)
+    torch.testing.assert_close(gaussian_kl(mean, deviation), wanted)

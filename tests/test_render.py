@@ -16,7 +16,7 @@ from hyperfields.rendering.volume import (
     PointFn,
     RadianceFn,
     Rendered,
-    SightFn,
+    VisibleSamplesFn,
     occupancy_grid,
     on_background,
     pixel_centers,
@@ -46,19 +46,19 @@ def density_of(fn: RadianceFn) -> PointFn:
     return lambda x, counts: fn(x, torch.zeros_like(x), counts)[0]
 
 
-def looking(fn: RadianceFn, step: float) -> SightFn:
+def looking(fn: RadianceFn, step: float) -> VisibleSamplesFn:
     """What can be seen, by the density at all samples."""
 
     @torch.no_grad()
-    def sight(rays: Rays, cells: Tensor, offset: Tensor | None, opaque: float) -> ops.Sight:
-        edges, counts = ops.march(*rays, cells, step, offset)
+    def visible_samples(rays: Rays, cells: Tensor, offset: Tensor | None, opaque: float) -> ops.VisibleSamples:
+        edges, counts = ops.ray_march(*rays, cells, step, offset)
         flat, first = [part.reshape(-1, 3) for part in rays], counts.cumsum(0) - counts
-        x, d, spans = ops.samples(*flat, edges, first, counts)
+        x, d, spans = ops.gather_samples(*flat, edges, first, counts)
         density = fn(x, d, counts.reshape(len(cells), -1).sum(1))[0].squeeze(-1)
-        kept, _ = ops.reach(density, spans, counts, torch.zeros(len(counts)), opaque)
-        return ops.Sight(*ops.samples(*flat, edges, first, kept), kept, None)
+        kept, _ = ops.early_termination(density, spans, counts, torch.zeros(len(counts)), opaque)
+        return ops.VisibleSamples(*ops.gather_samples(*flat, edges, first, kept), kept, None)
 
-    return sight
+    return visible
 
 
 def parallel_rays(*places: tuple[float, float], scenes: int = 1) -> Rays:
@@ -261,13 +261,13 @@ def test_with_sight_a_picture_asks_only_for_what_can_be_seen_and_keeps_its_gradi
     rays, cells = views(3), torch.rand(3, 8, 8, 8) < 0.6
     cells[1] = False
     whole = render_volume(fn, rays, cells, step=0.02)
-    seen = render_volume(fn, rays, cells, step=0.02, sight=looking(fn, 0.02))
+    seen = render_volume(fn, rays, cells, step=0.02, visible=looking(fn, 0.02))
     assert 0 < seen.samples < 0.8 * whole.samples
     torch.testing.assert_close(seen.rgb, whole.rgb, rtol=0, atol=1e-3)
     torch.testing.assert_close(seen.alpha, whole.alpha, rtol=0, atol=1e-3)
     slopes = [torch.autograd.grad(picture.rgb.square().sum(), strength)[0] for picture in (whole, seen)]
     assert float(slopes[1]) == pytest.approx(float(slopes[0]), rel=0.02)  # of what is not asked for, a little is lost
-    nothing = render_volume(fn, rays, ~full(3), step=0.02, sight=looking(fn, 0.02))
+    nothing = render_volume(fn, rays, ~full(3), step=0.02, visible=looking(fn, 0.02))
     assert nothing.samples == 0
     assert not nothing.alpha.any()
 
@@ -278,14 +278,14 @@ def test_without_gradients_sight_shows_the_same_in_blocks_of_rays(monkeypatch: p
 
     rays, cells, offset = views(3), torch.rand(3, 8, 8, 8) < 0.6, torch.rand(3, 99)
     cells[1] = False
-    whole = render_volume(fn, rays, cells, step=0.02, offset=offset, sight=looking(fn, 0.02))
+    whole = render_volume(fn, rays, cells, step=0.02, offset=offset, visible=looking(fn, 0.02))
     monkeypatch.setattr(
         "hyperfields.rendering.volume.RAYS", 3 * 40
     )  # 99 rays of each scene: two whole blocks and a rest
     with torch.no_grad():
-        blocks = render_volume(fn, rays, cells, step=0.02, offset=offset, sight=looking(fn, 0.02))
+        blocks = render_volume(fn, rays, cells, step=0.02, offset=offset, visible=looking(fn, 0.02))
         waves = render_volume(fn, rays, cells, step=0.02, offset=offset)
-        blind = render_volume(fn, rays, cells, step=0.02, offset=offset, sight=lambda *_: None)
+        blind = render_volume(fn, rays, cells, step=0.02, offset=offset, visible=lambda *_: None)
     assert blocks.samples == whole.samples < waves.samples == blind.samples
     for name in ("rgb", "alpha", "depth"):
         torch.testing.assert_close(getattr(blocks, name), getattr(whole, name))

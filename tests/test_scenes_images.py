@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import hyperfields.scenes
-from hyperfields.data import Family, Points, fingerprint
+from hyperfields.data import Points, SceneDataset, fingerprint
 from hyperfields.errors import InputError
-from hyperfields.scenes import ImageFamily, detect_kind, open_family
+from hyperfields.scenes import Images, detect_kind, open_family
 from hyperfields.scenes._common import resize_area, resize_straight
 
 SAMPLES = Path(hyperfields.scenes.__file__).parent / "samples"
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_batch_holds_the_pixels_at_its_points(folder: Path) -> None:
     family = open_family(folder)
-    assert isinstance(family, Family)
+    assert isinstance(family, SceneDataset)
     assert family.kind == "images"
     assert family.names == ("ant", "bee", "cat")
     batch = family.batch(torch.tensor([2, 0]), 40, torch.Generator().manual_seed(3))
@@ -69,14 +69,14 @@ def test_asking_for_every_pixel_gives_each_once_in_order(folder: Path) -> None:
     x, target = family.batch(torch.tensor([1, 2]), 54, torch.Generator())
     assert isinstance(target, torch.Tensor)
     for i, scene in enumerate((1, 2)):
-        assert torch.equal(target[i].reshape(6, 9, 3), family.truth(scene))
+        assert torch.equal(target[i].reshape(6, 9, 3), family.reference(scene))
     assert torch.equal(x[0], x[1])
     assert len(torch.unique(x[0], dim=0)) == 54
 
 
 def test_alpha_is_composited_on_white(tmp_path: Path) -> None:
     save(tmp_path / "a.png", [[[255, 0, 0, 255], [255, 0, 0, 51], [0, 0, 0, 0]]])
-    truth = open_family(tmp_path).truth(0)
+    truth = open_family(tmp_path).reference(0)
     wanted = torch.tensor([[[1.0, 0.0, 0.0], [1.0, 0.8, 0.8], [1.0, 1.0, 1.0]]])
     torch.testing.assert_close(truth, wanted, atol=1e-6, rtol=0.0)
 
@@ -84,7 +84,7 @@ def test_alpha_is_composited_on_white(tmp_path: Path) -> None:
 def test_resizing_composites_first_so_that_edges_do_not_darken(tmp_path: Path) -> None:
     # Opaque white beside transparent black: on white both are white, and so is their mean.
     save(tmp_path / "a.png", [[[255, 255, 255, 255], [0, 0, 0, 0]]] * 2)
-    assert torch.equal(open_family(tmp_path, size=(1, 1)).truth(0), torch.ones(1, 1, 3))
+    assert torch.equal(open_family(tmp_path, size=(1, 1)).reference(0), torch.ones(1, 1, 3))
 
 
 def test_grey_palette_and_16_bit_pictures(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_grey_palette_and_16_bit_pictures(tmp_path: Path) -> None:
     Image.fromarray(np.array([[1000, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
     family = open_family(tmp_path)
     assert family.names == ("deep", "grey", "palette")
-    deep, grey, palette = (family.truth(i) for i in range(3))
+    deep, grey, palette = (family.reference(i) for i in range(3))
     torch.testing.assert_close(deep[0, :, 1], torch.tensor([1000 / 65535, 1.0]))  # not cut to 8 bits
     torch.testing.assert_close(grey[0], torch.tensor([[0.0] * 3, [0.2] * 3]))
     torch.testing.assert_close(palette[0], torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
@@ -105,7 +105,7 @@ def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
     Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]]], dtype=np.uint8)).save(
         tmp_path / "a.webp", lossless=True, exif=exif
     )
-    truth = open_family(tmp_path).truth(0)
+    truth = open_family(tmp_path).reference(0)
     torch.testing.assert_close(truth[:, 0], torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
 
 
@@ -115,7 +115,7 @@ def test_exr_is_clamped_and_composited(tmp_path: Path) -> None:
     pixels = np.array([[[0.5, 0.0, 0.0, 0.5], [3.0, 0.25, -1.0, 1.0]]], dtype=np.float32)
     header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
     exr.File(header, {"RGBA": pixels}).write(str(tmp_path / "a.exr"))
-    truth = open_family(tmp_path).truth(0)
+    truth = open_family(tmp_path).reference(0)
     torch.testing.assert_close(truth[0], torch.tensor([[1.0, 0.5, 0.5], [1.0, 0.25, 0.0]]))
     (tmp_path / "a.exr").write_bytes(b"")
     with pytest.raises(InputError, match=r"a\.exr"):
@@ -172,9 +172,9 @@ def test_pictures_of_several_sizes_need_a_size(folder: Path) -> None:
     with pytest.raises(InputError, match=r"dog\.png: is 6x8 but ant\.png is 6x9.*--size"):
         open_family(folder)
     family = open_family(folder, size=(3, 4))
-    assert family.truth(3).shape == (3, 4, 3)
+    assert family.reference(3).shape == (3, 4, 3)
     wanted = torch.from_numpy(gradient(6, 8).reshape(3, 2, 4, 2, 3).mean((1, 3)).astype(np.float32))
-    assert float((family.truth(3) * 255.0 - wanted).abs().max()) <= 0.5  # rounded to 8 bits
+    assert float((family.reference(3) * 255.0 - wanted).abs().max()) <= 0.5  # rounded to 8 bits
 
 
 def test_two_files_of_one_name_are_refused(folder: Path) -> None:
@@ -211,10 +211,10 @@ def test_mixed_kinds_need_a_word(folder: Path) -> None:
 
 
 def test_a_family_from_memory() -> None:
-    family = ImageFamily(("a",), torch.full((1, 2, 2, 3), 0.25))
-    assert torch.equal(family.truth(0), torch.full((2, 2, 3), 0.25))
+    family = Images(("a",), torch.full((1, 2, 2, 3), 0.25))
+    assert torch.equal(family.reference(0), torch.full((2, 2, 3), 0.25))
     with pytest.raises(ValueError, match=r"\(1, 2, 2, 4\) came for 1 names"):
-        ImageFamily(("a",), torch.zeros(1, 2, 2, 4))
+        Images(("a",), torch.zeros(1, 2, 2, 4))
 
 
 def test_the_samples_are_small_and_say_where_they_come_from() -> None:
@@ -231,7 +231,7 @@ def test_the_samples_are_small_and_say_where_they_come_from() -> None:
 def test_the_emoji_samples() -> None:
     family = open_family(SAMPLES / "emoji")
     assert len(family.names) == 64
-    face = family.truth(family.names.index("neutral-face"))
+    face = family.reference(family.names.index("neutral-face"))
     assert face.shape == (64, 64, 3)
     assert torch.equal(face[0, 0], torch.ones(3))  # the corner is transparent
     red, green, blue = face[44, 20].tolist()  # a cheek: yellow

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import hyperfields.scenes
-from hyperfields.data import Family, Mesh, fingerprint
+from hyperfields.data import Mesh, SceneDataset, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.scenes import meshes, open_family
 from hyperfields.scenes.meshes import Sampling, open_meshes, read_mesh
@@ -131,7 +131,7 @@ def test_distances_of_a_box_are_exact_and_negative_inside(tmp_path: Path) -> Non
     write(tmp_path / "box.ply", ply(box(4, 2, 2, at=10), TRIANGLES))
     write(tmp_path / "cube.ply", ply(box(), TRIANGLES))
     family = open_meshes(tmp_path, sampling=FEW)
-    assert isinstance(family, Family)
+    assert isinstance(family, SceneDataset)
     assert family.kind == "shapes"
     x, target = family.batch(torch.tensor([1, 0]), 3000, torch.Generator().manual_seed(0))
     assert x.shape == (2, 3000, 3)
@@ -304,7 +304,7 @@ def test_the_car_samples() -> None:
         family = open_meshes(SAMPLES / "shapes_cars", sampling=FEW)
     assert len(family.names) == 16
     for scene in range(16):
-        mesh = family.truth(scene)
+        mesh = family.reference(scene)
         assert isinstance(mesh, Mesh)
         assert float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max()) == pytest.approx(1.8, abs=1e-5)
     _, target = family.batch(torch.arange(16), 4000, torch.Generator())

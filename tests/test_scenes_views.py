@@ -16,7 +16,7 @@ from PIL import Image
 
 import hyperfields.scenes
 from hyperfields.cameras import look_at
-from hyperfields.data import Family, Pixels, View, fingerprint
+from hyperfields.data import Pixels, SceneDataset, View, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
 
@@ -56,10 +56,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_opengl_poses_become_opencv(folder: Path) -> None:
     family = open_family(folder)
-    assert isinstance(family, Family)
+    assert isinstance(family, SceneDataset)
     assert family.kind == "views"
     assert family.names == ("one", "two")
-    (view,) = family.truth(0, "train")
+    (view,) = family.reference(0, "train")
     assert isinstance(view, View)
     wanted = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 4.0], [0.0, 0.0, 0.0, 1.0]])
     torch.testing.assert_close(view.camera.T_world_camera, wanted)
@@ -68,13 +68,13 @@ def test_opengl_poses_become_opencv(folder: Path) -> None:
     assert (view.camera.cx, view.camera.cy) == (WIDTH / 2, HEIGHT / 2)
     assert torch.equal((view.rgba * 255.0).round().byte(), torch.from_numpy(picture(0)))
     # BESIDE by hand and by look_at.
-    (other,) = family.truth(1)
+    (other,) = family.reference(1)
     torch.testing.assert_close(other.camera.T_world_camera, look_at(torch.tensor([3.0, 0.0, 0.0]), torch.zeros(3)))
 
 
 def test_rays_go_where_the_pixels_look(folder: Path) -> None:
     family = open_family(folder)
-    view = family.truth(1)[0]
+    view = family.reference(1)[0]
     directions = view.camera.rays().directions.reshape(HEIGHT, WIDTH, 3)
     torch.testing.assert_close(directions[2, 3], torch.tensor([-1.0, 0.0, 0.0]))  # the middle hits the origin
     assert float(directions[2, 6, 1]) > 0.3  # right in the picture is +Y
@@ -87,8 +87,8 @@ def test_a_batch_holds_the_colours_seen_along_its_rays(folder: Path) -> None:
     assert isinstance(batch, Pixels)
     byte = (batch.rgba * 255.0).round()
     # The colour says which picture and pixel it was: the camera's ray through it is the ray of the batch.
-    cameras = {0: family.truth(0, "train")[0].camera}
-    cameras |= {1 + i: view.camera for i, view in enumerate(family.truth(1, "train"))}
+    cameras = {0: family.reference(0, "train")[0].camera}
+    cameras |= {1 + i: view.camera for i, view in enumerate(family.reference(1, "train"))}
     assert set(byte[1, :, 2].int().tolist()) == {0}
     assert set(byte[0, :, 2].int().tolist()) == {1, 2, 3}
     for number, camera in cameras.items():
@@ -108,7 +108,7 @@ def test_a_batch_holds_the_colours_seen_along_its_rays(folder: Path) -> None:
 def test_one_scene_is_a_family_of_one(folder: Path) -> None:
     family = open_family(folder / "two")
     assert family.names == ("two",)
-    assert len(family.truth(0, "train")) == 3
+    assert len(family.reference(0, "train")) == 3
     Image.fromarray(picture(0)).save(folder / "two" / "thumbnail.png")
     assert open_family(folder / "two").kind == "views"  # pictures beside a transforms file do not confuse
 
@@ -119,7 +119,7 @@ def test_instant_ngp_numbers(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "a" / "transforms_train.json").read_text())
     content["frames"][0]["file_path"] += ".png"
     (tmp_path / "a" / "transforms_train.json").write_text(json.dumps(content))
-    camera = open_family(tmp_path).truth(0, "train")[0].camera
+    camera = open_family(tmp_path).reference(0, "train")[0].camera
     # The file counts in pixels of 10x14, the picture has 5x7.
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (10.0, 15.0, 3.0, 2.0)
     assert (camera.height, camera.width) == (HEIGHT, WIDTH)
@@ -132,7 +132,7 @@ def test_resizing_keeps_the_field_of_view_and_the_colour_at_edges(tmp_path: Path
     block[0, 0] = (255, 0, 0, 255)  # ... and one opaque red pixel
     Image.fromarray(block).save(tmp_path / "a" / "train" / "r_0.png")
     family = open_family(tmp_path, size=(2, 2))
-    view = family.truth(0, "train")[0]
+    view = family.reference(0, "train")[0]
     torch.testing.assert_close(view.rgba[0, 0], torch.tensor([1.0, 0.0, 0.0, 0.25]))
     assert float(view.rgba[..., 3].sum()) == pytest.approx(0.25)
     assert view.camera.fx == pytest.approx(2.0)
@@ -146,14 +146,14 @@ def test_resizing_keeps_the_field_of_view_and_the_colour_at_edges(tmp_path: Path
 
 def test_a_picture_without_alpha_is_opaque(folder: Path) -> None:
     Image.fromarray(picture(0)[..., :3]).save(folder / "one" / "train" / "r_0.png")
-    rgba = open_family(folder).truth(0, "train")[0].rgba
+    rgba = open_family(folder).reference(0, "train")[0].rgba
     assert torch.equal(rgba[..., 3], torch.ones(HEIGHT, WIDTH))
 
 
 def test_a_split_that_is_not_there(folder: Path) -> None:
     family = open_family(folder)
     with pytest.raises(InputError, match=r"one.transforms_test\.json.*missing.*splits of this scene: train;"):
-        family.truth(0)
+        family.reference(0)
 
 
 def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -248,7 +248,7 @@ def test_a_broken_test_split_is_found_when_asked_for(folder: Path) -> None:
     (folder / "two" / "test" / "r_0.png").write_bytes(b"junk")
     family = open_family(folder)
     with pytest.raises(InputError, match=r"r_0\.png: not a readable picture"):
-        family.truth(1)
+        family.reference(1)
 
 
 def test_a_folder_without_scenes_has_no_views(tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_the_car_samples() -> None:
     assert set(family.names) <= shapes
     assert fingerprint(family) == fingerprint(open_family(SAMPLES / "cars_views"))
     taxi = family.names.index("k_taxi")
-    views = family.truth(taxi)
-    assert [len(family.truth(taxi, split)) for split in ("train", "val", "test")] == [40, 2, 8]
+    views = family.reference(taxi)
+    assert [len(family.reference(taxi, split)) for split in ("train", "val", "test")] == [40, 2, 8]
     for view in views:
         assert view.rgba.shape == (64, 64, 4)
         # The car is round the origin, in the middle of the picture, and nowhere at its border.

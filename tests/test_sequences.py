@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.codes.sequence import Clock, SequenceModel, clock_of, fit_sequences
+from hyperfields.codes.sequence import FrameTimes, SequenceModel, fit_sequences, frame_times_from_names
 from hyperfields.data import Kind, Mesh, Points
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, ImageField, ShapeField
+from hyperfields.fields import Field, ImageField, SDFField
 from hyperfields.fields.encodings import Fourier
-from hyperfields.hypernets import Direct, Dynamic, Full, Generator, Hypernet
+from hyperfields.hypernets import Dynamic, Full, Generator, Hypernet, Independent
 from hyperfields.model import ModelConfig
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.weights import linear_spec
 
 VIDEOS, KNOWN = 3, 5
@@ -58,7 +58,7 @@ class Moving:
         x = x if self.kind == "images" else 2.0 * x - 1.0
         return Points(x, self.target(scenes, x))
 
-    def truth(self, scene: int, split: str = "test") -> Tensor | Mesh:
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh:
         raise NotImplementedError
 
 
@@ -68,7 +68,7 @@ def moving(kind: Kind, times: Tensor) -> Moving:
 
 FIELDS: dict[Kind, Field] = {
     "images": ImageField(Fourier(2, 2), hidden=(16, 16)),
-    "shapes": ShapeField(Fourier(3, 2), hidden=(16, 16)),
+    "shapes": SDFField(Fourier(3, 2), hidden=(16, 16)),
 }
 
 
@@ -77,9 +77,9 @@ FIELDS: dict[Kind, Field] = {
 def test_frames_between_the_known_ones_are_better_than_the_nearest_known_one(kind: Kind, generator: Generator) -> None:
     known = moving(kind, torch.linspace(0.0, 1.0, KNOWN))
     between = moving(kind, (torch.arange(KNOWN - 1) + 0.5) / (KNOWN - 1))
-    recipe = Recipe(VIDEOS * KNOWN, VIDEOS * KNOWN * 64, rate_networks=1e-2)
+    recipe = TrainConfig(VIDEOS * KNOWN, VIDEOS * KNOWN * 64, rate_networks=1e-2)
     config = ModelConfig(FIELDS[kind], generator, 7)
-    found = fit_sequences(known, Clock(known.sequence, known.time), config, recipe, steps=700)
+    found = fit_sequences(known, FrameTimes(known.sequence, known.time), config, recipe, steps=700)
     frames = torch.arange(len(between.names))
     batch = between.batch(frames, 400, torch.Generator().manual_seed(5))
     with torch.no_grad():
@@ -156,7 +156,7 @@ def test_what_is_written_fades_and_adds_up() -> None:
 def test_any_generator_can_read_the_time() -> None:
     known = moving("images", torch.linspace(0.0, 1.0, 3))
     config = ModelConfig(FIELDS["images"], Full(hidden=8), 4)
-    found = fit_sequences(known, Clock(known.sequence, known.time), config, Recipe(9, 9 * 16), steps=2)
+    found = fit_sequences(known, FrameTimes(known.sequence, known.time), config, TrainConfig(9, 9 * 16), steps=2)
     assert found.bind(torch.tensor([0, 2]), torch.tensor([0.1, 0.9]))(torch.rand(2, 5, 2)).shape == (2, 5, 3)
 
 
@@ -168,20 +168,20 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(InputError, match="Dynamic ticks: got 0"):
         Hypernet(SPEC, 4, Dynamic(ticks=0))
     with pytest.raises(InputError, match="the last is the time"):
-        SequenceModel(ModelConfig(FIELDS["images"], Direct(), 9), 2)
+        SequenceModel(ModelConfig(FIELDS["images"], Independent(), 9), 2)
     with pytest.raises(InputError, match="times from 0 to 2, wanted 0 to 1"):
-        Clock(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 2.0]))
+        FrameTimes(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 2.0]))
     with pytest.raises(InputError, match="wanted one of each a frame"):
-        Clock(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0]))
+        FrameTimes(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0]))
     known = moving("images", torch.linspace(0.0, 1.0, 3))
-    clock = Clock(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 1.0]))
+    clock = FrameTimes(torch.zeros(2, dtype=torch.int64), torch.tensor([0.0, 1.0]))
     with pytest.raises(InputError, match="got 2 frames, the family has 9"):
-        fit_sequences(known, clock, ModelConfig(FIELDS["images"], Dynamic(), 4), Recipe(4, 64), steps=1)
+        fit_sequences(known, clock, ModelConfig(FIELDS["images"], Dynamic(), 4), TrainConfig(4, 64), steps=1)
 
 
 def test_the_clock_of_names() -> None:
-    clock = clock_of(["run-2", "walk_00", "walk_05", "walk_20", "run-4", "7"])
+    clock = frame_times_from_names(["run-2", "walk_00", "walk_05", "walk_20", "run-4", "7"])
     assert clock.sequence.tolist() == [1, 2, 2, 2, 1, 0]
     torch.testing.assert_close(clock.time, torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0, 0.0]))
     with pytest.raises(InputError, match="scene 'cat': wanted frames with a number at the end"):
-        clock_of(["walk_1", "cat"])
+        frame_times_from_names(["walk_1", "cat"])

@@ -23,12 +23,12 @@ from hyperfields.evaluation.uncertainty import (
     rank_correlation,
     uncertainty_image,
 )
-from hyperfields.fields import ImageField, RadianceField, ShapeField
+from hyperfields.fields import ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full
-from hyperfields.model import Bound, HyperField, ModelConfig
+from hyperfields.model import BoundField, HyperField, ModelConfig
 from hyperfields.runs.checkpoint import load_run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import FitConfig, fit
 from hyperfields.training.posterior import infer_posterior
 
@@ -52,12 +52,12 @@ class Painted(Balls):
 
 def test_errors_of_unseen_scenes_are_expected_where_they_were_seen(tmp_path: Path) -> None:
     field = RadianceField(Fourier(3, 2), hidden=(16,), geometry=7, color_hidden=(16,), step=0.1, occupancy=16)
-    model, recipe = ModelConfig(field, Full(), 6), Recipe(4, 4 * 1024, rate_networks=1e-2)
+    model, recipe = ModelConfig(field, Full(), 6), TrainConfig(4, 4 * 1024, rate_networks=1e-2)
     fit(Balls(), tmp_path / "run", FitConfig(steps=200), model=model, recipe=recipe)
     run, unseen = load_run(tmp_path / "run"), Painted()
     posterior = infer_posterior(run, unseen, steps=60, weight=1e-4)
 
-    def fields(name: str) -> tuple[Bound, list[Bound]]:
+    def fields(name: str) -> tuple[BoundField, list[BoundField]]:
         codes = posterior.sample(name, 4, torch.Generator().manual_seed(0))
         with torch.no_grad():
             mean = posterior.mean[posterior.names.index(name)]
@@ -94,7 +94,7 @@ def test_a_sharp_edge_is_uncertain_and_a_plain_area_is_not() -> None:
     """A field that is exact: only the shifts within a pixel are left."""
     field = ImageField(Fourier(2, 1), hidden=(4,))
 
-    class Step(Bound):
+    class Step(BoundField):
         def __call__(self, x: Tensor) -> Tensor:
             return (x[..., :1] > 0.5).float().expand(*x.shape[:-1], 3)
 
@@ -116,7 +116,7 @@ def misfit_of_nothing():  # type: ignore[no-untyped-def]
 def test_every_kind_has_its_deviation() -> None:
     for family, field in (
         (Discs(), ImageField(Fourier(2, 2), hidden=(8,))),
-        (Spheres(), ShapeField(Fourier(3, 2), hidden=(8,))),
+        (Spheres(), SDFField(Fourier(3, 2), hidden=(8,))),
     ):
         torch.manual_seed(0)
         model = HyperField(ModelConfig(field, Full(), 4), 2)  # type: ignore[arg-type]

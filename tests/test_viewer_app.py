@@ -415,7 +415,7 @@ class Greys:
     def batch(self, scenes: torch.Tensor, n: int, generator: torch.Generator) -> Points:
         return Points(torch.zeros(len(scenes), n, 2), torch.zeros(len(scenes), n, 3))
 
-    def truth(self, scene: int, split: str = "test") -> torch.Tensor:
+    def reference(self, scene: int, split: str = "test") -> torch.Tensor:
         return torch.full((16, 16, 3), (0.6, 0.9)[scene])
 
 
@@ -445,7 +445,7 @@ def test_a_photograph_is_shown_from_its_own_camera() -> None:
     class Photographs(Greys):
         kind: Kind = "views"
 
-        def truth(self, scene: int, split: str = "test") -> Any:
+        def reference(self, scene: int, split: str = "test") -> Any:
             return [View(place, rgba)] * 3
 
     viewer = Viewer(run, Photographs)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.runs.checkpoint import Run
 
@@ -15,7 +15,7 @@ __all__ = ["serve"]
 
 def serve(
     run: Run,
-    open_family: Callable[[], Family] | None = None,
+    open_family: Callable[[], SceneDataset] | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8780,

@@ -22,7 +22,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.rendering.pictures import CHANNELS, native_size, orbit_cameras
 from hyperfields.runs.checkpoint import Run
@@ -61,7 +61,7 @@ class Viewer:
     def __init__(
         self,
         run: Run,
-        open_family: Callable[[], Family] | None = None,
+        open_family: Callable[[], SceneDataset] | None = None,
         *,
         host: str = "127.0.0.1",
         port: int = PORT,

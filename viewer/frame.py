@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera
 from hyperfields.fields import ImageField
-from hyperfields.model import Bound
+from hyperfields.model import BoundField
 from hyperfields.rendering import pictures as picture
 from hyperfields.rendering.pictures import CELLS, Channel, check_channel, colorize, see
 from hyperfields.rendering.volume import on_background, pixel_centers
@@ -27,7 +27,7 @@ class Window:
 
 
 def frame(
-    bound: Bound,
+    bound: BoundField,
     view: Camera | Window,
     size: tuple[int, int],
     channel: Channel = "rgb",
@@ -70,7 +70,7 @@ def frame(
 
 @torch.no_grad()
 def _part_of_image(
-    bound: Bound, window: Window, height: int, width: int, background: float, pause: Callable[[], None] | None
+    bound: BoundField, window: Window, height: int, width: int, background: float, pause: Callable[[], None] | None
 ) -> Tensor:
     """`[h*w 3]`; outside of the picture is background."""
     corner = torch.tensor([window.left, window.top])

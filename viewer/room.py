@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
 from hyperfields.fields import RadianceField
-from hyperfields.model import Bound
+from hyperfields.model import BoundField
 from hyperfields.rendering.pictures import CELLS, native_size, orbit_cameras
 from hyperfields.runs.checkpoint import Run
 from hyperfields.runs.render import bind
@@ -34,15 +34,15 @@ _CACHE_BYTES = 256e6
 class Room:
     """A run, ready to be looked at by several at once. Everything in it is safe to call from any thread."""
 
-    def __init__(self, run: Run, open_family: Callable[[], Family] | None = None) -> None:
+    def __init__(self, run: Run, open_family: Callable[[], SceneDataset] | None = None) -> None:
         self.run = run
         self.codes = run.model.latents.codes.detach()
         self.map = latent_map(self.codes)
         self.turns = Turns()
         self._open_family = open_family
-        self._family: Family | InputError | None = None
+        self._family: SceneDataset | InputError | None = None
         self._report: dict[str, Any] | None = None
-        self._bound: OrderedDict[str, Bound] = OrderedDict()
+        self._bound: OrderedDict[str, BoundField] = OrderedDict()
         self._sheets: dict[int, bytes] = {}
         self._mutex, self._family_mutex = threading.Lock(), threading.Lock()
 
@@ -66,7 +66,7 @@ class Room:
         scene = self.scene_at(coordinates)
         return self.map.code(coordinates) if scene is None else self.codes[scene : scene + 1]
 
-    def bind(self, coordinates: Tensor) -> Bound:
+    def bind(self, coordinates: Tensor) -> BoundField:
         """The field at coordinates: the hypernetwork runs once for each, and the last ones are kept."""
         key = self.map.to_text(coordinates)
         with self._mutex:
@@ -104,7 +104,7 @@ class Room:
             self._sheets[number] = data
         return data
 
-    def family(self) -> Family:
+    def family(self) -> SceneDataset:
         """The data that were fitted, read when they are first asked for.
 
         Raises:
@@ -139,7 +139,7 @@ class Room:
         return width / height
 
 
-def _bytes_of(bound: Bound) -> int:
+def _bytes_of(bound: BoundField) -> int:
     """Of a bound scene with what it keeps to skip empty space."""
     occupancy = COARSE**3 + CELLS**3 if isinstance(bound.field, RadianceField) else 0
     return occupancy + sum(weight.numel() * weight.element_size() for weight in bound.weights.values())

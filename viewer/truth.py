@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
-from hyperfields.data import Family, Mesh, View
+from hyperfields.data import Mesh, SceneDataset, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.volume import openness, shade
 from hyperfields.viewer.frame import Window
@@ -86,7 +86,7 @@ def _crop(image: Tensor, window: Window, size: tuple[int, int], background: floa
 class Truths:
     """The truth of scenes by name; the last few are kept, since views are read from disk."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: SceneDataset) -> None:
         self.family = family
         self._kept: dict[str, Any] = {}
 
@@ -101,5 +101,5 @@ class Truths:
                 raise InputError(f"scene {name!r}: its truth is not among the data any more")
             while len(self._kept) >= 8:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[name] = self.family.truth(self.family.names.index(name))
+            self._kept[name] = self.family.reference(self.family.names.index(name))
         return self._kept[name]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hyperfields.cli.console import Meter
-    from hyperfields.data import Family
-    from hyperfields.model import Bound
+    from hyperfields.data import SceneDataset
+    from hyperfields.model import BoundField
     from hyperfields.runs.checkpoint import Run
     from hyperfields.training.inference import Codes
     from hyperfields.training.optim import Progress
@@ -37,7 +37,7 @@ def load(run: Path, device: str) -> Run:
     return load_run(run, usable_device(device))
 
 
-def read_family(path: Path, **options: Any) -> Family:
+def read_family(path: Path, **options: Any) -> SceneDataset:
     """A family, with a meter while shapes are sampled."""
     from hyperfields.cli import console
     from hyperfields.scenes import open_family
@@ -46,7 +46,7 @@ def read_family(path: Path, **options: Any) -> Family:
         return open_family(path, **options, progress=meter.count)
 
 
-def family_of(run: Run, path: Path | None) -> Family:
+def family_of(run: Run, path: Path | None) -> SceneDataset:
     """The scenes of a run from the data that were fitted, at the size that they had."""
     recorded = family_record(run.config)
     folder = Path(recorded["path"]) if path is None and "path" in recorded else path
@@ -57,7 +57,7 @@ def family_of(run: Run, path: Path | None) -> Family:
     return read_family(folder, kind=run.kind, size=pair(recorded.get("size")), scenes=list(run.names))
 
 
-def what_was_seen(run: Run, names: Sequence[str], path: Path | None, codes: Codes | None) -> Family:
+def what_was_seen(run: Run, names: Sequence[str], path: Path | None, codes: Codes | None) -> SceneDataset:
     """The data that scenes were fitted to, or that their codes were inferred from, at the size and views of then."""
     noted = family_record(run.config) if codes is None else dict(codes.family)
     folder = path or (Path(noted["path"]) if "path" in noted else None)
@@ -68,7 +68,7 @@ def what_was_seen(run: Run, names: Sequence[str], path: Path | None, codes: Code
     return read_family(folder, kind=run.kind, size=pair(size), scenes=list(names), views=noted.get("views"))
 
 
-def fields_of(run: Run, name: str, codes: Codes | None, samples: int) -> tuple[Bound, list[Bound]]:
+def fields_of(run: Run, name: str, codes: Codes | None, samples: int) -> tuple[BoundField, list[BoundField]]:
     """A scene's field, and fields drawn from the distributions over its code and weights, if there are any."""
     from hyperfields.training.posterior import draw_fields
 
@@ -126,6 +126,6 @@ def scene_count(count: int) -> str:
     return f"{count:,} scene{'' if count == 1 else 's'}"
 
 
-def kind_line(family: Family, picture: dict[str, Any], how: str) -> str:
+def kind_line(family: SceneDataset, picture: dict[str, Any], how: str) -> str:
     size = f", {picture['size'][0]}x{picture['size'][1]}" if "size" in picture else ""
     return f"{family.kind}: {scene_count(len(family.names))}{size} ({how})"

@@ -426,12 +426,12 @@ def _fit_config(old: dict[str, Any] | None, given: dict[str, Any]) -> FitConfig:
 def _kept(out: Path, old: dict[str, Any]) -> dict[str, Any]:
     """The model and the recipe of the run to go on with: a preset may mean others by now."""
     from hyperfields.runs import checkpoint
-    from hyperfields.tasks.presets import Recipe
+    from hyperfields.tasks.presets import TrainConfig
 
     if not old:
         return {}
     try:
-        return {"model": checkpoint.from_json(old["model"]), "recipe": Recipe(**old["recipe"])}
+        return {"model": checkpoint.from_json(old["model"]), "recipe": TrainConfig(**old["recipe"])}
     except (KeyError, TypeError) as error:
         raise InputError(f"{out / checkpoint.CONFIG}: damaged or of another version: {error}") from None
 

@@ -28,7 +28,7 @@ from hyperfields.cli.options import (
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
-    from hyperfields.model import Bound
+    from hyperfields.model import BoundField
 
 SAMPLES = 8  # fields drawn where there is a distribution
 
@@ -197,7 +197,7 @@ def calibrate(
     seen = what_was_seen(loaded, names, family, known)
     with console.Meter("calibrate") as meter:
 
-        def fields(name: str) -> tuple[Bound, list[Bound]]:
+        def fields(name: str) -> tuple[BoundField, list[BoundField]]:
             return fields_of(loaded, name, known, SAMPLES)
 
         report = compare(names, fields, seen, split, views=views, report=meter.count)

@@ -12,7 +12,7 @@ from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
     from hyperfields.codes.table import CodeSource
-    from hyperfields.data import Family
+    from hyperfields.data import SceneDataset
     from hyperfields.model import ModelConfig
     from hyperfields.runs.checkpoint import Run
     from hyperfields.training.fit import FitConfig
@@ -21,7 +21,7 @@ MakeSource = Callable[["ModelConfig"], "CodeSource"]
 
 
 def chosen(
-    family: Family, config: FitConfig, generator: str | None, bayes: str | None, stability: str | None, by: str
+    family: SceneDataset, config: FitConfig, generator: str | None, bayes: str | None, stability: str | None, by: str
 ) -> dict[str, Any]:
     """The preset's model and recipe with what was asked for instead; nothing, where nothing was.
 
@@ -88,7 +88,7 @@ def codes_asked_for(text: str | None, old: Mapping[str, Any] | None) -> tuple[st
     return parse_choice("--by", text or "descent", known)
 
 
-def code_source(family: Family, name: str, settings: dict[str, Any], device: str) -> MakeSource | None:
+def code_source(family: SceneDataset, name: str, settings: dict[str, Any], device: str) -> MakeSource | None:
     """What makes the source of codes; None for a table."""
     if name == "descent":
         return None
@@ -111,14 +111,14 @@ def code_source(family: Family, name: str, settings: dict[str, Any], device: str
 
         return lambda model: CommonStart(model, Reptile(**settings))
     if name == "time":
-        from hyperfields.codes.sequence import TimeCodes, clock_of
+        from hyperfields.codes.sequence import TimeCodes, frame_times_from_names
 
-        clock = clock_of(family.names)
+        clock = frame_times_from_names(family.names)
         return lambda model: TimeCodes(model, clock)
     raise InputError(f"--resume: codes by {name!r} are not known to this version")
 
 
-def infer_at_once(run: Run, family: Family, out: Path, by: str, seed: int, note: dict[str, Any]) -> None:
+def infer_at_once(run: Run, family: SceneDataset, out: Path, by: str, seed: int, note: dict[str, Any]) -> None:
     """Codes without a fit, by what the run has learned for that."""
     from hyperfields.training.inference import write_codes
 

@@ -30,13 +30,13 @@ from torch import Tensor, nn
 
 from hyperfields import ops
 from hyperfields.codes.table import CodeSource
-from hyperfields.data import Family, Kind
+from hyperfields.data import Kind, SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import Field
-from hyperfields.hypernets import Direct
-from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.hypernets import Independent
+from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
 from hyperfields.runs.checkpoint import SOURCE, Run, read_tensors
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.inference import Codes
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimizers, Progress, rate
@@ -65,7 +65,7 @@ LONGEST = 0.3
 SLOWER = 0.25
 
 
-def slower(recipe: Recipe) -> Recipe:
+def slower(recipe: TrainConfig) -> TrainConfig:
     """The recipe of a preset for a fit whose codes are found by inner steps."""
     return dataclasses.replace(recipe, rate_networks=SLOWER * recipe.rate_networks, rate_grid=SLOWER * recipe.rate_grid)
 
@@ -136,10 +136,10 @@ class MetaModel(nn.Module):
 
 
 def meta_fit(
-    family: Family,
+    family: SceneDataset,
     config: ModelConfig,
     meta: Meta,
-    recipe: Recipe,
+    recipe: TrainConfig,
     *,
     steps: int,
     seed: int = 0,
@@ -150,8 +150,8 @@ def meta_fit(
     Raises:
         InputError: a model without a hypernetwork.
     """
-    if isinstance(config.generator, Direct):
-        raise InputError("Direct: has no networks that could be meta-learned; take another generator")
+    if isinstance(config.generator, Independent):
+        raise InputError("Independent: has no networks that could be meta-learned; take another generator")
     torch.manual_seed(seed)
     count = len(family.names)
     found = MetaModel(config, count, meta)
@@ -206,7 +206,7 @@ def adapt_weights(
     last = 0.0
     for _ in range(reptile.steps):
         optimizer.zero_grad()
-        loss = objective(Bound(objective.field, own, len(scenes)), scenes, scenes, generator)
+        loss = objective(BoundField(objective.field, own, len(scenes)), scenes, scenes, generator)
         if loss.requires_grad:  # no ray may have met an occupied cell
             loss.backward()
             optimizer.step()
@@ -215,10 +215,10 @@ def adapt_weights(
 
 
 def reptile_fit(
-    family: Family,
+    family: SceneDataset,
     field: Field,
     reptile: Reptile,
-    recipe: Recipe,
+    recipe: TrainConfig,
     *,
     steps: int,
     seed: int = 0,
@@ -244,7 +244,7 @@ def reptile_fit(
 
 
 class CommonStart(CodeSource):
-    """Reptile for `fit.Fit`, with a model whose codes are the weights themselves (`Direct`): a learned start `[n]`.
+    """Reptile for `fit.Fit`, with a model whose codes are the weights themselves (`Independent`): a learned start `[n]`.
 
     The way from the start to where scenes get is handed to the outer Adam as if it were a gradient, as section 3 of
     Nichol et al. suggests; `reptile_fit` takes plain steps of it.
@@ -276,7 +276,7 @@ class CommonStart(CodeSource):
         return reached, 0.5 * (self.start - reached.mean(0)).square().sum()
 
 
-def infer_by_steps(run: Run, family: Family, *, seed: int = 0) -> Codes:
+def infer_by_steps(run: Run, family: SceneDataset, *, seed: int = 0) -> Codes:
     """Codes of scenes that a run has not seen, by the steps that it has learned to start from, or to take.
 
     Raises:
@@ -295,7 +295,7 @@ def infer_by_steps(run: Run, family: Family, *, seed: int = 0) -> Codes:
         raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
     tensors, _ = read_tensors(run.path / SOURCE)
     source.load_state_dict({name: value.float() for name, value in tensors.items()})
-    recipe, count = Recipe(**run.config["recipe"]), len(family.names)
+    recipe, count = TrainConfig(**run.config["recipe"]), len(family.names)
     objective, generator = Objective(family, run.model.config.field, recipe, count), torch.Generator().manual_seed(seed)
     model, found = run.model.requires_grad_(False), []
     for scenes in torch.arange(count).split(recipe.scenes):

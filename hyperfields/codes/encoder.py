@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.codes.table import CodeSource
-from hyperfields.data import Family, Kind, Points, fingerprint
+from hyperfields.data import Kind, Points, SceneDataset, fingerprint
 from hyperfields.errors import InputError
-from hyperfields.hypernets import Direct
+from hyperfields.hypernets import Independent
 from hyperfields.hypernets.attention import Block
 from hyperfields.hypernets.init import require_positive
-from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
 from hyperfields.runs import checkpoint
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import describe
 from hyperfields.training.inference import Codes
 from hyperfields.training.objective import Objective
@@ -59,7 +59,7 @@ class EncoderConfig:
         require_positive("EncoderConfig", **dataclasses.asdict(self))
 
 
-def observe(family: Family, scenes: Tensor, config: EncoderConfig, generator: torch.Generator) -> Tensor:
+def observe(family: SceneDataset, scenes: Tensor, config: EncoderConfig, generator: torch.Generator) -> Tensor:
     """What is looked at of scenes `[s]`: `[s m features]`. Pictures are seen whole, of the others a random part.
 
     Raises:
@@ -79,10 +79,10 @@ def observe(family: Family, scenes: Tensor, config: EncoderConfig, generator: to
     return torch.cat((_waves(directions), _waves(moment), color, batch.rgba[..., 3:]), -1)
 
 
-def _patches(family: Family, scenes: Tensor, side: int) -> Tensor:
+def _patches(family: SceneDataset, scenes: Tensor, side: int) -> Tensor:
     pictures = []
     for scene in scenes.tolist():
-        picture = family.truth(scene)
+        picture = family.reference(scene)
         assert isinstance(picture, Tensor)
         pictures.append(picture)
     if len({tuple(picture.shape) for picture in pictures}) > 1 or min(pictures[0].shape[:2]) < side:
@@ -146,7 +146,7 @@ class EncoderCodes(CodeSource):
 
     name = "encoder"
 
-    def __init__(self, model: ModelConfig, family: Family, config: EncoderConfig) -> None:
+    def __init__(self, model: ModelConfig, family: SceneDataset, config: EncoderConfig) -> None:
         super().__init__()
         self.family = family
         self.encoder = Encoder(family.kind, model.latent_size, config)
@@ -170,7 +170,7 @@ class EncodedModel(nn.Module):
         self.encoder = Encoder(kind, config.latent_size, encoder)
 
     @torch.no_grad()
-    def infer(self, family: Family, *, seed: int = 0) -> Codes:
+    def infer(self, family: SceneDataset, *, seed: int = 0) -> Codes:
         """Codes of scenes that were not fitted, in one forward pass; no gradients.
 
         Raises:
@@ -183,10 +183,10 @@ class EncodedModel(nn.Module):
 
 
 def encoded_fit(
-    family: Family,
+    family: SceneDataset,
     config: ModelConfig,
     encoder: EncoderConfig,
-    recipe: Recipe,
+    recipe: TrainConfig,
     *,
     steps: int,
     out: str | Path | None = None,
@@ -201,8 +201,8 @@ def encoded_fit(
     Raises:
         InputError: a model without a hypernetwork, or a folder that holds a fit already.
     """
-    if isinstance(config.generator, Direct):
-        raise InputError("Direct: has no networks that an encoder could serve; take another generator")
+    if isinstance(config.generator, Independent):
+        raise InputError("Independent: has no networks that an encoder could serve; take another generator")
     if out is not None and (Path(out) / checkpoint.CONFIG).exists():
         raise InputError(f"{out}: holds a fit already; choose another --out")
     torch.manual_seed(seed)
@@ -210,7 +210,7 @@ def encoded_fit(
     found = EncodedModel(config, family.names, family.kind, encoder)
     looking = torch.Generator().manual_seed(seed + 1)
 
-    def bind(local: Tensor) -> tuple[Bound, Tensor]:
+    def bind(local: Tensor) -> tuple[BoundField, Tensor]:
         codes = found.encoder(observe(family, local, encoder, looking))
         return found.model.bind(codes), codes
 
@@ -230,7 +230,7 @@ def encoded_fit(
     return found
 
 
-def _write(out: Path, found: EncodedModel, family: Family, recipe: Recipe, seed: int) -> None:
+def _write(out: Path, found: EncodedModel, family: SceneDataset, recipe: TrainConfig, seed: int) -> None:
     record = {
         "format": checkpoint.FORMAT,
         "kind": family.kind,

@@ -2,7 +2,7 @@
 
     frame (sequence v at time t):   weights = hypernetwork([z_v, t])
 
-A frame is a scene of an ordinary family, so every reader serves; a `Clock` says which sequence it belongs to and when.
+A frame is a scene of an ordinary family, so every reader serves; a `FrameTimes` says which sequence it belongs to and when.
 Any generator can read the time as one more number of the code; `Dynamic` lets weights evolve along it.
 """
 
@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.codes.table import CodeSource, LatentTable
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.hypernets import Direct
-from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
-from hyperfields.tasks.presets import Recipe
+from hyperfields.hypernets import Independent
+from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
 
 @dataclasses.dataclass(frozen=True)
-class Clock:
+class FrameTimes:
     """For each frame, its sequence (numbered from 0) and its time in [0, 1]: `[f]` int64 and `[f]`.
 
     Raises:
@@ -38,14 +38,14 @@ class Clock:
 
     def __post_init__(self) -> None:
         if self.sequence.shape != self.time.shape or self.time.dim() != 1 or len(self.time) == 0:
-            raise InputError(f"Clock: got sequences {tuple(self.sequence.shape)} and times {tuple(self.time.shape)}, "
+            raise InputError(f"FrameTimes: got sequences {tuple(self.sequence.shape)} and times {tuple(self.time.shape)}, "
                              "wanted one of each a frame")  # fmt: skip
         if float(self.time.min()) < 0.0 or float(self.time.max()) > 1.0:
-            raise InputError(f"Clock: times from {float(self.time.min()):g} to {float(self.time.max()):g}, "
+            raise InputError(f"FrameTimes: times from {float(self.time.min()):g} to {float(self.time.max()):g}, "
                              "wanted 0 to 1")  # fmt: skip
 
 
-def clock_of(names: Sequence[str]) -> Clock:
+def frame_times_from_names(names: Sequence[str]) -> FrameTimes:
     """The clock of frames that are called NAME_NUMBER: a sequence a NAME, its first frame at 0, its last at 1.
 
     Raises:
@@ -59,7 +59,7 @@ def clock_of(names: Sequence[str]) -> Clock:
     stems = sorted({stem for stem, _ in split})
     ends = {stem: [number for other, number in split if other == stem] for stem in stems}
     times = [(number - min(ends[stem])) / max(max(ends[stem]) - min(ends[stem]), 1) for stem, number in split]
-    return Clock(torch.tensor([stems.index(stem) for stem, _ in split]), torch.tensor(times))
+    return FrameTimes(torch.tensor([stems.index(stem) for stem, _ in split]), torch.tensor(times))
 
 
 class TimeCodes(CodeSource):
@@ -71,7 +71,7 @@ class TimeCodes(CodeSource):
 
     name = "time"
 
-    def __init__(self, config: ModelConfig, clock: Clock) -> None:
+    def __init__(self, config: ModelConfig, clock: FrameTimes) -> None:
         super().__init__()
         if config.latent_size < 2:
             raise InputError("sequences: wanted a latent of 2 or more: the last number is the time")
@@ -97,14 +97,14 @@ class SequenceModel(nn.Module):
 
     def __init__(self, config: ModelConfig, sequences: int) -> None:
         super().__init__()
-        if isinstance(config.generator, Direct) or config.latent_size < 2:
+        if isinstance(config.generator, Independent) or config.latent_size < 2:
             raise InputError(
                 "sequences: wanted a generator with networks and a latent of 2 or more: the last is the time"
             )
         self.model = HyperField(config, 1)
         self.latents = LatentTable(sequences, config.latent_size - 1)
 
-    def bind(self, sequences: Tensor, times: Tensor) -> Bound:
+    def bind(self, sequences: Tensor, times: Tensor) -> BoundField:
         """The fields of sequences `[s]` at times `[s]` in [0, 1], also at times between the known frames.
 
         Differentiable in codes, networks and times.
@@ -113,10 +113,10 @@ class SequenceModel(nn.Module):
 
 
 def fit_sequences(
-    family: Family,
-    clock: Clock,
+    family: SceneDataset,
+    clock: FrameTimes,
     config: ModelConfig,
-    recipe: Recipe,
+    recipe: TrainConfig,
     *,
     steps: int,
     seed: int = 0,
@@ -133,12 +133,12 @@ def fit_sequences(
     """
     count = len(family.names)
     if len(clock.time) != count:
-        raise InputError(f"Clock: got {len(clock.time)} frames, the family has {count}")
+        raise InputError(f"FrameTimes: got {len(clock.time)} frames, the family has {count}")
     torch.manual_seed(seed)
     found = SequenceModel(config, int(clock.sequence.max()) + 1)
     groups = {**parameter_groups(found.model), "latents": [found.latents.codes]}
 
-    def bind(local: Tensor) -> tuple[Bound, None]:
+    def bind(local: Tensor) -> tuple[BoundField, None]:
         return found.bind(clock.sequence[local], clock.time[local]), None
 
     work = Optimization(bind, groups, Objective(family, config.field, recipe, count), torch.arange(count), seed)

@@ -67,7 +67,7 @@ def gaussian_prior(codes: Tensor) -> Tensor:
     return 0.5 * codes.square().sum(-1)
 
 
-def gaussian_divergence(mean: Tensor, deviation: Tensor) -> Tensor:
+def gaussian_kl(mean: Tensor, deviation: Tensor) -> Tensor:
     """KL(N(mean, deviation^2) | N(0, 1)), summed over the numbers of a code: `[s z]` -> `[s]`."""
     return 0.5 * (mean.square() + deviation.square() - 1.0).sum(1) - deviation.log().sum(1)
 
@@ -136,7 +136,7 @@ class VariationalTable(CodeSource):
     ) -> tuple[Tensor, Tensor]:
         mean, deviation = self.mean(scenes), self.log_deviation(scenes).exp()
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + deviation * noise, self.weight * gaussian_divergence(mean, deviation).mean()
+        return mean + deviation * noise, self.weight * gaussian_kl(mean, deviation).mean()
 
     def settled(self, scenes: Tensor, generator: torch.Generator, loss: Callable[[Tensor], Tensor]) -> Tensor:
         return self.mean.codes.detach()[scenes]

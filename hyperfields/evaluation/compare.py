@@ -26,14 +26,14 @@ from typing import Any
 from torch import Tensor
 
 from hyperfields import hypernets
-from hyperfields.data import Family, Kind, fingerprint
+from hyperfields.data import Kind, SceneDataset, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import METRICS, evaluate
 from hyperfields.fields.encodings import FactoredGrid
-from hyperfields.hypernets import Direct
+from hyperfields.hypernets import Independent
 from hyperfields.model import ModelConfig
 from hyperfields.runs import checkpoint
-from hyperfields.tasks.presets import Preset, Recipe, network_rate, preset
+from hyperfields.tasks.presets import Preset, TrainConfig, network_rate, preset
 from hyperfields.training.cost import count
 from hyperfields.training.fit import Fit, FitConfig, describe
 from hyperfields.training.inference import infer
@@ -93,7 +93,7 @@ class Trial:
 
     @property
     def alone(self) -> bool:
-        return isinstance(hypernets.parse(self.generator), Direct)
+        return isinstance(hypernets.parse(self.generator), Independent)
 
     @property
     def folder(self) -> str:
@@ -178,11 +178,11 @@ def sized(config: ModelConfig, name: str, scenes: int, wanted: int) -> ModelConf
 
 
 def compare(
-    family: Family,
+    family: SceneDataset,
     out: str | Path,
     comparison: Comparison,
     *,
-    unseen: Family | None = None,
+    unseen: SceneDataset | None = None,
     show: Callable[[str, Progress], None] = lambda name, progress: None,
     tell: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
@@ -262,14 +262,14 @@ def _write_report(out: Path, settings: dict[str, Any], results: Sequence[dict[st
 
 
 def _models(
-    family: Family, comparison: Comparison, sizes: Sequence[int | None]
-) -> dict[tuple[str, int | None], tuple[ModelConfig, Recipe]]:
+    family: SceneDataset, comparison: Comparison, sizes: Sequence[int | None]
+) -> dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]]:
     """Model and recipe of each generator and size: the preset's field, encoding and recipe, and rates of its own."""
     side, scenes = max(describe(family).get("size", (1, 1))), len(family.names)
     base, recipe = preset(comparison.preset, family.kind, scenes, side)
-    models: dict[tuple[str, int | None], tuple[ModelConfig, Recipe]] = {}
+    models: dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]] = {}
     for name in comparison.generators:
-        if isinstance(hypernets.parse(name), Direct):
+        if isinstance(hypernets.parse(name), Independent):
             models[name, None] = base, recipe  # `Fit` takes the networks away
             continue
         mine = dataclasses.replace(recipe, rate_networks=network_rate(name, family.kind, scenes))
@@ -324,13 +324,13 @@ def _read_results(out: Path) -> list[dict[str, Any]]:
 
 
 def _trial(
-    family: Family,
-    unseen: Family | None,
+    family: SceneDataset,
+    unseen: SceneDataset | None,
     out: Path,
     comparison: Comparison,
     trial: Trial,
     model: ModelConfig,
-    recipe: Recipe,
+    recipe: TrainConfig,
     show: Callable[[str, Progress], None],
 ) -> dict[str, Any]:
     """Fit, measure, infer, measure."""
@@ -339,7 +339,7 @@ def _trial(
     result: dict[str, Any] = {
         **dataclasses.asdict(trial),
         "latent_size": model.latent_size,
-        "settings": repr(model.generator) if not trial.alone else "Direct()",
+        "settings": repr(model.generator) if not trial.alone else "Independent()",
         "rate_networks": recipe.rate_networks,
     }
     resume = (folder / checkpoint.CONFIG).is_file()
@@ -392,7 +392,7 @@ class _Watch:
             self.kept.append((progress.seconds, state))
         self.show(self.name, progress)
 
-    def curve(self, folder: Path, family: Family, names: Sequence[str], key: str) -> list[list[float]]:
+    def curve(self, folder: Path, family: SceneDataset, names: Sequence[str], key: str) -> list[list[float]]:
         """Pairs of seconds and the mean quality of some scenes."""
         run = checkpoint.load_run(folder)
         found = []

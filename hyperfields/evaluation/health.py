@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import Field, RadianceField
-from hyperfields.hypernets import Direct
-from hyperfields.model import Bound, HyperField, parameter_groups
+from hyperfields.hypernets import Independent
+from hyperfields.model import BoundField, HyperField, parameter_groups
 from hyperfields.ops import batched_mlp
 from hyperfields.runs.checkpoint import Run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.objective import Objective
 from hyperfields.weights import Weights, layers
 
@@ -30,7 +30,7 @@ SOUND = (0.5, 2.0)  # range of a healthy ratio at step 0
 ALIVE = 0.01  # opacity of a sample, above which a scene is seen at all
 
 
-def doctor(run: Run, family: Family | None = None, *, seed: int = 0) -> dict[str, Any]:
+def doctor(run: Run, family: SceneDataset | None = None, *, seed: int = 0) -> dict[str, Any]:
     """Look at a run, and with its family also at the gradients of a batch.
 
     Returns:
@@ -63,7 +63,7 @@ def doctor(run: Run, family: Family | None = None, *, seed: int = 0) -> dict[str
         }
     found["dead_scenes"] = _dead(run.bind(*names), names)
     found["gradients"] = None if family is None else _gradients(run, fresh, family, seed)
-    found["remarks"] = _remarks(found, isinstance(run.model.config.generator, Direct))
+    found["remarks"] = _remarks(found, isinstance(run.model.config.generator, Independent))
     return found
 
 
@@ -83,7 +83,7 @@ def _walk(prefix: str, x: Tensor, field: Field, weights: Weights) -> dict[str, T
     return {f"{prefix}.{i}": batched_mlp(x, stack[: i + 1], field.activation) for i in range(len(stack))}
 
 
-def _dead(bound: Bound, names: tuple[str, ...]) -> list[str]:
+def _dead(bound: BoundField, names: tuple[str, ...]) -> list[str]:
     """Scenes of views that are empty wherever one looks."""
     if not isinstance(bound.field, RadianceField):
         return []
@@ -93,14 +93,14 @@ def _dead(bound: Bound, names: tuple[str, ...]) -> list[str]:
     return [name for name, most in zip(names, opacity.flatten(1).amax(1).tolist(), strict=True) if most < ALIVE]
 
 
-def _gradients(run: Run, fresh: HyperField, family: Family, seed: int) -> dict[str, dict[str, float]]:
+def _gradients(run: Run, fresh: HyperField, family: SceneDataset, seed: int) -> dict[str, dict[str, float]]:
     """Norms of the gradient of a batch by group of parameters, of the fresh and of the fitted model."""
     if family.kind != run.kind:
         raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
     missing = [name for name in run.names if name not in family.names]
     if missing:
         raise InputError(f"{run.path}: its scene {missing[0]!r} is not in the family; give the one that was fitted")
-    recipe = Recipe(**run.config["recipe"])
+    recipe = TrainConfig(**run.config["recipe"])
     local = torch.arange(min(len(run.names), recipe.scenes))
     scenes = torch.tensor([family.names.index(run.names[i]) for i in local.tolist()])
     norms: dict[str, dict[str, float]] = {}

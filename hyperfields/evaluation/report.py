@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
-from hyperfields.data import Family, Kind, Mesh, View, fingerprint
+from hyperfields.data import Kind, Mesh, SceneDataset, View, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.evaluation import metrics
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.fields import RadianceField
-from hyperfields.hypernets import Direct
-from hyperfields.model import Bound
+from hyperfields.hypernets import Independent
+from hyperfields.model import BoundField
 from hyperfields.rendering.pictures import CELLS, RAYS
 from hyperfields.rendering.volume import on_background, render_volume, sample_image
 from hyperfields.runs import checkpoint
@@ -51,7 +51,7 @@ MOST_ROWS = 20  # scenes that a table lists; of more, the worst and the best thr
 @torch.no_grad()
 def evaluate(
     run: Run,
-    family: Family,
+    family: SceneDataset,
     split: str = "test",
     *,
     lpips_weights: Path | None = None,
@@ -103,7 +103,7 @@ def evaluate(
         "kind": run.kind,
         "split": split if run.kind == "views" else None,
         "generator": type(run.model.config.generator).__name__,
-        "individually": isinstance(run.model.config.generator, Direct),
+        "individually": isinstance(run.model.config.generator, Independent),
         "scenes": scenes,
         "mean": _means(run.kind, scenes, notes),
         "bytes_per_scene": {"amortised": amortised, "marginal": marginal},
@@ -115,7 +115,7 @@ def evaluate(
     }
 
 
-def fingerprint_differs(run: Run, family: Family) -> bool:
+def fingerprint_differs(run: Run, family: SceneDataset) -> bool:
     """Whether a family with the scenes of the run holds other samples than those that were fitted."""
     return family.names == run.names and fingerprint(family) != run.config.get("fingerprint")
 
@@ -129,7 +129,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def _numbers(run: Run, family: Family) -> dict[str, int]:
+def _numbers(run: Run, family: SceneDataset) -> dict[str, int]:
     """Scene of the run -> its number in the family."""
     if family.kind != run.kind:
         raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
@@ -146,7 +146,7 @@ def _numbers(run: Run, family: Family) -> dict[str, int]:
 
 # Per kind -----------------------------------------------------------------------------------------
 
-Measure = Callable[[Bound, Family, int], dict[str, float]]
+Measure = Callable[[BoundField, SceneDataset, int], dict[str, float]]
 
 
 def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[str]) -> Measure:
@@ -156,8 +156,8 @@ def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[
     nets = _load_nets(lpips_weights, notes)
     if kind == "images":
 
-        def measure_image(bound: Bound, family: Family, number: int) -> dict[str, float]:
-            truth = family.truth(number, split)
+        def measure_image(bound: BoundField, family: SceneDataset, number: int) -> dict[str, float]:
+            truth = family.reference(number, split)
             assert isinstance(truth, Tensor)
             height, width = truth.shape[:2]
             picture = sample_image(bound, 1, height, width, bound.device).cpu()
@@ -166,8 +166,8 @@ def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[
         return measure_image
     if kind == "views":
 
-        def measure_views(bound: Bound, family: Family, number: int) -> dict[str, float]:
-            views = family.truth(number, split)
+        def measure_views(bound: BoundField, family: SceneDataset, number: int) -> dict[str, float]:
+            views = family.reference(number, split)
             assert isinstance(views, list)
             rgba = torch.stack([view.rgba for view in views])
             truth = rgba[..., :3] * rgba[..., 3:] + (1.0 - rgba[..., 3:])
@@ -177,7 +177,7 @@ def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[
     assert_never(kind)
 
 
-def render_views(bound: Bound, views: list[View]) -> Tensor:
+def render_views(bound: BoundField, views: list[View]) -> Tensor:
     """What one scene's field shows to the cameras of `views`, all of one size, on white: `[v h w 3]`."""
     assert isinstance(bound.field, RadianceField)
     occupancy = bound.occupancy(CELLS)
@@ -187,7 +187,7 @@ def render_views(bound: Bound, views: list[View]) -> Tensor:
     seen = []
     for o, d in zip(origins.split(RAYS), directions.split(RAYS), strict=True):
         rays = Rays(o[None], d[None])
-        rendered = render_volume(bound, rays, occupancy, step=bound.field.step, sight=bound.sight)
+        rendered = render_volume(bound, rays, occupancy, step=bound.field.step, visible=bound.visible_samples)
         seen.append(on_background(rendered)[0])
     return torch.cat(seen).reshape(len(views), *views[0].rgba.shape[:2], 3)
 
@@ -212,8 +212,8 @@ def _compare(pictures: Tensor, truth: Tensor, nets: dict[Net, Lpips], notes: lis
     return values
 
 
-def _measure_shape(bound: Bound, family: Family, number: int) -> dict[str, float]:
-    truth = family.truth(number)
+def _measure_shape(bound: BoundField, family: SceneDataset, number: int) -> dict[str, float]:
+    truth = family.reference(number)
     assert isinstance(truth, Mesh)
     mesh = mesh_from_field(bound, resolution=MESH_RESOLUTION, device=bound.device)
     return metrics.shape_metrics(mesh, truth)

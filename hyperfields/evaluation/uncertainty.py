@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Family, Points, View, draw
+from hyperfields.data import Points, SceneDataset, View, draw
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField, RadianceField, ShapeField
-from hyperfields.model import Bound
+from hyperfields.fields import ImageField, RadianceField, SDFField
+from hyperfields.model import BoundField
 from hyperfields.rendering.pictures import CELLS, RAYS
 from hyperfields.rendering.volume import on_background, pixel_centers, render_volume, trace_surface
 
@@ -103,7 +103,7 @@ class Misfit:
 
 
 @torch.no_grad()
-def misfit(bound: Bound, family: Family, name: str, *, seed: int = 0) -> Misfit:
+def misfit(bound: BoundField, family: SceneDataset, name: str, *, seed: int = 0) -> Misfit:
     """Measure the misfit of a scene's field on a random part of what was seen of it.
 
     Args:
@@ -130,7 +130,7 @@ def misfit(bound: Bound, family: Family, name: str, *, seed: int = 0) -> Misfit:
     return Misfit(surface, ErrorCells.gather(_unit(bound, along[inside]), spread, SIDES["empty"]))
 
 
-def _unit(bound: Bound, places: Tensor) -> Tensor:
+def _unit(bound: BoundField, places: Tensor) -> Tensor:
     """Scene frame -> [0, 1]^d."""
     return places if isinstance(bound.field, ImageField) else 0.5 * (places + 1.0)
 
@@ -142,7 +142,7 @@ def _along(middle: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     return places, (places.abs() < 1.0).all(-1)
 
 
-def _look(bound: Bound, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
+def _look(bound: BoundField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     """(colour on white, opacity, place) of rays `[1 r 3]`: `[r 3]`, `[r]`, `[r 3]`, in blocks.
 
     A ray that hits nothing is where it is nearest to the middle of the box.
@@ -151,7 +151,7 @@ def _look(bound: Bound, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     parts = []
     for origins, directions in zip(rays.origins.split(RAYS, 1), rays.directions.split(RAYS, 1), strict=True):
         block = Rays(origins, directions)
-        seen = render_volume(bound, block, bound.occupancy(CELLS), step=bound.field.step, sight=bound.sight)
+        seen = render_volume(bound, block, bound.occupancy(CELLS), step=bound.field.step, visible=bound.visible_samples)
         distance = torch.where(seen.alpha > HIT, seen.depth, -(origins * directions).sum(-1))
         parts.append((on_background(seen)[0], seen.alpha[0], (origins + distance[..., None] * directions)[0]))
     color, alpha, places = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -160,7 +160,7 @@ def _look(bound: Bound, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def deviation_picture(
-    bound: Bound, found: Misfit, camera: Camera | None, size: tuple[int, int], samples: Sequence[Bound] = ()
+    bound: BoundField, found: Misfit, camera: Camera | None, size: tuple[int, int], samples: Sequence[BoundField] = ()
 ) -> tuple[Tensor, Tensor]:
     """(picture `[h w 3]`, deviation `[h w]`) of one scene. Not differentiable.
 
@@ -182,7 +182,7 @@ def deviation_picture(
     if camera is None:
         raise ValueError("deviation_picture: got no camera, which shapes and views need")
     camera = camera.resized(height, width).to(bound.device)
-    if isinstance(bound.field, ShapeField):
+    if isinstance(bound.field, SDFField):
         origins, directions = camera.rays()
         seen = trace_surface(bound, Rays(origins[None], directions[None]))
         hit = seen.depth[0].isfinite()
@@ -193,7 +193,9 @@ def deviation_picture(
     return _reshaped(colors, square, size)
 
 
-def _view_square(bound: Bound, found: Misfit, camera: Camera, samples: Sequence[Bound]) -> tuple[Tensor, Tensor]:
+def _view_square(
+    bound: BoundField, found: Misfit, camera: Camera, samples: Sequence[BoundField]
+) -> tuple[Tensor, Tensor]:
     """(square of the deviation `[r]`, colours of the shifted pictures, the first one not shifted, `[k r 3]`)."""
 
     def rays(x: float, y: float) -> Rays:
@@ -214,7 +216,7 @@ def _view_square(bound: Bound, found: Misfit, camera: Camera, samples: Sequence[
 
 
 @torch.no_grad()
-def points_deviation(found: Misfit, x: Tensor, samples: Sequence[Bound], bound: Bound) -> Tensor:
+def points_deviation(found: Misfit, x: Tensor, samples: Sequence[BoundField], bound: BoundField) -> Tensor:
     """The deviation `[m]` of what a field of an image or a shape says at points `[m d]`."""
     said = _variance([sample(x[None])[0] for sample in samples])
     return (found.surface.at(_unit(bound, x)) + said).sqrt()
@@ -269,8 +271,8 @@ def coverage(error: Tensor, deviation: Tensor, levels: Sequence[float] = LEVELS)
 @torch.no_grad()
 def calibrate(
     names: Sequence[str],
-    fields: Callable[[str], tuple[Bound, Sequence[Bound]]],
-    family: Family,
+    fields: Callable[[str], tuple[BoundField, Sequence[BoundField]]],
+    family: SceneDataset,
     split: str = "test",
     *,
     views: int | None = None,
@@ -322,17 +324,17 @@ def calibrate(
 
 
 def _compared(
-    bound: Bound, samples: Sequence[Bound], family: Family, name: str, split: str, views: int | None
+    bound: BoundField, samples: Sequence[BoundField], family: SceneDataset, name: str, split: str, views: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(errors `[m c]`, deviations `[m]`, which are inside `[m]`) of a scene."""
     found, number = misfit(bound, family, name), family.names.index(name)
-    if isinstance(bound.field, ShapeField):
+    if isinstance(bound.field, SDFField):
         generator = torch.Generator(bound.device).manual_seed(1)
         batch = draw(family, torch.tensor([number], device=bound.device), SEEN // 4, generator)
         assert isinstance(batch, Points)
         error = (bound(batch.x) - batch.target)[0]
         return error, points_deviation(found, batch.x[0], samples, bound), torch.ones(len(error), dtype=torch.bool)
-    truth = family.truth(number, split)
+    truth = family.reference(number, split)
     if isinstance(truth, Tensor):
         color, deviation = deviation_picture(bound, found, None, (truth.shape[0], truth.shape[1]), samples)
         error = (color - truth[..., :3].to(color)).reshape(-1, 3)

@@ -15,13 +15,13 @@ from hyperfields import ops
 from hyperfields.cameras import Rays
 from hyperfields.data import Kind
 from hyperfields.fields.encodings import TABLE, Encoding, FactoredGrid, HashGrid, SphericalHarmonics
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 from hyperfields.weights import WeightEntry, Weights, WeightSpec, layers, linear_spec
 
 # Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
 ACTIVATION: ops.Activation = "leaky_relu"
 Layers = list[tuple[Tensor, Tensor | None]]  # weights `[s o i]` and biases `[s o]`
-CEILING = 8.0  # of the logarithm of a density
+MAX_LOG_DENSITY = 8.0  # of the logarithm of a density
 FREQUENCY = 30.0  # of the first layer of sine fields, for coordinates in [-1, 1] (Sitzmann et al. 2020, section 3.2)
 
 
@@ -55,7 +55,7 @@ class ImageField:
 
 
 @dataclasses.dataclass(frozen=True)
-class ShapeField:
+class SDFField:
     """A point of the scene box [-1, 1]^3 -> signed distance in scene units, negative inside."""
 
     encoding: Encoding
@@ -109,11 +109,11 @@ class RadianceField:
     def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> density `[s n 1]`."""
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
-        return torch.exp(self._asked(weights, x, counts, self._density_only(weights)).clamp(max=CEILING))
+        return torch.exp(self._asked(weights, x, counts, self._density_only(weights)).clamp(max=MAX_LOG_DENSITY))
 
-    def sight(
+    def visible_samples(
         self, weights: Weights, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float
-    ) -> ops.Sight | None:
+    ) -> ops.VisibleSamples | None:
         """The samples of rays `[s r 3]` that can be seen, found by the density alone; None where a field has no grid.
 
         Args:
@@ -123,9 +123,9 @@ class RadianceField:
         """
         if not isinstance(self.encoding, HashGrid | FactoredGrid):
             return None
-        return ops.sight(
+        return ops.visible_samples(
             *rays, occupancy, self.step, offset, weights[TABLE], self.encoding.grid, self._density_only(weights),
-            self.activation, ceiling=CEILING, opaque=opaque,
+            self.activation, ceiling=MAX_LOG_DENSITY, opaque=opaque,
         )  # fmt: skip
 
     def _density_only(self, weights: Weights) -> Layers:
@@ -139,14 +139,14 @@ class RadianceField:
         """What the density network says of points of the scene box: the logarithm of the density first."""
         return _encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts, encoded)
 
-    @stage("rest of the field")
+    @region("rest of the field")
     def __call__(
         self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None, encoded: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`; encoded: from `sight`."""
         out = self._asked(weights, x, counts, layers(weights, "density"), encoded)
-        return ops.emission(
-            out, d, layers(weights, "color"), self.activation, degree=self.directions.degree, ceiling=CEILING,
+        return ops.radiance_head(
+            out, d, layers(weights, "color"), self.activation, degree=self.directions.degree, ceiling=MAX_LOG_DENSITY,
             counts=counts,
         )  # fmt: skip
 
@@ -166,14 +166,14 @@ def _encoded_mlp(
     return ops.batched_mlp(encoding(x, weights, counts), network, activation, counts=counts)
 
 
-Field = ImageField | ShapeField | RadianceField
+Field = ImageField | SDFField | RadianceField
 
 
 def kind_of(field: Field) -> Kind:
     """The kind of scenes that a field describes."""
     if isinstance(field, ImageField):
         return "images"
-    if isinstance(field, ShapeField):
+    if isinstance(field, SDFField):
         return "shapes"
     if isinstance(field, RadianceField):
         return "views"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hyperfields.configs import parse_choice
 from hyperfields.errors import InputError
-from hyperfields.hypernets.basis_table import Factored
+from hyperfields.hypernets.basis_table import BasisTable
 from hyperfields.hypernets.bayes import Bayes, Factors, implicit_divergence
 from hyperfields.hypernets.chunked import Chunked
 from hyperfields.hypernets.cppn import Cppn
@@ -24,7 +24,7 @@ from hyperfields.hypernets.dynamic import Dynamic
 from hyperfields.hypernets.extension import Extended, Extension
 from hyperfields.hypernets.full import Full
 from hyperfields.hypernets.hierarchical import Hierarchical
-from hyperfields.hypernets.independent import Direct
+from hyperfields.hypernets.independent import Independent
 from hyperfields.hypernets.low_rank import LowRank
 from hyperfields.hypernets.modulation import Modulation
 from hyperfields.hypernets.per_layer import PerLayer
@@ -37,17 +37,17 @@ __all__ = [
     "GENERATORS",
     "OF_TIME",
     "SHARING",
+    "BasisTable",
     "Bayes",
     "Chunked",
     "Cppn",
-    "Direct",
     "Dynamic",
     "Extension",
-    "Factored",
     "Full",
     "Generator",
     "Hierarchical",
     "Hypernet",
+    "Independent",
     "LowRank",
     "Modulation",
     "PerLayer",
@@ -57,7 +57,9 @@ __all__ = [
     "parse",
 ]
 
-Generator = Full | PerLayer | Hierarchical | Chunked | Cppn | LowRank | Modulation | WeightTokens | Dynamic | Direct
+Generator = (
+    Full | PerLayer | Hierarchical | Chunked | Cppn | LowRank | Modulation | WeightTokens | Dynamic | Independent
+)
 
 # What each is called on the command line, with its default settings.
 GENERATORS: dict[str, Callable[[], Generator]] = {
@@ -71,7 +73,7 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "scale-shift": Modulation,
     "shift": lambda: Modulation(scale=False),
     "weight-tokens": WeightTokens,
-    "direct": Direct,
+    "direct": Independent,
 }
 # Of use only where the last number of a code is the time (`sequences`).
 OF_TIME: dict[str, Callable[[], Generator]] = {"dynamic": Dynamic}
@@ -111,12 +113,14 @@ class Hypernet(nn.Module):
     ) -> None:
         super().__init__()
         self.bayes = bayes or Bayes()
-        if self.bayes.kind != "none" and isinstance(generator, Direct):
-            raise InputError(f"bayes {self.bayes.kind}: Direct generates nothing that could be drawn; leave it out")
+        if self.bayes.kind != "none" and isinstance(generator, Independent):
+            raise InputError(
+                f"bayes {self.bayes.kind}: Independent generates nothing that could be drawn; leave it out"
+            )
         self.noise: torch.Generator | None = None  # while weights are drawn
         self.divergence: Tensor | None = None  # of the weights that were drawn last
         # A code that is the weights themselves is not generated: there is nothing to keep stable.
-        self.stability = stability if stability and not isinstance(generator, Direct) else Stability()
+        self.stability = stability if stability and not isinstance(generator, Independent) else Stability()
         if isinstance(generator, Modulation) and generator.scale and self.stability.normalize:
             raise InputError("stability normalize: would undo the scales of Modulation; leave one of them out")
         self.shared = nn.ParameterDict()
@@ -128,12 +132,12 @@ class Hypernet(nn.Module):
         generated = {}
         for name, entry in spec.items():
             key = name.replace(".", "/")  # torch reserves the dot
-            if entry.source == "generated" or isinstance(generator, Direct):
+            if entry.source == "generated" or isinstance(generator, Independent):
                 generated[name] = entry
             elif entry.source == "shared":
                 self.shared[key] = nn.Parameter(entry.initial())
             elif entry.source == "factored":
-                self.factored[key] = Factored(entry, latent_size)
+                self.factored[key] = BasisTable(entry, latent_size)
             else:
                 assert_never(entry.source)
         self.spec = generated

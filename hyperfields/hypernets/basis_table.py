@@ -1,4 +1,4 @@
-"""Factored tables: shared bases, mixed per group of rows by coefficients from the latent.
+"""BasisTable tables: shared bases, mixed per group of rows by coefficients from the latent.
 
     table(z)[g] = sum_k a_gk(z) B_k[g],     a(z) = C z + c   (a linear head; c holds what all scenes share)
 
@@ -17,7 +17,7 @@ from hyperfields import ops
 from hyperfields.weights import WeightEntry
 
 
-class Factored(nn.Module):
+class BasisTable(nn.Module):
     """Codes `[s z]` -> table `[s rows f]`."""
 
     def __init__(self, entry: WeightEntry, latent_size: int, bias: bool = True) -> None:
@@ -41,4 +41,4 @@ class Factored(nn.Module):
         """residual `[s groups*bases]` is added to the coefficients."""
         mixed = self.head(codes) if residual is None else self.head(codes) + residual
         coefficients = mixed.reshape(mixed.shape[0], -1, self.count)
-        return ops.mix(coefficients, list(self.bases)).reshape(-1, *self.shape)
+        return ops.combine_bases(coefficients, list(self.bases)).reshape(-1, *self.shape)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.basis_table import Factored
+from hyperfields.hypernets.basis_table import BasisTable
 from hyperfields.hypernets.init import LATENT_SHARE, spreads
 from hyperfields.weights import Weights, WeightSpec, split
 
@@ -64,7 +64,7 @@ class Extended(nn.Module):
             if config.bases:  # also for a table that all scenes share so far
                 groups = entry.groups or (0, entry.shape[0])
                 table = dataclasses.replace(entry, source="factored", bases=config.bases, groups=groups)
-                self.tables[key] = Factored(table, config.numbers, bias=False)
+                self.tables[key] = BasisTable(table, config.numbers, bias=False)
         self.weights = _linear(config.numbers, spreads(generated) * math.sqrt(LATENT_SHARE))
 
     def forward(self, numbers: Tensor) -> Added:

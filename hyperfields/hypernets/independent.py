@@ -10,15 +10,15 @@ from hyperfields.weights import Weights, WeightSpec, split
 
 
 @dataclasses.dataclass(frozen=True)
-class Direct:
+class Independent:
     """Every scene owns all its weights; the latent size is `weights.numel(spec)`."""
 
     def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
         """The network: codes `[s z]` -> weights of `spec`."""
-        return DirectGenerator(spec)
+        return IndependentGenerator(spec)
 
 
-class DirectGenerator(nn.Module):
+class IndependentGenerator(nn.Module):
     """Codes `[s, numel(spec)]` -> weights of `spec`, by cutting; it has no parameters."""
 
     def __init__(self, spec: WeightSpec) -> None:

@@ -15,29 +15,40 @@ from __future__ import annotations
 
 from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting, twice_differentiable
 from hyperfields.ops.grid import GridSpec
-from hyperfields.ops.points import batched_mlp, emission, encode_mlp, hash_encode, mix
-from hyperfields.ops.rays import Apart, Composited, Samples, Sight, composite, march, march_apart, reach, samples, sight
+from hyperfields.ops.points import batched_mlp, combine_bases, encode_mlp, hash_encode, radiance_head
+from hyperfields.ops.rays import (
+    Composited,
+    PaddedSamples,
+    Samples,
+    VisibleSamples,
+    composite,
+    early_termination,
+    gather_samples,
+    ray_march,
+    ray_march_padded,
+    visible_samples,
+)
 
 __all__ = [
     "Activation",
-    "Apart",
     "Backend",
     "Composited",
     "GridSpec",
+    "PaddedSamples",
     "Samples",
-    "Sight",
+    "VisibleSamples",
     "backends",
     "batched_mlp",
+    "combine_bases",
     "composite",
-    "emission",
+    "early_termination",
     "encode_mlp",
+    "gather_samples",
     "hash_encode",
     "interpreting",
-    "march",
-    "march_apart",
-    "mix",
-    "reach",
-    "samples",
-    "sight",
+    "radiance_head",
+    "ray_march",
+    "ray_march_padded",
     "twice_differentiable",
+    "visible_samples",
 ]

@@ -15,10 +15,10 @@ from torch import Tensor
 from hyperfields.ops.grid import PRIMES, GridSpec
 
 _UINT32 = 0xFFFFFFFF
-LEAK = 0.01  # slope of leaky_relu below 0
+NEGATIVE_SLOPE = 0.01  # slope of leaky_relu below 0
 
 ACTIVATIONS = {
-    "leaky_relu": lambda h: torch.nn.functional.leaky_relu(h, LEAK),
+    "leaky_relu": lambda h: torch.nn.functional.leaky_relu(h, NEGATIVE_SLOPE),
     "relu": torch.relu,
     "sine": torch.sin,
 }

@@ -50,7 +50,7 @@ def _require_cuda(name: str, device: torch.device) -> None:
         )
 
 
-def runs_ahead(device: torch.device) -> bool:
+def is_async(device: torch.device) -> bool:
     """Whether a step on `device` never waits for it: triton's kernels need no numbers from it, other paths do."""
     return device.type == "cuda" and not ops.backends()["triton"]
 

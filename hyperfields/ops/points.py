@@ -12,13 +12,13 @@ from hyperfields.ops import _reference
 from hyperfields.ops import dispatch as choice
 from hyperfields.ops.dispatch import Activation, Backend
 from hyperfields.ops.grid import GridSpec
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 from hyperfields.ops.spherical_harmonics import BANDS, spherical_harmonics
 
 _PLAIN_PRODUCTS = "it is matrix products, which torch does well"
 
 
-@stage("hash_encode")
+@region("hash_encode")
 def hash_encode(
     x: Tensor,  # [s n d], or [m d] with counts
     table: Tensor,  # [s | 1, rows, f]
@@ -77,7 +77,7 @@ def check_grid(x: Tensor, table: Tensor, grid: GridSpec, scenes: int) -> None:
         raise ValueError(f"table: got shape {tuple(table.shape)}, wanted [{scenes} or 1, {grid.rows}, {grid.features}]")
 
 
-@stage("batched_mlp")
+@region("batched_mlp")
 def batched_mlp(
     x: Tensor,  # [s n i], or [m i] with counts
     layers: list[tuple[Tensor, Tensor | None]],  # weight [s o i], bias [s o]
@@ -100,7 +100,7 @@ def batched_mlp(
         backend, x, *itertools.chain(*layers), cpu=no_sine(activation), triton=_too_large(sizes, x),
         tcnn=_not_in_tcnn(sizes, layers, activation) if backend == "tcnn" else "",
     )  # fmt: skip
-    slope = _reference.LEAK if activation == "leaky_relu" else 0.0
+    slope = _reference.NEGATIVE_SLOPE if activation == "leaky_relu" else 0.0
     if chosen == "reference":
         result = _reference.batched_mlp(packed, layers, activation, numbers).to(x.dtype)
     elif chosen == "triton":
@@ -239,7 +239,7 @@ def _fused(
     check_grid(packed, table, grid, scenes)
     sizes = check_layers(packed.new_empty(0, grid.channels), layers, activation, scenes)
     plan = _triton.Plan.of(sizes, activation, product_precision(x))
-    slope = _reference.LEAK if activation == "leaky_relu" else 0.0
+    slope = _reference.NEGATIVE_SLOPE if activation == "leaky_relu" else 0.0
     result = _triton.encode_mlp_triton(
         packed, table, flat_layers(layers, 16), numbers.to(x.device, non_blocking=True), grid.scales, grid.resolutions,
         grid.offsets, grid.smoothstep, plan, slope,
@@ -247,8 +247,8 @@ def _fused(
     return result.reshape(*x.shape[:-1], sizes[-1])
 
 
-@stage("emission")
-def emission(
+@region("radiance_head")
+def radiance_head(
     out: Tensor,  # [s n 1+g], or [m 1+g] with counts: the logarithm of the density, and features
     d: Tensor,  # [s n 3], or [m 3], unit
     layers: list[tuple[Tensor, Tensor | None]],  # of the colour network, which reads features and directions
@@ -285,7 +285,7 @@ def emission(
     if chosen == "cpu":
         from hyperfields.ops import _cpu
 
-        slope = _reference.LEAK if activation == "leaky_relu" else 0.0
+        slope = _reference.NEGATIVE_SLOPE if activation == "leaky_relu" else 0.0
         density, rgb = _cpu.emission_cpu(
             packed, d.reshape(-1, 3), flat_layers(layers), numbers, sizes, degree, slope, ceiling
         )
@@ -297,8 +297,8 @@ def emission(
     return torch.exp(log.clamp(max=ceiling)), torch.sigmoid(color)
 
 
-@stage("mix")
-def mix(
+@region("combine_bases")
+def combine_bases(
     coefficients: Tensor,  # [s g k]
     bases: Sequence[Tensor],  # [k n] of each of the g groups
     *,

@@ -1,4 +1,4 @@
-"""Where the time goes: named stages of the work, timed only while a `Stopwatch` runs."""
+"""Where the time goes: named stages of the work, timed only while a `Profiler` runs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections import defaultdict
 from types import TracebackType
 
 
-class Stopwatch:
-    """`with Stopwatch() as watch: ...`, then `watch.seconds[stage]`, each without the stages within it.
+class Profiler:
+    """`with Profiler() as watch: ...`, then `watch.seconds[stage]`, each without the stages within it.
 
     One at a time, for the thread that runs it: what other threads do meanwhile belongs to the stage that waits for it.
     A stage ends when Python goes on, so a GPU must be synchronised by whoever wants to know about it.
@@ -20,7 +20,7 @@ class Stopwatch:
         self.calls: dict[str, int] = defaultdict(int)
         self._within: list[float] = []  # of each open stage: seconds of the stages inside
 
-    def __enter__(self) -> Stopwatch:
+    def __enter__(self) -> Profiler:
         global _running
         _running = self
         return self
@@ -30,20 +30,20 @@ class Stopwatch:
         _running = None
 
 
-_running: Stopwatch | None = None
+_running: Profiler | None = None
 
 
-class stage(contextlib.ContextDecorator):
-    """Marks a piece of work: `with stage("backward"):`, or `@stage("march")` on a function."""
+class region(contextlib.ContextDecorator):
+    """Marks a piece of work: `with region("backward"):`, or `@region("march")` on a function."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.began = 0.0
 
-    def _recreate_cm(self) -> stage:
-        return stage(self.name)  # of its own for every call of a decorated function
+    def _recreate_cm(self) -> region:
+        return region(self.name)  # of its own for every call of a decorated function
 
-    def __enter__(self) -> stage:
+    def __enter__(self) -> region:
         self.watch = _running
         if self.watch is not None:
             self.watch._within.append(0.0)

@@ -14,7 +14,7 @@ from hyperfields.ops import dispatch as choice
 from hyperfields.ops.dispatch import Activation, Backend
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.points import check_grid, check_layers, encode_mlp, flat_layers, no_sine
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 
 
 class Composited(NamedTuple):
@@ -25,7 +25,7 @@ class Composited(NamedTuple):
     depth: Tensor  # [r], sum of weight * distance; divide by alpha for the mean
 
 
-@stage("composite")
+@region("composite")
 def composite(
     density: Tensor,  # [r k], or [m] with counts
     values: Tensor,  # [r k c], or [m c]
@@ -67,8 +67,8 @@ def composite(
     return Composited(*_cpu.composite_cpu(flat_density, packed, flat_edges, numbers))
 
 
-@stage("march")
-def march(
+@region("ray_march")
+def ray_march(
     origins: Tensor,  # [s r 3]
     directions: Tensor,  # [s r 3], unit
     occupancy: Tensor,  # [s g g g] bool: cells of the scene box [-1, 1]^3, axis order x, y, z
@@ -119,7 +119,7 @@ def _check_march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: f
     return offset
 
 
-class Apart(NamedTuple):
+class PaddedSamples(NamedTuple):
     """Samples of rays in a place of their own for each ray, as large as any ray may need."""
 
     edges: Tensor  # [s*r*room 2] where each starts and ends along its ray; between the rays' samples anything
@@ -127,13 +127,13 @@ class Apart(NamedTuple):
     counts: Tensor  # [s*r] int64
 
 
-def march_apart(
+def ray_march_padded(
     origins: Tensor,  # [s r 3]
     directions: Tensor,  # [s r 3], unit
     occupancy: Tensor,  # [s g g g] bool
     step: float,
     offset: Tensor,  # [s r]
-) -> Apart:
+) -> PaddedSamples:
     """The samples of `march`, in a tensor whose size does not depend on what is found: nobody waits for a device.
 
     Not differentiable to any input.
@@ -148,9 +148,9 @@ def march_apart(
         from hyperfields.ops import _triton
 
         edges, counts = _triton.march_apart_triton(origins, directions, occupancy, step, offset, first, room)
-        return Apart(edges, first, counts)
-    packed, counts = march(origins, directions, occupancy, step, offset)
-    return Apart(_reference.apart(packed, counts, room), first, counts)
+        return PaddedSamples(edges, first, counts)
+    packed, counts = ray_march(origins, directions, occupancy, step, offset)
+    return PaddedSamples(_reference.apart(packed, counts, room), first, counts)
 
 
 class Samples(NamedTuple):
@@ -161,8 +161,8 @@ class Samples(NamedTuple):
     edges: Tensor  # [n 2] where each starts and ends along its ray
 
 
-@stage("samples")
-def samples(
+@region("gather_samples")
+def gather_samples(
     origins: Tensor,  # [r 3]
     directions: Tensor,  # [r 3]
     edges: Tensor,  # [m 2], from `march`
@@ -214,8 +214,8 @@ def samples(
         return Samples(*(torch.nn.functional.pad(t, (0, 0, 0, more)) if more else t for t in found))
 
 
-@stage("reach")
-def reach(
+@region("early_termination")
+def early_termination(
     density: Tensor,  # [m]
     edges: Tensor,  # [m 2]
     counts: Tensor,  # [r] int64: samples of each ray
@@ -254,7 +254,7 @@ def reach(
         return _cpu.reach_cpu(density, edges, counts, opacity, opaque)
 
 
-class Sight(NamedTuple):
+class VisibleSamples(NamedTuple):
     """The samples of rays that can be seen, packed, in the order of their rays."""
 
     x: Tensor  # [m 3] middles
@@ -264,9 +264,9 @@ class Sight(NamedTuple):
     encoded: Tensor | None  # [m l*f] what `hash_encode` says of them, where that came of itself
 
 
-@stage("sight")
+@region("visible_samples")
 @torch.no_grad()
-def sight(
+def visible_samples(
     origins: Tensor,  # [s r 3]
     directions: Tensor,  # [s r 3], unit
     occupancy: Tensor,  # [s g g g] bool
@@ -280,7 +280,7 @@ def sight(
     ceiling: float,  # of that logarithm
     opaque: float,
     backend: Backend = "auto",
-) -> Sight:
+) -> VisibleSamples:
     """The samples of `march` before which the opacity of their ray is below `opaque`: all that a picture needs.
 
     The grid is encoded at points scaled from [-1, 1] to [0, 1]. Not differentiable to any input.
@@ -300,20 +300,20 @@ def sight(
         from hyperfields.ops import _cpu
 
         offset = _check_march(origins, directions, occupancy, step, offset)
-        slope = _reference.LEAK if activation == "leaky_relu" else 0.0
-        return Sight(
+        slope = _reference.NEGATIVE_SLOPE if activation == "leaky_relu" else 0.0
+        return VisibleSamples(
             *_cpu.sight_cpu(
                 origins, directions, occupancy, step, offset, table, grid.scales, grid.resolutions, grid.offsets,
                 grid.smoothstep, flat_layers(layers), sizes, slope, ceiling, opaque,
             )
         )  # fmt: skip
     part: Backend = "reference" if chosen == "reference" else "auto"
-    edges, counts = march(origins, directions, occupancy, step, offset, backend=part)
+    edges, counts = ray_march(origins, directions, occupancy, step, offset, backend=part)
     flat = origins.reshape(-1, 3), directions.reshape(-1, 3)
     first = counts.cumsum(0) - counts
-    there = samples(*flat, edges, first, counts, backend=part)
+    there = gather_samples(*flat, edges, first, counts, backend=part)
     x, numbers = there.x * 0.5 + 0.5, counts.reshape(scenes, rays).sum(1)
     out = encode_mlp(x, table, grid, layers, activation, counts=numbers, backend=part)
     density = torch.exp(out.squeeze(-1).clamp(max=ceiling))
-    counts, _ = reach(density, there.edges, counts, density.new_zeros(len(counts)), opaque, backend=part)
-    return Sight(*samples(*flat, edges, first, counts, backend=part), counts, None)
+    counts, _ = early_termination(density, there.edges, counts, density.new_zeros(len(counts)), opaque, backend=part)
+    return VisibleSamples(*gather_samples(*flat, edges, first, counts, backend=part), counts, None)

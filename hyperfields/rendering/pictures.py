@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays, orbit
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField, RadianceField, ShapeField
-from hyperfields.model import Bound
+from hyperfields.fields import ImageField, RadianceField, SDFField
+from hyperfields.model import BoundField
 from hyperfields.rendering.volume import (
     Rendered,
     on_background,
@@ -40,7 +40,7 @@ _DEPTHS = (
 
 
 def render_picture(
-    bound: Bound,
+    bound: BoundField,
     camera: Camera | None,
     size: tuple[int, int],
     channel: Channel = "rgb",
@@ -78,7 +78,7 @@ def render_picture(
     return image.reshape(size[0], supersample, size[1], supersample, 3).mean((1, 3))
 
 
-def check_channel(bound: Bound, channel: str) -> None:
+def check_channel(bound: BoundField, channel: str) -> None:
     """Raises InputError when this kind of scene has no such channel."""
     there = CHANNELS[:1] if isinstance(bound.field, ImageField) else CHANNELS
     if channel not in there:
@@ -87,7 +87,7 @@ def check_channel(bound: Bound, channel: str) -> None:
 
 @torch.no_grad()
 def see(
-    bound: Bound,
+    bound: BoundField,
     camera: Camera,
     normals: bool = False,
     *,
@@ -116,12 +116,12 @@ def see(
     )
 
 
-def _see_rays(bound: Bound, rays: Rays, normals: bool, cells: int) -> Rendered:
-    if isinstance(bound.field, ShapeField):
+def _see_rays(bound: BoundField, rays: Rays, normals: bool, cells: int) -> Rendered:
+    if isinstance(bound.field, SDFField):
         return trace_surface(bound, rays)
     assert isinstance(bound.field, RadianceField)
     step = bound.field.step
-    seen = render_volume(bound, rays, bound.occupancy(cells), step=step, sight=bound.sight)
+    seen = render_volume(bound, rays, bound.occupancy(cells), step=step, visible=bound.visible_samples)
     if not normals:
         return seen
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.cameras import Rays
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 from hyperfields.rendering.volume import OPAQUE, WAVE, OccupancyTracker, PointFn, RadianceFn
 
 FIRST_PER_RAY = 64.0  # samples of a ray, before any was marched
 
 
-class Budgeted(NamedTuple):
+class StaticRendered(NamedTuple):
     """What rays saw. Rays whose samples did not fit into the budget saw nothing, and say so."""
 
     rgb: Tensor  # [s r 3] premultiplied
@@ -29,9 +29,9 @@ class Budgeted(NamedTuple):
     whole: Tensor  # [s r] bool, the rays that fitted: the first ones
 
 
-def render_budget(
+def render_static(
     fn: RadianceFn, density: PointFn, rays: Rays, occupancy: Tensor, *, step: float, offset: Tensor, samples: int
-) -> Budgeted:
+) -> StaticRendered:
     """The colours of `render.render_volume`, of as many rays as need no more than `samples` samples in all.
 
     Args:
@@ -45,18 +45,18 @@ def render_budget(
     """
     scenes, count = rays.origins.shape[:2]
     origins, directions = (t.reshape(-1, 3) for t in rays)
-    edges, first, numbers = ops.march_apart(*rays, occupancy, step, offset)
+    edges, first, numbers = ops.ray_march_padded(*rays, occupancy, step, offset)
     wanted = _in_sight(density, origins, directions, edges, first, numbers, scenes)
     whole = wanted.cumsum(0) <= samples
     taken = wanted * whole
-    x, d, spans = ops.samples(origins, directions, edges, first, taken, total=samples)
+    x, d, spans = ops.gather_samples(origins, directions, edges, first, taken, total=samples)
     sigma, rgb = fn(x, d, taken.reshape(scenes, -1).sum(1))
     values, alpha, _ = ops.composite(sigma.squeeze(-1), rgb, spans, counts=taken)
     shape = (scenes, count)
-    return Budgeted(values.reshape(*shape, 3), alpha.reshape(shape), wanted.reshape(shape), whole.reshape(shape))
+    return StaticRendered(values.reshape(*shape, 3), alpha.reshape(shape), wanted.reshape(shape), whole.reshape(shape))
 
 
-@stage("what is in sight")
+@region("what is in sight")
 @torch.no_grad()
 def _in_sight(
     density: PointFn, origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, numbers: Tensor, scenes: int
@@ -70,9 +70,9 @@ def _in_sight(
     while done < most:
         length = min(wave, most - done)
         take = torch.where(opacity < OPAQUE, numbers - done, 0).clamp(0, length)
-        x, _, spans = ops.samples(origins, directions, edges, first + done, take, total=rays * length)
+        x, _, spans = ops.gather_samples(origins, directions, edges, first + done, take, total=rays * length)
         answer = density(x, take.reshape(scenes, -1).sum(1)).squeeze(-1)
-        kept, opacity = ops.reach(answer, spans, take, opacity, OPAQUE)
+        kept, opacity = ops.early_termination(answer, spans, take, opacity, OPAQUE)
         seen += kept
         wave, done = 2 * wave, done + length
     return seen
@@ -83,7 +83,7 @@ def rays_of(samples: int, per_ray: float, scenes: int) -> int:
     return max(int(samples / (per_ray * scenes)) // 16 * 16, 64)
 
 
-class Ahead:
+class StaticStepPlan:
     """How large a step on views is, decided before it begins.
 
     What decides it, how many samples of a ray can be seen, is counted on the device; the host reads it now and then.

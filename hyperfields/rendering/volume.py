@@ -15,12 +15,14 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.cameras import Rays
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 
 PointFn = Callable[[Tensor, Tensor], Tensor]  # (x [m d], counts [s]) -> [m c]
-RadianceFn = Callable[..., tuple[Tensor, Tensor]]  # (x, d, counts) -> density [m 1], rgb [m 3]; and what sight encoded
+RadianceFn = Callable[
+    ..., tuple[Tensor, Tensor]
+]  # (x, d, counts) -> density [m 1], rgb [m 3]; and what visible encoded
 # (rays, occupancy, offset, opaque) -> the samples that can be seen, or None for all
-SightFn = Callable[[Rays, Tensor, Tensor | None, float], ops.Sight | None]
+VisibleSamplesFn = Callable[[Rays, Tensor, Tensor | None, float], ops.VisibleSamples | None]
 
 RAYS = 2**14  # rays whose samples are looked for at a time without gradients, on a CPU
 BLOCK = 2**18  # points that a renderer asks for at a time: bounds the memory of a picture of any size
@@ -126,7 +128,7 @@ def render_volume(
     *,
     step: float,
     offset: Tensor | None = None,
-    sight: SightFn | None = None,
+    visible: VisibleSamplesFn | None = None,
 ) -> Rendered:
     """Volume rendering of radiance functions, one a scene, through samples in occupied cells only.
 
@@ -136,23 +138,23 @@ def render_volume(
         occupancy: `[s g g g]` bool.
         step: length of a sample, scene units.
         offset: `[s r]` in [0, 1), random while fitting; 0.5 when None.
-        sight: finds the samples that can be seen, by the density alone, and `fn` is asked for no others. Without it,
+        visible: finds the samples that can be seen, by the density alone, and `fn` is asked for no others. Without it,
             `fn` is asked for all with gradients, and in waves from front to back without them.
 
     Differentiable in whatever `fn` is differentiable in; not in the rays. Where what cannot be seen is not asked
-    for (with `sight`, and always under `torch.no_grad`), the colours differ by less than 1e-3.
+    for (with `visible`, and always under `torch.no_grad`), the colours differ by less than 1e-3.
     """
     if torch.is_grad_enabled():
-        seen = None if sight is None else sight(rays, occupancy, offset, OPAQUE)
+        seen = None if visible is None else visible(rays, occupancy, offset, OPAQUE)
         return _render_seen(fn, rays, _all_samples(rays, occupancy, step, offset) if seen is None else seen)
-    if sight is None or rays.origins.device.type != "cpu":
+    if visible is None or rays.origins.device.type != "cpu":
         return _render_waves(fn, rays, occupancy, step, offset)
     blocks = []
     size = max(RAYS // rays.origins.shape[0], 1)
     for begin in range(0, max(rays.origins.shape[1], 1), size):
         block = Rays(*(part[:, begin : begin + size] for part in rays))
         shift = None if offset is None else offset[:, begin : begin + size]
-        seen = sight(block, occupancy, shift, OPAQUE)
+        seen = visible(block, occupancy, shift, OPAQUE)
         if seen is None:
             return _render_waves(fn, rays, occupancy, step, offset)
         blocks.append(_render_seen(fn, block, seen))
@@ -160,14 +162,16 @@ def render_volume(
     return Rendered(rgb, alpha, depth, samples=sum(block.samples for block in blocks))
 
 
-def _all_samples(rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> ops.Sight:
+def _all_samples(rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> ops.VisibleSamples:
     """All samples of all rays in occupied cells."""
-    edges, numbers = ops.march(*rays, occupancy, step, offset)
+    edges, numbers = ops.ray_march(*rays, occupancy, step, offset)
     origins, directions = (t.reshape(-1, 3) for t in rays)
-    return ops.Sight(*ops.samples(origins, directions, edges, numbers.cumsum(0) - numbers, numbers), numbers, None)
+    return ops.VisibleSamples(
+        *ops.gather_samples(origins, directions, edges, numbers.cumsum(0) - numbers, numbers), numbers, None
+    )
 
 
-def _render_seen(fn: RadianceFn, rays: Rays, seen: ops.Sight) -> Rendered:
+def _render_seen(fn: RadianceFn, rays: Rays, seen: ops.VisibleSamples) -> Rendered:
     """Rays whose samples are known."""
     scenes, count = rays.origins.shape[:2]
     if seen.edges.shape[0] == 0:
@@ -210,11 +214,11 @@ def _render_waves(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, of
     """The same in waves, front to back, until a ray is opaque."""
     scenes, count = rays.origins.shape[:2]
     origins, directions = (t.reshape(-1, 3) for t in rays)
-    edges, numbers = ops.march(*rays, occupancy, step, offset)
+    edges, numbers = ops.ray_march(*rays, occupancy, step, offset)
     seen = edges.new_zeros(len(numbers), 5)  # colour, opacity, opacity-weighted distance
     samples = 0
     for begin, take in _waves(numbers.cumsum(0) - numbers, numbers, seen[:, 3]):
-        x, d, spans = ops.samples(origins, directions, edges, begin, take)
+        x, d, spans = ops.gather_samples(origins, directions, edges, begin, take)
         density, rgb = fn(x, d, take.reshape(scenes, -1).sum(1))
         part = ops.composite(density.squeeze(-1), rgb, spans, counts=take)
         through = 1.0 - seen[:, 3:4]
@@ -411,7 +415,7 @@ class OccupancyTracker:
         self.occupied.copy_(self.density > self.limit)
         self.known.zero_()
 
-    @stage("occupancy")
+    @region("occupancy")
     @torch.no_grad()
     def update(
         self, density: PointFn, scenes: Tensor, part: int | Tensor, parts: int, generator: torch.Generator

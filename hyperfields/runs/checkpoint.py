@@ -31,7 +31,7 @@ from hyperfields import fields, hypernets
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
 from hyperfields.fields import encodings
-from hyperfields.model import Bound, HyperField, ModelConfig
+from hyperfields.model import BoundField, HyperField, ModelConfig
 from hyperfields.ops.grid import GridSpec
 
 FORMAT = 1
@@ -85,7 +85,7 @@ class Run:
         """Latent codes of scenes `[s z]`."""
         return self.model.latents.codes.detach()[[self.index(name) for name in names]]
 
-    def bind(self, *names: str) -> Bound:
+    def bind(self, *names: str) -> BoundField:
         """The fields of scenes as one function of points; not differentiable."""
         with torch.no_grad():
             return self.model.bind(self.codes(*names))
@@ -237,14 +237,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: cannot be read as safetensors: {error}") from None
 
 
-def write_field(path: Path, bound: Bound, info: dict[str, Any]) -> None:
+def write_field(path: Path, bound: BoundField, info: dict[str, Any]) -> None:
     """One scene's field on its own: its weights and its config, nothing of the hypernetwork."""
     header = {"format": str(FORMAT), "field": json.dumps(to_json(bound.field)), "info": json.dumps(info)}
     tensors = {name: value.detach().contiguous() for name, value in bound.weights.items()}
     write_atomically(path, safetensors.torch.save(tensors, header))
 
 
-def load_field(path: str | os.PathLike[str]) -> Bound:
+def load_field(path: str | os.PathLike[str]) -> BoundField:
     """A standalone field written by `hyperfields export ... --out x.safetensors`, as a function of points.
 
     Raises:
@@ -255,4 +255,4 @@ def load_field(path: str | os.PathLike[str]) -> Bound:
         raise InputError(
             f"{path}: not a standalone field; write one with: hyperfields export RUN --scene NAME --out {path}"
         )
-    return Bound(from_json(json.loads(header["field"])), tensors, 1)
+    return BoundField(from_json(json.loads(header["field"])), tensors, 1)

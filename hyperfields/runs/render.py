@@ -17,7 +17,7 @@ from hyperfields.codes.table import interpolate
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
 from hyperfields.fields import RadianceField
-from hyperfields.model import Bound
+from hyperfields.model import BoundField
 from hyperfields.rendering.pictures import Channel, check_channel, native_size, orbit_cameras, render_picture
 from hyperfields.runs import export
 from hyperfields.runs.checkpoint import Run, write_field
@@ -156,7 +156,7 @@ def export_scene(run: Run, name: str, out: Path, codes: Tensor | None = None) ->
         export.write_image(out, _picture(run, bound, orbit_cameras(run, 1, size)[0], size))
 
 
-def bind(run: Run, codes: Tensor) -> Bound:
+def bind(run: Run, codes: Tensor) -> BoundField:
     """One scene as a function of points; not differentiable."""
     if codes.shape[0] != 1:
         raise ValueError(f"codes: got {codes.shape[0]} scenes, wanted one")
@@ -164,7 +164,7 @@ def bind(run: Run, codes: Tensor) -> Bound:
         return run.model.bind(codes)
 
 
-def mesh_of(bound: Bound, resolution: int = RESOLUTION) -> Mesh:
+def mesh_of(bound: BoundField, resolution: int = RESOLUTION) -> Mesh:
     """The surface of a shape, or of a view where a step becomes more opaque than clear, in the scene frame.
 
     Args:
@@ -206,7 +206,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({reason}); choose another --out") from error
 
 
-def _picture(run: Run, bound: Bound, camera: Camera, size: tuple[int, int], channel: Channel = "rgb") -> Tensor:
+def _picture(run: Run, bound: BoundField, camera: Camera, size: tuple[int, int], channel: Channel = "rgb") -> Tensor:
     return render_picture(bound, camera, size, channel, supersample=SUPERSAMPLE[run.kind])
 
 

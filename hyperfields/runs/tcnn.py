@@ -18,7 +18,7 @@ from torch import Tensor
 from hyperfields.errors import InputError
 from hyperfields.fields import ACTIVATION, Field, RadianceField
 from hyperfields.fields.encodings import TABLE, FactoredGrid, HashGrid
-from hyperfields.model import Bound
+from hyperfields.model import BoundField
 from hyperfields.ops import _tcnn
 from hyperfields.runs import checkpoint
 from hyperfields.weights import Weights, layers
@@ -72,7 +72,7 @@ def widths(field: Field, name: str) -> list[int]:
     return [sizes[0][1], *(shape[0] for shape in sizes)]
 
 
-def write_tcnn(path: Path, bound: Bound, info: dict[str, Any]) -> None:
+def write_tcnn(path: Path, bound: BoundField, info: dict[str, Any]) -> None:
     """One scene in tiny-cuda-nn's layout: `path` (.safetensors) and the JSON beside it.
 
     Raises:
@@ -93,7 +93,7 @@ def write_tcnn(path: Path, bound: Bound, info: dict[str, Any]) -> None:
     checkpoint.write_atomically(path.with_suffix(".json"), json.dumps(header, indent=1).encode())
 
 
-def read_tcnn(path: Path) -> tuple[Bound, dict[str, Any]]:
+def read_tcnn(path: Path) -> tuple[BoundField, dict[str, Any]]:
     """The inverse of `write_tcnn`: (the field with its weights, what was written beside them).
 
     Raises:
@@ -118,7 +118,7 @@ def read_tcnn(path: Path) -> tuple[Bound, dict[str, Any]]:
         raise InputError(f"{beside}: damaged: {type(error).__name__} {error}") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return Bound(field, weights, 1), dict(header.get("info", {}))
+    return BoundField(field, weights, 1), dict(header.get("info", {}))
 
 
 def _weights(field: Field, tensors: dict[str, Tensor]) -> Weights:

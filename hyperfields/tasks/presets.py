@@ -7,7 +7,7 @@ from typing import Literal, assert_never
 
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField, RadianceField, ShapeField
+from hyperfields.fields import ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, HashGrid
 from hyperfields.hypernets import Full, Generator, Hierarchical, Modulation
 from hyperfields.model import ModelConfig
@@ -31,7 +31,7 @@ RATES: dict[str, dict[Kind, float]] = {  # times the base rate of networks: what
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How a model is fitted. Rates are the peaks of the schedule."""
 
     scenes: int  # scenes of a step
@@ -42,7 +42,7 @@ class Recipe:
     prior: float = 1e-6  # weight of the Gaussian prior on latents
 
 
-def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfig, Recipe]:
+def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
     """The model and recipe of a preset.
 
     Args:
@@ -67,12 +67,12 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
         many = scenes >= MANY
         bases = {"tiny": 0, "default": 65 if many else 15, "faithful": 128}[name]
         grid = _grid(2, 6, 12, 5, side, bases)
-        recipe = Recipe(min(scenes, 128), 2**15, rate_networks=rate)
+        recipe = TrainConfig(min(scenes, 128), 2**15, rate_networks=rate)
         return ModelConfig(ImageField(grid), generator, 192 if many else 96), recipe
     if kind == "shapes":
         bases = {"tiny": 0, "default": 17, "faithful": 64}[name]
         grid = _grid(3, 6, 14, 6, 62, bases)
-        return ModelConfig(ShapeField(grid), generator, 64), Recipe(min(scenes, 32), 2**16, rate_networks=rate)
+        return ModelConfig(SDFField(grid), generator, 64), TrainConfig(min(scenes, 32), 2**16, rate_networks=rate)
     if kind == "views":
         # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
         # scenes, so that a scene costs about a quarter of what it costs alone.
@@ -82,7 +82,9 @@ def preset(name: Preset, kind: Kind, scenes: int, side: int) -> tuple[ModelConfi
         grid = _grid(3, 8, 13, 8, min(side, 128), bases)
         field = RadianceField(grid, step=0.025)
         samples = 2**11 * min(max(scenes, 16), 32)
-        return ModelConfig(field, generator, 64), Recipe(min(scenes, 32), samples, rate_grid=3e-2, rate_networks=rate)
+        return ModelConfig(field, generator, 64), TrainConfig(
+            min(scenes, 32), samples, rate_grid=3e-2, rate_networks=rate
+        )
     assert_never(kind)
 
 

@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from hyperfields.codes.table import LatentTable
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
-from hyperfields.hypernets import Direct, Extension
+from hyperfields.hypernets import Extension, Independent
 from hyperfields.hypernets.init import spread
-from hyperfields.model import Bound, HyperField, parameter_groups
+from hyperfields.model import BoundField, HyperField, parameter_groups
 from hyperfields.runs import checkpoint
 from hyperfields.runs.checkpoint import Run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import describe
 from hyperfields.training.inference import Codes, descend, infer
 from hyperfields.training.objective import Objective
@@ -104,10 +104,10 @@ def extend(run: Run, scenes: int, extension: Extension) -> HyperField:
 
 def add(
     run: Run,
-    family: Family,
+    family: SceneDataset,
     out: str | Path,
     *,
-    old_family: Family | None = None,
+    old_family: SceneDataset | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     method: Method = "extension",
@@ -151,10 +151,10 @@ def add(
         model.hypernet.extensions[-1].requires_grad_(True)
     latents = LatentTable(new, model.config.latent_size)
     latents.codes.data.copy_(model.latents.codes.detach()[count:])
-    recipe = Recipe(**run.config["recipe"])
+    recipe = TrainConfig(**run.config["recipe"])
     recipe = dataclasses.replace(recipe, scenes=min(recipe.scenes, new))
 
-    def bind(local: Tensor) -> tuple[Bound, Tensor]:
+    def bind(local: Tensor) -> tuple[BoundField, Tensor]:
         codes = latents(local)
         return model.bind(codes), codes
 
@@ -183,10 +183,10 @@ def add(
     return found
 
 
-def _check(run: Run, family: Family, out: Path, minutes: float | None, steps: int | None) -> None:
+def _check(run: Run, family: SceneDataset, out: Path, minutes: float | None, steps: int | None) -> None:
     if family.kind != run.kind:
         raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; add scenes of {run.kind}")
-    if isinstance(run.model.config.generator, Direct):
+    if isinstance(run.model.config.generator, Independent):
         raise InputError(f"{run.path}: was fitted with --individually, so it has no networks to add scenes to")
     known = [name for name in family.names if name in run.names]
     if known:
@@ -197,7 +197,7 @@ def _check(run: Run, family: Family, out: Path, minutes: float | None, steps: in
         raise InputError(f"{out}: is in use; wanted a new or an empty folder for the new run")
 
 
-def _measure(run: Run, names: tuple[str, ...], family: Family | None) -> dict[str, Any] | None:
+def _measure(run: Run, names: tuple[str, ...], family: SceneDataset | None) -> dict[str, Any] | None:
     """Means of the metrics of some scenes."""
     if family is None:
         return None
@@ -211,11 +211,13 @@ class _Refined(Run):
 
     added: Codes
 
-    def bind(self, *names: str) -> Bound:
+    def bind(self, *names: str) -> BoundField:
         return self.added.bind(self, *names)
 
 
-def _add_frozen(run: Run, family: Family, out: Path, before: dict[str, Any] | None, **options: Any) -> dict[str, Any]:
+def _add_frozen(
+    run: Run, family: SceneDataset, out: Path, before: dict[str, Any] | None, **options: Any
+) -> dict[str, Any]:
     """Codes and residuals of new scenes beside a run that does not change."""
     codes = infer(run, family, out / CODES, refine=True, **options)
     numbers = codes.codes[0].numel() + sum(value[0].numel() for value in codes.residual.values())
@@ -232,7 +234,7 @@ def _add_frozen(run: Run, family: Family, out: Path, before: dict[str, Any] | No
     return found
 
 
-def _write(run: Run, family: Family, out: Path, model: HyperField, method: Method, progress: Progress) -> None:
+def _write(run: Run, family: SceneDataset, out: Path, model: HyperField, method: Method, progress: Progress) -> None:
     """The new run. It has no state: a fit cannot go on with it, since the data of its scenes are two families."""
     picture = {**run.config.get("picture", {})}
     if "frames" in picture:

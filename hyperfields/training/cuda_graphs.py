@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-USUAL = 16  # times that a kind of step has come when it is recorded; recording costs as much as some steps
-KEPT = 8  # recorded kinds; more mean that steps keep changing
+WARMUP_CALLS = 16  # times that a kind of step has come when it is recorded; recording costs as much as some steps
+MAX_GRAPHS = 8  # recorded kinds; more mean that steps keep changing
 
 
 class Graphs:
@@ -31,7 +31,7 @@ class Graphs:
         """generator: the one that `work` draws from, on the GPU; a replay draws the numbers that a call would draw."""
         if kind not in self.recorded and not self.reason:
             self.seen[kind] += 1
-            if self.seen[kind] >= USUAL:
+            if self.seen[kind] >= WARMUP_CALLS:
                 self._record(kind, work, generator)
         if kind in self.recorded:
             self.recorded[kind].replay()
@@ -52,7 +52,7 @@ class Graphs:
         outside.wait_stream(self.stream)
 
     def _record(self, kind: Hashable, work: Callable[[], None], generator: torch.Generator) -> None:
-        if len(self.recorded) >= KEPT:
+        if len(self.recorded) >= MAX_GRAPHS:
             self.recorded.clear()
         pool = next(iter(self.recorded.values())).pool() if self.recorded else None
         graph, spare = torch.cuda.CUDAGraph(), generator.clone_state()

@@ -22,15 +22,15 @@ from torch import Tensor, nn
 
 from hyperfields import ops
 from hyperfields.codes.table import CodeSource
-from hyperfields.data import Family, Mesh, View, fingerprint
+from hyperfields.data import Mesh, SceneDataset, View, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.fields import Field
-from hyperfields.hypernets import Direct
-from hyperfields.model import Bound, HyperField, ModelConfig, parameter_groups
+from hyperfields.hypernets import Independent
+from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
 from hyperfields.runs import checkpoint
-from hyperfields.tasks.presets import Preset, Recipe, preset
+from hyperfields.tasks.presets import Preset, TrainConfig, preset
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.objective import Objective
@@ -67,8 +67,8 @@ class SceneWeights(nn.Module):
             {name.replace(".", "/"): nn.Parameter(entry.initial()[None]) for name, entry in field.spec.items()}
         )
 
-    def bind(self, _: Tensor) -> tuple[Bound, None]:
-        return Bound(self.field, {name.replace("/", "."): value for name, value in self.values.items()}, 1), None
+    def bind(self, _: Tensor) -> tuple[BoundField, None]:
+        return BoundField(self.field, {name.replace("/", "."): value for name, value in self.values.items()}, 1), None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         shared = {name.replace(".", "/") for name, entry in self.field.spec.items() if entry.source != "generated"}
@@ -87,12 +87,12 @@ class Fit:
 
     def __init__(
         self,
-        family: Family,
+        family: SceneDataset,
         out: Path,
         config: FitConfig,
         *,
         model: ModelConfig | None = None,
-        recipe: Recipe | None = None,
+        recipe: TrainConfig | None = None,
         resume: bool = False,
         note: dict[str, Any] | None = None,
         device: str = "cpu",
@@ -105,7 +105,7 @@ class Fit:
         require_precision(precision, self.device)
         if self.device.type == "cuda" and (reason := ops.backends()["triton"]):
             warnings.warn(f"--device {device}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
-        self.graphs = Graphs(self.device) if graphs and devices.runs_ahead(self.device) else None
+        self.graphs = Graphs(self.device) if graphs and devices.is_async(self.device) else None
         if self.graphs is not None and not hasattr(family, "to"):
             self.graphs.refuse("the family draws its batches on the CPU, as it has no `to`")
         if self.graphs is not None and source is not None:
@@ -156,7 +156,9 @@ class Fit:
         saved = started = time.monotonic()
         before = self.progress.seconds
         logged = before
-        lower = f"use --preset tiny, fewer scenes (--limit), or a Recipe with fewer samples than {self.recipe.samples}"
+        lower = (
+            f"use --preset tiny, fewer scenes (--limit), or a TrainConfig with fewer samples than {self.recipe.samples}"
+        )
         with saying_what_to_lower(lower), between_steps() as stop_if_asked, self._saving_on_interrupt():
             self.optimization.rehearse()
             saved = started = time.monotonic()
@@ -233,7 +235,7 @@ class Fit:
     def _begin_optimization(self) -> None:
         field = self.model.config.field
         self.module: nn.Module
-        bind: Callable[[Tensor], tuple[Bound, Tensor | None]]
+        bind: Callable[[Tensor], tuple[BoundField, Tensor | None]]
         if self.config.individually:
             torch.manual_seed(self.config.seed + self.progress.scene)
             self.module = SceneWeights(field).to(self.device)
@@ -258,7 +260,7 @@ class Fit:
             self.graphs.forget()
             self.optimization.graphs = self.graphs
 
-    def _bind(self, local: Tensor) -> tuple[Bound, Tensor | None]:
+    def _bind(self, local: Tensor) -> tuple[BoundField, Tensor | None]:
         """The fields of a step's scenes, and the codes that the recipe's prior is put on."""
         work, hypernet = self.optimization, self.model.hypernet
         penalty: Tensor | None = None
@@ -382,14 +384,14 @@ def between_steps() -> Iterator[Callable[[], None]]:
 
 def alone(model: ModelConfig) -> ModelConfig:
     """The same field without a hypernetwork: every scene owns its table and its networks."""
-    return ModelConfig(model.field, Direct(), numel(model.field.spec))
+    return ModelConfig(model.field, Independent(), numel(model.field.spec))
 
 
-def describe(family: Family) -> dict[str, Any]:
+def describe(family: SceneDataset) -> dict[str, Any]:
     """What pictures of a family look like, so that a run renders without its data."""
     truth = first_truth(family)
     if isinstance(truth, Mesh):
-        meshes = [family.truth(number) for number in range(len(family.names))]
+        meshes = [family.reference(number) for number in range(len(family.names))]
         frames = [[m.scale, *m.center] for m in meshes if isinstance(m, Mesh)]
         return {"frames": dict(zip(family.names, frames, strict=True))}
     if isinstance(truth, list):
@@ -404,11 +406,11 @@ def describe(family: Family) -> dict[str, Any]:
     return {"size": [truth.shape[0], truth.shape[1]]}
 
 
-def first_truth(family: Family) -> Tensor | Mesh | list[View]:
+def first_truth(family: SceneDataset) -> Tensor | Mesh | list[View]:
     """What the first scene looks like, from whichever split there is."""
     for split in ("test", "val", "train"):
         try:
-            return family.truth(0, split)
+            return family.reference(0, split)
         except InputError:
             if split == "train":
                 raise
@@ -416,12 +418,12 @@ def first_truth(family: Family) -> Tensor | Mesh | list[View]:
 
 
 def fit(
-    family: Family,
+    family: SceneDataset,
     out: str | Path,
     config: FitConfig,
     *,
     model: ModelConfig | None = None,
-    recipe: Recipe | None = None,
+    recipe: TrainConfig | None = None,
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
     device: str = "cpu",

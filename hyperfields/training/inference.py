@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from hyperfields.codes.table import LatentTable
-from hyperfields.data import Family
+from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.hypernets import Direct, Residual
-from hyperfields.model import Bound
+from hyperfields.hypernets import Independent, Residual
+from hyperfields.model import BoundField
 from hyperfields.runs import checkpoint
 from hyperfields.runs.checkpoint import Run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
@@ -38,7 +38,7 @@ class Codes:
     deviation: Tensor | None = None
     family: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def bind(self, run: Run, *names: str) -> Bound:
+    def bind(self, run: Run, *names: str) -> BoundField:
         """The fields of these scenes as one function of points.
 
         Raises:
@@ -54,7 +54,7 @@ class Codes:
 
 def infer(
     run: Run,
-    family: Family,
+    family: SceneDataset,
     out: str | Path,
     *,
     minutes: float | None = None,
@@ -78,7 +78,7 @@ def infer(
     """
     if family.kind != run.kind:
         raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
-    if isinstance(run.model.config.generator, Direct):
+    if isinstance(run.model.config.generator, Independent):
         raise InputError(f"{run.path}: was fitted with --individually, so it has no networks that could infer codes")
     if (minutes is None) == (steps is None):
         raise InputError(f"--minutes {minutes}, --steps {steps}: give one of the two")
@@ -90,10 +90,10 @@ def infer(
     latents = LatentTable(len(scenes), model.config.latent_size).to(device)
     with torch.no_grad():  # from the middle of the fitted codes, the most likely place under the prior
         latents.codes.copy_(fitted.mean(0).expand_as(latents.codes))
-    recipe = Recipe(**{**run.config["recipe"], "prior": prior})
+    recipe = TrainConfig(**{**run.config["recipe"], "prior": prior})
     progress = Progress()
 
-    def bind_codes(local: Tensor) -> tuple[Bound, Tensor]:
+    def bind_codes(local: Tensor) -> tuple[BoundField, Tensor]:
         codes = latents(local)
         return model.bind(codes), codes
 
@@ -106,7 +106,7 @@ def infer(
     if refine:
         added = Residual(model.config.field.spec, len(scenes)).to(device)
 
-        def bind_residual(local: Tensor) -> tuple[Bound, None]:
+        def bind_residual(local: Tensor) -> tuple[BoundField, None]:
             return model.bind(codes[local], added(local)), None
 
         groups = {"networks": list(added.parameters())}

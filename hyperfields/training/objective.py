@@ -7,16 +7,16 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from hyperfields.data import Family, Pixels, Points, draw
-from hyperfields.fields import Field, RadianceField, ShapeField
-from hyperfields.model import Bound
+from hyperfields.data import Pixels, Points, SceneDataset, sample_batch
+from hyperfields.fields import Field, RadianceField, SDFField
+from hyperfields.model import BoundField
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
-from hyperfields.ops.profiling import stage
-from hyperfields.rendering.static_shapes import FIRST_PER_RAY, Ahead, rays_of, render_budget
+from hyperfields.ops.profiling import region
+from hyperfields.rendering.static_shapes import FIRST_PER_RAY, StaticStepPlan, rays_of, render_static
 from hyperfields.rendering.volume import OccupancyTracker, render_volume
 from hyperfields.tasks import losses
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 
 
 class Objective:
@@ -24,9 +24,9 @@ class Objective:
 
     def __init__(
         self,
-        family: Family,
+        family: SceneDataset,
         field: Field,
-        recipe: Recipe,
+        recipe: TrainConfig,
         scenes: int,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
@@ -38,13 +38,13 @@ class Objective:
         self.calls = 0
         self.per_ray = FIRST_PER_RAY  # samples that a ray has had lately, to keep the points of a step even
         self.tracker: OccupancyTracker | None = None
-        self.ahead: Ahead | None = None
+        self.ahead: StaticStepPlan | None = None
         if isinstance(field, RadianceField):
             self.tracker = OccupancyTracker(scenes, field.occupancy, step=field.step, device=self.device)
-            if devices.runs_ahead(self.device):
-                self.ahead = Ahead(recipe.samples, min(recipe.scenes, scenes), self.tracker)
+            if devices.is_async(self.device):
+                self.ahead = StaticStepPlan(recipe.samples, min(recipe.scenes, scenes), self.tracker)
 
-    def __call__(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         """Mean loss of `bound`, the fields of `scenes` `[s]` (numbers in the family), on fresh samples.
 
         local: `[s]`, their numbers among the scenes of this objective.
@@ -62,27 +62,27 @@ class Objective:
         if self.ahead is not None:
             self.ahead.look()
 
-    def loss(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         """The loss that `prepare` prepared."""
         with products(self.precision, self.device):
             return self._loss(bound, scenes, local, generator)
 
-    def _loss(self, bound: Bound, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+    def _loss(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         if self.ahead is not None:
             return self._views_ahead(bound, self.ahead, scenes, local, generator)
         if self.tracker is not None:
             return self._views(bound, self.tracker, scenes, local, generator)
-        batch = draw(self.family, scenes, max(self.recipe.samples // len(scenes), 1), generator)
+        batch = sample_batch(self.family, scenes, max(self.recipe.samples // len(scenes), 1), generator)
         assert isinstance(batch, Points)
         answer = bound(batch.x)
         assert isinstance(answer, Tensor)
-        if isinstance(self.field, ShapeField):
+        if isinstance(self.field, SDFField):
             return losses.distance_loss(answer, batch.target).mean()
         return losses.color_loss(answer, batch.target).mean()
 
     def _views(
         self,
-        bound: Bound,
+        bound: BoundField,
         tracker: OccupancyTracker,
         scenes: Tensor,
         local: Tensor,
@@ -94,29 +94,29 @@ class Objective:
             parts = 16 if self.calls >= 32 and tracker.knows(local) else 1
             tracker.update(bound.density, local, self.calls // 4 % parts, parts, generator)
         rays = rays_of(recipe.samples, self.per_ray, len(scenes))
-        with stage("batch"):
-            batch = draw(self.family, scenes, rays, generator)
+        with region("batch"):
+            batch = sample_batch(self.family, scenes, rays, generator)
         assert isinstance(batch, Pixels)
         assert isinstance(self.field, RadianceField)
         offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
         cells, step = tracker.cells(local), self.field.step
-        seen = render_volume(bound, batch.rays, cells, step=step, offset=offset, sight=bound.sight)
+        seen = render_volume(bound, batch.rays, cells, step=step, offset=offset, visible=bound.visible_samples)
         self.per_ray = 0.9 * self.per_ray + 0.1 * max(seen.samples / (len(scenes) * rays), 1.0)
         return losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba).mean()
 
     def _views_ahead(
-        self, bound: Bound, ahead: Ahead, scenes: Tensor, local: Tensor, generator: torch.Generator
+        self, bound: BoundField, ahead: StaticStepPlan, scenes: Tensor, local: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The same where the host must not wait."""
         assert isinstance(self.field, RadianceField)
         tracker, rays, step = ahead.tracker, ahead.rays, self.field.step
         if ahead.parts:
             tracker.update(bound.density, local, ahead.part, ahead.parts, generator)
-        batch = draw(self.family, scenes, rays, generator)
+        batch = sample_batch(self.family, scenes, rays, generator)
         assert isinstance(batch, Pixels)
         offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
         cells = tracker.cells(local)
-        seen = render_budget(bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=ahead.budget)
+        seen = render_static(bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=ahead.budget)
         ahead.count(seen.wanted)
         error = losses.pixel_loss(seen.rgb, seen.alpha, batch.rgba) * seen.whole
         return error.sum() / seen.whole.sum().clamp(min=1)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.codes.table import RowAdam, gaussian_prior
-from hyperfields.model import Bound
+from hyperfields.model import BoundField
 from hyperfields.ops import devices
-from hyperfields.ops.profiling import stage
-from hyperfields.tasks.presets import Recipe
+from hyperfields.ops.profiling import region
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.objective import Objective
 
@@ -38,7 +38,7 @@ class Progress:
 class Optimizers:
     """Adam for grids and networks, a lazy one for latents (only the rows of the batch), one schedule for all."""
 
-    def __init__(self, groups: dict[str, list[nn.Parameter]], recipe: Recipe) -> None:
+    def __init__(self, groups: dict[str, list[nn.Parameter]], recipe: TrainConfig) -> None:
         rates = {"grid": recipe.rate_grid, "networks": recipe.rate_networks, "latents": recipe.rate_latents}
         # Rows of a table that few points reach have tiny gradients, which a small eps keeps alive; in the networks the
         # same eps blows noise up to full steps, and fits diverge.
@@ -58,7 +58,7 @@ class Optimizers:
             rate = rates["latents"]
             self.all.append(RowAdam([{"params": groups["latents"], "lr": rate, "peak": rate}], **settings))
         for device in {p.device for parameters in groups.values() for p in parameters}:
-            if devices.runs_ahead(device):
+            if devices.is_async(device):
                 self._stay_on(device)
 
     def _stay_on(self, device: torch.device) -> None:
@@ -86,9 +86,9 @@ class Optimizers:
     def descend(self, loss: Tensor) -> None:
         for optimizer in self.all:
             optimizer.zero_grad()
-        with stage("rest of backward"):
+        with region("rest of backward"):
             loss.backward()
-        with stage("optimisers"):
+        with region("optimisers"):
             self._clip()
             for optimizer in self.all:
                 optimizer.step()
@@ -149,19 +149,19 @@ def rate(progress: Progress) -> float:
     return warm * (FINAL_RATE + (1.0 - FINAL_RATE) * cosine)
 
 
-class Deck:
+class SceneSampler:
     """Scenes in random order without replacement, some a step."""
 
-    def __init__(self, scenes: int, hand: int, device: torch.device | str = "cpu") -> None:
-        self.scenes, self.hand = scenes, min(hand, scenes)
+    def __init__(self, scenes: int, batch_size: int, device: torch.device | str = "cpu") -> None:
+        self.scenes, self.batch_size = scenes, min(batch_size, scenes)
         self.order, self.place = torch.arange(scenes, device=device), scenes
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        if self.place + self.hand > self.scenes:
+        if self.place + self.batch_size > self.scenes:
             order = torch.randperm(self.scenes, generator=generator, device=self.order.device)
             self.order, self.place = order, 0
-        self.place += self.hand
-        return self.order[self.place - self.hand : self.place]
+        self.place += self.batch_size
+        return self.order[self.place - self.batch_size : self.place]
 
 
 class Optimization:
@@ -169,7 +169,7 @@ class Optimization:
 
     def __init__(
         self,
-        bind: Callable[[Tensor], tuple[Bound, Tensor | None]],  # numbers among `scenes` -> fields, codes
+        bind: Callable[[Tensor], tuple[BoundField, Tensor | None]],  # numbers among `scenes` -> fields, codes
         groups: dict[str, list[nn.Parameter]],
         objective: Objective,
         scenes: Tensor,  # [s] numbers in the family
@@ -178,9 +178,9 @@ class Optimization:
         device = objective.device
         self.bind, self.objective, self.scenes = bind, objective, scenes.to(device)
         self.optimizers = Optimizers(groups, objective.recipe)
-        self.deck = Deck(len(scenes), objective.recipe.scenes, device)
+        self.deck = SceneSampler(len(scenes), objective.recipe.scenes, device)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.local = torch.zeros(self.deck.hand, dtype=torch.int64, device=device)  # the scenes of this step
+        self.local = torch.zeros(self.deck.batch_size, dtype=torch.int64, device=device)  # the scenes of this step
         self.data = torch.zeros((), device=device)  # its loss, on a GPU
         self.mean: Tensor | None = None  # smoothed, there
         self.graphs: Graphs | None = None
@@ -194,7 +194,7 @@ class Optimization:
     def loss(self) -> tuple[Tensor, Tensor]:
         """(what is minimised, the data's part of it) for the scenes of this step."""
         local = self.local
-        with stage("hypernetwork"):
+        with region("hypernetwork"):
             bound, codes = self.bind(local)
         data = self.objective.loss(bound, self.scenes[local], local, self.generator)
         prior = 0.0 if codes is None else self.objective.recipe.prior * gaussian_prior(codes).mean()
@@ -220,7 +220,7 @@ class Optimization:
     def step(self, progress: Progress) -> None:
         kind = self.prepare()
         weight = 0.1 if progress.step < 100 else 0.01
-        if devices.runs_ahead(self.objective.device):
+        if devices.is_async(self.objective.device):
             self._step_there(kind, progress, weight)
         else:
             total, data = self.loss()

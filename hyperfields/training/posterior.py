@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from hyperfields.codes.table import LatentTable, VariationalTable, gaussian_divergence
-from hyperfields.data import Family
+from hyperfields.codes.table import LatentTable, VariationalTable, gaussian_kl
+from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.hypernets import Direct
-from hyperfields.model import Bound
+from hyperfields.hypernets import Independent
+from hyperfields.model import BoundField
 from hyperfields.runs.checkpoint import Run
-from hyperfields.tasks.presets import Recipe
+from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.inference import descend
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
@@ -67,7 +67,7 @@ class _Variational(Optimization):
 
 def infer_posterior(
     run: Run,
-    family: Family,
+    family: SceneDataset,
     *,
     minutes: float | None = None,
     steps: int | None = None,
@@ -85,7 +85,7 @@ def infer_posterior(
     """
     if family.kind != run.kind:
         raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; give a family of {run.kind}")
-    if isinstance(run.model.config.generator, Direct):
+    if isinstance(run.model.config.generator, Independent):
         raise InputError(f"{run.path}: was fitted with --individually, so it has no networks that could infer codes")
     if (minutes is None) == (steps is None):
         raise InputError(f"--minutes {minutes}, --steps {steps}: give one of the two")
@@ -99,14 +99,14 @@ def infer_posterior(
     table.codes.data[:, :size], table.codes.data[:, size:] = 0.0, torch.log(torch.tensor(START))
     noise = torch.Generator().manual_seed(seed)
 
-    def bind(local: Tensor) -> tuple[Bound, None]:
+    def bind(local: Tensor) -> tuple[BoundField, None]:
         mean, log_deviation = table(local).chunk(2, 1)
         deviation = log_deviation.exp()
-        work.divergence = gaussian_divergence(mean, deviation).mean()
+        work.divergence = gaussian_kl(mean, deviation).mean()
         z = mean + deviation * torch.randn(mean.shape, generator=noise)
         return model.bind(center + spread * z), None
 
-    recipe = dataclasses.replace(Recipe(**run.config["recipe"]), prior=0.0, rate_latents=3e-2)
+    recipe = dataclasses.replace(TrainConfig(**run.config["recipe"]), prior=0.0, rate_latents=3e-2)
     objective = Objective(family, model.config.field, recipe, count)
     work = _Variational(bind, {"latents": [table.codes]}, objective, torch.arange(count), seed)
     work.weight = weight
@@ -124,7 +124,7 @@ def draw_fields(
     *,
     samples: int = 8,
     seed: int = 0,
-) -> list[Bound]:
+) -> list[BoundField]:
     """Fields of one scene, drawn from the distributions over its code `[1 z]` and over generated weights.
 
     None of either: there is nothing to draw, and the list is empty.
@@ -160,7 +160,7 @@ def predict(
     run: Run,
     posterior: Posterior,
     name: str,
-    draw: Callable[[Bound], Tensor],
+    draw: Callable[[BoundField], Tensor],
     *,
     samples: int = 16,
     generator: torch.Generator | None = None,

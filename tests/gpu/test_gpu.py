@@ -21,8 +21,8 @@ from hyperfields import (
     ModelConfig,
     RadianceField,
     Rays,
-    Recipe,
-    ShapeField,
+    SDFField,
+    TrainConfig,
     ops,
 )
 from hyperfields.data import Kind, Pixels, Points
@@ -30,7 +30,7 @@ from hyperfields.fields import Field
 from hyperfields.model import HyperField, parameter_groups
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.pictures import render_picture
-from hyperfields.scenes.images import ImageFamily
+from hyperfields.scenes.images import Images
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import LOOK, Optimization, Progress
@@ -42,22 +42,22 @@ MODEL = ModelConfig(ImageField(FactoredGrid(2, 4, 2, 10, 4, 32, bases=5)), LowRa
 needs_tcnn = pytest.mark.skipif(bool(ops.backends()["tcnn"]), reason=ops.backends()["tcnn"] or "runs here")
 
 
-def pictures() -> ImageFamily:
+def pictures() -> Images:
     v, u = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
     scenes = [torch.stack((u, v, (u * (n + 1) * 5).sin() * 0.5 + 0.5), -1) for n in range(4)]
-    return ImageFamily([str(n) for n in range(4)], torch.stack(scenes))
+    return Images([str(n) for n in range(4)], torch.stack(scenes))
 
 
 def psnr_of(run: Path, device: str) -> float:
     family, loaded = pictures(), hyperfields.load_run(run, device)
     seen = [hyperfields.sample_image(loaded.bind(n), 1, 32, 32, device).cpu()[0] for n in family.names]
-    truth = torch.stack([family.truth(n) for n in range(4)])
+    truth = torch.stack([family.reference(n) for n in range(4)])
     return float(hyperfields.psnr(torch.stack(seen).clamp(0, 1), truth).mean())
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
 def test_a_fit_is_as_good_as_on_the_cpu(precision: Precision, tmp_path: Path) -> None:
-    recipe = Recipe(4, 4096)
+    recipe = TrainConfig(4, 4096)
     for device, chosen in (("cpu", "float32"), ("cuda", precision)):
         config = FitConfig(steps=600)
         out = tmp_path / device
@@ -77,7 +77,7 @@ def test_a_fit_that_was_stopped_goes_on(tmp_path: Path) -> None:
             raise Enough
 
     config = FitConfig(steps=40)
-    settings = {"model": MODEL, "recipe": Recipe(4, 1024), "device": "cuda"}
+    settings = {"model": MODEL, "recipe": TrainConfig(4, 1024), "device": "cuda"}
     with pytest.raises(KeyboardInterrupt):
         hyperfields.fit(pictures(), tmp_path, config, report=stop, **settings)  # type: ignore[arg-type]
     hyperfields.fit(pictures(), tmp_path, config, resume=True, **settings)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def test_a_radiance_field_looks_as_on_the_cpu_and_has_its_gradients() -> None:
         rays = hyperfields.Rays(*(t[None].expand(2, -1, -1).contiguous() for t in rays))
         bound = model.bind(model.latents.codes)
         cells = torch.ones(2, 8, 8, 8, dtype=torch.bool, device=device)
-        seen = hyperfields.render_volume(bound, rays, cells, step=0.05, sight=bound.sight)
+        seen = hyperfields.render_volume(bound, rays, cells, step=0.05, visible=bound.visible_samples)
         model.zero_grad()
         seen.rgb.square().mean().backward()
         gradient = model.latents.codes.grad
@@ -140,10 +140,10 @@ def optimization(kind: Kind, graphs: bool) -> Optimization:
     field: Field = MODEL.field
     if kind != "images":
         grid = FactoredGrid(3, 4, 2, 10, 4, 32, bases=5)
-        field = ShapeField(grid) if kind == "shapes" else RadianceField(grid, step=0.05, occupancy=16)
+        field = SDFField(grid) if kind == "shapes" else RadianceField(grid, step=0.05, occupancy=16)
     family = pictures() if kind == "images" else Boxes(kind)
     model = HyperField(ModelConfig(field, LowRank(2), 16), 4).cuda()
-    objective = Objective(family, field, Recipe(2, 2**12), 4, "cuda")  # type: ignore[arg-type]
+    objective = Objective(family, field, TrainConfig(2, 2**12), 4, "cuda")  # type: ignore[arg-type]
     run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(4), 0)
     run.graphs = Graphs(torch.device("cuda")) if graphs else None
     return run

@@ -21,15 +21,15 @@ from ._parity import (
 )
 from .test_batched_mlp import layers_of, parameters, points_of
 
-CEILING = 1.5
+MAX_LOG_DENSITY = 1.5
 
 
 def emission(d: Tensor, degree: int, activation: ops.Activation = "relu", counts: list[int] | None = None) -> Call:
     numbers = None if counts is None else torch.tensor(counts)
 
     def call(backend: ops.Backend, out: Tensor, **named: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.emission(
-            out, d.to(out), layers_of(named), activation, degree=degree, ceiling=CEILING, counts=numbers,
+        return ops.radiance_head(
+            out, d.to(out), layers_of(named), activation, degree=degree, ceiling=MAX_LOG_DENSITY, counts=numbers,
             backend=backend,
         )  # fmt: skip
 
@@ -47,7 +47,7 @@ def case(
     named = parameters((geometry + degree**2, *hidden, 3), len(counts))
     features = points_of(named, counts, slope)  # as if directions were free numbers: most points stay clear of kinks
     log = 2.0 * random_numbers(sum(counts), 1, seed=3)
-    assert sum(counts) < 8 or bool((log > CEILING).any())
+    assert sum(counts) < 8 or bool((log > MAX_LOG_DENSITY).any())
     return directions(sum(counts)), {"out": torch.cat((log, features[:, :geometry]), 1).float().double(), **named}
 
 
@@ -57,7 +57,7 @@ def test_a_point_is_what_is_computed_by_hand(backend: ops.Backend) -> None:
     weight[0, 0, 0], weight[0, 1, 1], weight[0, 2, 3] = 1.0, -1.0, 1.0  # two features; the harmonic of -y
     d = torch.tensor([[[0.0, 0.6, 0.8], [1.0, 0.0, 0.0]]])
     out = torch.tensor([[[0.5, 2.0, 3.0], [9.0, 0.0, 0.0]]])
-    density, rgb = ops.emission(out, d, [(weight, None)], degree=2, ceiling=2.0, backend=backend)
+    density, rgb = ops.radiance_head(out, d, [(weight, None)], degree=2, ceiling=2.0, backend=backend)
     torch.testing.assert_close(density, torch.tensor([[[0.5], [2.0]]]).exp())  # the second is cut at the ceiling
     wanted = torch.tensor([[[2.0, -3.0, -0.4886025119 * 0.6], [0.0, 0.0, 0.0]]]).sigmoid()
     torch.testing.assert_close(rgb, wanted)
@@ -156,4 +156,4 @@ def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -
         "ceiling": 8.0,
     }
     with pytest.raises(ValueError, match=message):
-        ops.emission(**{**call, **change})  # type: ignore[arg-type]
+        ops.radiance_head(**{**call, **change})  # type: ignore[arg-type]

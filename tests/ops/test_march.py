@@ -51,7 +51,7 @@ def one_ray(origin: tuple[float, float, float], direction: tuple[float, float, f
 def test_in_a_full_box_samples_tile_every_ray_from_entry_to_exit(backend: ops.Backend, offset: float | None) -> None:
     origins, directions = rays_at_random(2, 50, torch.float64)
     offsets = None if offset is None else torch.full((2, 50), offset, dtype=torch.float64)
-    edges, counts = ops.march(origins, directions, full(2), 0.05, offsets, backend=backend)
+    edges, counts = ops.ray_march(origins, directions, full(2), 0.05, offsets, backend=backend)
     rays = zip(origins.flatten(0, 1), directions.flatten(0, 1), edges.split(counts.tolist()), strict=True)
     hits = 0
     for origin, direction, samples in rays:
@@ -72,19 +72,19 @@ def test_in_a_full_box_samples_tile_every_ray_from_entry_to_exit(backend: ops.Ba
 def test_the_offset_says_where_in_a_step_a_ray_begins(backend: ops.Backend) -> None:
     origin, direction = one_ray((-3.0, 0.1, 0.2), (1.0, 0.0, 0.0))
     offset = torch.tensor([[0.25]], dtype=torch.float64)
-    edges, counts = ops.march(origin, direction, full(), 0.5, offset, backend=backend)
+    edges, counts = ops.ray_march(origin, direction, full(), 0.5, offset, backend=backend)
     assert counts.tolist() == [5]  # 2 units: a quarter of a step, three whole ones, three quarters
     bounds = [2.0, 2.125, 2.625, 3.125, 3.625, 4.0]
     assert edges.flatten().tolist() == pytest.approx([b for pair in itertools.pairwise(bounds) for b in pair])
-    begin, _ = ops.march(origin, direction, full(), 0.5, torch.zeros_like(offset), backend=backend)
+    begin, _ = ops.ray_march(origin, direction, full(), 0.5, torch.zeros_like(offset), backend=backend)
     assert begin[:, 0].tolist() == pytest.approx([2.0, 2.5, 3.0, 3.5])
 
 
 @each_backend
 def test_without_an_offset_a_ray_begins_in_the_middle_of_a_step(backend: ops.Backend) -> None:
     origins, directions = rays_at_random(1, 20)
-    default = ops.march(origins, directions, full(), 0.1, backend=backend)
-    half = ops.march(origins, directions, full(), 0.1, torch.full((1, 20), 0.5), backend=backend)
+    default = ops.ray_march(origins, directions, full(), 0.1, backend=backend)
+    half = ops.ray_march(origins, directions, full(), 0.1, torch.full((1, 20), 0.5), backend=backend)
     assert torch.equal(default[0], half[0])
     assert torch.equal(default[1], half[1])
 
@@ -93,8 +93,8 @@ def test_without_an_offset_a_ray_begins_in_the_middle_of_a_step(backend: ops.Bac
 def test_a_sample_is_kept_when_the_cell_of_its_middle_is_occupied(backend: ops.Backend) -> None:
     origins, directions = rays_at_random(2, 60, torch.float64)
     occupancy = torch.rand(2, 8, 8, 8) < 0.3
-    edges, counts = ops.march(origins, directions, occupancy, 0.05, backend=backend)
-    everything, all_counts = ops.march(origins, directions, full(2), 0.05, backend=backend)
+    edges, counts = ops.ray_march(origins, directions, occupancy, 0.05, backend=backend)
+    everything, all_counts = ops.ray_march(origins, directions, full(2), 0.05, backend=backend)
     ray = torch.repeat_interleave(torch.arange(120), all_counts)
     points = origins.flatten(0, 1)[ray] + everything.mean(1, keepdim=True) * directions.flatten(0, 1)[ray]
     kept = torch.tensor(
@@ -114,7 +114,7 @@ def test_each_scene_has_its_own_cells_in_the_order_x_y_z(backend: ops.Backend) -
     occupancy[0, 0, 1, 2] = True  # x in [-1, -0.5], y in [-0.5, 0], z in [0, 0.5]
     occupancy[1, 3, 1, 2] = True  # x in [0.5, 1]
     origin, direction = one_ray((-2.0, -0.25, 0.25), (1.0, 0.0, 0.0))
-    edges, counts = ops.march(
+    edges, counts = ops.ray_march(
         origin.repeat(2, 1, 1),
         direction.repeat(2, 1, 1),
         occupancy,
@@ -146,7 +146,7 @@ def test_rays_that_miss_or_begin_inside(
     direction: tuple[float, float, float],
     length: float,
 ) -> None:
-    edges, counts = ops.march(*one_ray(origin, direction), full(), 0.07, backend=backend)
+    edges, counts = ops.ray_march(*one_ray(origin, direction), full(), 0.07, backend=backend)
     assert float((edges[:, 1] - edges[:, 0]).sum()) == pytest.approx(length, abs=1e-12)
     assert (counts.item() == 0) == (length == 0.0)
     assert not edges.numel() or float(edges.min()) >= 0.0
@@ -155,14 +155,14 @@ def test_rays_that_miss_or_begin_inside(
 @each_backend
 def test_an_empty_grid_gives_no_samples(backend: ops.Backend) -> None:
     origins, directions = rays_at_random(2, 20)
-    edges, counts = ops.march(origins, directions, ~full(2), 0.05, backend=backend)
+    edges, counts = ops.ray_march(origins, directions, ~full(2), 0.05, backend=backend)
     assert edges.shape == (0, 2)
     assert counts.tolist() == [0] * 40
 
 
 @each_backend
 def test_no_rays_give_no_samples(backend: ops.Backend) -> None:
-    edges, counts = ops.march(torch.zeros(2, 0, 3), torch.zeros(2, 0, 3), full(2), 0.05, backend=backend)
+    edges, counts = ops.ray_march(torch.zeros(2, 0, 3), torch.zeros(2, 0, 3), full(2), 0.05, backend=backend)
     assert edges.shape == (0, 2)
     assert counts.shape == (0,)
 
@@ -176,8 +176,8 @@ def test_the_kernel_keeps_exactly_the_samples_of_the_reference(step: float, size
     occupancy = torch.rand(3, size, size, size) < (0.5 if size > 1 else 0.9)
     offset = torch.rand(3, 100, dtype=dtype)
     for offsets in (offset, None):
-        edges, counts = ops.march(origins, directions, occupancy, step, offsets, backend="cpu")
-        wanted_edges, wanted_counts = ops.march(origins, directions, occupancy, step, offsets, backend="reference")
+        edges, counts = ops.ray_march(origins, directions, occupancy, step, offsets, backend="cpu")
+        wanted_edges, wanted_counts = ops.ray_march(origins, directions, occupancy, step, offsets, backend="reference")
         assert edges.dtype == dtype
         assert torch.equal(counts, wanted_counts)
         assert torch.equal(edges, wanted_edges)
@@ -188,7 +188,7 @@ def test_directions_shorter_than_unit_have_room_for_all_of_their_samples() -> No
     origins, directions = rays_at_random(2, 600)
     occupancy = full(2)
     (edges, counts), (wanted_edges, wanted_counts) = (
-        ops.march(origins, 0.1 * directions, occupancy, 0.05, backend=backend) for backend in ("cpu", "reference")
+        ops.ray_march(origins, 0.1 * directions, occupancy, 0.05, backend=backend) for backend in ("cpu", "reference")
     )
     assert int(counts.max()) > 2 * math.sqrt(3) / 0.05
     assert torch.equal(counts, wanted_counts)
@@ -202,7 +202,7 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
     results = []
     for number in (1, 2):
         with threads(number):
-            results.append(ops.march(origins, directions, occupancy, 0.02, backend="cpu"))
+            results.append(ops.ray_march(origins, directions, occupancy, 0.02, backend="cpu"))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
 
@@ -210,7 +210,7 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
 @each_backend
 def test_samples_carry_no_gradient(backend: ops.Backend) -> None:
     origins, directions = (t.requires_grad_() for t in rays_at_random(1, 8))
-    edges, _ = ops.march(origins, directions, full(), 0.1, backend=backend)
+    edges, _ = ops.ray_march(origins, directions, full(), 0.1, backend=backend)
     assert not edges.requires_grad
 
 
@@ -261,7 +261,7 @@ def test_inputs_that_do_not_fit_are_refused(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        ops.march(origins, directions, occupancy, step)
+        ops.ray_march(origins, directions, occupancy, step)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +289,9 @@ def test_a_grid_or_an_offset_that_does_not_fit_is_refused(
     cells: tuple[int, ...], offset: Tensor | None, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        ops.march(O, D, torch.ones(cells, dtype=torch.bool), 0.1, offset)
+        ops.ray_march(O, D, torch.ones(cells, dtype=torch.bool), 0.1, offset)
 
 
 def test_a_dtype_that_is_not_compiled_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"backend 'cpu' cannot run this call: dtype is torch\.float16"):
-        ops.march(O.half(), D.half(), full(2), 0.1, backend="cpu")
+        ops.ray_march(O.half(), D.half(), full(2), 0.1, backend="cpu")

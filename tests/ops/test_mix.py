@@ -21,7 +21,7 @@ def bases_of(count: int, groups: int, dtype: torch.dtype = torch.float32) -> lis
 def test_each_group_has_coefficients_of_its_own(backend: ops.Backend) -> None:
     bases = [torch.tensor([[1.0, 2.0], [10.0, 20.0]]), torch.tensor([[3.0], [30.0]])]
     coefficients = torch.tensor([[[1.0, 0.0], [0.5, 1.0]], [[0.0, 0.0], [0.0, -1.0]]])
-    mixed = ops.mix(coefficients, bases, backend=backend)
+    mixed = ops.combine_bases(coefficients, bases, backend=backend)
     assert mixed.tolist() == [[1.0, 2.0, 31.5], [0.0, 0.0, -30.0]]
 
 
@@ -35,7 +35,7 @@ def test_the_kernel_agrees_with_the_reference(dtype: torch.dtype, scenes: int, g
     pull = torch.randn(scenes, sum(SIZES[:groups]), dtype=dtype)
     results = []
     for backend in ("cpu", "reference"):
-        mixed = ops.mix(coefficients, bases, backend=backend)  # type: ignore[arg-type]
+        mixed = ops.combine_bases(coefficients, bases, backend=backend)  # type: ignore[arg-type]
         results.append((mixed, *torch.autograd.grad(mixed, (coefficients, *bases), pull)))
     for got, wanted in zip(*results, strict=True):
         assert float((got - wanted).detach().norm() / wanted.detach().norm()) < (
@@ -50,7 +50,7 @@ def test_the_answer_does_not_depend_on_the_threads() -> None:
     results = []
     for count in (1, 2, 5):
         with threads(count):
-            mixed = ops.mix(coefficients, bases, backend="cpu")
+            mixed = ops.combine_bases(coefficients, bases, backend="cpu")
             results.append((mixed, *torch.autograd.grad(mixed.square().sum(), (coefficients, *bases))))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
@@ -62,7 +62,9 @@ def test_the_kernel_refuses_a_second_derivative_and_passes_opcheck() -> None:
 
     coefficients, bases = torch.randn(3, 2, 4, requires_grad=True), bases_of(4, 2)
     for leaf in (coefficients, bases[1]):
-        (gradient,) = torch.autograd.grad(ops.mix(coefficients, bases).square().sum(), leaf, create_graph=True)
+        (gradient,) = torch.autograd.grad(
+            ops.combine_bases(coefficients, bases).square().sum(), leaf, create_graph=True
+        )
         with pytest.raises(RuntimeError, match=r"hyperfields(\.|::)mix_cpu_backward\b.*no autograd formula"):
             torch.autograd.grad(gradient.square().sum(), coefficients, allow_unused=True)
     torch.library.opcheck(_cpu.mix_cpu, (coefficients, bases), test_utils=OPCHECK)
@@ -71,4 +73,4 @@ def test_the_kernel_refuses_a_second_derivative_and_passes_opcheck() -> None:
 @pytest.mark.parametrize("shapes", [[(3, 5)], [(3, 5), (4, 2)], [(3, 5), (3, 2), (3, 1)], [(3, 5), (3,)]])
 def test_shapes_have_to_fit(shapes: list[tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match=r"mix: got coefficients \(2, 2, 3\), bases \[.*\]; wanted \[s g k\] and g of"):
-        ops.mix(torch.zeros(2, 2, 3), [torch.zeros(shape) for shape in shapes])
+        ops.combine_bases(torch.zeros(2, 2, 3), [torch.zeros(shape) for shape in shapes])

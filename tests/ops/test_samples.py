@@ -27,7 +27,7 @@ def some_samples(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Te
 @each_backend
 def test_points_lie_in_the_middle_of_their_samples(backend: ops.Backend) -> None:
     origins, directions, edges = some_samples(torch.float64)
-    x, d, spans = ops.samples(origins, directions, edges, FIRST, COUNTS, backend=backend)
+    x, d, spans = ops.gather_samples(origins, directions, edges, FIRST, COUNTS, backend=backend)
     assert torch.equal(spans, edges)
     for k, ray in enumerate([0, 0, 0, 2, 2, 2, 2, 2, 3]):
         assert torch.equal(d[k], directions[ray])
@@ -37,8 +37,8 @@ def test_points_lie_in_the_middle_of_their_samples(backend: ops.Backend) -> None
 @each_backend
 def test_any_run_of_samples_can_be_taken(backend: ops.Backend) -> None:
     origins, directions, edges = some_samples()
-    whole = ops.samples(origins, directions, edges, FIRST, COUNTS, backend=backend)
-    some = ops.samples(origins, directions, edges, FIRST + 1, torch.tensor([1, 0, 3, 0]), backend=backend)
+    whole = ops.gather_samples(origins, directions, edges, FIRST, COUNTS, backend=backend)
+    some = ops.gather_samples(origins, directions, edges, FIRST + 1, torch.tensor([1, 0, 3, 0]), backend=backend)
     for part, everything in zip(some, whole, strict=True):
         assert torch.equal(part, everything[[1, 4, 5, 6]])
 
@@ -46,9 +46,9 @@ def test_any_run_of_samples_can_be_taken(backend: ops.Backend) -> None:
 @each_backend
 def test_rays_without_samples_and_no_rays_give_nothing(backend: ops.Backend) -> None:
     origins, directions, edges = some_samples()
-    none = ops.samples(origins, directions, edges, FIRST, torch.zeros_like(COUNTS), backend=backend)
+    none = ops.gather_samples(origins, directions, edges, FIRST, torch.zeros_like(COUNTS), backend=backend)
     assert [part.shape for part in none] == [(0, 3), (0, 3), (0, 2)]
-    nobody = ops.samples(origins[:0], directions[:0], edges, FIRST[:0], COUNTS[:0], backend=backend)
+    nobody = ops.gather_samples(origins[:0], directions[:0], edges, FIRST[:0], COUNTS[:0], backend=backend)
     assert [part.shape for part in nobody] == [(0, 3), (0, 3), (0, 2)]
 
 
@@ -58,7 +58,7 @@ def test_samples_before_the_ray_is_opaque_can_be_seen(backend: ops.Backend) -> N
     edges = torch.tensor([[0.0, 0.5]]).repeat(9, 1)
     density = torch.full((9,), 2.0 * math.log(2.0))
     before = torch.tensor([0.0, 0.3, 0.0, 0.9])
-    kept, behind = ops.reach(density, edges, COUNTS, before, 0.85, backend=backend)
+    kept, behind = ops.early_termination(density, edges, COUNTS, before, 0.85, backend=backend)
     assert kept.tolist() == [3, 0, 3, 0]  # the third ray is opaque behind its third sample, the last one before any
     assert behind.tolist() == pytest.approx([0.875, 0.3, 0.875, 0.9])
 
@@ -67,7 +67,7 @@ def test_samples_before_the_ray_is_opaque_can_be_seen(backend: ops.Backend) -> N
 def test_an_infinite_density_hides_everything_behind_it(backend: ops.Backend) -> None:
     density = torch.tensor([0.0, math.inf, 1.0])
     edges = torch.tensor([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]])
-    kept, behind = ops.reach(density, edges, torch.tensor([3]), torch.zeros(1), 0.999, backend=backend)
+    kept, behind = ops.early_termination(density, edges, torch.tensor([3]), torch.zeros(1), 0.999, backend=backend)
     assert (kept.tolist(), behind.tolist()) == ([2], [1.0])
 
 
@@ -78,13 +78,13 @@ def test_waves_see_what_whole_rays_see(backend: ops.Backend) -> None:
     first = numbers.cumsum(0) - numbers
     edges = torch.rand(int(numbers.sum()), 1, generator=generator, dtype=torch.float64) + torch.tensor([0.0, 0.1])
     density = 20 * torch.rand(len(edges), generator=generator, dtype=torch.float64)
-    whole, opacity = ops.reach(density, edges, numbers, torch.zeros(50).double(), 0.99, backend=backend)
+    whole, opacity = ops.early_termination(density, edges, numbers, torch.zeros(50).double(), 0.99, backend=backend)
     assert 0 < int(whole.sum()) < len(edges)
     seen, so_far = torch.zeros_like(numbers), torch.zeros(50).double()
     for done in range(0, 12, 3):
         take = (numbers - done).clamp(0, 3)
         place = torch.cat([torch.arange(f, f + n) for f, n in zip(first + done, take, strict=True)])
-        part, so_far = ops.reach(density[place], edges[place], take, so_far, 0.99, backend=backend)
+        part, so_far = ops.early_termination(density[place], edges[place], take, so_far, 0.99, backend=backend)
         seen += part
     assert torch.equal(seen, whole)
     torch.testing.assert_close(so_far, opacity)
@@ -98,46 +98,48 @@ def test_the_kernels_give_what_the_references_give(dtype: torch.dtype) -> None:
     origins, directions = (torch.randn(300, 3, generator=generator, dtype=dtype) for _ in range(2))
     edges = torch.rand(int(numbers.sum()), 2, generator=generator, dtype=dtype).sort(1).values
     arguments = (origins, directions, edges, numbers.cumsum(0) - numbers, numbers)
-    for got, wanted in zip(*(ops.samples(*arguments, backend=b) for b in ("cpu", "reference")), strict=True):
+    for got, wanted in zip(*(ops.gather_samples(*arguments, backend=b) for b in ("cpu", "reference")), strict=True):
         torch.testing.assert_close(got, wanted, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     density, opacity = 9 * torch.rand(len(edges), dtype=dtype), torch.rand(300, dtype=dtype)
     (kept, behind), (wanted_kept, wanted_behind) = (
-        ops.reach(density, edges, numbers, opacity, 0.9, backend=b) for b in ("cpu", "reference")
+        ops.early_termination(density, edges, numbers, opacity, 0.9, backend=b) for b in ("cpu", "reference")
     )
     assert torch.equal(kept, wanted_kept)
     torch.testing.assert_close(behind, wanted_behind, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     results = []
     for number in (1, 2):
         with threads(number):
-            results.append((*ops.samples(*arguments), *ops.reach(density, edges, numbers, opacity, 0.9)))
+            results.append(
+                (*ops.gather_samples(*arguments), *ops.early_termination(density, edges, numbers, opacity, 0.9))
+            )
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
 @each_backend
 def test_they_carry_no_gradient(backend: ops.Backend) -> None:
     origins, directions, edges = (t.requires_grad_() for t in some_samples())
-    x, d, spans = ops.samples(origins, directions, edges, FIRST, COUNTS, backend=backend)
+    x, d, spans = ops.gather_samples(origins, directions, edges, FIRST, COUNTS, backend=backend)
     density = torch.ones(9, requires_grad=True)
-    _, behind = ops.reach(density, edges, COUNTS, torch.zeros(4), 0.9, backend=backend)
+    _, behind = ops.early_termination(density, edges, COUNTS, torch.zeros(4), 0.9, backend=backend)
     assert not any(t.requires_grad for t in (x, d, spans, behind))
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     origins, directions, edges = some_samples()
     with pytest.raises(ValueError, match=r"samples: got origins \(4, 3\), directions \(3, 3\)"):
-        ops.samples(origins, directions[:3], edges, FIRST, COUNTS)
+        ops.gather_samples(origins, directions[:3], edges, FIRST, COUNTS)
     with pytest.raises(
         ValueError, match=r"got first torch\.int64 \(3,\), counts torch\.int64 \(4,\); wanted int64 \[4\]"
     ):
-        ops.samples(origins, directions, edges, FIRST[:3], COUNTS)
+        ops.gather_samples(origins, directions, edges, FIRST[:3], COUNTS)
     for first, counts in ((FIRST + 1, COUNTS), (FIRST - 1, COUNTS), (FIRST, -COUNTS)):
         with pytest.raises(ValueError, match=r"samples: first and counts leave the 9 rows of edges"):
-            ops.samples(origins, directions, edges, first, counts)
+            ops.gather_samples(origins, directions, edges, first, counts)
     with pytest.raises(ValueError, match=r"reach: got density \(8,\), edges \(9, 2\), opacity \(4,\)"):
-        ops.reach(torch.ones(8), edges, COUNTS, torch.zeros(4), 0.9)
+        ops.early_termination(torch.ones(8), edges, COUNTS, torch.zeros(4), 0.9)
     with pytest.raises(ValueError, match=r"opacity \(3,\); wanted \[m\], \[m 2\] and \[4\]"):
-        ops.reach(torch.ones(9), edges, COUNTS, torch.zeros(3), 0.9)
+        ops.early_termination(torch.ones(9), edges, COUNTS, torch.zeros(3), 0.9)
     with pytest.raises(ValueError, match="counts: sum is 9, wanted the 8 points"):
-        ops.reach(torch.ones(8), edges[:8], COUNTS, torch.zeros(4), 0.9)
+        ops.early_termination(torch.ones(8), edges[:8], COUNTS, torch.zeros(4), 0.9)
     with pytest.raises(TypeError, match=r"density torch\.float32 on cpu, edges torch\.float64 on cpu"):
-        ops.reach(torch.ones(9), edges.double(), COUNTS, torch.zeros(4), 0.9)
+        ops.early_termination(torch.ones(9), edges.double(), COUNTS, torch.zeros(4), 0.9)

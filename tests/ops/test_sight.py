@@ -47,9 +47,9 @@ def look(
     case: tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor, GridSpec, list[tuple[Tensor, Tensor | None]]],
     backend: ops.Backend,
     activation: ops.Activation = "leaky_relu",
-) -> ops.Sight:
+) -> ops.VisibleSamples:
     rays, cells, offset, table, grid, layers = case
-    return ops.sight(
+    return ops.visible_samples(
         *rays, cells, 0.03, offset, table, grid, layers, activation, ceiling=4.0, opaque=OPAQUE, backend=backend
     )  # fmt: skip
 
@@ -83,11 +83,11 @@ def test_what_it_finds_is_whole(tables: int, activation: ops.Activation) -> None
     case = scene(3, 130, tables=tables)
     (origins, directions), cells, offset, table, grid, layers = case
     seen = look(case, "cpu", activation)
-    marched, numbers = ops.march(origins, directions, cells, 0.03, offset)
+    marched, numbers = ops.ray_march(origins, directions, cells, 0.03, offset)
     assert (seen.counts <= numbers).all()
     assert int(seen.counts.sum()) < 0.9 * int(numbers.sum())  # otherwise nothing was left out
     flat = origins.reshape(-1, 3), directions.reshape(-1, 3)
-    wanted = ops.samples(*flat, marched, numbers.cumsum(0) - numbers, seen.counts)
+    wanted = ops.gather_samples(*flat, marched, numbers.cumsum(0) - numbers, seen.counts)
     for got, right in zip(seen[:3], wanted, strict=True):
         assert torch.equal(got, right)
     counts = seen.counts.reshape(3, -1).sum(1)
@@ -97,7 +97,7 @@ def test_what_it_finds_is_whole(tables: int, activation: ops.Activation) -> None
     # All that is left out lies behind what is opaque.
     out = ops.batched_mlp(features, layers, activation, counts=counts).squeeze(-1)
     density = out.clamp(max=4.0).exp()
-    _, behind = ops.reach(density, seen.edges, seen.counts, torch.zeros(len(seen.counts)), 2.0)
+    _, behind = ops.early_termination(density, seen.edges, seen.counts, torch.zeros(len(seen.counts)), 2.0)
     assert (behind[seen.counts < numbers] > OPAQUE - 1e-4).all()
 
 
@@ -118,7 +118,7 @@ def test_nothing_to_see_is_no_samples(scenes: int, rays: int) -> None:
     (origins, directions), _, offset, table, grid, layers = scene(max(scenes, 1), rays)
     inputs = (origins[:scenes], directions[:scenes], ~full(scenes), 0.03, offset[:scenes], table[:scenes], grid)
     networks: list[tuple[Tensor, Tensor | None]] = [(w[:scenes], None if b is None else b[:scenes]) for w, b in layers]
-    seen = ops.sight(*inputs, networks, ceiling=8.0, opaque=0.9, backend="cpu")
+    seen = ops.visible_samples(*inputs, networks, ceiling=8.0, opaque=0.9, backend="cpu")
     assert len(seen.x) == len(seen.d) == len(seen.edges) == 0
     assert seen.counts.tolist() == [0] * (scenes * rays)
 
@@ -143,11 +143,13 @@ def test_features_that_are_known_leave_only_the_derivatives() -> None:
 def test_errors_name_the_argument() -> None:
     (origins, directions), cells, offset, table, grid, layers = scene(2, 3)
     with pytest.raises(ValueError, match="layers: got 12 outputs, wanted 1, the logarithm of the density"):
-        ops.sight(origins, directions, cells, 0.1, offset, table, grid, layers[:2], ceiling=8.0, opaque=0.9)
+        ops.visible_samples(origins, directions, cells, 0.1, offset, table, grid, layers[:2], ceiling=8.0, opaque=0.9)
     with pytest.raises(ValueError, match=r"occupancy: got torch.bool \(1, 8, 8, 8\), wanted bool \[2 g g g\]"):
-        ops.sight(origins, directions, cells[:1], 0.1, offset, table, grid, layers, ceiling=8.0, opaque=0.9)
+        ops.visible_samples(origins, directions, cells[:1], 0.1, offset, table, grid, layers, ceiling=8.0, opaque=0.9)
     with pytest.raises(ValueError, match="backend 'tcnn' cannot run this call"):
-        ops.sight(origins, directions, cells, 0.1, offset, table, grid, layers, ceiling=8.0, opaque=0.9, backend="tcnn")
+        ops.visible_samples(
+            origins, directions, cells, 0.1, offset, table, grid, layers, ceiling=8.0, opaque=0.9, backend="tcnn"
+        )
 
 
 @needs_cpu

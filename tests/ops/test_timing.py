@@ -6,16 +6,16 @@ import time
 
 import pytest
 
-from hyperfields.ops.profiling import Stopwatch, stage
+from hyperfields.ops.profiling import Profiler, region
 
 
-@stage("inner")
+@region("inner")
 def inner(seconds: float) -> None:
     time.sleep(seconds)
 
 
 def test_a_stage_does_not_count_what_is_within_it() -> None:
-    with Stopwatch() as watch, stage("outer"):
+    with Profiler() as watch, region("outer"):
         time.sleep(0.02)
         inner(0.05)
         inner(0.05)
@@ -25,27 +25,27 @@ def test_a_stage_does_not_count_what_is_within_it() -> None:
 
 
 def test_nothing_is_kept_after_the_watch_has_stopped() -> None:
-    with Stopwatch() as watch:
+    with Profiler() as watch:
         inner(0.0)
     inner(0.0)
     assert watch.calls == {"inner": 1}
 
 
 def test_a_stage_that_fails_is_closed() -> None:
-    with Stopwatch() as watch:
-        with pytest.raises(ValueError, match="no"), stage("outer"):
+    with Profiler() as watch:
+        with pytest.raises(ValueError, match="no"), region("outer"):
             raise ValueError("no")
         inner(0.0)
     assert watch.calls == {"outer": 1, "inner": 1}
 
 
 def test_a_decorated_function_may_call_itself() -> None:
-    @stage("down")
+    @region("down")
     def down(depth: int) -> None:
         if depth:
             down(depth - 1)
 
-    with Stopwatch() as watch:
+    with Profiler() as watch:
         down(3)
     assert watch.calls == {"down": 4}
     assert watch.seconds["down"] >= 0.0

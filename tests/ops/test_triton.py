@@ -317,7 +317,7 @@ def test_marching_finds_exactly_the_samples_of_the_reference(step: float, size: 
     occupancy = (torch.rand(3, size, size, size, generator=generator) < 0.5).to(DEVICE)
     offset = torch.rand(3, 50, generator=generator).to(DEVICE)
     results = [
-        ops.march(origins.to(DEVICE), directions, occupancy, step, offset, backend=backend)  # type: ignore[arg-type]
+        ops.ray_march(origins.to(DEVICE), directions, occupancy, step, offset, backend=backend)  # type: ignore[arg-type]
         for backend in ("triton", "reference")
     ]
     assert len(results[0][0]) > 0
@@ -340,8 +340,8 @@ def test_marching_apart_finds_the_same_samples() -> None:
         0.1,
         torch.rand(2, 70, generator=generator).to(DEVICE),
     )
-    edges, counts = ops.march(*rays, backend="triton")
-    apart = march_apart(*rays)
+    edges, counts = ops.ray_march(*rays, backend="triton")
+    apart = ray_march_padded(*rays)
     assert torch.equal(apart.counts, counts)
     assert len(apart.edges) == 37 * 140
     assert int(counts.max()) >= 35
@@ -349,11 +349,11 @@ def test_marching_apart_finds_the_same_samples() -> None:
     assert torch.equal(torch.cat(rows), edges)
 
 
-def march_apart(*rays: Any) -> ops.Apart:
+def ray_march_padded(*rays: Any) -> ops.PaddedSamples:
     """By triton, whatever "auto" would take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "choose", lambda *_, **__: "triton")
-        return ops.march_apart(*rays)
+        return ops.ray_march_padded(*rays)
 
 
 def test_samples_and_reach_are_those_of_the_reference() -> None:
@@ -366,8 +366,8 @@ def test_samples_and_reach_are_those_of_the_reference() -> None:
     density, opacity = (torch.rand(size, generator=generator).to(DEVICE) for size in (len(edges), 40))
     found = []
     for backend in ("triton", "reference"):
-        some = ops.samples(origins, directions, edges, first + 1, take, backend=backend)  # type: ignore[arg-type]
-        kept, behind = ops.reach(9 * density, edges, numbers, opacity, 0.9, backend=backend)  # type: ignore[arg-type]
+        some = ops.gather_samples(origins, directions, edges, first + 1, take, backend=backend)  # type: ignore[arg-type]
+        kept, behind = ops.early_termination(9 * density, edges, numbers, opacity, 0.9, backend=backend)  # type: ignore[arg-type]
         found.append((some, kept, behind))
     (some, kept, behind), (wanted, wanted_kept, wanted_behind) = found
     for got, part in zip(some, wanted, strict=True):
@@ -379,12 +379,12 @@ def test_samples_and_reach_are_those_of_the_reference() -> None:
 def test_no_rays_and_empty_grids_give_nothing() -> None:
     nothing = torch.zeros(2, 0, 3, device=DEVICE)
     full = torch.ones(2, 4, 4, 4, dtype=torch.bool, device=DEVICE)
-    edges, counts = ops.march(nothing, nothing, full, 0.1, backend="triton")
+    edges, counts = ops.ray_march(nothing, nothing, full, 0.1, backend="triton")
     assert (edges.shape, counts.shape) == ((0, 2), (0,))
     rays = torch.randn(2, 9, 3, device=DEVICE)
-    edges, counts = ops.march(rays, rays, ~full, 0.1, backend="triton")
+    edges, counts = ops.ray_march(rays, rays, ~full, 0.1, backend="triton")
     assert (edges.shape, int(counts.sum())) == ((0, 2), 0)
-    some = ops.samples(rays[0], rays[0], edges, counts[:9], counts[:9], backend="triton")
+    some = ops.gather_samples(rays[0], rays[0], edges, counts[:9], counts[:9], backend="triton")
     assert [len(part) for part in some] == [0, 0, 0]
     seen = ops.composite(edges[:, 0], edges, edges, counts=counts, backend="triton")
     assert not seen.alpha.any()

@@ -88,9 +88,9 @@ def along_rays(scenes: int, rays: int) -> None:
     _triton.march_apart_triton(origins, origins, cells, step, offset, first, 9)
     counts = torch.full((scenes * rays,), 9)
     edges, flat = torch.rand(9 * scenes * rays, 2), origins.reshape(-1, 3)
-    ops.samples(flat, flat, edges, first, counts, total=len(edges), backend="triton")
+    ops.gather_samples(flat, flat, edges, first, counts, total=len(edges), backend="triton")
     density, values = torch.rand(len(edges), requires_grad=True), torch.rand(len(edges), 3, requires_grad=True)
-    ops.reach(density.detach(), edges, counts, torch.zeros(len(counts)), 0.9, backend="triton")
+    ops.early_termination(density.detach(), edges, counts, torch.zeros(len(counts)), 0.9, backend="triton")
     ops.composite(density, values, edges, counts=counts, backend="triton").values.sum().backward()
 
 

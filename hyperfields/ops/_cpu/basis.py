@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hyperfields.ops._cpu.mlp import TILE, multiply, outer, pad4
 from hyperfields.ops._cpu.threads import U, parallel
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 
 _PIECE = 2048  # columns of a task, at most
 
@@ -159,7 +159,7 @@ def _mix_context(ctx, inputs, output):
     ctx.save_for_backward(coefficients, *bases)
 
 
-@stage("mix, backward")
+@region("mix, backward")
 def _mix_backward(ctx, grad):
     coefficients, *bases = ctx.saved_tensors
     first, *rest = mix_cpu_backward(grad, coefficients, bases)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hyperfields.ops._cpu.threads import FAST, U, parallel, pieces_of, starts_of
 from hyperfields.ops._cpu.vectors import SIDE, add_row, copy_row, transpose
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 
 _ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
 _GROUP = 64
@@ -488,7 +488,7 @@ def _encode_context(ctx, inputs, output):
     ctx.save_for_backward(x, table, counts)
 
 
-@stage("hash_encode, backward")
+@region("hash_encode, backward")
 def _encode_backward(ctx, grad):
     x, table, counts = ctx.saved_tensors
     need_x, need_table = ctx.needs_input_grad[:2]

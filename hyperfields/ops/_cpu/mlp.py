@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hyperfields.ops._cpu.threads import FAST, U, parallel, pieces_of, starts_of
 from hyperfields.ops._cpu.vectors import SIDE, transpose
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 
 TILE = U(128)
 PIECE = 4096  # points of a task
@@ -423,7 +423,7 @@ def _mlp_context(ctx, inputs, output):
     ctx.save_for_backward(x, params, output[1], counts)
 
 
-@stage("batched_mlp, backward")
+@region("batched_mlp, backward")
 def _mlp_backward(ctx, grad, _hidden):
     x, params, hidden, counts = ctx.saved_tensors
     need_x = ctx.needs_input_grad[0]

@@ -25,7 +25,7 @@ from hyperfields.ops._cpu.mlp import (
 )
 from hyperfields.ops._cpu.rays import exp_minus_one
 from hyperfields.ops._cpu.threads import FAST, U, parallel, pieces_of, starts_of
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 from hyperfields.ops.spherical_harmonics import BANDS
 
 _band0, _band1, _band2, _band3 = (njit(nogil=True, fastmath=FAST)(band) for band in BANDS)
@@ -194,7 +194,7 @@ def _emission_context(ctx, inputs, output):
     ctx.save_for_backward(out, d, params, counts)
 
 
-@stage("emission, backward")
+@region("emission, backward")
 def _emission_backward(ctx, g_density, g_rgb):
     g_out, g_params = emission_cpu_backward(g_density, g_rgb, *ctx.saved_tensors, *ctx.settings)
     return g_out, None, g_params, None, None, None, None, None

@@ -11,7 +11,7 @@ from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.threads import FAST, U, parallel, starts_of
-from hyperfields.ops.profiling import stage
+from hyperfields.ops.profiling import region
 
 _ROOM = 2**22  # samples that a task has room for: a few hundred rays or more, of which it touches what it finds
 _RAYS = 64  # whose samples are composited together
@@ -158,7 +158,7 @@ def _composite_context(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
-@stage("composite, backward")
+@region("composite, backward")
 def _composite_backward(ctx, g_rgb, g_alpha, g_depth):
     return *composite_cpu_backward(g_rgb, g_alpha, g_depth, *ctx.saved_tensors), None
 
