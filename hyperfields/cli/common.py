@@ -113,9 +113,7 @@ def observed_data(run: Run, names: Sequence[str], path: Path | None, inferred: I
     return read_data(folder, kind=run.kind, size=size, scenes=list(names), views=views)
 
 
-def fields_of(
-    run: Run, name: str, inferred: InferredCodes | None, samples: int
-) -> tuple[BoundField, list[BoundField]]:
+def fields_of(run: Run, name: str, inferred: InferredCodes | None, samples: int) -> tuple[BoundField, list[BoundField]]:
     """A scene's field, and fields drawn from the distributions over its code and weights, if there are any."""
     from hyperfields.training.inference import draw_fields
 

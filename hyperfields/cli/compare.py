@@ -63,9 +63,9 @@ def compare(
         size: height and width that pictures are brought to; without, they keep their own.
         limit: only the first N scenes by name.
     """
-    from hyperfields.training.progress import Meter, step_text
     from hyperfields.evaluation.compare import Comparison, format_result, hold_out, parse_bytes, redo_report
     from hyperfields.evaluation.compare import compare as run_all
+    from hyperfields.training.progress import Meter, step_text
 
     if family is None:
         _show_comparison(redo_report(out), out)
@@ -107,4 +107,3 @@ def _show_comparison(report: dict[str, Any], out: Path) -> None:
         print(f"wrote {out / PLOT}")
     except InputError as error:
         print(f"no plot: {error}")
-

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from hyperfields.cli.common import data_of, fields_of, frames_shown, has_data, load, observed_data, one_scene, write_json
+from hyperfields.cli.common import (
+    data_of,
+    fields_of,
+    frames_shown,
+    has_data,
+    load,
+    observed_data,
+    one_scene,
+    write_json,
+)
 from hyperfields.cli.options import (
     QUIET,
     AnyRunPath,

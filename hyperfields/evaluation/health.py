@@ -16,9 +16,9 @@ from torch import Tensor
 
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, RadianceField
+from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.hypernets import Independent
-from hyperfields.model import BoundField, HyperField, parameter_groups
+from hyperfields.model import HyperField, parameter_groups
 from hyperfields.ops import batched_mlp
 from hyperfields.runs.checkpoint import Run
 from hyperfields.tasks import task_of

@@ -17,9 +17,8 @@ from hyperfields.data import Kind, Mesh, SceneDataset, View, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.evaluation import metrics
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
-from hyperfields.fields import RadianceField
+from hyperfields.fields import BoundField, RadianceField
 from hyperfields.hypernets import Independent
-from hyperfields.model import BoundField
 from hyperfields.rendering.base import on_background
 from hyperfields.rendering.image import sample_image
 from hyperfields.rendering.meshing import mesh_from_field

@@ -29,8 +29,7 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Points, SceneDataset, View, draw
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField, RadianceField, SDFField
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField, ImageField, RadianceField, SDFField
 from hyperfields.rendering.base import on_background
 from hyperfields.rendering.image import pixel_centers
 from hyperfields.rendering.pictures import CELLS, RAYS_PER_BLOCK

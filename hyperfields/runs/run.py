@@ -141,7 +141,9 @@ class Run:
             model = HyperField(self.model.config, len(names))
         model.hypernet = self.model.hypernet
         model.latents.codes = nn.Parameter(codes.detach().clone())
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, scenes=tuple(names)), model=model.eval())
+        return dataclasses.replace(
+            self, config=dataclasses.replace(self.config, scenes=tuple(names)), model=model.eval()
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> Run:
         """The run in a folder, new or empty, from which `load_run` reads it.
@@ -173,9 +175,7 @@ def write_source(folder: Path, source: nn.Module) -> None:
     write_atomically(folder / SOURCE, safetensors.torch.save(codec.encode(source.state_dict())))
 
 
-def load_run(
-    folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, trust: Iterable[Any] = ()
-) -> Run:
+def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, trust: Iterable[Any] = ()) -> Run:
     """A run for rendering, evaluation, export or inference, on `device`.
 
     Args:

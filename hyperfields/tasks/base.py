@@ -12,17 +12,18 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset, View
 from hyperfields.errors import InputError
-from hyperfields.fields import Field
+from hyperfields.fields import BoundField, Field
 from hyperfields.fields.encodings import FactoredGrid, HashGrid
 from hyperfields.hypernets import Full, Generator, Hierarchical, Modulation
-from hyperfields.model import BoundField, ModelConfig
+from hyperfields.model import ModelConfig
 from hyperfields.ops import batched_mlp
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.pictures import CELLS, Channel
 from hyperfields.tasks import metrics
-from hyperfields.tasks.objective import Loss, Objective, TrainConfig
+from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.objective import Loss, Objective
 from hyperfields.weights import Weights, layers
 
 Preset = Literal["tiny", "default", "faithful"]
@@ -71,6 +72,7 @@ class Task(Protocol):
     sized: ClassVar[bool]  # the data are pictures of a size
     supersample: ClassVar[int]  # squared, rays of a pixel of a good picture
     preview_cells: ClassVar[int]  # resolution of a mesh to look at, 0 without meshes
+    loss: ClassVar[Loss]  # of a fit that asks for no other
     inner_rate: ClassVar[float]  # first rate of inner steps on codes; suits the size of the losses
 
     def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
@@ -84,8 +86,8 @@ class Task(Protocol):
             InputError: an unknown preset.
         """
 
-    def network_rate(self, generator: str, scenes: int) -> float:
-        """Peak rate of the networks of a generator, by its name on the command line (`hypernets.parse`)."""
+    def network_rate(self, generator: Any, scenes: int) -> float:
+        """Peak rate of the networks of a generator's config."""
 
     def objective(
         self,
@@ -179,8 +181,8 @@ class Task(Protocol):
 # What tasks share ---------------------------------------------------------------------------------
 
 
-def generator_of(preset: Preset, code: int) -> tuple[str, Generator]:
-    """(name, generator) of a preset; `code` is the width of the hierarchical generator's.
+def generator_of(preset: Preset, code: int) -> Generator:
+    """Generator of a preset; `code` is the width of the hierarchical generator's.
 
     Raises:
         InputError: an unknown preset.
@@ -188,11 +190,7 @@ def generator_of(preset: Preset, code: int) -> tuple[str, Generator]:
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r}: wanted one of {', '.join(PRESETS)}")
     # The default is the best of those compared at equal bytes and minutes (NUMBERS.md, section Generators).
-    generators: dict[Preset, tuple[str, Generator]] = {
-        "tiny": ("scale-shift", Modulation()),
-        "default": ("hierarchical", Hierarchical(code)),
-        "faithful": ("full", Full()),
-    }
+    generators: dict[str, Generator] = {"tiny": Modulation(), "default": Hierarchical(code), "faithful": Full()}
     return generators[preset]
 
 
@@ -279,23 +277,3 @@ def mlp_outputs(prefix: str, x: Tensor, field: Field, weights: Weights) -> dict[
     """Outputs of each layer of an MLP before its activation, `[s n o]` by name; x `[s n i]`."""
     stack = layers(weights, prefix)
     return {f"{prefix}.{i}": batched_mlp(x, stack[: i + 1], field.activation) for i in range(len(stack))}
-
-
-# Generator -> kind -> factor on the base rate of networks: what did best in short fits (NUMBERS.md).
-RATES: dict[str, dict[Kind, float]] = {
-    "full": {"images": 2.0, "shapes": 4.0, "views": 1.0},
-    "per-layer": {"images": 4.0, "shapes": 2.0, "views": 2.0},
-    "hierarchical": {"images": 2.0, "shapes": 2.0, "views": 2.0},
-    "chunked": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "cppn": {"images": 2.0, "shapes": 2.0, "views": 2.0},
-    "low-rank": {"images": 2.0, "shapes": 1.0, "views": 2.0},
-    "lora": {"images": 2.0, "shapes": 1.0, "views": 2.0},
-    "scale-shift": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "shift": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "weight-tokens": {"images": 2.0, "shapes": 1.0, "views": 2.0},
-}
-
-
-def rate_factor(generator: str, kind: Kind) -> float:
-    """Factor on the base rate of networks of a generator, by its name on the command line."""
-    return RATES.get(generator.partition(":")[0], {kind: 1.0})[kind]

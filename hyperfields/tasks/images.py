@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, ImageField
-from hyperfields.model import BoundField, ModelConfig
+from hyperfields.fields import BoundField, Field, ImageField
+from hyperfields.hypernets import rate_of
+from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window, sample_image, sample_window
@@ -32,11 +33,11 @@ from hyperfields.tasks.base import (
     grid_of,
     mlp_outputs,
     picture_metrics,
-    rate_factor,
     require_one,
     waves,
 )
-from hyperfields.tasks.objective import Loss, Objective, PointObjective, TrainConfig
+from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
 MANY = 256  # images from which a family has larger codes and more bases
@@ -57,19 +58,20 @@ class ImageTask:
     sized: ClassVar[bool] = True
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 0
+    loss: ClassVar[Loss] = losses.ColorLoss()
     inner_rate: ClassVar[float] = 3.0
 
     def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
-        name, generator = generator_of(preset, 24)
+        generator = generator_of(preset, 24)
         many = scenes >= MANY
         bases = {"tiny": 0, "default": 65 if many else 15, "faithful": 128}[preset]
-        config = TrainConfig(min(scenes, 128), 2**15, rate_networks=self.network_rate(name, scenes))
+        config = TrainConfig(min(scenes, 128), 2**15, rate_networks=self.network_rate(generator, scenes))
         return ModelConfig(ImageField(grid_of(2, 6, 12, 5, side, bases)), generator, 192 if many else 96), config
 
-    def network_rate(self, generator: str, scenes: int) -> float:
+    def network_rate(self, generator: Any, scenes: int) -> float:
         # A step of a linear head grows with the size of the code that it reads, and many images get larger codes.
         base = 1.25e-3 if scenes >= MANY else 5e-3
-        return base * rate_factor(generator, self.kind)
+        return base * rate_of(generator, self.kind)
 
     def objective(
         self,
@@ -82,7 +84,7 @@ class ImageTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return PointObjective(data, field, config, loss or _loss, device=device, precision=precision)
+        return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         picture = first_reference(data)
@@ -169,10 +171,6 @@ class ImageTask:
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
-
-
-def _loss(color: Tensor, batch: Points) -> Tensor:
-    return losses.color_loss(color, batch.target)
 
 
 IMAGES = ImageTask()

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset
-from hyperfields.fields import Field, RadianceField
-from hyperfields.model import BoundField, ModelConfig
+from hyperfields.fields import BoundField, Field, RadianceField
+from hyperfields.hypernets import rate_of
+from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered, on_background
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.meshing import mesh_from_field
 from hyperfields.rendering.pictures import CELLS, Channel, camera_picture, render_rays, require_channel
-from hyperfields.rendering.static_shapes import StaticRendered
 from hyperfields.rendering.surface import surface_normals
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks import losses
@@ -37,12 +37,12 @@ from hyperfields.tasks.base import (
     mlp_outputs,
     on_white,
     picture_metrics,
-    rate_factor,
     require_camera,
     require_one,
     waves,
 )
-from hyperfields.tasks.objective import Loss, Objective, RayObjective, TrainConfig
+from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.objective import Loss, Objective, RayObjective
 from hyperfields.weights import Weights
 
 
@@ -61,10 +61,11 @@ class RadianceTask:
     sized: ClassVar[bool] = True
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 80
+    loss: ClassVar[Loss] = losses.PixelLoss()
     inner_rate: ClassVar[float] = 5.0
 
     def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
-        name, generator = generator_of(preset, 32)
+        generator = generator_of(preset, 32)
         # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
         # scenes, so that a scene costs about a quarter of what it costs alone.
         shared = 1 + (scenes if scenes <= 16 else min(max(scenes // 5, 6), 64))
@@ -72,13 +73,13 @@ class RadianceTask:
         # Cells finer than the pixels fit the known views and spoil the others.
         field = RadianceField(grid_of(3, 8, 13, 8, min(side, 128), bases), step=0.025)
         samples = 2**11 * min(max(scenes, 16), 32)
-        rate = self.network_rate(name, scenes)
+        rate = self.network_rate(generator, scenes)
         return ModelConfig(field, generator, 64), TrainConfig(
             min(scenes, 32), samples, rate_grid=3e-2, rate_networks=rate
         )
 
-    def network_rate(self, generator: str, scenes: int) -> float:
-        return 5e-3 * rate_factor(generator, self.kind)
+    def network_rate(self, generator: Any, scenes: int) -> float:
+        return 5e-3 * rate_of(generator, self.kind)
 
     def objective(
         self,
@@ -92,7 +93,7 @@ class RadianceTask:
         loss: Loss | None = None,
     ) -> Objective:
         assert isinstance(field, RadianceField)
-        return RayObjective(data, field, config, scenes, loss or _loss, device=device, precision=precision)
+        return RayObjective(data, field, config, scenes, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         views = first_reference(data)
@@ -192,10 +193,6 @@ class RadianceTask:
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return 1.0 - torch.exp(-bound.density(points) * bound.field.step).squeeze(-1)
-
-
-def _loss(rendered: Rendered | StaticRendered, batch: Pixels) -> Tensor:
-    return losses.pixel_loss(rendered.rgb, rendered.alpha, batch.rgba)
 
 
 def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], Rendered]:

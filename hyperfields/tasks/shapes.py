@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset
-from hyperfields.fields import Field, SDFField
-from hyperfields.model import BoundField, ModelConfig
+from hyperfields.fields import BoundField, Field, SDFField
+from hyperfields.hypernets import rate_of
+from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window
@@ -31,13 +32,13 @@ from hyperfields.tasks.base import (
     generator_of,
     grid_of,
     mlp_outputs,
-    rate_factor,
     require_camera,
     require_one,
     waves,
 )
+from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.metrics import shape_metrics
-from hyperfields.tasks.objective import Loss, Objective, PointObjective, TrainConfig
+from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
 FAR = 0.3  # a distance that an encoder sees as far, scene units
@@ -65,16 +66,17 @@ class ShapeTask:
     sized: ClassVar[bool] = False
     supersample: ClassVar[int] = 2  # surfaces have edges that are thinner than a pixel
     preview_cells: ClassVar[int] = 112
+    loss: ClassVar[Loss] = losses.DistanceLoss()
     inner_rate: ClassVar[float] = 0.3
 
     def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
-        name, generator = generator_of(preset, 32)
+        generator = generator_of(preset, 32)
         bases = {"tiny": 0, "default": 17, "faithful": 64}[preset]
-        config = TrainConfig(min(scenes, 32), 2**16, rate_networks=self.network_rate(name, scenes))
+        config = TrainConfig(min(scenes, 32), 2**16, rate_networks=self.network_rate(generator, scenes))
         return ModelConfig(SDFField(grid_of(3, 6, 14, 6, 62, bases)), generator, 64), config
 
-    def network_rate(self, generator: str, scenes: int) -> float:
-        return 5e-3 * rate_factor(generator, self.kind)
+    def network_rate(self, generator: Any, scenes: int) -> float:
+        return 5e-3 * rate_of(generator, self.kind)
 
     def objective(
         self,
@@ -87,7 +89,7 @@ class ShapeTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return PointObjective(data, field, config, loss or _loss, device=device, precision=precision)
+        return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         meshes = [data.reference(scene) for scene in range(len(data.names))]
@@ -170,10 +172,6 @@ class ShapeTask:
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
-
-
-def _loss(distance: Tensor, batch: Points) -> Tensor:
-    return losses.distance_loss(distance, batch.target)
 
 
 SHAPES = ShapeTask()

@@ -1,6 +1,6 @@
 """Fitting: one hypernetwork and a latent a scene, to a whole data set at once. `fit` is the front door.
 
-    data -> task.model -> HyperField, source of codes -> Trainer, step by step -> Run
+data -> task.model -> HyperField, source of codes -> Trainer, step by step -> Run
 """
 
 from __future__ import annotations
@@ -195,14 +195,15 @@ class Fit:
         chosen = self.task.model(self.settings.preset, len(self.data.names), side)
         if train is None:
             train = chosen[1] if codes is None else codes.adapt_recipe(chosen[1])
-        if loss is not None:
-            train = dataclasses.replace(train, loss=loss)
+        train = dataclasses.replace(train, loss=loss or train.loss or self.task.loss)
         model = model or chosen[0]
         if (self.settings.individually or independent) and shares_networks(model.generator):
             model = alone(model)
         if codes is not None and not independent and not shares_networks(model.generator):
             name = type(model.generator).__name__
-            raise InputError(f"codes: {type(codes).__name__} needs networks to serve, {name} has none; take another generator")
+            raise InputError(
+                f"codes: {type(codes).__name__} needs networks to serve, {name} has none; take another generator"
+            )
         return model, train
 
     def _graphs(self, wanted: bool) -> Graphs | None:
@@ -244,9 +245,7 @@ class Fit:
         """Codes of scenes -> the sum of their losses on fresh samples."""
         trainer = self.trainer
         assert isinstance(trainer, Trainer)
-        return lambda codes: (
-            trainer.objective(self.model.bind(codes), local, local, trainer.generator) * len(local)
-        )
+        return lambda codes: trainer.objective(self.model.bind(codes), local, local, trainer.generator) * len(local)
 
     def done(self) -> float:
         """Fraction of the whole fit that is done."""

@@ -1,6 +1,6 @@
 """The one training loop: gradient descent on some scenes of a data set, for fits, inference and added scenes alike.
 
-    step:   local <- sampler;  fields = bind(local);  objective.update(fields);  loss = objective(fields) + penalties
+step:   local <- sampler;  fields = bind(local);  objective.update(fields);  loss = objective(fields) + penalties
 """
 
 from __future__ import annotations
