@@ -25,6 +25,7 @@ _EXPORTS = {
     "FrameTimes": "codes.sequence",
     "Codes": "training.inference",
     "Comparison": "evaluation.compare",
+    "Concat": "data",
     "Cppn": "hypernets",
     "Independent": "hypernets",
     "Dynamic": "hypernets",
@@ -40,6 +41,7 @@ _EXPORTS = {
     "HyperField": "model",
     "Identity": "fields.encodings",
     "ImageField": "fields",
+    "Images": "data",
     "InputError": "errors",
     "LowRank": "hypernets",
     "Mesh": "data",
@@ -57,11 +59,15 @@ _EXPORTS = {
     "Rendered": "rendering.volume",
     "Reptile": "codes.cavia",
     "Run": "runs.checkpoint",
+    "SceneLoader": "data",
     "SequenceModel": "codes.sequence",
     "SDFField": "fields",
+    "Shapes": "data",
     "SphericalHarmonics": "fields.encodings",
     "Stability": "hypernets",
+    "Subset": "data",
     "View": "data",
+    "Views": "data",
     "WeightTokens": "hypernets",
     "add": "training.continual",
     "compare": "evaluation.compare",
@@ -120,11 +126,17 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.codes.sequence import SequenceModel as SequenceModel
     from hyperfields.codes.sequence import fit_sequences as fit_sequences
     from hyperfields.codes.table import interpolate as interpolate
+    from hyperfields.data import Concat as Concat
+    from hyperfields.data import Images as Images
     from hyperfields.data import Mesh as Mesh
     from hyperfields.data import Pixels as Pixels
     from hyperfields.data import Points as Points
     from hyperfields.data import SceneDataset as SceneDataset
+    from hyperfields.data import SceneLoader as SceneLoader
+    from hyperfields.data import Shapes as Shapes
+    from hyperfields.data import Subset as Subset
     from hyperfields.data import View as View
+    from hyperfields.data import Views as Views
     from hyperfields.errors import InputError as InputError
     from hyperfields.evaluation.compare import Comparison as Comparison
     from hyperfields.evaluation.compare import compare as compare

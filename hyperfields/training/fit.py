@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hyperfields import ops
 from hyperfields.codes.table import CodeSource
-from hyperfields.data import Mesh, SceneDataset, View, fingerprint
+from hyperfields.data import Mesh, SceneDataset, View, fingerprint, stays_on_device
 from hyperfields.errors import InputError
 from hyperfields.fields import Field
 from hyperfields.hypernets import Independent
@@ -106,7 +106,7 @@ class Fit:
         if self.device.type == "cuda" and (reason := ops.backends()["triton"]):
             warnings.warn(f"--device {device}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
         self.graphs = Graphs(self.device) if graphs and devices.is_async(self.device) else None
-        if self.graphs is not None and not hasattr(family, "to"):
+        if self.graphs is not None and not stays_on_device(family):
             self.graphs.refuse("the family draws its batches on the CPU, as it has no `to`")
         if self.graphs is not None and source is not None:
             self.graphs.refuse("codes that do not come from a table take steps of their own")

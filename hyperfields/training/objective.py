@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from hyperfields.data import Pixels, Points, SceneDataset, sample_batch
+from hyperfields.data import Pixels, Points, SceneDataset, on_device
 from hyperfields.fields import Field, RadianceField, SDFField
 from hyperfields.model import BoundField
 from hyperfields.ops import devices
@@ -31,10 +31,8 @@ class Objective:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        self.family, self.field, self.recipe = family, field, recipe
+        self.family, self.field, self.recipe = on_device(family, device), field, recipe
         self.device, self.precision = torch.device(device), precision
-        if self.device.type != "cpu" and hasattr(family, "to"):
-            self.family = family.to(self.device)  # batches are then drawn there
         self.calls = 0
         self.per_ray = FIRST_PER_RAY  # samples that a ray has had lately, to keep the points of a step even
         self.tracker: OccupancyTracker | None = None
@@ -72,7 +70,7 @@ class Objective:
             return self._views_ahead(bound, self.ahead, scenes, local, generator)
         if self.tracker is not None:
             return self._views(bound, self.tracker, scenes, local, generator)
-        batch = sample_batch(self.family, scenes, max(self.recipe.samples // len(scenes), 1), generator)
+        batch = self.family.batch(scenes, max(self.recipe.samples // len(scenes), 1), generator)
         assert isinstance(batch, Points)
         answer = bound(batch.x)
         assert isinstance(answer, Tensor)
@@ -95,7 +93,7 @@ class Objective:
             tracker.update(bound.density, local, self.calls // 4 % parts, parts, generator)
         rays = rays_of(recipe.samples, self.per_ray, len(scenes))
         with region("batch"):
-            batch = sample_batch(self.family, scenes, rays, generator)
+            batch = self.family.batch(scenes, rays, generator)
         assert isinstance(batch, Pixels)
         assert isinstance(self.field, RadianceField)
         offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
@@ -112,7 +110,7 @@ class Objective:
         tracker, rays, step = ahead.tracker, ahead.rays, self.field.step
         if ahead.parts:
             tracker.update(bound.density, local, ahead.part, ahead.parts, generator)
-        batch = sample_batch(self.family, scenes, rays, generator)
+        batch = self.family.batch(scenes, rays, generator)
         assert isinstance(batch, Pixels)
         offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
         cells = tracker.cells(local)

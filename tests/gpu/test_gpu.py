@@ -25,12 +25,11 @@ from hyperfields import (
     TrainConfig,
     ops,
 )
-from hyperfields.data import Kind, Pixels, Points
+from hyperfields.data import Images, Kind, Pixels, Points
 from hyperfields.fields import Field
 from hyperfields.model import HyperField, parameter_groups
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.pictures import render_picture
-from hyperfields.scenes.images import Images
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.objective import Objective
 from hyperfields.training.optim import LOOK, Optimization, Progress
@@ -45,7 +44,7 @@ needs_tcnn = pytest.mark.skipif(bool(ops.backends()["tcnn"]), reason=ops.backend
 def pictures() -> Images:
     v, u = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
     scenes = [torch.stack((u, v, (u * (n + 1) * 5).sin() * 0.5 + 0.5), -1) for n in range(4)]
-    return Images([str(n) for n in range(4)], torch.stack(scenes))
+    return Images(torch.stack(scenes))
 
 
 def psnr_of(run: Path, device: str) -> float:
