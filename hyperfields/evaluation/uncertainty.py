@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Points, SceneDataset, View, draw
+from hyperfields.data import Points, SceneDataset, View, on_device
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, ImageField, RadianceField, SDFField
 from hyperfields.rendering.base import on_background
@@ -117,7 +117,8 @@ def misfit(bound: BoundField, family: SceneDataset, name: str, *, seed: int = 0)
     if name not in family.names:
         raise InputError(f"scene {name!r}: not in the family, so what was seen of it is not known")
     generator = torch.Generator(bound.device).manual_seed(seed)
-    batch = draw(family, torch.tensor([family.names.index(name)], device=bound.device), SEEN, generator)
+    probe = torch.tensor([family.names.index(name)], device=bound.device)
+    batch = on_device(family, bound.device).batch(probe, SEEN, generator)
     if isinstance(batch, Points):
         square = (bound(batch.x) - batch.target)[0].square().mean(-1)
         return Misfit(ErrorCells.gather(_unit(bound, batch.x[0]), square, SIDES["surface"]))
@@ -334,7 +335,8 @@ def _compared(
     found, number = misfit(bound, family, name), family.names.index(name)
     if isinstance(bound.field, SDFField):
         generator = torch.Generator(bound.device).manual_seed(1)
-        batch = draw(family, torch.tensor([number], device=bound.device), SEEN // 4, generator)
+        probe = torch.tensor([number], device=bound.device)
+        batch = on_device(family, bound.device).batch(probe, SEEN // 4, generator)
         assert isinstance(batch, Points)
         error = (bound(batch.x) - batch.target)[0]
         return error, points_deviation(found, batch.x[0], samples, bound), torch.ones(len(error), dtype=torch.bool)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hyperfields.data import Pixels, Points, SceneDataset, sample_batch
+from hyperfields.data import Pixels, Points, SceneDataset, on_device
 from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
@@ -72,12 +72,6 @@ class Objective(Protocol):
         """Go on from a `state`."""
 
 
-def on_device(data: SceneDataset, device: torch.device) -> SceneDataset:
-    """The data where their batches are drawn: on `device` when they can move there, else where they are."""
-    move = getattr(data, "to", None)
-    return data if move is None or device.type == "cpu" else move(device)
-
-
 class PointObjective:
     """The loss of fields that answer points: images and shapes."""
 
@@ -105,7 +99,7 @@ class PointObjective:
     def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         with products(self.precision, self.device):
             count = max(self.config.samples // len(scenes), 1)
-            batch = sample_batch(self.data, scenes, count, generator)
+            batch = self.data.batch(scenes, count, generator)
             if not isinstance(batch, Points):
                 raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Points")
             return _unreduced(self.loss(bound(batch.x), batch), batch.x).mean()
@@ -191,7 +185,7 @@ class RayObjective:
         return rendered, batch
 
     def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
-        batch = sample_batch(self.data, scenes, rays, generator)
+        batch = self.data.batch(scenes, rays, generator)
         if not isinstance(batch, Pixels):
             raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Pixels")
         return batch

@@ -25,7 +25,7 @@ from torch import Tensor
 from hyperfields import ops
 from hyperfields.codes import Codes, CodeSource, FitContext
 from hyperfields.configs import to_json
-from hyperfields.data import SceneDataset, fingerprint
+from hyperfields.data import SceneDataset, fingerprint, stays_on_device
 from hyperfields.errors import InputError
 from hyperfields.hypernets import Independent, shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
@@ -210,7 +210,7 @@ class Fit:
         if not wanted or not devices.is_async(self.device):
             return None
         graphs = Graphs(self.device)
-        if not hasattr(self.data, "to"):
+        if not stays_on_device(self.data):
             graphs.disable("the data set draws its batches on the CPU, as it has no `to`")
         if self.source is not None:
             graphs.disable("codes that do not come from a table take steps of their own")
