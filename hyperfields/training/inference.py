@@ -68,7 +68,8 @@ def infer(
     """Fit one code a scene to `family` with the run's networks frozen, and write them to `out` (safetensors).
 
     Args:
-        minutes, steps: how long, one of them; half of it goes to the residuals when `refine` is set.
+        minutes: how long, unless steps are given; half of it goes to the residuals when `refine` is set.
+        steps: how long, unless minutes are given.
         refine: then fit low-rank residuals of each scene's weights, which a code alone cannot reach.
         prior: weight of the Gaussian prior; more holds codes closer to the fitted ones when there is little data.
         note: what to write down about the family: where it is, which views were looked at.
