@@ -148,12 +148,12 @@ def from_json(value: Any) -> Any:
         content = {key: from_json(item) for key, item in value.items() if key not in ("class", "grid")}
         try:
             made = _CLASSES[name](**content)
-        except TypeError as error:
+            if "grid" in value:
+                numbers = {key: tuple(item) for key, item in value["grid"].items()}
+                # The stored scales decide, not this machine's exp2 (see ops/grid.py).
+                made.__dict__["grid"] = GridSpec(made.dims, made.features, smoothstep=made.smoothstep, **numbers)
+        except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"class {name!r}: {error}") from None
-        if "grid" in value:
-            numbers = {key: tuple(item) for key, item in value["grid"].items()}
-            # The stored scales decide, not this machine's exp2 (see ops/grid.py).
-            made.__dict__["grid"] = GridSpec(made.dims, made.features, smoothstep=made.smoothstep, **numbers)
         return made
     if isinstance(value, list):
         return tuple(from_json(item) for item in value)
