@@ -58,7 +58,7 @@ def looking(fn: RadianceFn, step: float) -> VisibleSamplesFn:
         kept, _ = ops.early_termination(density, spans, counts, torch.zeros(len(counts)), opaque)
         return ops.VisibleSamples(*ops.gather_samples(*flat, edges, first, kept), kept, None)
 
-    return visible
+    return visible_samples
 
 
 def parallel_rays(*places: tuple[float, float], scenes: int = 1) -> Rays:

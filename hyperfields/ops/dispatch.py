@@ -143,6 +143,12 @@ def pack(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     return x, counts
 
 
+def without_gradient(what: str, *tensors: Tensor | None) -> None:
+    """Raises ValueError where a derivative would be lost: `what` does not give one."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        raise ValueError(f"{what}; detach them, or call within torch.no_grad()")
+
+
 def same_kind(**tensors: Tensor) -> None:
     kinds = {(t.dtype, t.device) for t in tensors.values()}
     if len(kinds) > 1:

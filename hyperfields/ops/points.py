@@ -60,6 +60,8 @@ def hash_encode(
             result = _cpu.hash_encode_cpu(packed, table, numbers, *spec)
         else:
             _same_shape("encoded", encoded, packed.shape[0], grid.channels)
+            if torch.is_grad_enabled() and encoded.requires_grad:
+                raise ValueError("encoded: requires a gradient, and gets none; detach it")
             result = _cpu.encoded_cpu(packed, table, numbers, encoded, *spec)
     return result.reshape(*x.shape[:-1], grid.channels)
 

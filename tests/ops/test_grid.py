@@ -32,7 +32,10 @@ GRID = GridSpec(2, 2, (4.0, 16.0), (5, 17), (0, 32, 160))  # dense, and hashed i
         ({"offsets": (0, 160, 32)}, "grid level 1: got -128 rows, wanted a positive multiple of 8"),
         ({"offsets": (0, 32, 32)}, "grid level 1: got 0 rows"),
         ({"offsets": (0, 32, 36)}, "grid level 1: got 4 rows"),
-        ({"offsets": (0, 32, 152)}, r"grid level 1: got 120 rows for 17\^2 vertices, wanted as many, or a power of two"),
+        (
+            {"offsets": (0, 32, 152)},
+            r"grid level 1: got 120 rows for 17\^2 vertices, wanted as many, or a power of two",
+        ),
         ({"offsets": (0, 24, 152)}, r"grid level 0: got 24 rows for 5\^2 vertices"),
         ({"resolutions": (5, 16)}, r"grid resolutions\[1\]: got 16, wanted 17 for a scale of 16\.0"),
         ({"scales": (float("nan"), 16.0)}, r"grid scales\[0\]: got nan"),
