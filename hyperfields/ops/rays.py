@@ -343,6 +343,6 @@ def _visible_samples(
     there = gather_samples(*flat, edges, first, counts, backend=part)
     x, numbers = there.x * 0.5 + 0.5, counts.reshape(scenes, rays).sum(1)
     out = encode_mlp(x, table, grid, layers, activation, counts=numbers, backend=part)
-    density = torch.exp(out.squeeze(-1).clamp(max=ceiling))
+    density = _reference.truncated_exp(out.squeeze(-1), ceiling)
     counts, _ = early_termination(density, there.edges, counts, density.new_zeros(len(counts)), opaque, backend=part)
     return VisibleSamples(*gather_samples(*flat, edges, first, counts, backend=part), counts, None)
