@@ -16,9 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-PLAIN_SECONDS = 10.0  # between lines of progress that no terminal shows
-BAR_SECONDS = 0.2  # between updates of a bar
-
 # Package to import -> (extra that brings it, what it is for).
 OPTIONAL = {
     "open3d": ("shapes", "reading and sampling meshes, metrics of shapes"),
@@ -39,72 +36,6 @@ SYSTEM_LIBRARIES = {
     "libusb-1.0.so.0": "libusb-1.0-0",
     "libgomp.so.1": "libgomp1",
 }
-
-
-class Meter:
-    """How far something is, on stderr: a bar in a terminal, elsewhere a line every ten seconds."""
-
-    def __init__(self, what: str, first: float = 0.0) -> None:
-        """`first`: the share that was done before, when something goes on."""
-        self.what, self.first = what, first
-        self.started = self.shown = time.monotonic()
-        self.bar: Any = None  # made at the first call: what is done at once shows none
-
-    def __enter__(self) -> Meter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.refresh()
-            self.bar.stop()
-
-    def show(self, share: float, text: str) -> None:
-        """`share` of the work is done, in [0, 1]. Cheap enough to call at every step."""
-        now = time.monotonic()
-        if self.bar is None and sys.stderr.isatty():
-            self._start_bar()
-        if self.bar is not None:
-            if self.shown == self.started or share >= 1.0 or now - self.shown > BAR_SECONDS:
-                self.shown = now
-                self.bar.update(self.task, completed=share, text=text, refresh=True)
-        elif now - self.shown > PLAIN_SECONDS:
-            self.shown = now
-            elapsed, gained = now - self.started, share - self.first
-            left = f", about {clock(elapsed * (1.0 - share) / gained)} left" if gained > 0.0 else ""
-            say(f"{self.what}: {100.0 * share:3.0f} %, {clock(elapsed)}{left}, {text}")
-
-    def _start_bar(self) -> None:
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TaskProgressColumn(),
-            progress.TimeElapsedColumn(), progress.TextColumn("left"), progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[text]}"),
-        )  # fmt: skip
-        # Not refreshed by a thread of its own: the cores belong to the work.
-        self.bar = progress.Progress(*columns, console=Console(stderr=True), auto_refresh=False)
-        self.task = self.bar.add_task(self.what, total=1.0, completed=self.first, text="")
-        self.bar.start()
-        self.bar.refresh()
-
-    def count(self, done: int, total: int, name: str) -> None:
-        """`done` of `total` things are done, the last one is `name`."""
-        self.show(done / total, f"{done} of {total}, {name}")
-
-
-def say(line: str) -> None:
-    """A line for people on stderr, where results do not go."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds as m:ss, with hours when there are any."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def table(rows: list[tuple[str, str]]) -> str:

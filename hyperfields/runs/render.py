@@ -8,21 +8,24 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
 from hyperfields.cameras import orbit as orbit_path
-from hyperfields.codes.table import interpolate
+from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
-from hyperfields.model import BoundField
-from hyperfields.rendering.pictures import Channel, require_channel
+from hyperfields.fields import BoundField
+from hyperfields.rendering.pictures import require_channel
 from hyperfields.runs import export
-from hyperfields.runs.checkpoint import Run, write_field
-from hyperfields.tasks import task_of
+from hyperfields.runs.field_file import write_field
 from hyperfields.tasks.base import MESH_RESOLUTION
+
+if TYPE_CHECKING:
+    from hyperfields.runs.run import Run
+    from hyperfields.runs.scene import Scene
 
 FRAMES = 48  # of an animation for which no number was given
 FPS = 24.0
@@ -32,43 +35,41 @@ SIZE = (256, 256)  # of pictures of scenes that were not fitted to pictures
 FIELD_SUFFIX = ".safetensors"
 
 T = TypeVar("T")
-Report = Callable[[int, int], None]  # (frames done, frames in all)
+OnFrame = Callable[[int, int], None]  # (frames done, frames in all)
 
 
-def render_run(
-    run: Run,
-    codes: Tensor,
+def render_scene(
+    scene: Scene,
     out: Path,
     *,
     orbit: int | None = None,
     size: tuple[int, int] | None = None,
-    channel: Channel = "rgb",
-    report: Report | None = None,
+    channel: str = "rgb",
+    progress: OnFrame | None = None,
 ) -> None:
     """Write a scene as a picture, or as an animation from a camera that circles it.
 
     Args:
-        codes: `[1 z]`.
         out: picture from the front left (.png, .jpg, .webp), or animation (.gif, .mp4; shapes and views).
         orbit: frames of the animation, default 48.
         size: (height, width), default as fitted.
+        progress: called as (frames done, frames in all).
 
     Raises:
         InputError: a suffix, an orbit or a channel that this kind cannot give; a file that cannot be written.
     """
-    task = task_of(run.kind)
+    task, kind = scene.run.task, scene.run.kind
     suffixes = export.IMAGE_SUFFIXES + (export.ANIMATION_SUFFIXES if task.has_camera else ())
-    suffix = export.require_suffix(out, suffixes, f"a rendering of {run.kind}")
+    suffix = export.require_suffix(out, suffixes, f"a rendering of {kind}")
     still = suffix in export.IMAGE_SUFFIXES
     if orbit is not None and (still or orbit < 1):
         todo = "use a .gif or .mp4 and at least 1 frame" if task.has_camera else "leave it out"
-        raise InputError(f"--orbit {orbit}: no camera circles {run.kind} into {out}; {todo}")
-    size = size or native_size(run)
-    bound = bind(run, codes)
+        raise InputError(f"--orbit {orbit}: no camera circles {kind} into {out}; {todo}")
     require_channel(channel, task.channels)
+    size = size or native_size(scene.run)
     frames = 1 if still else orbit or FRAMES
-    cameras = orbit_cameras(run, frames, size)
-    pictures = _counted((task.picture(bound, camera, size, channel) for camera in cameras), frames, report)
+    cameras = orbit_cameras(scene.run, frames, size)
+    pictures = _counted((task.picture(scene.field, camera, size, channel) for camera in cameras), frames, progress)
     if still:
         export.write_image(out, next(pictures))
     else:
@@ -85,7 +86,7 @@ def interpolate_run(
     orbit: bool = False,
     size: tuple[int, int] | None = None,
     resolution: int = MESH_RESOLUTION,
-    report: Report | None = None,
+    progress: OnFrame | None = None,
 ) -> None:
     """Walk through latent space along `codes` `[c z]`, ends included.
 
@@ -96,6 +97,7 @@ def interpolate_run(
         orbit: let the camera circle once meanwhile.
         size: (height, width), default as fitted.
         resolution: of meshes, cells a side.
+        progress: called as (frames done, frames in all).
 
     Raises:
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
@@ -104,7 +106,7 @@ def interpolate_run(
     animated = out.suffix.lower() in export.ANIMATION_SUFFIXES
     if not animated and out.suffix:
         raise InputError(f"{out}: suffix {out.suffix} cannot hold a walk; use .gif, .mp4 or a folder")
-    task = task_of(run.kind)
+    task = run.task
     as_meshes = task.has_mesh and not task.sized and not animated  # data without pictures are walked as meshes
     if orbit and (as_meshes or not task.has_camera):
         what = "meshes" if as_meshes else run.kind
@@ -114,63 +116,56 @@ def interpolate_run(
     size = size or native_size(run)
     path = interpolate(codes, frames, mode)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
-    bounds = (bind(run, code[None]) for code in path)
+    bounds = (_bound(run, code) for code in path)
     if animated:
         export.require_suffix(out, export.ANIMATION_SUFFIXES, "a walk")
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
-        export.write_animation(out, _counted(pictures, frames, report), FPS)
+        export.write_animation(out, _counted(pictures, frames, progress), FPS)
         return
     with new_folder(out) as folder:
         if as_meshes:
-            for number, mesh in enumerate(_counted((task.mesh(bound, resolution) for bound in bounds), frames, report)):
+            for number, mesh in enumerate(
+                _counted((task.mesh(bound, resolution) for bound in bounds), frames, progress)
+            ):
                 export.write_mesh(folder / f"frame_{number:03d}.ply", mesh)
         else:
             pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
-            for number, picture in enumerate(_counted(pictures, frames, report)):
+            for number, picture in enumerate(_counted(pictures, frames, progress)):
                 export.write_image(folder / f"frame_{number:03d}.png", picture)
 
 
-def export_scene(
-    run: Run, name: str, out: Path, codes: Tensor | None = None, *, resolution: int = MESH_RESOLUTION
-) -> None:
+def export_scene(scene: Scene, out: Path, *, resolution: int = MESH_RESOLUTION) -> None:
     """Write one scene as a file that needs nothing of the run.
 
     Every kind gives a picture (.png, .jpg, .webp) and the field alone (.safetensors), which
-    `checkpoint.load_field` reads; shapes, in the frame of their file, and views also a mesh
+    `runs.field_file.load_field` reads; shapes, in the frame of their file, and views also a mesh
     (.ply, .obj, .glb, .stl).
 
     Args:
-        codes: `[1 z]` of a scene that the run was not fitted to; then `name` is only written down.
         resolution: of a mesh, cells a side.
 
     Raises:
-        InputError: an unknown name, a suffix that this kind cannot give, or a file that cannot be written.
+        InputError: a suffix that this kind cannot give, or a file that cannot be written.
     """
-    task = task_of(run.kind)
-    meshes = export.MESH_SUFFIXES if task.has_mesh else ()
+    run = scene.run
+    meshes = export.MESH_SUFFIXES if run.task.has_mesh else ()
     allowed = (*export.IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX)
     suffix = export.require_suffix(out, allowed, f"a scene of {run.kind}")
-    bound = bind(run, run.codes(name) if codes is None else codes)
-    picture = dict(run.config["picture"])
-    frames = picture.pop("frames", {})
-    frame = frames.get(name) if codes is None else None  # scale and centre in the file that it came from
     if suffix == FIELD_SUFFIX:
-        if frame is not None:
-            picture["frames"] = {name: frame}
-        write_field(out, bound, {"name": name, "kind": run.kind, "picture": picture})
+        picture = dict(run.config.picture)
+        frame = picture.pop("frames", {}).get(scene.name)  # scale and centre in the file that it came from
+        if frame is not None and scene.fitted:
+            picture["frames"] = {scene.name: frame}
+        write_field(out, scene.field, {"name": scene.name, "kind": run.kind, "picture": picture})
     elif suffix in meshes:
-        mesh = task.mesh(bound, resolution)
-        if frame is not None:
-            mesh = mesh._replace(scale=frame[0], center=tuple(frame[1:]))
-        export.write_mesh(out, mesh)
+        export.write_mesh(out, scene.mesh(resolution))
     else:
-        size = native_size(run)
-        export.write_image(out, task.picture(bound, orbit_cameras(run, 1, size)[0], size))
+        export.write_image(out, scene.render())
 
 
 def native_size(run: Run) -> tuple[int, int]:
     """(height, width) of the pictures that a run was fitted to, or a choice for scenes without pictures."""
-    height, width = run.config["picture"].get("size", SIZE)
+    height, width = run.config.picture.get("size", SIZE)
     return int(height), int(width)
 
 
@@ -179,7 +174,7 @@ def orbit_cameras(run: Run, frames: int, size: tuple[int, int]) -> list[Camera]:
 
     Distance, height and field of view are those of the pictures that a run of views was fitted to.
     """
-    picture = run.config["picture"]
+    picture = run.config.picture
     return orbit_path(
         frames,
         radius=picture.get("radius", RADIUS),
@@ -189,14 +184,6 @@ def orbit_cameras(run: Run, frames: int, size: tuple[int, int]) -> list[Camera]:
         height=size[0],
         width=size[1],
     )
-
-
-def bind(run: Run, codes: Tensor) -> BoundField:
-    """One scene as a function of points; not differentiable."""
-    if codes.shape[0] != 1:
-        raise ValueError(f"codes: got {codes.shape[0]} scenes, wanted one")
-    with torch.no_grad():
-        return run.model.bind(codes)
 
 
 @contextlib.contextmanager
@@ -222,8 +209,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written ({reason}); choose another --out") from error
 
 
-def _counted(items: Iterator[T], total: int, report: Report | None) -> Iterator[T]:
+def _counted(items: Iterator[T], total: int, progress: OnFrame | None) -> Iterator[T]:
     for number, item in enumerate(items):
         yield item
-        if report is not None:
-            report(number + 1, total)
+        if progress is not None:
+            progress(number + 1, total)
+
+
+def _bound(run: Run, code: Tensor) -> BoundField:
+    with torch.no_grad():
+        return run.model.bind(code[None])

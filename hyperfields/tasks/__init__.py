@@ -1,7 +1,7 @@
 """Tasks: one object a kind of scenes, which knows everything that depends on the kind.
 
 `base.py` says what a task is, `images.py`, `shapes.py` and `radiance.py` are the three, `objective.py` is what a fit
-minimises, `losses.py` and `metrics.py` are plain functions of tensors, `presets.py` names models by kind.
+minimises, `config.py` how, `losses.py` and `metrics.py` are plain functions of tensors.
 May import: errors, ops, configs, weights, cameras, data, fields, hypernets, rendering, codes, model.
 
 To add a kind: write its field (fields/), its task here in a file like `images.py`, one line in `TASKS` below, the kind
@@ -18,12 +18,14 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
-from hyperfields.fields import kind_of
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField
 from hyperfields.rendering.image import Window
-from hyperfields.rendering.pictures import CELLS, Channel
+from hyperfields.rendering.pictures import CELLS
+from hyperfields.tasks.base import PRESETS as PRESETS
 from hyperfields.tasks.base import Metric as Metric
+from hyperfields.tasks.base import Preset as Preset
 from hyperfields.tasks.base import Task as Task
+from hyperfields.tasks.config import TrainConfig as TrainConfig
 from hyperfields.tasks.images import IMAGES as IMAGES
 from hyperfields.tasks.objective import Objective as Objective
 from hyperfields.tasks.radiance import RADIANCE as RADIANCE
@@ -47,7 +49,7 @@ def render_picture(
     bound: BoundField,
     camera: Camera | Window | None,
     size: tuple[int, int],
-    channel: Channel = "rgb",
+    channel: str = "rgb",
     background: float = 1.0,
     *,
     supersample: int | None = None,
@@ -55,5 +57,5 @@ def render_picture(
     pause: Callable[[], None] | None = None,
 ) -> Tensor:
     """One scene of any kind as `[h w 3]` in [0, 1]; see `Task.picture`. Not differentiable."""
-    task = task_of(kind_of(bound.field))
+    task = task_of(bound.field.kind)
     return task.picture(bound, camera, size, channel, background, supersample=supersample, cells=cells, pause=pause)

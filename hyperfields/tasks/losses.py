@@ -1,8 +1,15 @@
-"""Losses: plain tensors in, unreduced values out."""
+"""Losses: plain tensors in, unreduced values out. Those that take (prediction, batch) are the tasks' own.
+
+A loss of your own is a function like `image_loss`, given as `loss=`; a run records it by its name.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
+
+from hyperfields.data import Pixels, Points
+from hyperfields.rendering.base import Rendered
+from hyperfields.rendering.static_shapes import StaticRendered
 
 
 def color_loss(color: Tensor, target: Tensor) -> Tensor:
@@ -38,3 +45,21 @@ def pixel_loss(
     on_white = on_black - (alpha[..., None] - target[..., 3:])
     haze = (alpha - target[..., 3]).abs()
     return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + background_opacity_l1 * haze
+
+
+def image_loss(color: Tensor, batch: Points) -> Tensor:
+    """Colours `[s n c]` against those of the pixels -> `[s n]`."""
+    return color_loss(color, batch.target)
+
+
+def shape_loss(distance: Tensor, batch: Points) -> Tensor:
+    """Signed distances `[s n 1]` against those of the mesh -> `[s n]`."""
+    return distance_loss(distance, batch.target)
+
+
+def radiance_loss(rendered: Rendered | StaticRendered, batch: Pixels) -> Tensor:
+    """Rendered rays against the pixels of photographs -> `[s r]`."""
+    return pixel_loss(rendered.rgb, rendered.alpha, batch.rgba)
+
+
+LOSSES = (image_loss, shape_loss, radiance_loss)  # that a run may name

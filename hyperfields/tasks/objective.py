@@ -3,7 +3,7 @@
 A loop of your own, a step:
 
     objective.plan(step)                                # only where steps are recorded or the host must not wait
-    bound, codes = model.bind_scenes(local)
+    bound = model(local)
     objective.update(bound, local, step, generator)     # once a step
     loss = objective(bound, scenes, local, generator)   # as often as you like
 
@@ -12,7 +12,6 @@ Random numbers of a step come from the one generator in this order: occupancy up
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
@@ -20,8 +19,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.data import Pixels, Points, SceneDataset, sample_batch
-from hyperfields.fields import Field, RadianceField
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField, Field
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
 from hyperfields.ops.profiling import region
@@ -34,20 +32,9 @@ from hyperfields.rendering.static_shapes import (
     render_static,
 )
 from hyperfields.rendering.volume import render_volume
+from hyperfields.tasks.config import TrainConfig
 
 Loss = Callable[[Any, Any], Tensor]  # (prediction, batch) -> unreduced [s n ...], see PointObjective and RayObjective
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How a model is fitted. Rates are the peaks of the schedule."""
-
-    scenes: int  # scenes of a step
-    samples: int  # points of a step, over all its scenes; for views: points along rays
-    rate_grid: float = 1e-2
-    rate_networks: float = 5e-3
-    rate_latents: float = 1e-1
-    prior: float = 1e-6  # weight of the Gaussian prior on latents
 
 
 class Objective(Protocol):
@@ -139,7 +126,7 @@ class RayObjective:
     def __init__(
         self,
         data: SceneDataset,
-        field: RadianceField,
+        field: Any,
         config: TrainConfig,
         scenes: int,
         loss: Loss,
@@ -147,7 +134,8 @@ class RayObjective:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        """loss: (rendered rays with `rgb` (premultiplied), `alpha`, `depth`; `Pixels`) -> unreduced `[s r ...]`.
+        """field: with the members of `RadianceField`, `step` and `occupancy` among them.
+        loss: (rendered rays with `rgb` (premultiplied), `alpha`, `depth`; `Pixels`) -> unreduced `[s r ...]`.
 
         scenes: how many there are; `local` numbers them.
         """
