@@ -95,7 +95,9 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{type(value).__name__}: cannot be saved in a run; wanted a frozen dataclass, a function or plain data")
+    raise TypeError(
+        f"{type(value).__name__}: cannot be saved in a run; wanted a frozen dataclass, a function or plain data"
+    )
 
 
 def known_as(values: Iterable[Any]) -> dict[str, Any]:
@@ -189,4 +191,3 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _shown(hint: Any) -> str:
     return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
-

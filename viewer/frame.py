@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from hyperfields.cameras import Camera
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField
 from hyperfields.rendering.image import Window as Window
 from hyperfields.rendering.pictures import CELLS, Channel
 from hyperfields.tasks import render_picture

@@ -14,8 +14,7 @@ from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
-from hyperfields.fields import RadianceField
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField, RadianceField
 from hyperfields.rendering.pictures import CELLS
 from hyperfields.runs.checkpoint import Run
 from hyperfields.runs.render import bind, native_size, orbit_cameras

@@ -23,13 +23,10 @@ from hyperfields import ops
 from hyperfields.codes.source import Codes, CodesLoss, CodeSource, FitContext
 from hyperfields.errors import InputError
 
-# Rates at first that suit the losses of each kind, which are means over a scene's samples; they are learned from there.
-RATES = {"images": 3.0, "shapes": 0.3, "views": 5.0}
-
 
 @dataclasses.dataclass(frozen=True)
 class CAVIA(Codes):
-    """steps: inner ones. order: 1 or 2, see above. rate: of the inner steps at first; 0 takes that of the kind.
+    """steps: inner ones. order: 1 or 2, see above. rate: of the inner steps at first; 0 takes that of the task.
 
     longest: a step moves the numbers of a code by no more than this, root mean square. slower: factor on the rates of grids and
     networks: with the rates of a table, codes overshoot, networks and codes grow together, and the loss becomes infinite.
@@ -45,10 +42,12 @@ class CAVIA(Codes):
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.order not in (1, 2) or self.rate < 0.0 or not self.longest > 0.0:
-            raise InputError(f"{self}: wanted at least 1 step, order 1 or 2, a rate of at least 0 and a longest step above 0")
+            raise InputError(
+                f"{self}: wanted at least 1 step, order 1 or 2, a rate of at least 0 and a longest step above 0"
+            )
 
     def build(self, context: FitContext) -> CodeSource:
-        rate = self.rate or RATES.get(context.data.kind, 1.0)
+        rate = self.rate or context.task.inner_rate
         return CAVIACodes(context.latent_size, dataclasses.replace(self, rate=rate))
 
     def adapt_recipe(self, recipe: Any) -> Any:

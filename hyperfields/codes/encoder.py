@@ -69,9 +69,7 @@ class TransformerEncoder(nn.Module):
     def __init__(self, features: int, latent_size: int, config: Encoder) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Sequential(
-            nn.Linear(features, config.width), nn.GELU(), nn.Linear(config.width, config.width)
-        )
+        self.embed = nn.Sequential(nn.Linear(features, config.width), nn.GELU(), nn.Linear(config.width, config.width))
         self.tokens = nn.Parameter(torch.randn(config.tokens, config.width))
         self.blocks = nn.Sequential(*(Block(config.width, config.heads) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.width)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Mesh, Points, SceneDataset, View, sample_batch
+from hyperfields.data import Mesh, Points, SceneDataset, View, on_device
 from hyperfields.errors import InputError
 from hyperfields.evaluation.tables import text_table
 from hyperfields.fields import BoundField
@@ -118,7 +118,8 @@ def misfit(bound: BoundField, data: SceneDataset, name: str, *, seed: int = 0, t
         raise InputError(f"scene {name!r}: not in the family, so what was seen of it is not known")
     task = task or task_of(bound.field.kind)
     generator = torch.Generator(bound.device).manual_seed(seed)
-    batch = sample_batch(data, torch.tensor([data.names.index(name)], device=bound.device), SEEN, generator)
+    probe = torch.tensor([data.names.index(name)], device=bound.device)
+    batch = on_device(data, bound.device).batch(probe, SEEN, generator)
     if isinstance(batch, Points):
         square = (bound(batch.x) - batch.target)[0].square().mean(-1)
         return Misfit(ErrorCells.gather(_unit(task, batch.x[0]), square, SIDES["surface"]))
@@ -353,7 +354,8 @@ def _compared(
     reference = data.reference(number, split)
     if isinstance(reference, Mesh):
         generator = torch.Generator(bound.device).manual_seed(1)
-        batch = sample_batch(data, torch.tensor([number], device=bound.device), SEEN // 4, generator)
+        probe = torch.tensor([number], device=bound.device)
+        batch = on_device(data, bound.device).batch(probe, SEEN // 4, generator)
         assert isinstance(batch, Points)
         error = (bound(batch.x) - batch.target)[0]
         std = points_std(errors, batch.x[0], samples, bound, task=task)

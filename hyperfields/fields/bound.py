@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
-from hyperfields.fields.common import Field
 from hyperfields.ops import VisibleSamples
 from hyperfields.rendering.occupancy import occupancy_grid
 from hyperfields.weights import Weights

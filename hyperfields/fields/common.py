@@ -5,8 +5,8 @@ Points are `[s n d]`, or packed `[m d]` with `counts [s]`; the answer has the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import ClassVar, Protocol, runtime_checkable
+
 from torch import Tensor
 
 from hyperfields import ops
@@ -59,5 +59,3 @@ def encoded_mlp(
     if isinstance(encoding, GridEncoding):
         return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, activation, counts=counts, encoded=encoded)
     return ops.batched_mlp(encoding(x, weights, counts), network, activation, counts=counts)
-
-

@@ -180,4 +180,3 @@ class FactoredGrid(GridEncoding):
     def spec(self) -> dict[str, WeightEntry]:
         shape = (self.grid.rows, self.features)
         return {TABLE: WeightEntry(shape, self.features, 0.1, "factored", self.bases, self.grid.offsets)}
-

@@ -11,9 +11,9 @@ Source: Ha, Dai, Le 2016, "HyperNetworks", section 3.1 (static hypernetworks, la
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
-import math
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,6 @@ class Chunked(Generator):
 
     knob: ClassVar[str] = "hidden"
     rates: ClassVar[Mapping[str, float]] = {"images": 4.0, "shapes": 1.0, "views": 2.0}
-
 
     chunk: int = 128
     embedding: int = 16

@@ -10,9 +10,9 @@ Source: Stanley, D'Ambrosio, Gauci 2009, "A hypercube-based encoding for evolvin
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
-import math
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,6 @@ class Cppn(Generator):
     """hidden: width of the function's two layers of sines."""
 
     rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 2.0, "views": 2.0}
-
 
     hidden: int = 64
 

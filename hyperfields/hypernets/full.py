@@ -8,9 +8,9 @@ Source: Ha, Dai, Le 2016, "HyperNetworks", section 3; the base W0 is the residua
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
-import math
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ class Full(Generator):
     """All weights from one head; `hidden` 0 makes it linear, otherwise one hidden ReLU layer of that width."""
 
     rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 4.0, "views": 1.0}
-
 
     hidden: int = 0
 

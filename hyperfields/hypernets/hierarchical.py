@@ -9,15 +9,15 @@ Source: the two stages of Ha, Dai, Le 2016, "HyperNetworks", equations 2 and 3, 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
-import math
 
 import torch
 from torch import Tensor, nn
 
-from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.base import Generator
+from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive
 from hyperfields.weights import Weights, WeightSpec
 
@@ -28,7 +28,6 @@ class Hierarchical(Generator):
 
     knob: ClassVar[str] = "code"
     rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 2.0, "views": 2.0}
-
 
     code: int = 8
 

@@ -17,7 +17,6 @@ class Independent(Generator):
 
     shares_networks: ClassVar[bool] = False
 
-
     def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
         """The network: codes `[s z]` -> weights of `spec`."""
         return IndependentGenerator(spec)

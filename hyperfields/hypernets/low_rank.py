@@ -10,8 +10,8 @@ composers", section 3.2.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -32,7 +32,6 @@ class LowRank(Generator):
 
     knob: ClassVar[str] = "rank"
     rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 1.0, "views": 2.0}
-
 
     rank: int = 4
     mode: Literal["multiply", "add"] = "multiply"

@@ -8,9 +8,9 @@ Source: Perez et al. 2018, "FiLM"; linear heads as in Dupont et al. 2022, "funct
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
-import math
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ class Modulation(Generator):
     """scale: generate scales beside shifts."""
 
     rates: ClassVar[Mapping[str, float]] = {"images": 4.0, "shapes": 1.0, "views": 2.0}
-
 
     scale: bool = True
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.base import Generator
+from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.init import LATENT_SHARE, by_layer, require_positive
 from hyperfields.weights import Weights, WeightSpec
 
@@ -25,7 +25,6 @@ class PerLayer(Generator):
 
     knob: ClassVar[str] = "hidden"
     rates: ClassVar[Mapping[str, float]] = {"images": 4.0, "shapes": 2.0, "views": 2.0}
-
 
     hidden: int = 32
 

@@ -11,9 +11,9 @@ the transformer, and rows of constant length are the setting `normalize` of `Sta
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
-import math
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,6 @@ class WeightTokens(Generator):
 
     knob: ClassVar[str] = "width"
     rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 1.0, "views": 2.0}
-
 
     width: int = 32
     groups: int = 8

@@ -18,9 +18,8 @@ from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
 from hyperfields.ops import GridSpec
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.tasks import TASKS, TrainConfig
+from hyperfields.tasks import TASKS, TrainConfig, losses
 from hyperfields.tasks import config as training
-from hyperfields.tasks import losses
 
 FORMAT = 2
 CONFIG = "config.json"

@@ -1,14 +1,11 @@
-"""What a run can be turned into: pictures, animations, walks through latent space, files of single scenes."""
+"""Pictures, animations, walks through latent space and files of single scenes, from runs."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,15 +14,13 @@ from hyperfields.cameras import Camera
 from hyperfields.cameras import orbit as orbit_path
 from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
-from hyperfields.fields import BoundField
-from hyperfields.rendering.pictures import require_channel
+from hyperfields.rendering.pictures import Channel, require_channel
 from hyperfields.runs import export
+from hyperfields.runs.atomic import new_folder
 from hyperfields.runs.field_file import write_field
+from hyperfields.runs.run import Run
+from hyperfields.runs.scene import Scene
 from hyperfields.tasks.base import MESH_RESOLUTION
-
-if TYPE_CHECKING:
-    from hyperfields.runs.run import Run
-    from hyperfields.runs.scene import Scene
 
 FRAMES = 48  # of an animation for which no number was given
 FPS = 24.0
@@ -35,6 +30,7 @@ SIZE = (256, 256)  # of pictures of scenes that were not fitted to pictures
 FIELD_SUFFIX = ".safetensors"
 
 T = TypeVar("T")
+Format = Callable[[Scene, Path], None]
 OnFrame = Callable[[int, int], None]  # (frames done, frames in all)
 
 
@@ -44,7 +40,7 @@ def render_scene(
     *,
     orbit: int | None = None,
     size: tuple[int, int] | None = None,
-    channel: str = "rgb",
+    channel: Channel = "rgb",
     progress: OnFrame | None = None,
 ) -> None:
     """Write a scene as a picture, or as an animation from a camera that circles it.
@@ -53,22 +49,21 @@ def render_scene(
         out: picture from the front left (.png, .jpg, .webp), or animation (.gif, .mp4; shapes and views).
         orbit: frames of the animation, default 48.
         size: (height, width), default as fitted.
-        progress: called as (frames done, frames in all).
 
     Raises:
         InputError: a suffix, an orbit or a channel that this kind cannot give; a file that cannot be written.
     """
-    task, kind = scene.run.task, scene.run.kind
+    run, task = scene.run, scene.run.task
     suffixes = export.IMAGE_SUFFIXES + (export.ANIMATION_SUFFIXES if task.has_camera else ())
-    suffix = export.require_suffix(out, suffixes, f"a rendering of {kind}")
+    suffix = export.require_suffix(out, suffixes, f"a rendering of {run.kind}")
     still = suffix in export.IMAGE_SUFFIXES
     if orbit is not None and (still or orbit < 1):
         todo = "use a .gif or .mp4 and at least 1 frame" if task.has_camera else "leave it out"
-        raise InputError(f"--orbit {orbit}: no camera circles {kind} into {out}; {todo}")
+        raise InputError(f"--orbit {orbit}: no camera circles {run.kind} into {out}; {todo}")
+    size = size or native_size(run)
     require_channel(channel, task.channels)
-    size = size or native_size(scene.run)
     frames = 1 if still else orbit or FRAMES
-    cameras = orbit_cameras(scene.run, frames, size)
+    cameras = orbit_cameras(run, frames, size)
     pictures = _counted((task.picture(scene.field, camera, size, channel) for camera in cameras), frames, progress)
     if still:
         export.write_image(out, next(pictures))
@@ -76,6 +71,7 @@ def render_scene(
         export.write_animation(out, pictures, FPS)
 
 
+@torch.no_grad()
 def interpolate_run(
     run: Run,
     codes: Tensor,
@@ -97,7 +93,6 @@ def interpolate_run(
         orbit: let the camera circle once meanwhile.
         size: (height, width), default as fitted.
         resolution: of meshes, cells a side.
-        progress: called as (frames done, frames in all).
 
     Raises:
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
@@ -116,7 +111,7 @@ def interpolate_run(
     size = size or native_size(run)
     path = interpolate(codes, frames, mode)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
-    bounds = (_bound(run, code) for code in path)
+    bounds = (run.model.bind(code[None]) for code in path)
     if animated:
         export.require_suffix(out, export.ANIMATION_SUFFIXES, "a walk")
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
@@ -134,28 +129,31 @@ def interpolate_run(
                 export.write_image(folder / f"frame_{number:03d}.png", picture)
 
 
-def export_scene(scene: Scene, out: Path, *, resolution: int = MESH_RESOLUTION) -> None:
+def export_scene(
+    scene: Scene, out: Path, *, resolution: int = MESH_RESOLUTION, formats: Mapping[str, Format] | None = None
+) -> None:
     """Write one scene as a file that needs nothing of the run.
 
-    Every kind gives a picture (.png, .jpg, .webp) and the field alone (.safetensors), which
-    `runs.field_file.load_field` reads; shapes, in the frame of their file, and views also a mesh
-    (.ply, .obj, .glb, .stl).
+    Every kind gives a picture (.png, .jpg, .webp) and the field alone (.safetensors), which `load_field` reads; shapes,
+    in the frame of their file, and radiance also a mesh (.ply, .obj, .glb, .stl).
 
     Args:
         resolution: of a mesh, cells a side.
+        formats: more of them, suffix -> a callable that writes a scene to a path; they win over ours.
 
     Raises:
         InputError: a suffix that this kind cannot give, or a file that cannot be written.
     """
-    run = scene.run
-    meshes = export.MESH_SUFFIXES if run.task.has_mesh else ()
-    allowed = (*export.IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX)
-    suffix = export.require_suffix(out, allowed, f"a scene of {run.kind}")
-    if suffix == FIELD_SUFFIX:
-        picture = dict(run.config.picture)
-        frame = picture.pop("frames", {}).get(scene.name)  # scale and centre in the file that it came from
-        if frame is not None and scene.fitted:
-            picture["frames"] = {scene.name: frame}
+    run, task, more = scene.run, scene.run.task, dict(formats or {})
+    meshes = export.MESH_SUFFIXES if task.has_mesh else ()
+    allowed = dict.fromkeys((*export.IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX, *more))
+    suffix = export.require_suffix(out, tuple(allowed), f"a scene of {run.kind}")
+    if suffix in more:
+        more[suffix](scene, out)
+    elif suffix == FIELD_SUFFIX:
+        picture = {key: value for key, value in run.config.picture.items() if key != "frames"}
+        if scene.frame is not None:
+            picture["frames"] = {scene.name: scene.frame}
         write_field(out, scene.field, {"name": scene.name, "kind": run.kind, "picture": picture})
     elif suffix in meshes:
         export.write_mesh(out, scene.mesh(resolution))
@@ -186,36 +184,8 @@ def orbit_cameras(run: Run, frames: int, size: tuple[int, int]) -> list[Camera]:
     )
 
 
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `path` when all went well, and vanishes when not.
-
-    Raises:
-        InputError: `path` is not an empty folder, or cannot be made.
-    """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path}: exists already and is not an empty folder; choose another --out")
-    try:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.mkdir()
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); choose another --out") from error
-
-
 def _counted(items: Iterator[T], total: int, progress: OnFrame | None) -> Iterator[T]:
     for number, item in enumerate(items):
         yield item
         if progress is not None:
             progress(number + 1, total)
-
-
-def _bound(run: Run, code: Tensor) -> BoundField:
-    with torch.no_grad():
-        return run.model.bind(code[None])

@@ -16,6 +16,7 @@ import dataclasses
 import difflib
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -140,7 +141,9 @@ class Run:
             model = HyperField(self.model.config, len(names))
         model.hypernet = self.model.hypernet
         model.latents.codes = nn.Parameter(codes.detach().clone())
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, scenes=tuple(names)), model=model.eval())
+        return dataclasses.replace(
+            self, config=dataclasses.replace(self.config, scenes=tuple(names)), model=model.eval()
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> Run:
         """The run in a folder, new or empty, from which `load_run` reads it.
@@ -172,9 +175,7 @@ def write_source(folder: Path, source: nn.Module) -> None:
     write_atomically(folder / SOURCE, safetensors.torch.save(codec.encode(source.state_dict())))
 
 
-def load_run(
-    folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, trust: Iterable[Any] = ()
-) -> Run:
+def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, trust: Iterable[Any] = ()) -> Run:
     """A run for rendering, evaluation, export or inference, on `device`.
 
     Args:
@@ -218,6 +219,15 @@ def model_from_tensors(config: ModelConfig, scenes: int, tensors: dict[str, Tens
     return model
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Cost of a finished fit; empty when the fit is not finished or the file is damaged."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file.
 
@@ -238,8 +248,6 @@ def field_from_json(text: str, trust: Iterable[Any] = ()) -> Any:
     Raises:
         InputError: damaged, or with classes that are not trusted.
     """
-    import json
-
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ class Scene:
     name: in files and messages. code: `[1 z]`. field: the function of points behind it.
     """
 
-    def __init__(self, run: Run, name: str, code: Tensor, *, fitted: bool = True, field: BoundField | None = None) -> None:
+    def __init__(
+        self, run: Run, name: str, code: Tensor, *, fitted: bool = True, field: BoundField | None = None
+    ) -> None:
         self.run, self.name, self.code, self.fitted = run, name, code, fitted
         if field is None:
             with torch.no_grad():
@@ -86,16 +89,26 @@ class Scene:
             InputError: images have no surface.
         """
         mesh = self.run.task.mesh(self.field, resolution)
-        frame = self.run.config.picture.get("frames", {}).get(self.name) if self.fitted else None
+        frame = self.frame
         return mesh if frame is None else mesh._replace(scale=frame[0], center=tuple(frame[1:]))
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """The scene as a file that needs nothing of the run; its suffix decides: picture, mesh, or field (.safetensors).
+    @property
+    def frame(self) -> tuple[float, ...] | None:
+        """(scale, centre x y z) of the scene in the file that it was read from: p_file = p * scale + centre."""
+        return self.run.config.picture.get("frames", {}).get(self.name) if self.fitted else None
+
+    def save(
+        self, path: str | os.PathLike[str], *, formats: Mapping[str, Callable[[Scene, Path], None]] | None = None
+    ) -> Path:
+        """The path of a file of the scene that needs nothing of the run; its suffix decides: picture, mesh, or field.
+
+        Args:
+            formats: more of them, suffix -> a callable that writes a scene to a path.
 
         Raises:
             InputError: a suffix that this kind cannot give, or a file that cannot be written.
         """
         from hyperfields.runs.render import export_scene
 
-        export_scene(self, Path(path))
+        export_scene(self, Path(path), formats=formats)
         return Path(path)

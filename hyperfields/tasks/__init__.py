@@ -1,7 +1,7 @@
 """Tasks: one object a kind of scenes, which knows everything that depends on the kind.
 
 `base.py` says what a task is, `images.py`, `shapes.py` and `radiance.py` are the three, `objective.py` is what a fit
-minimises, `config.py` how, `losses.py` and `metrics.py` are plain functions of tensors.
+minimises, `losses.py` and `metrics.py` are plain functions of tensors, `presets.py` names models by kind.
 May import: errors, ops, configs, weights, cameras, data, fields, hypernets, rendering, codes, model.
 
 To add a kind: write its field (fields/), its task here in a file like `images.py`, one line in `TASKS` below, the kind
@@ -19,6 +19,7 @@ from torch import Tensor
 from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
+from hyperfields.model import ModelConfig
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.pictures import CELLS
 from hyperfields.tasks.base import PRESETS as PRESETS
@@ -43,6 +44,15 @@ def task_of(kind: str) -> Task:
     if kind not in TASKS:
         raise InputError(f"kind {kind!r}: wanted one of {', '.join(TASKS)}")
     return TASKS[kind]
+
+
+def preset(name: str, kind: str, scenes: int, side: int = 64) -> tuple[ModelConfig, TrainConfig]:
+    """(model, recipe) of a preset, see `Task.model`.
+
+    Raises:
+        InputError: an unknown name or kind.
+    """
+    return task_of(kind).model(name, scenes, side)
 
 
 def render_picture(

@@ -12,7 +12,8 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Mesh, Pixels, Points, SceneDataset, View
 from hyperfields.errors import InputError
-from hyperfields.fields import BoundField, FactoredGrid, Field, HashGrid
+from hyperfields.fields import BoundField, Field
+from hyperfields.fields.encodings import FactoredGrid, HashGrid
 from hyperfields.hypernets import Full, Generator, Hierarchical, Modulation
 from hyperfields.model import ModelConfig
 from hyperfields.ops import batched_mlp
@@ -72,6 +73,7 @@ class Task(Protocol):
     unit: ClassVar[str]  # of a field's values, as it ends a sentence about an error
     supersample: ClassVar[int]  # squared, rays of a pixel of a good picture
     preview_cells: ClassVar[int]  # resolution of a mesh to look at, 0 without meshes
+    loss: ClassVar[Loss]  # of a fit that asks for no other
     inner_rate: ClassVar[float]  # first rate of inner steps on codes; suits the size of the losses
 
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
@@ -85,8 +87,8 @@ class Task(Protocol):
             InputError: an unknown preset.
         """
 
-    def network_rate(self, generator: Generator, scenes: int) -> float:
-        """Peak rate of the networks of a generator."""
+    def network_rate(self, generator: Any, scenes: int) -> float:
+        """Peak rate of the networks of a generator's config."""
 
     def objective(
         self,
@@ -181,7 +183,7 @@ class Task(Protocol):
 
 
 def generator_of(preset: str, code: int) -> Generator:
-    """The generator of a preset; `code` is the width of the hierarchical one's.
+    """Generator of a preset; `code` is the width of the hierarchical generator's.
 
     Raises:
         InputError: an unknown preset.
@@ -189,7 +191,8 @@ def generator_of(preset: str, code: int) -> Generator:
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r}: wanted one of {', '.join(PRESETS)}")
     # The default is the best of those compared at equal bytes and minutes (NUMBERS.md, section Generators).
-    return {"tiny": Modulation(), "default": Hierarchical(code), "faithful": Full()}[preset]
+    generators: dict[str, Generator] = {"tiny": Modulation(), "default": Hierarchical(code), "faithful": Full()}
+    return generators[preset]
 
 
 def grid_of(dims: int, levels: int, log2_table: int, coarsest: int, finest: int, bases: int) -> HashGrid | FactoredGrid:

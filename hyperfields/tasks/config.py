@@ -71,7 +71,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.scenes < 1 or self.samples < 1:
-            raise InputError(f"TrainConfig: got {self.scenes} scenes and {self.samples} samples, wanted at least 1 of each")
+            raise InputError(
+                f"TrainConfig: got {self.scenes} scenes and {self.samples} samples, wanted at least 1 of each"
+            )
 
     def rate(self, group: str) -> float:
         """Peak rate of a group of parameters.

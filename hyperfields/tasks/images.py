@@ -12,7 +12,7 @@ from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Mesh, Pixels, Points, SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field, ImageField
-from hyperfields.hypernets import Generator, rate_of
+from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
@@ -58,6 +58,7 @@ class ImageTask:
     unit: ClassVar[str] = "of a colour from 0 to 1"
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 0
+    loss: ClassVar[Loss] = losses.ColorLoss()
     inner_rate: ClassVar[float] = 3.0
 
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
@@ -67,7 +68,7 @@ class ImageTask:
         config = TrainConfig(min(scenes, 128), 2**15, rate_networks=self.network_rate(generator, scenes))
         return ModelConfig(ImageField(grid_of(2, 6, 12, 5, side, bases)), generator, 192 if many else 96), config
 
-    def network_rate(self, generator: Generator, scenes: int) -> float:
+    def network_rate(self, generator: Any, scenes: int) -> float:
         # A step of a linear head grows with the size of the code that it reads, and many images get larger codes.
         base = 1.25e-3 if scenes >= MANY else 5e-3
         return base * rate_of(generator, self.kind)
@@ -83,7 +84,7 @@ class ImageTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return PointObjective(data, field, config, loss or losses.image_loss, device=device, precision=precision)
+        return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         picture = first_reference(data)
@@ -132,7 +133,8 @@ class ImageTask:
     ) -> dict[str, float]:
         truth = data.reference(scene, split)
         assert isinstance(truth, Tensor)
-        picture = sample_image(bound, 1, *truth.shape[:2], bound.device).cpu()
+        height, width = truth.shape[:2]
+        picture = sample_image(bound, 1, height, width, bound.device).cpu()
         return picture_metrics(picture, truth[None], data.names[scene], perceptual, note)
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:

@@ -12,7 +12,7 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Mesh, Pixels, Points, SceneDataset
 from hyperfields.fields import BoundField, Field, RadianceField
-from hyperfields.hypernets import Generator, rate_of
+from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered, on_background
@@ -61,6 +61,7 @@ class RadianceTask:
     unit: ClassVar[str] = "of a colour from 0 to 1"
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 80
+    loss: ClassVar[Loss] = losses.PixelLoss()
     inner_rate: ClassVar[float] = 5.0
 
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
@@ -77,7 +78,7 @@ class RadianceTask:
             min(scenes, 32), samples, rate_grid=3e-2, rate_networks=rate
         )
 
-    def network_rate(self, generator: Generator, scenes: int) -> float:
+    def network_rate(self, generator: Any, scenes: int) -> float:
         return 5e-3 * rate_of(generator, self.kind)
 
     def objective(
@@ -91,9 +92,7 @@ class RadianceTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return RayObjective(
-            data, field, config, scenes, loss or losses.radiance_loss, device=device, precision=precision
-        )
+        return RayObjective(data, field, config, scenes, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         views = first_reference(data)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Mesh, Pixels, Points, SceneDataset
 from hyperfields.fields import BoundField, Field, SDFField
-from hyperfields.hypernets import Generator, rate_of
+from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
@@ -66,6 +66,7 @@ class ShapeTask:
     unit: ClassVar[str] = "in the scene's units"
     supersample: ClassVar[int] = 2  # surfaces have edges that are thinner than a pixel
     preview_cells: ClassVar[int] = 112
+    loss: ClassVar[Loss] = losses.DistanceLoss()
     inner_rate: ClassVar[float] = 0.3
 
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
@@ -74,7 +75,7 @@ class ShapeTask:
         config = TrainConfig(min(scenes, 32), 2**16, rate_networks=self.network_rate(generator, scenes))
         return ModelConfig(SDFField(grid_of(3, 6, 14, 6, 62, bases)), generator, 64), config
 
-    def network_rate(self, generator: Generator, scenes: int) -> float:
+    def network_rate(self, generator: Any, scenes: int) -> float:
         return 5e-3 * rate_of(generator, self.kind)
 
     def objective(
@@ -88,7 +89,7 @@ class ShapeTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return PointObjective(data, field, config, loss or losses.shape_loss, device=device, precision=precision)
+        return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         meshes = [data.reference(scene) for scene in range(len(data.names))]

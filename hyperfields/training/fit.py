@@ -1,6 +1,6 @@
 """Fitting: one hypernetwork and a latent a scene, to a whole data set at once. `fit` is the front door.
 
-    data -> task.model -> HyperField, source of codes -> Trainer, step by step -> Run
+data -> task.model -> HyperField, source of codes -> Trainer, step by step -> Run
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from hyperfields import ops
 from hyperfields.codes import Codes, CodeSource, FitContext
 from hyperfields.configs import to_json
-from hyperfields.data import SceneDataset, fingerprint
+from hyperfields.data import SceneDataset, fingerprint, stays_on_device
 from hyperfields.errors import InputError
 from hyperfields.hypernets import Independent, shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
@@ -195,21 +195,22 @@ class Fit:
         chosen = self.task.model(self.settings.preset, len(self.data.names), side)
         if train is None:
             train = chosen[1] if codes is None else codes.adapt_recipe(chosen[1])
-        if loss is not None:
-            train = dataclasses.replace(train, loss=loss)
+        train = dataclasses.replace(train, loss=loss or train.loss or self.task.loss)
         model = model or chosen[0]
         if (self.settings.individually or independent) and shares_networks(model.generator):
             model = alone(model)
         if codes is not None and not independent and not shares_networks(model.generator):
             name = type(model.generator).__name__
-            raise InputError(f"codes: {type(codes).__name__} needs networks to serve, {name} has none; take another generator")
+            raise InputError(
+                f"codes: {type(codes).__name__} needs networks to serve, {name} has none; take another generator"
+            )
         return model, train
 
     def _graphs(self, wanted: bool) -> Graphs | None:
         if not wanted or not devices.is_async(self.device):
             return None
         graphs = Graphs(self.device)
-        if not hasattr(self.data, "to"):
+        if not stays_on_device(self.data):
             graphs.disable("the data set draws its batches on the CPU, as it has no `to`")
         if self.source is not None:
             graphs.disable("codes that do not come from a table take steps of their own")
@@ -244,9 +245,7 @@ class Fit:
         """Codes of scenes -> the sum of their losses on fresh samples."""
         trainer = self.trainer
         assert isinstance(trainer, Trainer)
-        return lambda codes: (
-            trainer.objective(self.model.bind(codes), local, local, trainer.generator) * len(local)
-        )
+        return lambda codes: trainer.objective(self.model.bind(codes), local, local, trainer.generator) * len(local)
 
     def done(self) -> float:
         """Fraction of the whole fit that is done."""

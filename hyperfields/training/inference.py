@@ -1,8 +1,8 @@
 """Inference: codes of scenes that a run has not seen, with its networks frozen, all scenes at once.
 
-    descent     a code a scene by gradient descent, then, if wanted, low-rank residuals of its weights
-    posterior   a distribution over the code of each scene
-    encoder     read off the observations by the run's encoder; steps: the few steps that the run has learned to take
+descent     a code a scene by gradient descent, then, if wanted, low-rank residuals of its weights
+posterior   a distribution over the code of each scene
+encoder     read off the observations by the run's encoder; steps: the few steps that the run has learned to take
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ def infer(
         inferred = _at_once(run, data, by, seed)
     else:
         if not shares_networks(run.model.config.generator):
-            raise InputError(f"{run.label}: was fitted with --individually, so it has no networks that could infer codes")
+            raise InputError(
+                f"{run.label}: was fitted with --individually, so it has no networks that could infer codes"
+            )
         if refine and by != "descent":
             raise InputError(f"--refine: goes with --by descent, not with {by}; leave it out")
         length = Length(minutes, steps)
@@ -332,7 +334,9 @@ def load_codes(path: str | Path, run: Run) -> InferredCodes:
         raise InputError(f"{path}: damaged: codes are {list(tensors['codes'].shape)}, wanted {list(shape)}")
     if not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: damaged: its names are not text")
-    residual = {name.removeprefix("residual."): value for name, value in tensors.items() if name.startswith("residual.")}
+    residual = {
+        name.removeprefix("residual."): value for name, value in tensors.items() if name.startswith("residual.")
+    }
     _check_residual(path, run, residual, len(names))
     return InferredCodes(names, tensors["codes"], residual, std, source)
 

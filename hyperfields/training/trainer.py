@@ -1,6 +1,6 @@
 """The one training loop: gradient descent on some scenes of a data set, for fits, inference and added scenes alike.
 
-    step:   local <- sampler;  fields = bind(local);  objective.update(fields);  loss = objective(fields) + penalties
+step:   local <- sampler;  fields = bind(local);  objective.update(fields);  loss = objective(fields) + penalties
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hyperfields.data import SceneSampler
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.ops import devices
@@ -81,22 +82,6 @@ class StepState(NamedTuple):
 
 Bind = Callable[[Tensor, torch.Generator], Fields]  # numbers of scenes among the trainer's -> their fields
 Regularizer = Callable[[StepState], Tensor | None]  # -> what is added to the loss, `[]`
-
-
-class SceneSampler:
-    """Scenes in random order without replacement, some a step."""
-
-    def __init__(self, scenes: int, batch_size: int, device: torch.device | str = "cpu") -> None:
-        self.scenes, self.batch_size = scenes, min(batch_size, scenes)
-        self.order, self.place = torch.arange(scenes, device=device), scenes
-
-    def draw(self, generator: torch.Generator) -> Tensor:
-        """Numbers of the next scenes, `[batch_size]`."""
-        if self.place + self.batch_size > self.scenes:
-            self.order = torch.randperm(self.scenes, generator=generator, device=self.order.device)
-            self.place = 0
-        self.place += self.batch_size
-        return self.order[self.place - self.batch_size : self.place]
 
 
 class Trainer:
