@@ -86,7 +86,7 @@ _EXPORTS = {
     "load_field": "runs.checkpoint",
     "load_run": "runs.checkpoint",
     "look_at": "cameras",
-    "mesh_from_field": "runs.export",
+    "mesh_from_field": "rendering.meshing",
     "meta_fit": "codes.cavia",
     "occupancy_grid": "rendering.volume",
     "on_background": "rendering.volume",
@@ -102,9 +102,9 @@ _EXPORTS = {
     "shape_metrics": "evaluation.metrics",
     "ssim": "evaluation.metrics",
     "trace_surface": "rendering.volume",
-    "write_animation": "runs.export",
-    "write_image": "runs.export",
-    "write_mesh": "runs.export",
+    "write_animation": "runs.video",
+    "write_image": "runs.images",
+    "write_mesh": "runs.meshes",
 }
 
 __all__ = ["__version__", *_EXPORTS]
@@ -167,6 +167,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.model import BoundField as BoundField
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
+    from hyperfields.rendering.meshing import mesh_from_field as mesh_from_field
     from hyperfields.rendering.pictures import orbit_cameras as orbit_cameras
     from hyperfields.rendering.pictures import render_picture as render_picture
     from hyperfields.rendering.volume import Rendered as Rendered
@@ -178,13 +179,12 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.runs.checkpoint import Run as Run
     from hyperfields.runs.checkpoint import load_field as load_field
     from hyperfields.runs.checkpoint import load_run as load_run
-    from hyperfields.runs.export import mesh_from_field as mesh_from_field
-    from hyperfields.runs.export import write_animation as write_animation
-    from hyperfields.runs.export import write_image as write_image
-    from hyperfields.runs.export import write_mesh as write_mesh
+    from hyperfields.runs.images import write_image as write_image
+    from hyperfields.runs.meshes import write_mesh as write_mesh
     from hyperfields.runs.render import export_scene as export_scene
     from hyperfields.runs.render import interpolate_run as interpolate_run
     from hyperfields.runs.render import render_run as render_run
+    from hyperfields.runs.video import write_animation as write_animation
     from hyperfields.tasks.presets import TrainConfig as TrainConfig
     from hyperfields.tasks.presets import preset as preset
     from hyperfields.training.continual import add as add

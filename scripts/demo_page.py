@@ -21,7 +21,7 @@ from hyperfields.codes.table import interpolate
 from hyperfields.data import Mesh
 from hyperfields.rendering.pictures import orbit_cameras, render_picture
 from hyperfields.runs.checkpoint import Run, load_run
-from hyperfields.runs.export import write_image
+from hyperfields.runs.images import write_image
 from hyperfields.runs.render import SUPERSAMPLE, bind
 from hyperfields.scenes import open_family
 from hyperfields.viewer.truth import mesh_picture

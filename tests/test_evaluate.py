@@ -82,7 +82,7 @@ class Shapes:
         return Points(x, x.norm(dim=-1, keepdim=True) - self.radii[scenes][:, None, None])
 
     def reference(self, scene: int, split: str = "test") -> Mesh:
-        from hyperfields.runs.export import mesh_from_field
+        from hyperfields.rendering.meshing import mesh_from_field
 
         return mesh_from_field(ball(float(self.radii[scene])), resolution=96)
 

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from hyperfields.errors import InputError
 from hyperfields.runs import render as movie
-from hyperfields.runs.export import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, MESH_SUFFIXES, write_animation, write_image
+from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
+from hyperfields.runs.meshes import MESH_SUFFIXES
+from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.viewer import messages
 from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio
 from hyperfields.viewer.frame import frame

@@ -186,7 +186,7 @@ def infer(
         device: where to look, "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.cli import console
-    from hyperfields.runs.export import require_suffix
+    from hyperfields.runs.atomic import require_suffix
     from hyperfields.training.inference import Codes, write_codes
     from hyperfields.training.inference import infer as find
     from hyperfields.training.posterior import DIVERGENCE, infer_posterior

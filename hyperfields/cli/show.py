@@ -63,7 +63,7 @@ def evaluate(
     from hyperfields.evaluation.report import evaluate as measure
     from hyperfields.evaluation.report import format_report
     from hyperfields.runs import checkpoint
-    from hyperfields.runs.export import require_suffix
+    from hyperfields.runs.atomic import require_suffix
 
     if out is not None:
         require_suffix(out, (".json",), "a report")
@@ -117,7 +117,8 @@ def render(
     from hyperfields.evaluation.uncertainty import deviation_picture, misfit, uncertainty_image
     from hyperfields.rendering.pictures import native_size, orbit_cameras
     from hyperfields.runs import render as movie
-    from hyperfields.runs.export import IMAGE_SUFFIXES, require_suffix, write_image
+    from hyperfields.runs.atomic import require_suffix
+    from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
     from hyperfields.training.inference import load_codes
 
     whole = load(run, device)
@@ -184,7 +185,7 @@ def calibrate(
     from hyperfields.evaluation.uncertainty import calibrate as compare
     from hyperfields.evaluation.uncertainty import format_calibration, plot
     from hyperfields.runs import checkpoint
-    from hyperfields.runs.export import require_suffix
+    from hyperfields.runs.atomic import require_suffix
     from hyperfields.training.inference import load_codes
 
     require_suffix(out, (".png",), "a figure")
@@ -309,7 +310,7 @@ def import_(
     """
     from hyperfields.runs import checkpoint
     from hyperfields.runs import tcnn as exchange
-    from hyperfields.runs.export import require_suffix
+    from hyperfields.runs.atomic import require_suffix
 
     require_suffix(out, (".safetensors",), "a standalone field")
     bound, info = exchange.read_tcnn(field)

@@ -20,11 +20,11 @@ from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpip
 from hyperfields.fields import RadianceField
 from hyperfields.hypernets import Independent
 from hyperfields.model import BoundField
+from hyperfields.rendering.meshing import mesh_from_field
 from hyperfields.rendering.pictures import CELLS, RAYS
 from hyperfields.rendering.volume import on_background, render_volume, sample_image
 from hyperfields.runs import checkpoint
 from hyperfields.runs.checkpoint import Run
-from hyperfields.runs.export import mesh_from_field
 
 MESH_RESOLUTION = 192  # cells a side of [-1, 1]^3 for the mesh that is measured
 PICTURES = 16  # pictures that LPIPS sees at a time

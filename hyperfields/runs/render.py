@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +15,13 @@ from hyperfields.data import Mesh
 from hyperfields.errors import InputError
 from hyperfields.fields import RadianceField
 from hyperfields.model import BoundField
+from hyperfields.rendering.meshing import mesh_from_field
 from hyperfields.rendering.pictures import Channel, check_channel, native_size, orbit_cameras, render_picture
-from hyperfields.runs import export
+from hyperfields.runs.atomic import new_folder, require_suffix
 from hyperfields.runs.checkpoint import Run, write_field
+from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
+from hyperfields.runs.meshes import MESH_SUFFIXES, write_mesh
+from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 
 FRAMES = 48  # of an animation for which no number was given
 FPS = 24.0
@@ -53,9 +54,9 @@ def render_run(
     Raises:
         InputError: a suffix, an orbit or a channel that this kind cannot give; a file that cannot be written.
     """
-    suffixes = export.IMAGE_SUFFIXES + (() if run.kind == "images" else export.ANIMATION_SUFFIXES)
-    suffix = export.require_suffix(out, suffixes, f"a rendering of {run.kind}")
-    still = suffix in export.IMAGE_SUFFIXES
+    suffixes = IMAGE_SUFFIXES + (() if run.kind == "images" else ANIMATION_SUFFIXES)
+    suffix = require_suffix(out, suffixes, f"a rendering of {run.kind}")
+    still = suffix in IMAGE_SUFFIXES
     if orbit is not None and (still or orbit < 1):
         todo = "leave it out" if run.kind == "images" else "use a .gif or .mp4 and at least 1 frame"
         raise InputError(f"--orbit {orbit}: no camera circles {run.kind} into {out}; {todo}")
@@ -66,9 +67,9 @@ def render_run(
     cameras = orbit_cameras(run, frames, size)
     pictures = _counted((_picture(run, bound, camera, size, channel) for camera in cameras), frames, report)
     if still:
-        export.write_image(out, next(pictures))
+        write_image(out, next(pictures))
     else:
-        export.write_animation(out, pictures, FPS)
+        write_animation(out, pictures, FPS)
 
 
 def interpolate_run(
@@ -95,7 +96,7 @@ def interpolate_run(
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
             is not empty; a file that cannot be written.
     """
-    animated = out.suffix.lower() in export.ANIMATION_SUFFIXES
+    animated = out.suffix.lower() in ANIMATION_SUFFIXES
     if not animated and out.suffix:
         raise InputError(f"{out}: suffix {out.suffix} cannot hold a walk; use .gif, .mp4 or a folder")
     if orbit and (run.kind == "images" or (run.kind == "shapes" and not animated)):
@@ -108,18 +109,18 @@ def interpolate_run(
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
     bounds = (bind(run, code[None]) for code in path)
     if animated:
-        export.require_suffix(out, export.ANIMATION_SUFFIXES, "a walk")
+        require_suffix(out, ANIMATION_SUFFIXES, "a walk")
         pictures = (_picture(run, b, c, size) for b, c in zip(bounds, cameras, strict=True))
-        export.write_animation(out, _counted(pictures, frames, report), FPS)
+        write_animation(out, _counted(pictures, frames, report), FPS)
         return
     with new_folder(out) as folder:
         if run.kind == "shapes":
             for number, mesh in enumerate(_counted((mesh_of(bound) for bound in bounds), frames, report)):
-                export.write_mesh(folder / f"frame_{number:03d}.ply", mesh)
+                write_mesh(folder / f"frame_{number:03d}.ply", mesh)
         else:
             pictures = (_picture(run, b, c, size) for b, c in zip(bounds, cameras, strict=True))
             for number, picture in enumerate(_counted(pictures, frames, report)):
-                export.write_image(folder / f"frame_{number:03d}.png", picture)
+                write_image(folder / f"frame_{number:03d}.png", picture)
 
 
 def export_scene(run: Run, name: str, out: Path, codes: Tensor | None = None) -> None:
@@ -135,9 +136,9 @@ def export_scene(run: Run, name: str, out: Path, codes: Tensor | None = None) ->
     Raises:
         InputError: an unknown name, a suffix that this kind cannot give, or a file that cannot be written.
     """
-    meshes = () if run.kind == "images" else export.MESH_SUFFIXES
-    allowed = (*export.IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX)
-    suffix = export.require_suffix(out, allowed, f"a scene of {run.kind}")
+    meshes = () if run.kind == "images" else MESH_SUFFIXES
+    allowed = (*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX)
+    suffix = require_suffix(out, allowed, f"a scene of {run.kind}")
     bound = bind(run, run.codes(name) if codes is None else codes)
     picture = dict(run.config["picture"])
     frames = picture.pop("frames", {})
@@ -150,10 +151,10 @@ def export_scene(run: Run, name: str, out: Path, codes: Tensor | None = None) ->
         mesh = mesh_of(bound)
         if frame is not None:
             mesh = mesh._replace(scale=frame[0], center=tuple(frame[1:]))
-        export.write_mesh(out, mesh)
+        write_mesh(out, mesh)
     else:
         size = native_size(run)
-        export.write_image(out, _picture(run, bound, orbit_cameras(run, 1, size)[0], size))
+        write_image(out, _picture(run, bound, orbit_cameras(run, 1, size)[0], size))
 
 
 def bind(run: Run, codes: Tensor) -> BoundField:
@@ -174,36 +175,13 @@ def mesh_of(bound: BoundField, resolution: int = RESOLUTION) -> Mesh:
         TypeError: for images.
     """
     if not isinstance(bound.field, RadianceField):
-        return export.mesh_from_field(bound, resolution=resolution, device=bound.device)
+        return mesh_from_field(bound, resolution=resolution, device=bound.device)
     step = bound.field.step
 
     def clearness(x: Tensor) -> Tensor:
         return torch.exp(-step * bound.density(x)) - 0.5
 
-    return export.mesh_from_field(clearness, resolution=resolution, safety=float("inf"), device=bound.device)
-
-
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `path` when all went well, and vanishes when not.
-
-    Raises:
-        InputError: `path` is not an empty folder, or cannot be made.
-    """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path}: exists already and is not an empty folder; choose another --out")
-    try:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.mkdir()
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); choose another --out") from error
+    return mesh_from_field(clearness, resolution=resolution, safety=float("inf"), device=bound.device)
 
 
 def _picture(run: Run, bound: BoundField, camera: Camera, size: tuple[int, int], channel: Channel = "rgb") -> Tensor:
