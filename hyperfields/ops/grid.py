@@ -99,6 +99,12 @@ class GridSpec:
             offsets.append(offsets[-1] + rows)
         return GridSpec(dims, features, scales, resolutions, tuple(offsets), smoothstep)
 
+    def close_to(self, other: GridSpec) -> bool:
+        """Whether both have the same layout, up to the rounding of scales on another machine."""
+        return dataclasses.replace(self, scales=other.scales) == other and all(
+            math.isclose(a, b, rel_tol=1e-6) for a, b in zip(self.scales, other.scales, strict=True)
+        )
+
     @property
     def levels(self) -> int:
         return len(self.scales)
