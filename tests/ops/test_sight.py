@@ -163,7 +163,7 @@ def test_features_that_are_known_leave_only_the_derivatives() -> None:
         inputs,
         "hash_encode_cpu_backward",
     )
-    with pytest.raises(ValueError, match="encoded: requires a gradient, and gets none; detach it"):
+    with pytest.raises(ValueError, match="encoded: features require a gradient, which they do not get; detach them"):
         ops.hash_encode(x, table, grid, counts=counts, encoded=whole)
     with pytest.raises(ValueError, match=r"encoded: got shape \(3, 8\), wanted \[500, 8\]"):
         ops.hash_encode(x, table, grid, counts=counts, encoded=torch.zeros(3, 8))
