@@ -120,7 +120,7 @@ def test_a_look_is_answered_soon_and_then_well(kind: Kind) -> None:
         run = run_of(kind)
         view: Any = Window()
         if kind != "images":
-            pose = app_module.messages.view(CAMERA, viewer.room, (48, 64)).T_world_camera  # type: ignore[union-attr]
+            pose = app_module.requests.view(CAMERA, viewer.shared, (48, 64)).T_world_camera  # type: ignore[union-attr]
             view = camera(Keyframe(pose, 0.7), (48, 64))
         wanted = frame(bind(run, run.codes("big")), view, (48, 64))
         assert float((still["image"] - wanted).abs().mean()) < 0.01  # JPEG
@@ -144,15 +144,15 @@ def test_a_point_of_the_map_lies_between(shapes: Viewer) -> None:
 def test_the_newest_wish_wins_and_the_network_runs_once_a_latent(monkeypatch: pytest.MonkeyPatch) -> None:
     with viewing("shapes") as viewer, Client(viewer) as page:
         bound: list[int] = []
-        original = app_module.Room.bind
+        original = app_module.SharedState.bind
 
         def bind_slowly(self: Any, coordinates: torch.Tensor) -> Any:
             time.sleep(0.05)
             return original(self, coordinates)
 
-        monkeypatch.setattr(app_module.Room, "bind", bind_slowly)
-        model_bind = viewer.room.run.model.bind
-        monkeypatch.setattr(viewer.room.run.model, "bind", lambda codes: bound.append(1) or model_bind(codes))
+        monkeypatch.setattr(app_module.SharedState, "bind", bind_slowly)
+        model_bind = viewer.shared.run.model.bind
+        monkeypatch.setattr(viewer.shared.run.model, "bind", lambda codes: bound.append(1) or model_bind(codes))
         for number in range(1, 41):
             page.look(number, latent={"scene": "big"}, moving=number < 40)
         answered = []
@@ -342,7 +342,7 @@ def test_eight_clients_are_all_answered() -> None:
             thread.join(60.0)
         assert len(waits) == 48
         assert max(waits) < 3.0
-        assert len(viewer.room._bound) <= 64
+        assert len(viewer.shared._bound) <= 64
 
 
 def test_too_many_pages_are_turned_away(monkeypatch: pytest.MonkeyPatch, shapes: Viewer) -> None:

@@ -30,9 +30,9 @@ from hyperfields.viewer.camera_path import (
 )
 from hyperfields.viewer.frame import Window, frame
 from hyperfields.viewer.latent_map import latent_map
+from hyperfields.viewer.lock import FairLock
+from hyperfields.viewer.reference import mesh_picture, reference_picture, view_picture
 from hyperfields.viewer.session import moving_size
-from hyperfields.viewer.truth import mesh_picture, truth_picture, view_picture
-from hyperfields.viewer.turns import Turns
 
 from ._octahedra import run_of
 
@@ -314,7 +314,7 @@ def test_the_true_mesh_lies_where_its_field_lies() -> None:
 def test_the_true_image_is_cropped_like_the_result() -> None:
     bound, whole = ramp()
     window = Window(0.25, 0.0, 1.25, 0.5)
-    seen = truth_picture(whole, window, (4, 8), 0.5)
+    seen = reference_picture(whole, window, (4, 8), 0.5)
     torch.testing.assert_close(seen, frame(bound, window, (4, 8), background=0.5), atol=0.07, rtol=0)  # type: ignore[arg-type]
 
 
@@ -324,11 +324,11 @@ def test_a_photograph_lies_over_the_background() -> None:
     assert view_picture(view, 0.2)[0, 0].tolist() == pytest.approx([0.4, 0.15, 0.15])
 
 
-# Turns ------------------------------------------------------------------------------------------------
+# FairLock ------------------------------------------------------------------------------------------------
 
 
 def test_turns_are_taken_in_order_and_the_urgent_first() -> None:
-    turns, order, waiting = Turns(), [], []
+    turns, order, waiting = FairLock(), [], []
 
     def take(name: str, urgent: bool) -> None:
         with turns.turn(urgent):
@@ -346,7 +346,7 @@ def test_turns_are_taken_in_order_and_the_urgent_first() -> None:
 
 
 def test_a_long_turn_lets_others_in_between() -> None:
-    turns, order = Turns(), []
+    turns, order = FairLock(), []
 
     def short() -> None:
         with turns.turn(urgent=True):

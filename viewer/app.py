@@ -27,14 +27,14 @@ from hyperfields.errors import InputError
 from hyperfields.rendering.pictures import CHANNELS, native_size, orbit_cameras
 from hyperfields.runs.checkpoint import Run
 from hyperfields.runs.render import mesh_of
-from hyperfields.viewer import messages
+from hyperfields.viewer import requests
 from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio, to_nerfstudio
 from hyperfields.viewer.frame import Window
 from hyperfields.viewer.jobs import Jobs
-from hyperfields.viewer.messages import Look
-from hyperfields.viewer.room import MOST_THUMBS, SHEET, THUMB, Room
+from hyperfields.viewer.requests import ViewRequest
+from hyperfields.viewer.server import PREFIX, Stage, Vector
 from hyperfields.viewer.session import Session
-from hyperfields.viewer.stage import PREFIX, Stage, Vector
+from hyperfields.viewer.shared import MOST_THUMBS, SHEET, THUMB, SharedState
 
 PORT = 8780
 MOST_CLIENTS = 32
@@ -76,9 +76,9 @@ class Viewer:
             InputError: the address is not one of this machine, or no port is free.
         """
         self.host = host
-        self.room = Room(run, open_family)
-        self.room.warm()
-        self.jobs = Jobs(self.room)
+        self.shared = SharedState(run, open_family)
+        self.shared.warm()
+        self.jobs = Jobs(self.shared)
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._mutex = threading.Lock()
@@ -124,7 +124,7 @@ class Viewer:
             return _page("index.html" if path == "/" else parts[1])
         if len(parts) == 2 and parts[0] == "thumbs" and parts[1].isdecimal() and len(parts[1]) < 6:
             loop = asyncio.get_running_loop()
-            sheet = await loop.run_in_executor(None, self.room.sheet, int(parts[1]))
+            sheet = await loop.run_in_executor(None, self.shared.sheet, int(parts[1]))
             return _say(http.HTTPStatus.NOT_FOUND, "no such sheet") if sheet is None else _reply(sheet, "image/jpeg")
         if len(parts) == 3 and parts[0] == "file":
             file = self.jobs.file(parts[1], parts[2])
@@ -169,7 +169,7 @@ class Viewer:
         def tell(message: dict[str, Any]) -> None:
             send(json.dumps(message))
 
-        session = Session(self.room, send, lambda look, bound: self._show_mesh(name, look, bound, tell))
+        session = Session(self.shared, send, lambda look, bound: self._show_mesh(name, look, bound, tell))
         self.stage.open(name)
         with self._mutex:
             self._sessions[name] = session
@@ -177,7 +177,7 @@ class Viewer:
             await connection.send(json.dumps(self._hello(name)))
             async for text in connection:
                 try:
-                    await self._hear(name, session, messages.decode(text), tell, connection)
+                    await self._hear(name, session, requests.decode(text), tell, connection)
                 except InputError as error:
                     await connection.send(json.dumps({"type": "error", "text": str(error)}))
         except ConnectionClosed:
@@ -199,20 +199,20 @@ class Viewer:
         """
         kind = message.get("type")
         if kind == "look":
-            session.wish(messages.look(message, self.room))
+            session.request(requests.view_request(message, self.shared))
         elif kind == "job":
             self.jobs.start(name, message, tell)
         elif kind == "cancel":
-            self.jobs.cancel(name, int(messages.number(message.get("id"), "id", 0, 2**53)))
+            self.jobs.cancel(name, int(requests.number(message.get("id"), "id", 0, 2**53)))
         elif kind == "path":
             path = _path(message)
             self.stage.show(name, path=path)
             await connection.send(json.dumps(_path_answer(path)))
         elif kind == "stage":
-            look = messages.view(message.get("view"), self.room, (64, 64))
+            look = requests.view(message.get("view"), self.shared, (64, 64))
             if not isinstance(look, Window):
-                pose, fov = look.T_world_camera, messages.number(message["view"].get("fov", 0.69), "fov", 0.02, 3.0)
-                target = messages.numbers(message["view"].get("target", [0, 0, 0]), "target", 3, 1e3)
+                pose, fov = look.T_world_camera, requests.number(message["view"].get("fov", 0.69), "fov", 0.02, 3.0)
+                target = requests.numbers(message["view"].get("target", [0, 0, 0]), "target", 3, 1e3)
                 self.stage.show(
                     name,
                     camera=(_vector(pose[:3, 3].tolist()), _vector(target), fov),
@@ -222,9 +222,9 @@ class Viewer:
         else:
             raise InputError(f"message: type {str(kind)[:40]!r} is unknown")
 
-    def _show_mesh(self, name: str, look: Look, bound: Any, tell: Callable[[dict[str, Any]], None]) -> None:
+    def _show_mesh(self, name: str, look: ViewRequest, bound: Any, tell: Callable[[dict[str, Any]], None]) -> None:
         """On a session's own thread: the mesh of what is still, for viser's scene."""
-        mesh = mesh_of(bound, MESH_CELLS[self.room.run.kind])
+        mesh = mesh_of(bound, MESH_CELLS[self.shared.run.kind])
         self.stage.show(name, mesh=mesh)
         tell({"type": "mesh", "id": look.number, "faces": len(mesh.faces)})
 
@@ -238,7 +238,7 @@ class Viewer:
 
     def _hello(self, name: str) -> dict[str, Any]:
         """What a page needs before its first picture."""
-        run, room = self.room.run, self.room
+        run, shared = self.shared.run, self.shared
         height, width = native_size(run)
         first = orbit_cameras(run, 1, (height, width))[0]
         return {
@@ -247,10 +247,10 @@ class Viewer:
             "run": run.path.resolve().name,
             "kind": run.kind,
             "scenes": list(run.names),
-            "places": [[round(float(v), 4) for v in place] for place in room.map.places()],
-            "spread": [round(float(v), 5) for v in room.map.std[: messages.AXES]],
+            "places": [[round(float(v), 4) for v in place] for place in shared.map.places()],
+            "spread": [round(float(v), 5) for v in shared.map.std[: requests.AXES]],
             "channels": list(CHANNELS[:1] if run.kind == "images" else CHANNELS),
-            "aspect": room.aspect(),
+            "aspect": shared.aspect(),
             "native": [height, width],
             "camera": {
                 "position": [round(float(v), 5) for v in first.T_world_camera[:3, 3]],
@@ -258,8 +258,8 @@ class Viewer:
                 "fov": 2.0 * math.atan(0.5 * first.height / first.fy),
             },
             "thumbs": {"side": THUMB, "sheet": SHEET, "count": min(len(run.names), MOST_THUMBS)},
-            "latent_size": int(room.codes.shape[1]),
-            "axes": min(messages.AXES, len(room.map.std)),
+            "latent_size": int(shared.codes.shape[1]),
+            "axes": min(requests.AXES, len(shared.map.std)),
             "bytes": round(run.model.bytes_per_scene()[0]),
         }
 

@@ -21,10 +21,10 @@ from torch import Tensor
 from hyperfields.errors import InputError
 from hyperfields.runs import render as movie
 from hyperfields.runs.export import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, MESH_SUFFIXES, write_animation, write_image
-from hyperfields.viewer import messages
+from hyperfields.viewer import requests
 from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio
 from hyperfields.viewer.frame import frame
-from hyperfields.viewer.room import Room
+from hyperfields.viewer.shared import SharedState
 
 MOST_WAITING = 16  # jobs of all clients together
 MOST_FILES = 8  # that are kept for one client, newest last
@@ -56,8 +56,8 @@ class Job:
 class Jobs:
     """A queue with one worker, and the files that come out: temporary, under names that cannot be guessed."""
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
+    def __init__(self, shared: SharedState) -> None:
+        self.shared = shared
         self._folder = Path(tempfile.mkdtemp(prefix="hyperfields-view-"))
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="hyperfields-viewer-job")
         self._mutex = threading.Lock()
@@ -70,7 +70,7 @@ class Jobs:
         Raises:
             InputError: too much is waiting already, or no such job.
         """
-        number = int(messages.number(message.get("id", 0), "id", 0, 2**53))
+        number = int(requests.number(message.get("id", 0), "id", 0, 2**53))
         makers: dict[str, Callable[[Job, dict[str, Any]], None]] = {
             "export": self._export,
             "walk": self._walk,
@@ -154,17 +154,17 @@ class Jobs:
 
     def _export(self, job: Job, message: dict[str, Any]) -> None:
         """A mesh, a standalone field, or the picture as it is looked at."""
-        run = self.room.run
-        coordinates = messages.latent(message.get("latent"), self.room)
-        scene = self.room.scene_at(coordinates)
-        code = None if scene is not None else self.room.code(coordinates)
+        run = self.shared.run
+        coordinates = requests.latent(message.get("latent"), self.shared)
+        scene = self.shared.scene_at(coordinates)
+        code = None if scene is not None else self.shared.code(coordinates)
         name = run.names[scene] if scene is not None else "blend"
         suffix = _suffix(message, (*IMAGE_SUFFIXES, *MESH_SUFFIXES, movie.FIELD_SUFFIX))
 
         def write(path: Path) -> None:
             if suffix in IMAGE_SUFFIXES:
-                wish = messages.look(message, self.room)
-                write_image(path, self._picture(coordinates, wish.view, wish))
+                request = requests.view_request(message, self.shared)
+                write_image(path, self._picture(coordinates, request.view, request))
             else:
                 movie.export_scene(run, name, path, code)
 
@@ -172,60 +172,62 @@ class Jobs:
 
     def _walk(self, job: Job, message: dict[str, Any]) -> None:
         """A film of a walk through latent space, from where the page looks or from a circle."""
-        stops = messages.walk(message.get("walk"), self.room)
-        frames = int(messages.number(message.get("frames", 48), "frames", 2, MOST_FRAMES))
+        stops = requests.walk(message.get("walk"), self.shared)
+        frames = int(requests.number(message.get("frames", 48), "frames", 2, MOST_FRAMES))
         orbit = message.get("orbit") is True
         suffix = _suffix(message, ANIMATION_SUFFIXES)
-        size = messages.pair(message.get("size"), "size", 16, messages.MOST_SIDE)
-        codes = torch.cat([self.room.code(stop) for stop in stops])
-        mode = messages.mode(message)
+        size = requests.pair(message.get("size"), "size", 16, requests.MOST_SIDE)
+        codes = torch.cat([self.shared.code(stop) for stop in stops])
+        mode = requests.mode(message)
 
         def write(path: Path) -> None:
             movie.interpolate_run(
-                self.room.run, codes, path, frames=frames, mode=mode, orbit=orbit, size=size, report=job.report
+                self.shared.run, codes, path, frames=frames, mode=mode, orbit=orbit, size=size, report=job.report
             )
 
         self._deliver(job, f"morph{suffix}", write)
 
     def _path(self, job: Job, message: dict[str, Any]) -> None:
         """A film along a camera path."""
-        if self.room.run.kind == "images":
+        if self.shared.run.kind == "images":
             raise InputError("path: images have no camera; export a morph instead")
         text = message.get("path")
         path = from_nerfstudio(text if isinstance(text, dict) else str(text))
         if path.frames > MOST_FRAMES:
             raise InputError(f"path: {path.frames} frames, wanted at most {MOST_FRAMES}")
-        coordinates = messages.latent(message.get("latent"), self.room)
-        wish = messages.look(
-            {**message, "view": {"position": [3, 0, 0], "target": [0, 0, 0]}, "size": [64, 64]}, self.room
+        coordinates = requests.latent(message.get("latent"), self.shared)
+        request = requests.view_request(
+            {**message, "view": {"position": [3, 0, 0], "target": [0, 0, 0]}, "size": [64, 64]}, self.shared
         )
         suffix = _suffix(message, ANIMATION_SUFFIXES)
 
         def write(out: Path) -> None:
-            write_animation(out, self._frames(job, path, coordinates, wish), path.fps)
+            write_animation(out, self._frames(job, path, coordinates, request), path.fps)
 
         self._deliver(job, f"path{suffix}", write)
 
-    def _frames(self, job: Job, path: CameraPath, coordinates: Tensor, wish: messages.Look) -> Iterator[Tensor]:
+    def _frames(
+        self, job: Job, path: CameraPath, coordinates: Tensor, request: requests.ViewRequest
+    ) -> Iterator[Tensor]:
         for done, place in enumerate(path.cameras()):
-            yield self._picture(coordinates, place, dataclasses.replace(wish, size=path.size))
+            yield self._picture(coordinates, place, dataclasses.replace(request, size=path.size))
             job.report(done + 1, path.frames)
 
-    def _picture(self, coordinates: Tensor, view: Any, wish: messages.Look) -> Tensor:
+    def _picture(self, coordinates: Tensor, view: Any, request: requests.ViewRequest) -> Tensor:
         """One finished picture, made when nobody who looks at the page is waiting."""
 
         def pause() -> None:
-            self.room.turns.let_others(urgent=False)
+            self.shared.lock.let_others(urgent=False)
 
-        with self.room.turns.turn(urgent=False):
+        with self.shared.lock.turn(urgent=False):
             return frame(
-                self.room.bind(coordinates), view, wish.size, wish.channel,
-                samples=movie.SUPERSAMPLE[self.room.run.kind], background=wish.background, pause=pause,
+                self.shared.bind(coordinates), view, request.size, request.channel,
+                samples=movie.SUPERSAMPLE[self.shared.run.kind], background=request.background, pause=pause,
             )  # fmt: skip
 
     def _measure(self, job: Job, message: dict[str, Any]) -> None:
         """What `hyperfields eval` measures."""
-        report = self.room.report(job.report)
+        report = self.shared.report(job.report)
         job.tell({"type": "report", "job": job.number, "scenes": report["scenes"], "mean": report["mean"]})
 
 

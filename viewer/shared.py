@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hyperfields.cameras import Camera
@@ -19,10 +21,9 @@ from hyperfields.model import BoundField
 from hyperfields.rendering.pictures import CELLS, native_size, orbit_cameras
 from hyperfields.runs.checkpoint import Run
 from hyperfields.runs.render import bind
-from hyperfields.viewer.encode import jpeg
 from hyperfields.viewer.frame import Window, frame
 from hyperfields.viewer.latent_map import latent_map
-from hyperfields.viewer.turns import Turns
+from hyperfields.viewer.lock import FairLock
 
 THUMB = 48  # pixels a side
 SHEET = 64  # thumbnails on a sheet, 8 in a row
@@ -31,14 +32,14 @@ COARSE = 32  # cells along a side of the grid that skips empty space, while some
 _CACHE_BYTES = 256e6
 
 
-class Room:
+class SharedState:
     """A run, ready to be looked at by several at once. Everything in it is safe to call from any thread."""
 
     def __init__(self, run: Run, open_family: Callable[[], SceneDataset] | None = None) -> None:
         self.run = run
         self.codes = run.model.latents.codes.detach()
         self.map = latent_map(self.codes)
-        self.turns = Turns()
+        self.lock = FairLock()
         self._open_family = open_family
         self._family: SceneDataset | InputError | None = None
         self._report: dict[str, Any] | None = None
@@ -76,8 +77,8 @@ class Room:
         bound = bind(self.run, self.code(coordinates))
         with self._mutex:
             self._bound[key] = bound
-            room = max(4, int(_CACHE_BYTES / max(_bytes_of(bound), 1)))
-            while len(self._bound) > min(room, 64):
+            capacity = max(4, int(_CACHE_BYTES / max(_bytes_of(bound), 1)))
+            while len(self._bound) > min(capacity, 64):
                 self._bound.popitem(last=False)
         return bound
 
@@ -93,7 +94,7 @@ class Room:
         view = self.front(size)
         sheet = torch.ones(SHEET // 8 * THUMB, 8 * THUMB, 3)
         for place, scene in enumerate(range(first, min(first + SHEET, len(self.run.names)))):
-            with self.turns.turn(urgent=False):
+            with self.lock.turn(urgent=False):
                 bound = bind(self.run, self.codes[scene : scene + 1])
                 row, column = divmod(place, 8)
                 sheet[row * THUMB : (row + 1) * THUMB, column * THUMB : (column + 1) * THUMB] = frame(
@@ -137,6 +138,14 @@ class Room:
         """Width over height of the pictures."""
         height, width = native_size(self.run)
         return width / height
+
+
+def jpeg(image: Tensor, quality: int = 90) -> bytes:
+    """JPEG of `[h w 3]` in [0, 1]; from quality 90 on, colours at full resolution."""
+    values = (image.clamp(0.0, 1.0) * 255.0).round().byte().contiguous().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+    return buffer.getvalue()
 
 
 def _bytes_of(bound: BoundField) -> int:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 
 
-class Turns:
+class FairLock:
     """A fair lock with two queues. `threading.Lock` may let the same thread in for ever."""
 
     def __init__(self) -> None:

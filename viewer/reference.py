@@ -15,7 +15,7 @@ from hyperfields.rendering.volume import openness, shade
 from hyperfields.viewer.frame import Window
 
 
-def truth_picture(truth: Any, view: Camera | Window, size: tuple[int, int], background: float) -> Tensor:
+def reference_picture(truth: Any, view: Camera | Window, size: tuple[int, int], background: float) -> Tensor:
     """`[h w 3]`: the part of an image that a window shows, or a mesh as a camera sees it.
 
     Raises:
@@ -26,7 +26,7 @@ def truth_picture(truth: Any, view: Camera | Window, size: tuple[int, int], back
         return mesh_picture(truth, view, size, background=background)
     if isinstance(truth, Tensor) and isinstance(view, Window):
         return _crop(truth, view, size, background)
-    raise TypeError(f"truth_picture: got {type(truth).__name__} with {type(view).__name__}")
+    raise TypeError(f"reference_picture: got {type(truth).__name__} with {type(view).__name__}")
 
 
 def view_picture(view: View, background: float) -> Tensor:
@@ -83,7 +83,7 @@ def _crop(image: Tensor, window: Window, size: tuple[int, int], background: floa
     return torch.where(inside[..., None], image[row][:, column], torch.tensor(background))
 
 
-class Truths:
+class References:
     """The truth of scenes by name; the last few are kept, since views are read from disk."""
 
     def __init__(self, family: SceneDataset) -> None:

@@ -17,7 +17,7 @@ from hyperfields.rendering.pictures import CHANNELS, Channel
 from hyperfields.viewer.camera_path import Keyframe, camera, from_opengl
 from hyperfields.viewer.frame import Window
 from hyperfields.viewer.latent_map import LIMIT
-from hyperfields.viewer.room import Room
+from hyperfields.viewer.shared import SharedState
 
 MOST_BYTES = 2**20  # of a message: a long camera path fits
 MOST_SIDE = 1024  # pixels of a live picture
@@ -28,7 +28,7 @@ Mode = Literal["lerp", "slerp"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class ViewRequest:
     """One look at one latent."""
 
     number: int  # of the page, comes back with the pictures
@@ -58,21 +58,21 @@ def decode(text: str | bytes) -> dict[str, Any]:
     return message
 
 
-def look(message: dict[str, Any], room: Room) -> Look:
+def view_request(message: dict[str, Any], shared: SharedState) -> ViewRequest:
     """
     Raises:
         InputError: something is missing, of another type, or out of range.
     """
     channel = message.get("channel", "rgb")
-    allowed = CHANNELS[:1] if room.run.kind == "images" else CHANNELS
+    allowed = CHANNELS[:1] if shared.run.kind == "images" else CHANNELS
     if channel not in allowed:
         raise InputError(f"channel: got {_short(channel)}, wanted one of {', '.join(allowed)}")
     photograph = message.get("photograph")
     size = pair(message.get("size"), "size", 8, MOST_SIDE)
-    return Look(
+    return ViewRequest(
         number=int(number(message.get("id", 0), "id", 0, 2**53)),
-        latent=latent(message.get("latent"), room),
-        view=view(message.get("view"), room, size),
+        latent=latent(message.get("latent"), shared),
+        view=view(message.get("view"), shared, size),
         size=size,
         channel=channel,
         background=number(message.get("background", 1.0), "background", 0.0, 1.0),
@@ -83,7 +83,7 @@ def look(message: dict[str, Any], room: Room) -> Look:
     )
 
 
-def latent(value: Any, room: Room) -> Tensor:
+def latent(value: Any, shared: SharedState) -> Tensor:
     """Coordinates `[k]` of a latent: one of {scene}, {at: [x, y]}, {key, coordinates}, {walk, time, mode}, {seed}.
 
     Raises:
@@ -92,12 +92,12 @@ def latent(value: Any, room: Room) -> Tensor:
     if not isinstance(value, dict):
         raise InputError(f"latent: got {_short(value)}, wanted an object")
     if "scene" in value:
-        return room.map.coordinates[room.run.index(_text(value["scene"], "scene"))]
+        return shared.map.coordinates[shared.run.index(_text(value["scene"], "scene"))]
     if "at" in value:
         x, y = numbers(value["at"], "at", 2, 100.0)
-        return room.map.at(x, y)
+        return shared.map.at(x, y)
     if "walk" in value:
-        codes = walk(value["walk"], room)
+        codes = walk(value["walk"], shared)
         place = number(value.get("time", 0.0), "time", 0.0, 1.0) * (len(codes) - 1)
         first = min(int(place), len(codes) - 2)
         if place == first:
@@ -105,17 +105,17 @@ def latent(value: Any, room: Room) -> Tensor:
         if place == first + 1:
             return codes[first + 1]
         # In code space, as `hyperfields interpolate` walks; then back to coordinates.
-        ends = torch.cat([room.code(code) for code in codes[first : first + 2]])
+        ends = torch.cat([shared.code(code) for code in codes[first : first + 2]])
         steps = 256
         path = interpolate(ends, steps + 1, mode(value))
         t = (place - first) * steps
         low = min(int(t), steps - 1)
         found = torch.lerp(path[low], path[low + 1], t - low)
-        return ((found - room.map.mean) @ room.map.axes.T) / room.map.std
+        return ((found - shared.map.mean) @ shared.map.axes.T) / shared.map.std
     if "seed" in value:
-        return room.map.draw(int(number(value["seed"], "seed", 0, 2**31)))
+        return shared.map.draw(int(number(value["seed"], "seed", 0, 2**31)))
     if "key" in value:
-        found = room.map.from_text(_text(value["key"], "key"))
+        found = shared.map.from_text(_text(value["key"], "key"))
         if "coordinates" in value:
             count = min(AXES, len(found))
             given = numbers(value["coordinates"], "coordinates", count, LIMIT)
@@ -124,7 +124,7 @@ def latent(value: Any, room: Room) -> Tensor:
     raise InputError("latent: wanted one of scene, at, key, walk, seed")
 
 
-def walk(value: Any, room: Room) -> list[Tensor]:
+def walk(value: Any, shared: SharedState) -> list[Tensor]:
     """Coordinates of the stops of a walk; names of scenes, or objects as for `latent`.
 
     Raises:
@@ -137,7 +137,7 @@ def walk(value: Any, room: Room) -> list[Tensor]:
     for stop in value:
         if isinstance(stop, dict) and "walk" in stop:
             raise InputError("walk: a stop cannot be a walk")
-        found.append(latent(stop if isinstance(stop, dict) else {"scene": stop}, room))
+        found.append(latent(stop if isinstance(stop, dict) else {"scene": stop}, shared))
     return found
 
 
@@ -152,7 +152,7 @@ def mode(value: dict[str, Any]) -> Mode:
     return "slerp" if found == "slerp" else "lerp"
 
 
-def view(value: Any, room: Room, size: tuple[int, int]) -> Camera | Window:
+def view(value: Any, shared: SharedState, size: tuple[int, int]) -> Camera | Window:
     """A window for images; else a camera from {position, target, fov} or {matrix, fov}.
 
     Angles are vertical and in radians; a matrix is an OpenGL camera's, row by row, as in nerfstudio's files.
@@ -162,7 +162,7 @@ def view(value: Any, room: Room, size: tuple[int, int]) -> Camera | Window:
     """
     if not isinstance(value, dict):
         raise InputError(f"view: got {_short(value)}, wanted an object")
-    if room.run.kind == "images":
+    if shared.run.kind == "images":
         left, top, right, bottom = numbers(value.get("window", [0, 0, 1, 1]), "window", 4, 100.0)
         if not (right - left > 1e-4 and bottom - top > 1e-4):
             raise InputError("window: wanted left < right and top < bottom")
