@@ -46,6 +46,7 @@ _EXPORTS = {
     "Meta": "codes.cavia",
     "ModelConfig": "model",
     "Modulation": "hypernets",
+    "OccupancyGrid": "rendering.occupancy",
     "PerLayer": "hypernets",
     "Pixels": "data",
     "Points": "data",
@@ -54,7 +55,7 @@ _EXPORTS = {
     "RadianceField": "fields",
     "Rays": "cameras",
     "TrainConfig": "tasks.presets",
-    "Rendered": "rendering.volume",
+    "Rendered": "rendering.base",
     "Reptile": "codes.cavia",
     "Run": "runs.checkpoint",
     "SequenceModel": "codes.sequence",
@@ -80,22 +81,22 @@ _EXPORTS = {
     "load_field": "runs.checkpoint",
     "load_run": "runs.checkpoint",
     "look_at": "cameras",
-    "mesh_from_field": "runs.export",
+    "mesh_from_field": "rendering.meshing",
     "meta_fit": "codes.cavia",
-    "occupancy_grid": "rendering.volume",
-    "on_background": "rendering.volume",
+    "occupancy_grid": "rendering.occupancy",
+    "on_background": "rendering.base",
     "orbit": "cameras",
-    "orbit_cameras": "rendering.pictures",
+    "orbit_cameras": "runs.render",
     "preset": "tasks.presets",
-    "psnr": "evaluation.metrics",
-    "render_picture": "rendering.pictures",
+    "psnr": "tasks.metrics",
+    "render_picture": "tasks",
     "render_run": "runs.render",
     "render_volume": "rendering.volume",
     "reptile_fit": "codes.cavia",
-    "sample_image": "rendering.volume",
-    "shape_metrics": "evaluation.metrics",
-    "ssim": "evaluation.metrics",
-    "trace_surface": "rendering.volume",
+    "sample_image": "rendering.image",
+    "shape_metrics": "tasks.metrics",
+    "ssim": "tasks.metrics",
+    "trace_surface": "rendering.surface",
     "write_animation": "runs.export",
     "write_image": "runs.export",
     "write_mesh": "runs.export",
@@ -128,9 +129,6 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.errors import InputError as InputError
     from hyperfields.evaluation.compare import Comparison as Comparison
     from hyperfields.evaluation.compare import compare as compare
-    from hyperfields.evaluation.metrics import psnr as psnr
-    from hyperfields.evaluation.metrics import shape_metrics as shape_metrics
-    from hyperfields.evaluation.metrics import ssim as ssim
     from hyperfields.evaluation.report import evaluate as evaluate
     from hyperfields.evaluation.report import format_report as format_report
     from hyperfields.fields import ImageField as ImageField
@@ -155,24 +153,28 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.model import BoundField as BoundField
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
-    from hyperfields.rendering.pictures import orbit_cameras as orbit_cameras
-    from hyperfields.rendering.pictures import render_picture as render_picture
-    from hyperfields.rendering.volume import Rendered as Rendered
-    from hyperfields.rendering.volume import occupancy_grid as occupancy_grid
-    from hyperfields.rendering.volume import on_background as on_background
+    from hyperfields.rendering.base import Rendered as Rendered
+    from hyperfields.rendering.base import on_background as on_background
+    from hyperfields.rendering.image import sample_image as sample_image
+    from hyperfields.rendering.meshing import mesh_from_field as mesh_from_field
+    from hyperfields.rendering.occupancy import OccupancyGrid as OccupancyGrid
+    from hyperfields.rendering.occupancy import occupancy_grid as occupancy_grid
+    from hyperfields.rendering.surface import trace_surface as trace_surface
     from hyperfields.rendering.volume import render_volume as render_volume
-    from hyperfields.rendering.volume import sample_image as sample_image
-    from hyperfields.rendering.volume import trace_surface as trace_surface
     from hyperfields.runs.checkpoint import Run as Run
     from hyperfields.runs.checkpoint import load_field as load_field
     from hyperfields.runs.checkpoint import load_run as load_run
-    from hyperfields.runs.export import mesh_from_field as mesh_from_field
     from hyperfields.runs.export import write_animation as write_animation
     from hyperfields.runs.export import write_image as write_image
     from hyperfields.runs.export import write_mesh as write_mesh
     from hyperfields.runs.render import export_scene as export_scene
     from hyperfields.runs.render import interpolate_run as interpolate_run
+    from hyperfields.runs.render import orbit_cameras as orbit_cameras
     from hyperfields.runs.render import render_run as render_run
+    from hyperfields.tasks import render_picture as render_picture
+    from hyperfields.tasks.metrics import psnr as psnr
+    from hyperfields.tasks.metrics import shape_metrics as shape_metrics
+    from hyperfields.tasks.metrics import ssim as ssim
     from hyperfields.tasks.presets import TrainConfig as TrainConfig
     from hyperfields.tasks.presets import preset as preset
     from hyperfields.training.continual import add as add

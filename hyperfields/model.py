@@ -15,7 +15,7 @@ from hyperfields.data import Kind
 from hyperfields.fields import Field, RadianceField, kind_of
 from hyperfields.hypernets import Bayes, Extension, Generator, Hypernet, Stability
 from hyperfields.ops import VisibleSamples
-from hyperfields.rendering.volume import occupancy_grid
+from hyperfields.rendering.occupancy import occupancy_grid
 from hyperfields.weights import Weights
 
 

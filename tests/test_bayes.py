@@ -17,7 +17,7 @@ from hyperfields.hypernets import Bayes, Chunked, Full, Hypernet, Independent, L
 from hyperfields.hypernets.bayes import Factors, implicit_divergence, moments_divergence
 from hyperfields.hypernets.init import spread
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.rendering.volume import sample_image
+from hyperfields.rendering.image import sample_image
 from hyperfields.runs.checkpoint import load_run
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import Fit, FitConfig

@@ -17,7 +17,7 @@ from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full
 from hyperfields.model import BoundField, ModelConfig
-from hyperfields.rendering.volume import sample_image
+from hyperfields.rendering.image import sample_image
 from hyperfields.runs.checkpoint import load_run
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import FitConfig, fit

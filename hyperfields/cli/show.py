@@ -115,9 +115,9 @@ def render(
     """
     from hyperfields.cli import console
     from hyperfields.evaluation.uncertainty import deviation_picture, misfit, uncertainty_image
-    from hyperfields.rendering.pictures import native_size, orbit_cameras
     from hyperfields.runs import render as movie
     from hyperfields.runs.export import IMAGE_SUFFIXES, require_suffix, write_image
+    from hyperfields.runs.render import native_size, orbit_cameras
     from hyperfields.training.inference import load_codes
 
     whole = load(run, device)

@@ -35,10 +35,11 @@ def chosen(
     if not given and by not in ("reptile", "cavia"):
         return {}
     from hyperfields import hypernets
+    from hyperfields.tasks import task_of
     from hyperfields.tasks.presets import network_rate, preset
-    from hyperfields.training.fit import alone, describe
+    from hyperfields.training.fit import alone
 
-    picture = describe(family)
+    picture = task_of(family.kind).describe(family)
     model, recipe = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
     if by == "reptile":
         return {"model": alone(model), "recipe": recipe}

@@ -36,9 +36,10 @@ from hyperfields.fields import Field
 from hyperfields.hypernets import Independent
 from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
 from hyperfields.runs.checkpoint import SOURCE, Run, read_tensors
+from hyperfields.tasks import task_of
+from hyperfields.tasks.objective import Objective
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.inference import Codes
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimizers, Progress, rate
 from hyperfields.weights import Weights
 
@@ -155,7 +156,7 @@ def meta_fit(
     torch.manual_seed(seed)
     count = len(family.names)
     found = MetaModel(config, count, meta)
-    objective = Objective(family, config.field, recipe, count)
+    objective = task_of(family.kind).objective(family, config.field, recipe, count)
     groups = {**parameter_groups(found.model), "latents": []}
     optimizers = Optimizers(groups, recipe)
     slow = torch.optim.Adam([found.rates], lr=0.01 * meta.rate)
@@ -165,7 +166,9 @@ def meta_fit(
         scenes = torch.randperm(count, generator=generator)[: min(recipe.scenes, count)]
         codes = found.codes(objective, scenes, scenes, generator)
         slow.zero_grad()
-        loss = objective(found.model.bind(codes), scenes, scenes, generator)
+        bound = found.model.bind(codes)
+        objective.update(bound, scenes, step, generator)
+        loss = objective(bound, scenes, scenes, generator)
         optimizers.step(loss, rate(progress))
         slow.step()
         progress.loss = float(loss.detach())
@@ -231,12 +234,13 @@ def reptile_fit(
     torch.manual_seed(seed)
     count = len(family.names)
     start: Weights = {name: entry.initial()[None] for name, entry in field.spec.items()}
-    objective = Objective(family, field, recipe, count)
+    objective = task_of(family.kind).objective(family, field, recipe, count)
     generator, progress = torch.Generator().manual_seed(seed), Progress()
     for step in range(steps):
         progress.step, progress.fraction = step, step / steps
         scenes = torch.randperm(count, generator=generator)[: min(recipe.scenes, count)]
         own, progress.loss = adapt_weights(start, objective, scenes, reptile, generator)
+        objective.update(BoundField(field, own, len(scenes)), scenes, step, generator)
         share = reptile.share * (1.0 - progress.fraction)
         start = {name: value + share * (own[name].mean(0, keepdim=True) - value) for name, value in start.items()}
         report(progress)
@@ -296,7 +300,8 @@ def infer_by_steps(run: Run, family: SceneDataset, *, seed: int = 0) -> Codes:
     tensors, _ = read_tensors(run.path / SOURCE)
     source.load_state_dict({name: value.float() for name, value in tensors.items()})
     recipe, count = TrainConfig(**run.config["recipe"]), len(family.names)
-    objective, generator = Objective(family, run.model.config.field, recipe, count), torch.Generator().manual_seed(seed)
+    objective = task_of(family.kind).objective(family, run.model.config.field, recipe, count)
+    generator = torch.Generator().manual_seed(seed)
     model, found = run.model.requires_grad_(False), []
     for scenes in torch.arange(count).split(recipe.scenes):
 

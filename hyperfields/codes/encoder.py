@@ -29,10 +29,9 @@ from hyperfields.hypernets.attention import Block
 from hyperfields.hypernets.init import require_positive
 from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
 from hyperfields.runs import checkpoint
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.fit import describe
 from hyperfields.training.inference import Codes
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress, part
 
 FREQUENCIES = 4  # of the sines that places are embedded by
@@ -216,7 +215,8 @@ def encoded_fit(
 
     groups = {**parameter_groups(found.model), "latents": []}
     groups["networks"] = [*groups["networks"], *found.encoder.parameters()]
-    work = Optimization(bind, groups, Objective(family, config.field, recipe, count), torch.arange(count), seed)
+    objective = task_of(family.kind).objective(family, config.field, recipe, count)
+    work = Optimization(bind, groups, objective, torch.arange(count), seed)
     progress = Progress()
     for step in range(steps):
         progress.fraction = step / steps
@@ -239,7 +239,7 @@ def _write(out: Path, found: EncodedModel, family: SceneDataset, recipe: TrainCo
         "model": checkpoint.to_json(found.model.config),
         "recipe": dataclasses.asdict(recipe),
         "fit": {"seed": seed},
-        "picture": describe(family),
+        "picture": task_of(family.kind).describe(family),
         "versions": checkpoint.versions(),
         "codes": {"name": EncoderCodes.name, **dataclasses.asdict(found.encoder.config)},
     }

@@ -20,8 +20,8 @@ from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.hypernets import Independent
 from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
 
@@ -141,7 +141,8 @@ def fit_sequences(
     def bind(local: Tensor) -> tuple[BoundField, None]:
         return found.bind(clock.sequence[local], clock.time[local]), None
 
-    work = Optimization(bind, groups, Objective(family, config.field, recipe, count), torch.arange(count), seed)
+    objective = task_of(family.kind).objective(family, config.field, recipe, count)
+    work = Optimization(bind, groups, objective, torch.arange(count), seed)
     progress = Progress()
     for step in range(steps):
         progress.fraction = step / steps

@@ -31,8 +31,11 @@ from hyperfields.data import Points, SceneDataset, View, draw
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField, RadianceField, SDFField
 from hyperfields.model import BoundField
-from hyperfields.rendering.pictures import CELLS, RAYS
-from hyperfields.rendering.volume import on_background, pixel_centers, render_volume, trace_surface
+from hyperfields.rendering.base import on_background
+from hyperfields.rendering.image import pixel_centers
+from hyperfields.rendering.pictures import CELLS, RAYS_PER_BLOCK
+from hyperfields.rendering.surface import trace_surface
+from hyperfields.rendering.volume import render_volume
 
 SEEN = 2**16  # rays or points that the misfit is measured on
 HIT = 0.3  # opacity from which on a ray has a place
@@ -149,7 +152,9 @@ def _look(bound: BoundField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     """
     assert isinstance(bound.field, RadianceField)
     parts = []
-    for origins, directions in zip(rays.origins.split(RAYS, 1), rays.directions.split(RAYS, 1), strict=True):
+    for origins, directions in zip(
+        rays.origins.split(RAYS_PER_BLOCK, 1), rays.directions.split(RAYS_PER_BLOCK, 1), strict=True
+    ):
         block = Rays(origins, directions)
         seen = render_volume(bound, block, bound.occupancy(CELLS), step=bound.field.step, visible=bound.visible_samples)
         distance = torch.where(seen.alpha > HIT, seen.depth, -(origins * directions).sum(-1))

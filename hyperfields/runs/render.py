@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,19 +14,21 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
+from hyperfields.cameras import orbit as orbit_path
 from hyperfields.codes.table import interpolate
-from hyperfields.data import Mesh
 from hyperfields.errors import InputError
-from hyperfields.fields import RadianceField
 from hyperfields.model import BoundField
-from hyperfields.rendering.pictures import Channel, check_channel, native_size, orbit_cameras, render_picture
+from hyperfields.rendering.pictures import Channel, require_channel
 from hyperfields.runs import export
 from hyperfields.runs.checkpoint import Run, write_field
+from hyperfields.tasks import task_of
+from hyperfields.tasks.base import MESH_RESOLUTION
 
 FRAMES = 48  # of an animation for which no number was given
 FPS = 24.0
-RESOLUTION = 192  # cells a side that a mesh is made from
-SUPERSAMPLE = {"images": 1, "shapes": 2, "views": 1}  # only surfaces have edges that are thinner than a pixel
+START = math.radians(-135.0)  # azimuth of the first camera: from the front left, as fronts look towards -Y
+RADIUS, ELEVATION, FOV = 3.6, math.radians(25.0), 0.6911112  # of cameras without pictures; a longest side is 1.8
+SIZE = (256, 256)  # of pictures of scenes that were not fitted to pictures
 FIELD_SUFFIX = ".safetensors"
 
 T = TypeVar("T")
@@ -53,18 +56,19 @@ def render_run(
     Raises:
         InputError: a suffix, an orbit or a channel that this kind cannot give; a file that cannot be written.
     """
-    suffixes = export.IMAGE_SUFFIXES + (() if run.kind == "images" else export.ANIMATION_SUFFIXES)
+    task = task_of(run.kind)
+    suffixes = export.IMAGE_SUFFIXES + (export.ANIMATION_SUFFIXES if task.has_camera else ())
     suffix = export.require_suffix(out, suffixes, f"a rendering of {run.kind}")
     still = suffix in export.IMAGE_SUFFIXES
     if orbit is not None and (still or orbit < 1):
-        todo = "leave it out" if run.kind == "images" else "use a .gif or .mp4 and at least 1 frame"
+        todo = "use a .gif or .mp4 and at least 1 frame" if task.has_camera else "leave it out"
         raise InputError(f"--orbit {orbit}: no camera circles {run.kind} into {out}; {todo}")
     size = size or native_size(run)
     bound = bind(run, codes)
-    check_channel(bound, channel)
+    require_channel(channel, task.channels)
     frames = 1 if still else orbit or FRAMES
     cameras = orbit_cameras(run, frames, size)
-    pictures = _counted((_picture(run, bound, camera, size, channel) for camera in cameras), frames, report)
+    pictures = _counted((task.picture(bound, camera, size, channel) for camera in cameras), frames, report)
     if still:
         export.write_image(out, next(pictures))
     else:
@@ -80,6 +84,7 @@ def interpolate_run(
     mode: str = "lerp",
     orbit: bool = False,
     size: tuple[int, int] | None = None,
+    resolution: int = MESH_RESOLUTION,
     report: Report | None = None,
 ) -> None:
     """Walk through latent space along `codes` `[c z]`, ends included.
@@ -90,6 +95,7 @@ def interpolate_run(
         mode: "lerp" or "slerp".
         orbit: let the camera circle once meanwhile.
         size: (height, width), default as fitted.
+        resolution: of meshes, cells a side.
 
     Raises:
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
@@ -98,8 +104,10 @@ def interpolate_run(
     animated = out.suffix.lower() in export.ANIMATION_SUFFIXES
     if not animated and out.suffix:
         raise InputError(f"{out}: suffix {out.suffix} cannot hold a walk; use .gif, .mp4 or a folder")
-    if orbit and (run.kind == "images" or (run.kind == "shapes" and not animated)):
-        what = "images" if run.kind == "images" else "meshes"
+    task = task_of(run.kind)
+    as_meshes = task.has_mesh and not task.sized and not animated  # data without pictures are walked as meshes
+    if orbit and (as_meshes or not task.has_camera):
+        what = "meshes" if as_meshes else run.kind
         raise InputError(f"--orbit: no camera circles {what} into {out}; leave it out")
     if len(codes) < 2 or frames < 2:
         raise InputError(f"interpolate: got {len(codes)} scenes and {frames} frames, wanted at least 2 of each")
@@ -109,20 +117,22 @@ def interpolate_run(
     bounds = (bind(run, code[None]) for code in path)
     if animated:
         export.require_suffix(out, export.ANIMATION_SUFFIXES, "a walk")
-        pictures = (_picture(run, b, c, size) for b, c in zip(bounds, cameras, strict=True))
+        pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
         export.write_animation(out, _counted(pictures, frames, report), FPS)
         return
     with new_folder(out) as folder:
-        if run.kind == "shapes":
-            for number, mesh in enumerate(_counted((mesh_of(bound) for bound in bounds), frames, report)):
+        if as_meshes:
+            for number, mesh in enumerate(_counted((task.mesh(bound, resolution) for bound in bounds), frames, report)):
                 export.write_mesh(folder / f"frame_{number:03d}.ply", mesh)
         else:
-            pictures = (_picture(run, b, c, size) for b, c in zip(bounds, cameras, strict=True))
+            pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
             for number, picture in enumerate(_counted(pictures, frames, report)):
                 export.write_image(folder / f"frame_{number:03d}.png", picture)
 
 
-def export_scene(run: Run, name: str, out: Path, codes: Tensor | None = None) -> None:
+def export_scene(
+    run: Run, name: str, out: Path, codes: Tensor | None = None, *, resolution: int = MESH_RESOLUTION
+) -> None:
     """Write one scene as a file that needs nothing of the run.
 
     Every kind gives a picture (.png, .jpg, .webp) and the field alone (.safetensors), which
@@ -131,11 +141,13 @@ def export_scene(run: Run, name: str, out: Path, codes: Tensor | None = None) ->
 
     Args:
         codes: `[1 z]` of a scene that the run was not fitted to; then `name` is only written down.
+        resolution: of a mesh, cells a side.
 
     Raises:
         InputError: an unknown name, a suffix that this kind cannot give, or a file that cannot be written.
     """
-    meshes = () if run.kind == "images" else export.MESH_SUFFIXES
+    task = task_of(run.kind)
+    meshes = export.MESH_SUFFIXES if task.has_mesh else ()
     allowed = (*export.IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX)
     suffix = export.require_suffix(out, allowed, f"a scene of {run.kind}")
     bound = bind(run, run.codes(name) if codes is None else codes)
@@ -147,13 +159,36 @@ def export_scene(run: Run, name: str, out: Path, codes: Tensor | None = None) ->
             picture["frames"] = {name: frame}
         write_field(out, bound, {"name": name, "kind": run.kind, "picture": picture})
     elif suffix in meshes:
-        mesh = mesh_of(bound)
+        mesh = task.mesh(bound, resolution)
         if frame is not None:
             mesh = mesh._replace(scale=frame[0], center=tuple(frame[1:]))
         export.write_mesh(out, mesh)
     else:
         size = native_size(run)
-        export.write_image(out, _picture(run, bound, orbit_cameras(run, 1, size)[0], size))
+        export.write_image(out, task.picture(bound, orbit_cameras(run, 1, size)[0], size))
+
+
+def native_size(run: Run) -> tuple[int, int]:
+    """(height, width) of the pictures that a run was fitted to, or a choice for scenes without pictures."""
+    height, width = run.config["picture"].get("size", SIZE)
+    return int(height), int(width)
+
+
+def orbit_cameras(run: Run, frames: int, size: tuple[int, int]) -> list[Camera]:
+    """`frames` cameras on a circle round the scenes of a run; the first looks from the front left.
+
+    Distance, height and field of view are those of the pictures that a run of views was fitted to.
+    """
+    picture = run.config["picture"]
+    return orbit_path(
+        frames,
+        radius=picture.get("radius", RADIUS),
+        elevation=picture.get("elevation", ELEVATION),
+        fov=picture.get("fov", FOV),
+        start=START,
+        height=size[0],
+        width=size[1],
+    )
 
 
 def bind(run: Run, codes: Tensor) -> BoundField:
@@ -162,25 +197,6 @@ def bind(run: Run, codes: Tensor) -> BoundField:
         raise ValueError(f"codes: got {codes.shape[0]} scenes, wanted one")
     with torch.no_grad():
         return run.model.bind(codes)
-
-
-def mesh_of(bound: BoundField, resolution: int = RESOLUTION) -> Mesh:
-    """The surface of a shape, or of a view where a step becomes more opaque than clear, in the scene frame.
-
-    Args:
-        resolution: cells a side.
-
-    Raises:
-        TypeError: for images.
-    """
-    if not isinstance(bound.field, RadianceField):
-        return export.mesh_from_field(bound, resolution=resolution, device=bound.device)
-    step = bound.field.step
-
-    def clearness(x: Tensor) -> Tensor:
-        return torch.exp(-step * bound.density(x)) - 0.5
-
-    return export.mesh_from_field(clearness, resolution=resolution, safety=float("inf"), device=bound.device)
 
 
 @contextlib.contextmanager
@@ -204,10 +220,6 @@ def new_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be written ({reason}); choose another --out") from error
-
-
-def _picture(run: Run, bound: BoundField, camera: Camera, size: tuple[int, int], channel: Channel = "rgb") -> Tensor:
-    return render_picture(bound, camera, size, channel, supersample=SUPERSAMPLE[run.kind])
 
 
 def _counted(items: Iterator[T], total: int, report: Report | None) -> Iterator[T]:

@@ -19,19 +19,22 @@ def distance_loss(distance: Tensor, target: Tensor, width: float = 0.02) -> Tens
     return ((distance - target).abs() / (target.abs() + width)).squeeze(-1)
 
 
-HAZE = 1e-2  # weight of the absolute error of opacity: its square does not see thin haze in front of the background
+BACKGROUND_OPACITY_L1 = 1e-2  # weight of the absolute error of opacity: its square does not see thin haze
 
 
-def pixel_loss(rgb: Tensor, alpha: Tensor, target: Tensor) -> Tensor:
+def pixel_loss(
+    rgb: Tensor, alpha: Tensor, target: Tensor, background_opacity_l1: float = BACKGROUND_OPACITY_L1
+) -> Tensor:
     """Squared error on a black and on a white background, averaged (right on both is right on any), and haze.
 
     Args:
         rgb: premultiplied colours `[... 3]`.
         alpha: `[...]`.
         target: straight `[... 4]`.
+        background_opacity_l1: weight of the absolute error of opacity.
     """
     truth = target[..., :3] * target[..., 3:]
     on_black = rgb - truth
     on_white = on_black - (alpha[..., None] - target[..., 3:])
     haze = (alpha - target[..., 3]).abs()
-    return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + HAZE * haze
+    return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + background_opacity_l1 * haze

@@ -32,10 +32,9 @@ from hyperfields.hypernets.init import spread
 from hyperfields.model import BoundField, HyperField, parameter_groups
 from hyperfields.runs import checkpoint
 from hyperfields.runs.checkpoint import Run
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.fit import describe
 from hyperfields.training.inference import Codes, descend, infer
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
 Method = Literal["extension", "output", "frozen", "naive"]
@@ -59,7 +58,7 @@ class _Held(Optimization):
     def loss(self) -> tuple[Tensor, Tensor]:
         total, data = super().loss()
         if self.weight:
-            size = min(self.old, len(self.scenes), self.objective.recipe.scenes)
+            size = min(self.old, len(self.scenes), self.objective.config.scenes)
             chosen = torch.randperm(self.old, generator=self.generator)[:size]
             # Looser at first, while the rate is high: new scenes find their place, then the old ones go back to theirs.
             total = total + self.weight * 10.0 ** (self.fraction - 1.0) * self.drift(chosen)
@@ -160,7 +159,8 @@ def add(
 
     groups = {name: [p for p in group if p.requires_grad] for name, group in parameter_groups(model).items()}
     groups["latents"] = [latents.codes]
-    work = _Held(bind, groups, Objective(family, model.config.field, recipe, new), torch.arange(new), seed)
+    objective = task_of(family.kind).objective(family, model.config.field, recipe, new)
+    work = _Held(bind, groups, objective, torch.arange(new), seed)
     work.drift, work.old = functools.partial(drift, run.model, model), count
     work.weight = weight if method == "output" else 0.0
     progress = Progress()
@@ -238,7 +238,7 @@ def _write(run: Run, family: SceneDataset, out: Path, model: HyperField, method:
     """The new run. It has no state: a fit cannot go on with it, since the data of its scenes are two families."""
     picture = {**run.config.get("picture", {})}
     if "frames" in picture:
-        picture["frames"] = {**picture["frames"], **describe(family)["frames"]}
+        picture["frames"] = {**picture["frames"], **task_of(family.kind).describe(family)["frames"]}
     config = {
         **run.config,
         "scenes": [*run.names, *family.names],

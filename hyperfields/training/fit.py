@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import resource
 import signal
 import threading
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from hyperfields import ops
 from hyperfields.codes.table import CodeSource
-from hyperfields.data import Mesh, SceneDataset, View, fingerprint
+from hyperfields.data import SceneDataset, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.fields import Field
 from hyperfields.hypernets import Independent
@@ -30,10 +29,10 @@ from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_gro
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
 from hyperfields.runs import checkpoint
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import Preset, TrainConfig, preset
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress, part
 from hyperfields.weights import flatten, numel
 
@@ -110,7 +109,7 @@ class Fit:
             self.graphs.refuse("the family draws its batches on the CPU, as it has no `to`")
         if self.graphs is not None and source is not None:
             self.graphs.refuse("codes that do not come from a table take steps of their own")
-        picture = describe(family)
+        picture = task_of(family.kind).describe(family)
         chosen = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
         self.recipe = recipe or chosen[1]
         model = model or chosen[0]
@@ -254,7 +253,9 @@ class Fit:
                     groups["networks"] + self.source.networks(),
                     self.source.tables(),
                 )
-        objective = Objective(self.family, field, recipe, len(scenes), self.device, self.precision)
+        objective = task_of(self.family.kind).objective(
+            self.family, field, recipe, len(scenes), device=self.device, precision=self.precision
+        )
         self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
         if self.graphs is not None:
             self.graphs.forget()
@@ -385,36 +386,6 @@ def between_steps() -> Iterator[Callable[[], None]]:
 def alone(model: ModelConfig) -> ModelConfig:
     """The same field without a hypernetwork: every scene owns its table and its networks."""
     return ModelConfig(model.field, Independent(), numel(model.field.spec))
-
-
-def describe(family: SceneDataset) -> dict[str, Any]:
-    """What pictures of a family look like, so that a run renders without its data."""
-    truth = first_truth(family)
-    if isinstance(truth, Mesh):
-        meshes = [family.reference(number) for number in range(len(family.names))]
-        frames = [[m.scale, *m.center] for m in meshes if isinstance(m, Mesh)]
-        return {"frames": dict(zip(family.names, frames, strict=True))}
-    if isinstance(truth, list):
-        camera = truth[0].camera
-        position = camera.T_world_camera[:3, 3]
-        return {
-            "size": [camera.height, camera.width],
-            "fov": 2.0 * math.atan(0.5 * camera.width / camera.fx),
-            "radius": float(position.norm()),
-            "elevation": math.asin(float(position[2] / position.norm())),
-        }
-    return {"size": [truth.shape[0], truth.shape[1]]}
-
-
-def first_truth(family: SceneDataset) -> Tensor | Mesh | list[View]:
-    """What the first scene looks like, from whichever split there is."""
-    for split in ("test", "val", "train"):
-        try:
-            return family.reference(0, split)
-        except InputError:
-            if split == "train":
-                raise
-    raise AssertionError
 
 
 def fit(

@@ -20,8 +20,8 @@ from hyperfields.hypernets import Independent, Residual
 from hyperfields.model import BoundField
 from hyperfields.runs import checkpoint
 from hyperfields.runs.checkpoint import Run
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
 
@@ -98,7 +98,7 @@ def infer(
         return model.bind(codes), codes
 
     stages = 2 if refine else 1
-    objective = Objective(family, model.config.field, recipe, len(scenes), device)
+    objective = task_of(family.kind).objective(family, model.config.field, recipe, len(scenes), device=device)
     first = Optimization(bind_codes, {"latents": [latents.codes]}, objective, scenes, seed)
     descend(first, progress, minutes, steps, (0.0, 1.0 / stages), report)
     codes = latents.codes.detach()
@@ -110,7 +110,7 @@ def infer(
             return model.bind(codes[local], added(local)), None
 
         groups = {"networks": list(added.parameters())}
-        objective = Objective(family, model.config.field, recipe, len(scenes), device)
+        objective = task_of(family.kind).objective(family, model.config.field, recipe, len(scenes), device=device)
         second = Optimization(bind_residual, groups, objective, scenes, seed + 1)
         descend(second, progress, minutes, steps, (1.0 / stages, 1.0), report)
         with torch.no_grad():

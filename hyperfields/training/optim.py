@@ -14,9 +14,9 @@ from hyperfields.codes.table import RowAdam, gaussian_prior
 from hyperfields.model import BoundField
 from hyperfields.ops import devices
 from hyperfields.ops.profiling import region
+from hyperfields.tasks.objective import Objective
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.cuda_graphs import Graphs
-from hyperfields.training.objective import Objective
 
 WARM_UP = 50  # steps of a rising rate
 CLIP = 1.5  # times the running mean of the gradient's norm
@@ -177,27 +177,30 @@ class Optimization:
     ) -> None:
         device = objective.device
         self.bind, self.objective, self.scenes = bind, objective, scenes.to(device)
-        self.optimizers = Optimizers(groups, objective.recipe)
-        self.deck = SceneSampler(len(scenes), objective.recipe.scenes, device)
+        self.optimizers = Optimizers(groups, objective.config)
+        self.deck = SceneSampler(len(scenes), objective.config.scenes, device)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.local = torch.zeros(self.deck.batch_size, dtype=torch.int64, device=device)  # the scenes of this step
         self.data = torch.zeros((), device=device)  # its loss, on a GPU
         self.mean: Tensor | None = None  # smoothed, there
         self.graphs: Graphs | None = None
         self.penalty: Tensor | None = None  # what `bind` wants added to the loss of this step
+        self.count = 0  # steps that were begun
 
     def prepare(self) -> Hashable:
         """Begin a step, with what the host does of it; steps of one kind return the same."""
         self.local.copy_(self.deck.draw(self.generator))
-        return self.objective.prepare()
+        self.count += 1
+        return self.objective.plan(self.count - 1)
 
     def loss(self) -> tuple[Tensor, Tensor]:
         """(what is minimised, the data's part of it) for the scenes of this step."""
         local = self.local
         with region("hypernetwork"):
             bound, codes = self.bind(local)
-        data = self.objective.loss(bound, self.scenes[local], local, self.generator)
-        prior = 0.0 if codes is None else self.objective.recipe.prior * gaussian_prior(codes).mean()
+        self.objective.update(bound, local, self.count - 1, self.generator)
+        data = self.objective(bound, self.scenes[local], local, self.generator)
+        prior = 0.0 if codes is None else self.objective.config.prior * gaussian_prior(codes).mean()
         extra, self.penalty = self.penalty, None
         return data + prior + (0.0 if extra is None else extra), data.detach()
 
@@ -253,11 +256,12 @@ class Optimization:
         """Bring what the host knows of the last steps up to date: on a GPU it does not look after every one."""
         if self.mean is not None:
             progress.loss = _finite(float(self.mean), progress)
-            self.objective.look()
+            self.objective.sync()
 
     def state(self) -> dict[str, Tensor]:
         return {
             "generator": self.generator.get_state(),
+            "count": torch.tensor(self.count),
             "deck.order": self.deck.order.clone(),
             "deck.place": torch.tensor(self.deck.place),
             **{f"optimizer.{name}": value.clone() for name, value in self.optimizers.state().items()},
@@ -268,6 +272,7 @@ class Optimization:
         if self.graphs is not None:
             self.graphs.forget()  # the state of optimisers moves to other places
         self.generator.set_state(state["generator"])
+        self.count = int(state["count"])
         self.deck.order, self.deck.place = state["deck.order"].to(self.deck.order.device), int(state["deck.place"])
         self.optimizers.restore(part(state, "optimizer."))
         self.objective.restore(part(state, "objective."))

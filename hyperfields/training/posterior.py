@@ -24,9 +24,9 @@ from hyperfields.errors import InputError
 from hyperfields.hypernets import Independent
 from hyperfields.model import BoundField
 from hyperfields.runs.checkpoint import Run
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.inference import descend
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
 DIVERGENCE = 1e-5  # its weight in the loss
@@ -107,7 +107,7 @@ def infer_posterior(
         return model.bind(center + spread * z), None
 
     recipe = dataclasses.replace(TrainConfig(**run.config["recipe"]), prior=0.0, rate_latents=3e-2)
-    objective = Objective(family, model.config.field, recipe, count)
+    objective = task_of(family.kind).objective(family, model.config.field, recipe, count)
     work = _Variational(bind, {"latents": [table.codes]}, objective, torch.arange(count), seed)
     work.weight = weight
     descend(work, Progress(), minutes, steps, (0.0, 1.0), report)
