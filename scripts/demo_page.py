@@ -70,7 +70,7 @@ def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
         if isinstance(truth, Mesh):
             camera = orbit_cameras(run, 1, SHAPE_SIZE)[0]
             result = render_picture(bound, camera, SHAPE_SIZE)
-            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, samples=SHAPES.supersample), result))
+            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, supersample=SHAPES.supersample), result))
         elif isinstance(truth, list):
             for view in truth[:: max(len(truth) // 2, 1)][:2]:
                 rgb = view.rgba[..., :3] * view.rgba[..., 3:] + 1.0 - view.rgba[..., 3:]

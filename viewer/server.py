@@ -1,208 +1,223 @@
-"""The one module that knows viser: its server, and what its WebGL scene shows below our page.
+"""The port: HTTP and websockets on an event loop in a thread of its own, and the gate that every request passes.
 
-viser brings the web server, the websockets and a 3-D scene. What it lacks (a plane to drag on, pictures to click
-at, addresses of our own, a look at who asks) is put in front of its server here: each request passes a `Gate`
-first. It has no hook for that, so the function that opens its port is wrapped while the server starts.
+Who may ask: a browser that has opened the address with the token that was printed (a cookie keeps it afterwards),
+under a name of this machine (`Host`); on websockets a page of this server (`Origin`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
-import dataclasses
-import io
+import errno
+import hashlib
+import http
+import logging
+import secrets
+import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Protocol
+import traceback
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs, urlsplit
 
-import numpy as np
-import viser
 import websockets.asyncio.server
-from viser import _messages as viser_messages
+from websockets import Headers
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from hyperfields.data import Mesh
-from hyperfields.viewer.camera_path import CameraPath, quaternion
+from hyperfields.errors import InputError
 
-PREFIX = "/viser/"  # then the name of a session
-MOST_BYTES = 2**20  # of a message from a browser
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+MOST_BYTES = 2**20  # of a message from a browser: a long camera path fits
+HANDSHAKE_SECONDS = 60.0  # a sheet of thumbnails on a busy machine takes some
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
-Vector = tuple[float, float, float]
-# Shadows are drawn from several lights, which takes seconds without a graphics card.
-_PLAIN: dict[str, Any] = {"cast_shadow": False, "receive_shadow": False}
+Respond = Callable[[Request], Awaitable[Response | None]]
+Talk = Callable[[ServerConnection], Awaitable[None]]
 
-_session: contextvars.ContextVar[str] = contextvars.ContextVar("session", default="")
-
-
-class Gate(Protocol):
-    """What stands in front of viser's server, on its event loop."""
-
-    async def request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """An answer to a request; None hands it on, to `connect` or to viser."""
-
-    def connect(self, path: str) -> Callable[[ServerConnection], Awaitable[None]] | None:
-        """Who talks to a websocket of this path; None for viser."""
+# Below this the library logs lines of requests, and the token with them, and a traceback for each browser that opens
+# a connection in advance and lets it go.
+_logger = logging.getLogger("hyperfields.viewer")
+_logger.setLevel(logging.CRITICAL)
 
 
-@dataclasses.dataclass
-class _Scene:
-    """What a session wants to be seen, and the viser client that shows it once there is one."""
+class Server:
+    """A running server. `close` ends it."""
 
-    client: viser.ClientHandle | None = None
-    mesh: Mesh | None = None
-    path: CameraPath | None = None
-    camera: tuple[Vector, Vector, float] | None = None  # position, target, fov (vertical)
-    dark: bool = False
-    overview: bool = False  # looked at from outside: then the path is seen too
+    def __init__(self, host: str, port: int, respond: Respond, talk: Talk) -> None:
+        """
+        Args:
+            respond: the answer to a request; None lets a websocket open.
+            talk: serves one websocket until it returns.
+        """
+        self._stop: asyncio.Event
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(host, port, respond, talk)), name="hyperfields-viewer", daemon=True
+        )
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            raise InputError(f"--port {port}: cannot be opened ({self._failure}); choose another")
+        self.port = port
 
+    async def _serve(self, host: str, port: int, respond: Respond, talk: Talk) -> None:
+        self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
 
-class Stage:
-    """viser's server behind our gate, and its scenes by session."""
+        async def process_request(connection: ServerConnection, request: Request) -> Response | None:
+            try:
+                return await respond(request)
+            except Exception:  # a bug must be seen
+                traceback.print_exc()
+                return text(http.HTTPStatus.INTERNAL_SERVER_ERROR, "this request failed: see the viewer's terminal")
 
-    def __init__(self, host: str, port: int, gate: Gate) -> None:
-        self._scenes: dict[str, _Scene] = {}
-        self._mutex = threading.RLock()
-        with _behind(gate), contextlib.redirect_stdout(io.StringIO()):
-            self._server = viser.ViserServer(host=host, port=port, label="hyperfields", verbose=False)
-        self.port = self._server.get_port()
-        self.loop: asyncio.AbstractEventLoop = self._server.get_event_loop()
-        # A page could make viser open a tunnel through a host on the internet: not from here.
-        handlers = self._server._websock_server._incoming_handlers
-        for message in (viser_messages.ShareUrlRequest, viser_messages.ShareUrlDisconnect):
-            handlers.pop(message, None)
-        self._server.gui.configure_theme(show_logo=False, show_share_button=False)
-        self._server.scene.set_up_direction("+z")
-        self._server.scene.configure_default_lights(cast_shadow=False)
-        self._server.on_client_connect(self._connected)
-        self._server.on_client_disconnect(self._left)
+        try:
+            server = await websockets.asyncio.server.serve(
+                talk, host, port, process_request=process_request, max_size=MOST_BYTES, compression=None,
+                open_timeout=HANDSHAKE_SECONDS, close_timeout=1.0, server_header=None, logger=_logger,
+            )  # fmt: skip
+        except OSError as error:
+            self._failure = error
+            self._started.set()
+            return
+        self._started.set()
+        async with server:
+            await self._stop.wait()
 
     def close(self) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._server.stop()
-
-    def open(self, session: str) -> None:
-        """A session may show a scene from now on."""
-        with self._mutex:
-            self._scenes[session] = _Scene()
-
-    def forget(self, session: str) -> None:
-        with self._mutex:
-            self._scenes.pop(session, None)
-
-    def knows(self, session: str) -> bool:
-        with self._mutex:
-            return session in self._scenes
-
-    def show(self, session: str, **changes: Any) -> bool:
-        """Change fields of a session's `_Scene`; whether somebody sees it already."""
-        with self._mutex:
-            scene = self._scenes.get(session)
-            if scene is None:
-                return False
-            changed = {name for name, value in changes.items() if getattr(scene, name) is not value}
-            for name in changed:
-                setattr(scene, name, changes[name])
-            if scene.client is not None:
-                _draw(scene, changed)
-            return scene.client is not None
-
-    async def _connected(self, client: viser.ClientHandle) -> None:
-        with self._mutex:
-            scene = self._scenes.get(_session.get())
-            if scene is not None:
-                scene.client = client
-                _draw(scene, {"mesh", "path", "camera", "dark"})
-
-    async def _left(self, client: viser.ClientHandle) -> None:
-        with self._mutex:
-            for scene in self._scenes.values():
-                if scene.client is client:
-                    scene.client = None
+        """End all connections, then the thread."""
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
 
 
-def _draw(scene: _Scene, changed: set[str]) -> None:
-    """Bring a viser client's scene up to date."""
-    client = scene.client
-    assert client is not None
-    with client.atomic():
-        if "mesh" in changed:
-            if scene.mesh is None or not len(scene.mesh.faces):
-                client.scene.remove_by_name("/mesh")
-            else:
-                vertices, faces = scene.mesh.vertices.numpy(), scene.mesh.faces.numpy()
-                client.scene.add_mesh_simple("/mesh", vertices, faces, color=(216, 213, 206), **_PLAIN)
-        if changed & {"path", "dark", "overview"}:
-            _draw_path(client, scene.path if scene.overview else None, scene.dark)
-        if "dark" in changed:
-            shade = np.full((1, 1, 3), 24 if scene.dark else 255, np.uint8)
-            client.scene.set_background_image(shade, format="png")
-        if "camera" in changed and scene.camera is not None:
-            position, target, fov = scene.camera
-            client.camera.up_direction = (0.0, 0.0, 1.0)
-            client.camera.position = position
-            client.camera.look_at = target
-            client.camera.fov = fov
-    client.flush()
+class Gate:
+    """Refusals of requests that do not come from who was given the address."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.token = secrets.token_urlsafe(24)
+        # Cookies are shared by all ports of a machine: each viewer has a name of its own.
+        self._cookie = f"hf-{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
+
+    @property
+    def origin(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address to open, with the token."""
+        return f"{self.origin}/?token={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """The header with which a browser keeps the token: out of reach for scripts and for pages of other sites."""
+        return f"{self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+
+    def refusal(self, request: Request) -> Response | None:
+        """The answer to whoever may not ask; None for others."""
+        host = request.headers.get("Host", "")
+        if not self._is_our_name(host):
+            return text(http.HTTPStatus.FORBIDDEN, f"this viewer is not called {host[:80]!r}: open {self.origin}")
+        if not self.has_token(request) and not self._has_cookie(request):
+            return text(http.HTTPStatus.FORBIDDEN, "wrong or no token: open the address that the viewer printed")
+        if is_websocket(request) and not _same_origin(request.headers.get("Origin"), host):
+            return text(http.HTTPStatus.FORBIDDEN, "only the viewer's own page may talk to it")
+        return None
+
+    def has_token(self, request: Request) -> bool:
+        """Whether the token is in the address."""
+        values = parse_qs(urlsplit(request.path).query).get("token", [])
+        return any(self._matches(value) for value in values)
+
+    def _has_cookie(self, request: Request) -> bool:
+        for header in request.headers.get_all("Cookie"):
+            for part in header.split(";"):
+                name, _, value = part.strip().partition("=")
+                if name == self._cookie and self._matches(value):
+                    return True
+        return False
+
+    def _matches(self, value: str) -> bool:
+        return secrets.compare_digest(value.encode(errors="surrogateescape"), self.token.encode())
+
+    def _is_our_name(self, host: str) -> bool:
+        """Whether the request was for this machine.
+
+        A page of another site whose name is made to point here (DNS rebinding) still gives that name.
+        """
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in LOOPBACK if self.host in LOOPBACK else bool(name)
 
 
-def _draw_path(client: viser.ClientHandle, path: CameraPath | None, dark: bool) -> None:
-    client.scene.remove_by_name("/path")
-    if path is None:
-        return
-    aspect = path.size[1] / path.size[0]
-    for number, key in enumerate(path.keyframes):
-        client.scene.add_camera_frustum(
-            f"/path/key_{number}",
-            fov=key.fov,
-            aspect=aspect,
-            **_PLAIN,
-            scale=0.25,
-            color=(213, 94, 0),
-            wxyz=quaternion(key.T_world_camera[:3, :3]).numpy(),
-            position=key.T_world_camera[:3, 3].numpy(),
-        )
-    count = min(path.frames, 200)
-    if len(path.keyframes) > 1 and count > 1:
-        points = np.stack([path.at(i / (count - 1)).T_world_camera[:3, 3].numpy() for i in range(count)])
-        color = (86, 180, 233) if dark else (0, 114, 178)
-        segments = np.stack([points[:-1], points[1:]], 1)
-        client.scene.add_line_segments(
-            "/path/line", points=segments, colors=color, thickness=3.0, thickness_units="screen"
-        )
+def free_port(host: str, port: int) -> int:
+    """The first port from `port` on that nobody listens at.
 
-
-@contextlib.contextmanager
-def _behind(gate: Gate) -> Iterator[None]:
-    """While this is open, a server that viser starts asks `gate` first."""
-    opened = websockets.asyncio.server.serve
-
-    def serve(handler: Any, host: str, port: int, **options: Any) -> Any:
-        viser_request = options["process_request"]
-
-        async def request(connection: ServerConnection, asked: Request) -> Response | None:
-            answer = await gate.request(connection, asked)
-            if answer is not None:
-                return answer
-            if asked.headers.get("Upgrade", "").lower() == "websocket":
-                return None
-            found: Response | None = viser_request(connection, dataclasses.replace(asked, path="/"))
-            return found
-
-        async def talk(connection: ServerConnection) -> None:
-            path = connection.request.path if connection.request is not None else ""
-            ours = gate.connect(path)
-            if ours is not None:
-                await ours(connection)
-                return
-            _session.set(path.removeprefix(PREFIX).strip("/"))
-            await handler(connection)
-
-        return opened(talk, host, port, **{**options, "process_request": request, "max_size": MOST_BYTES})
-
-    websockets.asyncio.server.serve = serve  # type: ignore[assignment, misc]
+    Raises:
+        InputError: the address is not one of this machine, or no port is free.
+    """
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port {port}: wanted a number from 0 to 65535")
     try:
-        yield
-    finally:
-        websockets.asyncio.server.serve = opened  # type: ignore[misc]
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise InputError(f"--host {host}: unknown ({error.strerror}); leave it out to listen on 127.0.0.1") from None
+    for candidate in range(port, min(port + 200, 65536)):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+            except PermissionError:
+                raise InputError(f"--port {candidate}: needs more rights; choose one above 1023") from None
+            except OSError as error:
+                if error.errno in _NOT_HERE:
+                    raise InputError(f"--host {host}: not an address of this machine ({error.strerror})") from None
+                continue
+            return int(probe.getsockname()[1])
+    raise InputError(f"--port {port}: it and the 199 after it are busy; choose another")
+
+
+def is_websocket(request: Request) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def reply(
+    data: bytes,
+    content_type: str,
+    headers: dict[str, str] | None = None,
+    status: http.HTTPStatus = http.HTTPStatus.OK,
+) -> Response:
+    """An answer that no cache keeps and no other page reads, and whose links do not tell where they were."""
+    return Response(
+        status.value,
+        status.phrase,
+        Headers(
+            {
+                "Content-Type": content_type,
+                "Content-Length": str(len(data)),
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
+                "Cross-Origin-Resource-Policy": "same-origin",
+                **(headers or {}),
+            }
+        ),
+        data,
+    )
+
+
+def text(status: http.HTTPStatus, line: str) -> Response:
+    return reply(f"{line}\n".encode(), "text/plain; charset=utf-8", status=status)
+
+
+def _same_origin(origin: str | None, host: str) -> bool:
+    """Whether a websocket was opened by a page of this server: a browser always says which page it was."""
+    if origin is None:
+        return False
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
