@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs, urlsplit
 
 import websockets.asyncio.server
-from websockets import Headers
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from hyperfields.errors import InputError
