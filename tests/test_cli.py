@@ -369,7 +369,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     found = {re.split(r"\s{2,}", line)[0]: line for line in lines}
     assert torch.__version__.split("+")[0] in found["torch"]
     assert found["backend reference"].endswith("usable")
-    for name in ("python", "numba", "open3d", "viser", "threads", "cache", "device cuda", "lpips weights"):
+    for name in ("python", "numba", "open3d", "websockets", "threads", "cache", "device cuda", "lpips weights"):
         assert name in found
 
 

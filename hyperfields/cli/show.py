@@ -338,7 +338,7 @@ def view(
     from hyperfields.viewer import serve
 
     loaded = load(run)
-    serve(loaded, lambda: data_of(loaded, family), host=host, port=port, say=lambda text: print(text, flush=True))
+    serve(loaded, lambda: data_of(loaded, family), host=host, port=port, log=lambda text: print(text, flush=True))
 
 
 def inspect(
