@@ -19,11 +19,11 @@ from torch import Tensor
 from hyperfields.cameras import Camera
 from hyperfields.codes.table import interpolate
 from hyperfields.data import Mesh
-from hyperfields.rendering.pictures import orbit_cameras, render_picture
 from hyperfields.runs.checkpoint import Run, load_run
 from hyperfields.runs.export import write_image
-from hyperfields.runs.render import SUPERSAMPLE, bind
+from hyperfields.runs.render import bind, orbit_cameras
 from hyperfields.scenes import open_family
+from hyperfields.tasks import SHAPES, render_picture
 from hyperfields.viewer.truth import mesh_picture
 
 SAMPLES = Path("scenes/samples")
@@ -69,8 +69,8 @@ def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
         truth, bound = family.reference(family.names.index(name)), run.bind(name)
         if isinstance(truth, Mesh):
             camera = orbit_cameras(run, 1, SHAPE_SIZE)[0]
-            result = render_picture(bound, camera, SHAPE_SIZE, supersample=SUPERSAMPLE["shapes"])
-            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, samples=SUPERSAMPLE["shapes"]), result))
+            result = render_picture(bound, camera, SHAPE_SIZE)
+            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, samples=SHAPES.supersample), result))
         elif isinstance(truth, list):
             for view in truth[:: max(len(truth) // 2, 1)][:2]:
                 rgb = view.rgba[..., :3] * view.rgba[..., 3:] + 1.0 - view.rgba[..., 3:]

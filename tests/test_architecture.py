@@ -218,4 +218,4 @@ def test_importing_ops_loads_no_kernel() -> None:
 
 def test_importing_scenes_loads_no_reader() -> None:
     extra = loaded_by("import hyperfields.scenes") - loaded_by("import torch")
-    assert not extra & {"open3d", "skimage", "imageio", "av"}
+    assert not extra & {"open3d", "skimage", "trimesh", "imageio", "av"}

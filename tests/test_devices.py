@@ -13,15 +13,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hyperfields import FitConfig, cli, ops
-from hyperfields import data as families
 from hyperfields.cli import console
 from hyperfields.cli import show as showing
-from hyperfields.data import Points
+from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.ops import dispatch as choice
 from hyperfields.ops import points
 from hyperfields.ops.devices import require_precision, saying_what_to_lower, usable_device
-from hyperfields.scenes.images import Images
 from hyperfields.training.fit import Fit
 
 HERE = torch.cuda.is_available()
@@ -111,7 +109,7 @@ def test_a_fit_on_a_card_without_triton_says_that_it_is_slow(
     )
     monkeypatch.setattr(Fit, "_begin_optimization", lambda fitting: None)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
-    pictures = Images(("a", "b"), torch.rand(2, 4, 4, 3))
+    pictures = Images(torch.rand(2, 4, 4, 3), ("a", "b"))
     with pytest.warns(UserWarning, match="^--device cuda: triton is not installed: .*; fitting in plain torch"):
         Fit(pictures, tmp_path, FitConfig(steps=1), device="cuda")
 
@@ -197,13 +195,3 @@ def test_products_are_in_16_bits_only_where_there_are_matrix_units(card: Callabl
         choice.capability.cache_clear()
         with FakeTensorMode(), torch.device("cuda:0"):
             assert points.product_precision(torch.zeros(1, dtype=torch.float16)) == wanted
-
-
-def test_a_family_without_a_device_of_its_own_is_copied() -> None:
-    pictures = Images(("a", "b"), torch.rand(2, 4, 4, 3))
-    generator = torch.Generator().manual_seed(0)
-    batch = families.draw(pictures, torch.arange(2), 5, generator)
-    wanted = pictures.to("cpu").batch(torch.arange(2), 5, torch.Generator().manual_seed(0))
-    assert isinstance(batch, Points)
-    assert torch.equal(batch.x, wanted.x)
-    assert torch.equal(batch.target, wanted.target)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
+from hyperfields.rendering.meshing import mesh_from_field, require_suffix, write_animation, write_image, write_mesh
 from hyperfields.runs import export
-from hyperfields.runs.export import mesh_from_field, require_suffix, write_animation, write_image, write_mesh
 
 Field = Callable[[Tensor], Tensor]
 TETRAHEDRON = Mesh(

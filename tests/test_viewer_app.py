@@ -25,8 +25,7 @@ from websockets.sync.client import connect
 
 from hyperfields.data import Kind, Points, View
 from hyperfields.errors import InputError
-from hyperfields.rendering.pictures import orbit_cameras
-from hyperfields.runs.render import bind
+from hyperfields.runs.render import bind, orbit_cameras
 from hyperfields.viewer import app as app_module
 from hyperfields.viewer import serve
 from hyperfields.viewer.app import Viewer, free_port

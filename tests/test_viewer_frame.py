@@ -16,8 +16,8 @@ from hyperfields.cameras import Camera, look_at
 from hyperfields.data import Kind, Mesh, View
 from hyperfields.errors import InputError
 from hyperfields.rendering import pictures as picture
-from hyperfields.rendering.pictures import orbit_cameras, render_picture
-from hyperfields.runs.render import bind
+from hyperfields.runs.render import bind, orbit_cameras
+from hyperfields.tasks import render_picture
 from hyperfields.viewer import frame as frame_module
 from hyperfields.viewer.camera_path import (
     CameraPath,

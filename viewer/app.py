@@ -24,9 +24,10 @@ from websockets.http11 import Request, Response
 
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.rendering.pictures import CHANNELS, native_size, orbit_cameras
+from hyperfields.rendering.pictures import CHANNELS
 from hyperfields.runs.checkpoint import Run
-from hyperfields.runs.render import mesh_of
+from hyperfields.runs.render import native_size, orbit_cameras
+from hyperfields.tasks import task_of
 from hyperfields.viewer import messages
 from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio, to_nerfstudio
 from hyperfields.viewer.frame import Window
@@ -224,7 +225,7 @@ class Viewer:
 
     def _show_mesh(self, name: str, look: Look, bound: Any, tell: Callable[[dict[str, Any]], None]) -> None:
         """On a session's own thread: the mesh of what is still, for viser's scene."""
-        mesh = mesh_of(bound, MESH_CELLS[self.room.run.kind])
+        mesh = task_of(self.room.run.kind).mesh(bound, MESH_CELLS[self.room.run.kind])
         self.stage.show(name, mesh=mesh)
         tell({"type": "mesh", "id": look.number, "faces": len(mesh.faces)})
 

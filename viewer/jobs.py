@@ -21,6 +21,7 @@ from torch import Tensor
 from hyperfields.errors import InputError
 from hyperfields.runs import render as movie
 from hyperfields.runs.export import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, MESH_SUFFIXES, write_animation, write_image
+from hyperfields.tasks import task_of
 from hyperfields.viewer import messages
 from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio
 from hyperfields.viewer.frame import frame
@@ -220,7 +221,7 @@ class Jobs:
         with self.room.turns.turn(urgent=False):
             return frame(
                 self.room.bind(coordinates), view, wish.size, wish.channel,
-                samples=movie.SUPERSAMPLE[self.room.run.kind], background=wish.background, pause=pause,
+                samples=task_of(self.room.run.kind).supersample, background=wish.background, pause=pause,
             )  # fmt: skip
 
     def _measure(self, job: Job, message: dict[str, Any]) -> None:

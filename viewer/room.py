@@ -14,11 +14,10 @@ from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
-from hyperfields.fields import RadianceField
-from hyperfields.model import BoundField
-from hyperfields.rendering.pictures import CELLS, native_size, orbit_cameras
+from hyperfields.fields import BoundField, RadianceField
+from hyperfields.rendering.pictures import CELLS
 from hyperfields.runs.checkpoint import Run
-from hyperfields.runs.render import bind
+from hyperfields.runs.render import bind, native_size, orbit_cameras
 from hyperfields.viewer.encode import jpeg
 from hyperfields.viewer.frame import Window, frame
 from hyperfields.viewer.latent_map import latent_map

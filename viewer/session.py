@@ -17,7 +17,7 @@ import torch
 from hyperfields.data import View
 from hyperfields.errors import InputError
 from hyperfields.rendering.pictures import CELLS
-from hyperfields.runs.render import SUPERSAMPLE
+from hyperfields.tasks import task_of
 from hyperfields.viewer.encode import jpeg
 from hyperfields.viewer.frame import frame
 from hyperfields.viewer.messages import AXES, Look
@@ -107,7 +107,7 @@ class Session:
                 raise Superseded
             self.room.turns.let_others(urgent=False)
 
-        finest = 1 if wish.mesh else SUPERSAMPLE[self.room.run.kind]
+        finest = 1 if wish.mesh else task_of(self.room.run.kind).supersample
         for samples in sorted({1, finest}):  # whole first, then smooth edges
             with self.room.turns.turn(urgent=False):
                 pause()

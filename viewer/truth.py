@@ -11,7 +11,7 @@ from torch import Tensor
 from hyperfields.cameras import Camera
 from hyperfields.data import Mesh, SceneDataset, View
 from hyperfields.errors import InputError
-from hyperfields.rendering.volume import openness, shade
+from hyperfields.rendering.shading import ambient_occlusion, shade
 from hyperfields.viewer.frame import Window
 
 
@@ -68,7 +68,7 @@ def mesh_picture(
         return torch.from_numpy(scene.compute_signed_distance(given(points)).numpy())[:, None]
 
     image = torch.full((height * width, 3), background)
-    light = openness(distance, x, normals[hit], torch.tensor([len(x)]))
+    light = ambient_occlusion(distance, x, normals[hit], torch.tensor([len(x)]))
     image[hit] = shade(normals[hit], rays.directions[hit], light)
     return image.reshape(size[0], samples, size[1], samples, 3).mean((1, 3))
 

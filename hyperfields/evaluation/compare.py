@@ -33,9 +33,10 @@ from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import Independent
 from hyperfields.model import ModelConfig
 from hyperfields.runs import checkpoint
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import Preset, TrainConfig, network_rate, preset
 from hyperfields.training.cost import count
-from hyperfields.training.fit import Fit, FitConfig, describe
+from hyperfields.training.fit import Fit, FitConfig
 from hyperfields.training.inference import infer
 from hyperfields.training.optim import Progress
 
@@ -265,7 +266,7 @@ def _models(
     family: SceneDataset, comparison: Comparison, sizes: Sequence[int | None]
 ) -> dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]]:
     """Model and recipe of each generator and size: the preset's field, encoding and recipe, and rates of its own."""
-    side, scenes = max(describe(family).get("size", (1, 1))), len(family.names)
+    side, scenes = max(task_of(family.kind).describe(family).get("size", (1, 1))), len(family.names)
     base, recipe = preset(comparison.preset, family.kind, scenes, side)
     models: dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]] = {}
     for name in comparison.generators:

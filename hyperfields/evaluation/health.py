@@ -16,13 +16,13 @@ from torch import Tensor
 
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, RadianceField
+from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.hypernets import Independent
-from hyperfields.model import BoundField, HyperField, parameter_groups
+from hyperfields.model import HyperField, parameter_groups
 from hyperfields.ops import batched_mlp
 from hyperfields.runs.checkpoint import Run
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.objective import Objective
 from hyperfields.weights import Weights, layers
 
 SCENES, POINTS = 8, 256  # looked at
@@ -105,10 +105,14 @@ def _gradients(run: Run, fresh: HyperField, family: SceneDataset, seed: int) -> 
     scenes = torch.tensor([family.names.index(run.names[i]) for i in local.tolist()])
     norms: dict[str, dict[str, float]] = {}
     for when, model in (("step_0", fresh), ("now", run.model)):
-        objective = Objective(family, model.config.field, dataclasses.replace(recipe, prior=0.0), len(local))
+        objective = task_of(family.kind).objective(
+            family, model.config.field, dataclasses.replace(recipe, prior=0.0), len(local)
+        )
         bound, _ = model.bind_scenes(local)
         model.zero_grad()
-        loss = objective(bound, scenes, local, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        objective.update(bound, local, 0, generator)
+        loss = objective(bound, scenes, local, generator)
         if loss.requires_grad:  # no ray may have met anything
             loss.backward()
         for group, parameters in parameter_groups(model).items():

@@ -17,14 +17,15 @@ from hyperfields.data import Kind, Mesh, SceneDataset, View, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.evaluation import metrics
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
-from hyperfields.fields import RadianceField
+from hyperfields.fields import BoundField, RadianceField
 from hyperfields.hypernets import Independent
-from hyperfields.model import BoundField
-from hyperfields.rendering.pictures import CELLS, RAYS
-from hyperfields.rendering.volume import on_background, render_volume, sample_image
+from hyperfields.rendering.base import on_background
+from hyperfields.rendering.image import sample_image
+from hyperfields.rendering.meshing import mesh_from_field
+from hyperfields.rendering.pictures import CELLS, RAYS_PER_BLOCK
+from hyperfields.rendering.volume import render_volume
 from hyperfields.runs import checkpoint
 from hyperfields.runs.checkpoint import Run
-from hyperfields.runs.export import mesh_from_field
 
 MESH_RESOLUTION = 192  # cells a side of [-1, 1]^3 for the mesh that is measured
 PICTURES = 16  # pictures that LPIPS sees at a time
@@ -185,7 +186,7 @@ def render_views(bound: BoundField, views: list[View]) -> Tensor:
     origins = torch.cat([rays.origins for rays in cameras])
     directions = torch.cat([rays.directions for rays in cameras])
     seen = []
-    for o, d in zip(origins.split(RAYS), directions.split(RAYS), strict=True):
+    for o, d in zip(origins.split(RAYS_PER_BLOCK), directions.split(RAYS_PER_BLOCK), strict=True):
         rays = Rays(o[None], d[None])
         rendered = render_volume(bound, rays, occupancy, step=bound.field.step, visible=bound.visible_samples)
         seen.append(on_background(rendered)[0])

@@ -27,12 +27,14 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Points, SceneDataset, View, draw
+from hyperfields.data import Points, SceneDataset, View, on_device
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField, RadianceField, SDFField
-from hyperfields.model import BoundField
-from hyperfields.rendering.pictures import CELLS, RAYS
-from hyperfields.rendering.volume import on_background, pixel_centers, render_volume, trace_surface
+from hyperfields.fields import BoundField, ImageField, RadianceField, SDFField
+from hyperfields.rendering.base import on_background
+from hyperfields.rendering.image import pixel_centers
+from hyperfields.rendering.pictures import CELLS, RAYS_PER_BLOCK
+from hyperfields.rendering.surface import trace_surface
+from hyperfields.rendering.volume import render_volume
 
 SEEN = 2**16  # rays or points that the misfit is measured on
 HIT = 0.3  # opacity from which on a ray has a place
@@ -115,7 +117,8 @@ def misfit(bound: BoundField, family: SceneDataset, name: str, *, seed: int = 0)
     if name not in family.names:
         raise InputError(f"scene {name!r}: not in the family, so what was seen of it is not known")
     generator = torch.Generator(bound.device).manual_seed(seed)
-    batch = draw(family, torch.tensor([family.names.index(name)], device=bound.device), SEEN, generator)
+    probe = torch.tensor([family.names.index(name)], device=bound.device)
+    batch = on_device(family, bound.device).batch(probe, SEEN, generator)
     if isinstance(batch, Points):
         square = (bound(batch.x) - batch.target)[0].square().mean(-1)
         return Misfit(ErrorCells.gather(_unit(bound, batch.x[0]), square, SIDES["surface"]))
@@ -149,7 +152,9 @@ def _look(bound: BoundField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     """
     assert isinstance(bound.field, RadianceField)
     parts = []
-    for origins, directions in zip(rays.origins.split(RAYS, 1), rays.directions.split(RAYS, 1), strict=True):
+    for origins, directions in zip(
+        rays.origins.split(RAYS_PER_BLOCK, 1), rays.directions.split(RAYS_PER_BLOCK, 1), strict=True
+    ):
         block = Rays(origins, directions)
         seen = render_volume(bound, block, bound.occupancy(CELLS), step=bound.field.step, visible=bound.visible_samples)
         distance = torch.where(seen.alpha > HIT, seen.depth, -(origins * directions).sum(-1))
@@ -330,7 +335,8 @@ def _compared(
     found, number = misfit(bound, family, name), family.names.index(name)
     if isinstance(bound.field, SDFField):
         generator = torch.Generator(bound.device).manual_seed(1)
-        batch = draw(family, torch.tensor([number], device=bound.device), SEEN // 4, generator)
+        probe = torch.tensor([number], device=bound.device)
+        batch = on_device(family, bound.device).batch(probe, SEEN // 4, generator)
         assert isinstance(batch, Points)
         error = (bound(batch.x) - batch.target)[0]
         return error, points_deviation(found, batch.x[0], samples, bound), torch.ones(len(error), dtype=torch.bool)

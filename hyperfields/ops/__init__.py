@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting, twice_differentiable
 from hyperfields.ops.grid import GridSpec
-from hyperfields.ops.points import batched_mlp, combine_bases, encode_mlp, hash_encode, radiance_head
+from hyperfields.ops.points import batched_mlp, combine_bases, encode_mlp, hash_encode, radiance_head, truncated_exp
 from hyperfields.ops.rays import (
     Composited,
     PaddedSamples,
@@ -49,6 +49,7 @@ __all__ = [
     "radiance_head",
     "ray_march",
     "ray_march_padded",
+    "truncated_exp",
     "twice_differentiable",
     "visible_samples",
 ]

@@ -8,6 +8,7 @@ behind the counted ones belong to nobody: they get zeros, and are no part of any
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,6 +76,37 @@ def batched_mlp(x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activatio
                 h = act(h)
         outputs.append(h)
     return _with_rest(torch.cat(outputs), x.shape[0])
+
+
+class _ClampMax(torch.autograd.Function):
+    """min(x, ceiling) with the derivative of the identity."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, ceiling: float) -> Tensor:
+        return x.clamp(max=ceiling)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return tangent.view_as(tangent)
+
+
+def truncated_exp(x: Tensor, ceiling: float) -> Tensor:
+    """exp(min(x, ceiling)), whose derivative above the ceiling is that at it, so that what is above can come back.
+
+    The derivative of the value would be 0 there. Source: the truncated exponential of torch-ngp (Tang 2022).
+    """
+    limited: Tensor = _ClampMax.apply(x, ceiling)  # type: ignore[no-untyped-call]
+    return torch.exp(limited)
 
 
 def composite(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import itertools
 import math
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyperfields.ops.dispatch import installed
 from hyperfields.ops.grid import GridSpec
 
 GUIDE = "https://github.com/NVlabs/tiny-cuda-nn#pytorch-extension"
@@ -32,7 +32,7 @@ ACTIVATIONS = {"relu": "ReLU", "leaky_relu": "LeakyReLU"}  # the slope of its Le
 
 def missing() -> str:
     """Why tinycudann cannot be used here, and what to do; empty when it can, as far as one can tell without a call."""
-    if not importlib.util.find_spec("tinycudann"):
+    if not installed("tinycudann"):
         return f"tinycudann is not installed (it is built for one's own GPU: {GUIDE}); only used when asked for"
     if not torch.cuda.is_available():
         return "tinycudann needs a CUDA device, and torch sees none"

@@ -41,6 +41,12 @@ def backends() -> dict[str, str]:
     return {name: missing(name) for name in ("triton", "cpu", "reference", "tcnn")}
 
 
+@functools.cache
+def installed(package: str) -> bool:
+    """Whether a package can be imported; asked once, since it takes a search of `sys.path`."""
+    return importlib.util.find_spec(package) is not None
+
+
 def missing(backend: str) -> str:
     """Why a backend cannot run here, or nothing."""
     if backend == "triton":
@@ -49,7 +55,7 @@ def missing(backend: str) -> str:
         from hyperfields.ops import _tcnn
 
         return _tcnn.missing()
-    if backend == "cpu" and not importlib.util.find_spec("numba"):
+    if backend == "cpu" and not installed("numba"):
         return "numba is not installed: pip install numba"
     return ""
 
@@ -60,7 +66,7 @@ def interpreting() -> bool:
 
 
 def _triton_missing() -> str:
-    if not importlib.util.find_spec("triton"):
+    if not installed("triton"):
         return "triton is not installed: pip install triton (it comes with CUDA builds of torch on Linux)"
     if interpreting():
         return ""
@@ -141,6 +147,12 @@ def pack(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     if int(counts.sum()) != x.shape[0] or (counts.numel() > 0 and int(counts.min()) < 0):
         raise ValueError(f"counts: sum is {int(counts.sum())}, wanted the {x.shape[0]} points of {name}, none negative")
     return x, counts
+
+
+def without_gradient(what: str, *tensors: Tensor | None) -> None:
+    """Raises ValueError where a derivative would be lost: `what` does not give one."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        raise ValueError(f"{what}; detach them, or call within torch.no_grad()")
 
 
 def same_kind(**tensors: Tensor) -> None:

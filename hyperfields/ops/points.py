@@ -60,6 +60,8 @@ def hash_encode(
             result = _cpu.hash_encode_cpu(packed, table, numbers, *spec)
         else:
             _same_shape("encoded", encoded, packed.shape[0], grid.channels)
+            if torch.is_grad_enabled() and encoded.requires_grad:
+                raise ValueError("encoded: requires a gradient, and gets none; detach it")
             result = _cpu.encoded_cpu(packed, table, numbers, encoded, *spec)
     return result.reshape(*x.shape[:-1], grid.channels)
 
@@ -247,6 +249,15 @@ def _fused(
     return result.reshape(*x.shape[:-1], sizes[-1])
 
 
+def truncated_exp(x: Tensor, ceiling: float) -> Tensor:
+    """Densities exp(min(x, ceiling)) of their logarithms `x [...]`, which have a gradient above the ceiling, too.
+
+    The derivative there is exp(ceiling), so that a density that is too high can come back; it is not that of the value.
+    Differentiable twice.
+    """
+    return _reference.truncated_exp(x, ceiling)
+
+
 @region("radiance_head")
 def radiance_head(
     out: Tensor,  # [s n 1+g], or [m 1+g] with counts: the logarithm of the density, and features
@@ -261,7 +272,7 @@ def radiance_head(
 ) -> tuple[Tensor, Tensor]:  # density [s n 1] or [m 1], colour [s n 3] or [m 3]
     """What a density network says of points -> density and the colour that is seen from a direction.
 
-    density = exp(min(out_0, ceiling)), colour = sigmoid(mlp(out_1 ..., harmonics(d))).
+    density = truncated_exp(out_0, ceiling), colour = sigmoid(mlp(out_1 ..., harmonics(d))).
     Differentiable once in out and layers, and in d where no kernel is made for it; the reference twice in all.
 
     Raises:
@@ -294,7 +305,7 @@ def radiance_head(
     log, features = out.split((1, out.shape[-1] - 1), -1)  # one piece backward, where two slices would be two
     features = torch.cat((features, spherical_harmonics(d, degree)), -1)
     color = batched_mlp(features, layers, activation, counts=counts, backend=part)
-    return torch.exp(log.clamp(max=ceiling)), torch.sigmoid(color)
+    return truncated_exp(log, ceiling), torch.sigmoid(color)
 
 
 @region("combine_bases")

@@ -98,8 +98,12 @@ def ray_march(
         return _cpu.march_cpu(origins, directions, occupancy, step, offset)
 
 
+_LOST = "rays: require a gradient, which marching does not give"
+
+
 def _check_march(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor | None) -> Tensor:
     """The offset, with its default filled in."""
+    choice.without_gradient(_LOST, origins, directions, offset)
     choice.same_kind(origins=origins, directions=directions)
     if origins.dim() != 3 or origins.shape != directions.shape or origins.shape[-1] != 3:
         raise ValueError(
@@ -141,6 +145,7 @@ def ray_march_padded(
     Raises:
         ValueError: a backend that cannot run.
     """
+    choice.without_gradient(_LOST, origins, directions, offset)
     rays = origins.shape[0] * origins.shape[1]
     room = math.ceil(2.0 * math.sqrt(3.0) / step) + 2  # a diagonal of the box, and one sample more at each end
     first = torch.arange(0, rays * room, room, device=origins.device)
@@ -179,6 +184,7 @@ def gather_samples(
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
     """
+    choice.without_gradient(_LOST, origins, directions, edges)
     choice.same_kind(origins=origins, directions=directions, edges=edges)
     rays = origins.shape[:1]
     if origins.shape != (*rays, 3) or directions.shape != origins.shape or edges.dim() != 2 or edges.shape[1] != 2:
@@ -231,6 +237,9 @@ def early_termination(
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
     """
+    choice.without_gradient(
+        "early_termination: densities and opacities require a gradient, which it does not give", density, edges, opacity
+    )
     choice.same_kind(density=density, edges=edges, opacity=opacity)
     choice.pack(edges, counts, "edges")
     if density.shape != edges.shape[:1] or edges.shape[1] != 2 or opacity.shape != counts.shape:
@@ -265,7 +274,6 @@ class VisibleSamples(NamedTuple):
 
 
 @region("visible_samples")
-@torch.no_grad()
 def visible_samples(
     origins: Tensor,  # [s r 3]
     directions: Tensor,  # [s r 3], unit
@@ -288,6 +296,27 @@ def visible_samples(
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, or a backend that cannot run.
     """
+    choice.without_gradient(_LOST, origins, directions, offset)
+    with torch.no_grad():
+        return _visible_samples(
+            origins, directions, occupancy, step, offset, table, grid, layers, activation, ceiling, opaque, backend
+        )
+
+
+def _visible_samples(
+    origins: Tensor,
+    directions: Tensor,
+    occupancy: Tensor,
+    step: float,
+    offset: Tensor | None,
+    table: Tensor,
+    grid: GridSpec,
+    layers: list[tuple[Tensor, Tensor | None]],
+    activation: Activation,
+    ceiling: float,
+    opaque: float,
+    backend: Backend,
+) -> VisibleSamples:
     scenes, rays = origins.shape[:2]
     check_grid(origins.reshape(-1, 3), table, grid, scenes)
     sizes = check_layers(origins.new_empty(0, grid.channels), layers, activation, scenes)
@@ -314,6 +343,6 @@ def visible_samples(
     there = gather_samples(*flat, edges, first, counts, backend=part)
     x, numbers = there.x * 0.5 + 0.5, counts.reshape(scenes, rays).sum(1)
     out = encode_mlp(x, table, grid, layers, activation, counts=numbers, backend=part)
-    density = torch.exp(out.squeeze(-1).clamp(max=ceiling))
+    density = _reference.truncated_exp(out.squeeze(-1), ceiling)
     counts, _ = early_termination(density, there.edges, counts, density.new_zeros(len(counts)), opaque, backend=part)
     return VisibleSamples(*gather_samples(*flat, edges, first, counts, backend=part), counts, None)
