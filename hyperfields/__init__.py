@@ -7,15 +7,9 @@ torch nor any kernel, and `hyperfields --help` stays quick.
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-
-# Threads of torch that have nothing to do spin for milliseconds before they sleep, and take the cores from the kernels
-# here: a fit is a third slower. OpenMP reads this once, when torch is imported, so it only helps before that.
-if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "2000"
 
 # Public name -> the module that defines it. A line here needs one under TYPE_CHECKING; a test compares them.
 _EXPORTS = {
@@ -96,6 +90,7 @@ _EXPORTS = {
     "shape_metrics": "evaluation.metrics",
     "ssim": "evaluation.metrics",
     "trace_surface": "rendering.volume",
+    "tune_process": "process",
     "write_animation": "runs.export",
     "write_image": "runs.export",
     "write_mesh": "runs.export",
@@ -155,6 +150,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.model import BoundField as BoundField
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
+    from hyperfields.process import tune_process as tune_process
     from hyperfields.rendering.pictures import orbit_cameras as orbit_cameras
     from hyperfields.rendering.pictures import render_picture as render_picture
     from hyperfields.rendering.volume import Rendered as Rendered

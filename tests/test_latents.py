@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from hyperfields.codes.table import LatentTable, RowAdam, gaussian_prior, interpolate
+from hyperfields.codes.table import LatentTable, gaussian_prior, interpolate
+from hyperfields.ops.adam import RowAdam
 
 
 def test_codes_start_as_a_standard_normal() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
-import os
 import re
 import subprocess
 import sys
@@ -57,19 +56,6 @@ def test_unknown_name_says_what_there_is() -> None:
 
 def test_version_is_that_of_the_distribution() -> None:
     assert hyperfields.__version__ == importlib.metadata.version("hyperfields")
-
-
-@pytest.mark.parametrize(
-    ("given", "wanted"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")]
-)
-def test_idle_threads_are_told_to_sleep_unless_somebody_chose_otherwise(given: dict[str, str], wanted: str) -> None:
-    chosen = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    environment = {name: value for name, value in os.environ.items() if name not in chosen} | given
-    code = "import os, hyperfields; print(os.environ.get('GOMP_SPINCOUNT', ''))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == wanted
 
 
 def test_package_is_marked_as_typed() -> None:

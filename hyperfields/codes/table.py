@@ -6,7 +6,7 @@ Other ways to come by codes are a `CodeSource`: drawn from a distribution a scen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,39 +27,6 @@ class LatentTable(nn.Module):
     def forward(self, scenes: Tensor) -> Tensor:
         """scenes `[s]` int64 -> codes `[s z]`."""
         return nn.functional.embedding(scenes, self.codes, sparse=True)
-
-
-class RowAdam(torch.optim.Optimizer):
-    """Adam that only touches the rows of a table that have a gradient, `torch.optim.SparseAdam` in its results.
-
-    Nothing in a step depends on what is in a tensor, so it can be recorded into a CUDA graph.
-    """
-
-    def __init__(self, groups: Iterable[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> None:
-        # torch puts the step of a capturable group where its parameters are.
-        super().__init__(groups, {"betas": betas, "eps": eps, "capturable": True})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            (b1, b2), lr, eps = group["betas"], group["lr"], group["eps"]
-            for table in group["params"]:
-                if table.grad is None:
-                    continue
-                # The scenes of a batch differ, so no row comes twice; elsewhere than here to look would make us wait.
-                grad = table.grad.coalesce() if table.grad.device.type == "cpu" else table.grad
-                state = self.state[table]
-                if not state:
-                    state["step"] = torch.zeros((), device=table.device)
-                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
-                state["step"] += 1
-                rows, slope = grad._indices()[0], grad._values()
-                mean = state["exp_avg"][rows].lerp_(slope, 1.0 - b1)
-                square = state["exp_avg_sq"][rows].lerp_(slope.square(), 1.0 - b2)
-                state["exp_avg"].index_copy_(0, rows, mean)
-                state["exp_avg_sq"].index_copy_(0, rows, square)
-                length = lr * (1.0 - b2 ** state["step"]).sqrt() / (1.0 - b1 ** state["step"])
-                table.index_add_(0, rows, -length * mean / (square.sqrt() + eps))
 
 
 def gaussian_prior(codes: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpip
 from hyperfields.fields import RadianceField
 from hyperfields.hypernets import Independent
 from hyperfields.model import BoundField
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.pictures import CELLS, RAYS
 from hyperfields.rendering.volume import on_background, render_volume, sample_image
 from hyperfields.runs import checkpoint
@@ -177,6 +178,7 @@ def _measure_of(kind: Kind, split: str, lpips_weights: Path | None, notes: list[
     assert_never(kind)
 
 
+@one_torch_thread()
 def render_views(bound: BoundField, views: list[View]) -> Tensor:
     """What one scene's field shows to the cameras of `views`, all of one size, on white: `[v h w 3]`."""
     assert isinstance(bound.field, RadianceField)

@@ -13,6 +13,7 @@ from hyperfields.cameras import Camera, Rays, orbit
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField, RadianceField, SDFField
 from hyperfields.model import BoundField
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.volume import (
     Rendered,
     on_background,
@@ -39,6 +40,7 @@ _DEPTHS = (
 )  # fmt: skip
 
 
+@one_torch_thread()
 def render_picture(
     bound: BoundField,
     camera: Camera | None,

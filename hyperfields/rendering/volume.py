@@ -16,6 +16,7 @@ from torch import Tensor
 from hyperfields import ops
 from hyperfields.cameras import Rays
 from hyperfields.ops.profiling import region
+from hyperfields.ops.threads import one_torch_thread
 
 PointFn = Callable[[Tensor, Tensor], Tensor]  # (x [m d], counts [s]) -> [m c]
 RadianceFn = Callable[
@@ -58,6 +59,7 @@ def pixel_centers(height: int, width: int, device: torch.device | str = "cpu") -
 
 
 @torch.no_grad()
+@one_torch_thread()
 def sample_image(fn: PointFn, scenes: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Images `[s h w c]` of `scenes` image functions, in blocks of bounded memory. Not differentiable.
 
@@ -72,6 +74,7 @@ def sample_image(fn: PointFn, scenes: int, height: int, width: int, device: torc
 
 
 @torch.no_grad()
+@one_torch_thread()
 def occupancy_grid(
     density: PointFn,
     scenes: int,
@@ -244,6 +247,7 @@ def box_interval(rays: Rays, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]
     return torch.minimum(a, b).amax(-1).clamp(min=0.0), torch.maximum(a, b).amin(-1)
 
 
+@one_torch_thread()
 def trace_surface(
     fn: PointFn,
     rays: Rays,

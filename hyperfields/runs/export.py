@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
+from hyperfields.ops.threads import one_torch_thread
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 ANIMATION_SUFFIXES = (".gif", ".mp4")
@@ -88,6 +89,7 @@ def write_animation(path: str | Path, frames: Iterable[Tensor], fps: float = 24.
     _write(path, _gif(arrays, fps) if suffix == ".gif" else _mp4(arrays, fps))
 
 
+@one_torch_thread()
 def mesh_from_field(
     distance: Callable[[Tensor], Tensor],
     *,

@@ -29,6 +29,7 @@ from hyperfields.hypernets import Independent
 from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.runs import checkpoint
 from hyperfields.tasks.presets import Preset, TrainConfig, preset
 from hyperfields.training.cost import require_memory
@@ -147,6 +148,7 @@ class Fit:
         else:
             checkpoint.write_config(out, self.record)
 
+    @one_torch_thread()
     def run(self, report: Callable[[Progress], None] = lambda progress: None) -> HyperField:
         """Fit to the end, or until Ctrl-C, which saves the state first.
 

@@ -18,6 +18,7 @@ from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.hypernets import Independent, Residual
 from hyperfields.model import BoundField
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.runs import checkpoint
 from hyperfields.runs.checkpoint import Run
 from hyperfields.tasks.presets import TrainConfig
@@ -120,6 +121,7 @@ def infer(
     return found
 
 
+@one_torch_thread()
 def descend(
     optimization: Optimization,
     progress: Progress,

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperfields.codes.table import RowAdam, gaussian_prior
+from hyperfields.codes.table import gaussian_prior
 from hyperfields.model import BoundField
 from hyperfields.ops import devices
+from hyperfields.ops.adam import FusedAdam, RowAdam, gradient_norm
 from hyperfields.ops.profiling import region
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.cuda_graphs import Graphs
@@ -53,7 +54,7 @@ class Optimizers:
         self.norm: float | Tensor = math.inf  # running mean of the gradient's norm; on a GPU it stays there
         self.all: list[torch.optim.Optimizer] = []
         if dense:
-            self.all.append(torch.optim.Adam(dense, fused=True, **settings))
+            self.all.append(FusedAdam(dense, **settings))
         if groups.get("latents"):
             rate = rates["latents"]
             self.all.append(RowAdam([{"params": groups["latents"], "lr": rate, "peak": rate}], **settings))
@@ -101,7 +102,7 @@ class Optimizers:
         if isinstance(self.norm, Tensor):
             self._clip_there(gradients, self.norm)
             return
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = gradient_norm(gradients)
         limit = CLIP * self.norm
         if norm > limit:
             for gradient in gradients:
