@@ -33,14 +33,14 @@ from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import Hierarchical
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, products, usable_device
-from hyperfields.rendering.pictures import orbit_cameras, render_picture
 from hyperfields.runs.checkpoint import load_run
+from hyperfields.runs.render import orbit_cameras
 from hyperfields.scenes import open_family
 from hyperfields.scenes.images import Images
+from hyperfields.tasks import render_picture, task_of
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.cuda_graphs import WARMUP_CALLS, Graphs
 from hyperfields.training.fit import FitConfig, fit
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
 DEVICE = "cuda"
@@ -251,7 +251,9 @@ def steps() -> Iterator[Row]:
                 model = HyperField(ModelConfig(field, Hierarchical(24), 96), STEP_SCENES[-1]).to(DEVICE)
                 recipe = TrainConfig(scenes, STEP_POINTS)
                 # Few scenes have fewer pixels than the points of a step: the same pixels come several times.
-                objective = Objective(Again(pictures), field, recipe, STEP_SCENES[-1], DEVICE, precision)
+                objective = task_of(Again(pictures).kind).objective(
+                    Again(pictures), field, recipe, STEP_SCENES[-1], device=DEVICE, precision=precision
+                )
                 every = torch.arange(len(pictures.names))
                 run = Optimization(model.bind_scenes, parameter_groups(model), objective, every, 0)
                 run.graphs = Graphs(torch.device(DEVICE)) if graphs else None

@@ -17,10 +17,10 @@ from hyperfields.cameras import Rays, orbit
 from hyperfields.data import Kind, Mesh, Pixels, Points, View
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import LpipsUnavailable
-from hyperfields.evaluation.metrics import ssim
 from hyperfields.evaluation.report import evaluate, format_report, render_views
-from hyperfields.rendering.volume import sample_image
+from hyperfields.rendering.image import sample_image
 from hyperfields.runs.checkpoint import Run, load_run
+from hyperfields.tasks.metrics import ssim
 from hyperfields.training.fit import Fit, FitConfig
 
 evaluation = importlib.import_module("hyperfields.evaluation.report")  # the module; the package's name is the function
@@ -82,7 +82,7 @@ class Shapes:
         return Points(x, x.norm(dim=-1, keepdim=True) - self.radii[scenes][:, None, None])
 
     def reference(self, scene: int, split: str = "test") -> Mesh:
-        from hyperfields.runs.export import mesh_from_field
+        from hyperfields.rendering.meshing import mesh_from_field
 
         return mesh_from_field(ball(float(self.radii[scene])), resolution=96)
 

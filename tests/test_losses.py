@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hyperfields.tasks.losses import HAZE, color_loss, distance_loss, pixel_loss
+from hyperfields.tasks.losses import BACKGROUND_OPACITY_L1, color_loss, distance_loss, pixel_loss
 
 
 def test_color_loss_is_the_mean_square_of_the_channels() -> None:
@@ -27,7 +27,7 @@ def test_pixel_loss_is_the_mean_of_what_is_seen_on_black_and_on_white() -> None:
     errors = [
         (rgb + (1.0 - alpha) * background) - (target[:, :3] * 0.25 + 0.75 * background) for background in (0.0, 1.0)
     ]
-    wanted = sum(float(error.square().mean()) for error in errors) / 2.0 + HAZE * 0.25
+    wanted = sum(float(error.square().mean()) for error in errors) / 2.0 + BACKGROUND_OPACITY_L1 * 0.25
     assert float(pixel_loss(rgb, alpha, target)) == pytest.approx(wanted)
     assert float(pixel_loss(target[:, :3] * 0.25, torch.tensor([0.25]), target)) == 0.0
 
@@ -37,4 +37,4 @@ def test_thin_haze_is_pulled_to_nothing_as_hard_as_thick_haze() -> None:
         alpha = torch.tensor([thickness], requires_grad=True)
         loss = pixel_loss(alpha[:, None].expand(1, 3), alpha, torch.zeros(1, 4))  # white haze where nothing is
         (slope,) = torch.autograd.grad(loss.sum(), alpha)
-        assert HAZE <= float(slope) < HAZE + 2.0 * thickness
+        assert BACKGROUND_OPACITY_L1 <= float(slope) < BACKGROUND_OPACITY_L1 + 2.0 * thickness

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.rendering.pictures import orbit_cameras, render_picture
-from hyperfields.runs import render as movie
 from hyperfields.runs.checkpoint import load_field
-from hyperfields.runs.render import export_scene, interpolate_run, render_run
+from hyperfields.runs.render import export_scene, interpolate_run, orbit_cameras, render_run
+from hyperfields.tasks import render_picture
 
 from ._octahedra import run_of
 
@@ -58,7 +57,7 @@ def test_a_picture_file_holds_the_picture(tmp_path: Path, kind: Kind) -> None:
     out = tmp_path / "x.png"
     render_run(run, run.codes("big"), out, size=SIZE)
     camera = orbit_cameras(run, 1, SIZE)[0]
-    wanted = render_picture(run.bind("big"), camera, SIZE, supersample=movie.SUPERSAMPLE[kind])
+    wanted = render_picture(run.bind("big"), camera, SIZE)
     torch.testing.assert_close(pixels(out), wanted, rtol=0, atol=1.0 / 255.0)
     first = out.read_bytes()
     render_run(run, run.codes("big"), out, size=SIZE)
@@ -124,11 +123,10 @@ def test_a_walk_over_images_goes_evenly_from_end_to_end(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["walk"]  # nothing temporary is left
 
 
-def test_a_walk_over_shapes_writes_meshes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(movie, "RESOLUTION", 32)
+def test_a_walk_over_shapes_writes_meshes(tmp_path: Path) -> None:
     out = tmp_path / "walk"
     out.mkdir()  # an empty folder is taken
-    interpolate_run(run_of("shapes"), codes("shapes", "small", "big"), out, frames=3)
+    interpolate_run(run_of("shapes"), codes("shapes", "small", "big"), out, frames=3, resolution=32)
     assert sorted(p.name for p in out.iterdir()) == [f"frame_00{i}.ply" for i in range(3)]
     reach = [np.abs(vertices(p)).sum(1).max() for p in sorted(out.iterdir())]
     assert reach == pytest.approx([0.5, 0.65, 0.8], abs=0.01)
@@ -195,20 +193,18 @@ def test_a_field_alone_answers_as_the_bound_scene(tmp_path: Path, kind: Kind) ->
     torch.testing.assert_close(alone(*points), bound(*points))
 
 
-def test_a_shape_goes_back_into_the_frame_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(movie, "RESOLUTION", 32)
+def test_a_shape_goes_back_into_the_frame_of_its_file(tmp_path: Path) -> None:
     out = tmp_path / "x.ply"
-    export_scene(run_of("shapes"), "small", out)  # p_file = 2 p + (1, 0, 0)
+    export_scene(run_of("shapes"), "small", out, resolution=32)  # p_file = 2 p + (1, 0, 0)
     v = vertices(out) - np.array([1.0, 0.0, 0.0])
     assert np.abs(v).sum(1).max() == pytest.approx(1.0, abs=0.01)
     # A scene that the run was not fitted to came from no file that the run knows.
-    export_scene(run_of("shapes"), "small", out, codes("shapes", "big"))
+    export_scene(run_of("shapes"), "small", out, codes("shapes", "big"), resolution=32)
     assert np.abs(vertices(out)).sum(1).max() == pytest.approx(0.8, abs=0.01)
 
 
-def test_views_become_the_mesh_of_what_is_opaque(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(movie, "RESOLUTION", 32)
-    export_scene(run_of("views"), "small", tmp_path / "x.ply")
+def test_views_become_the_mesh_of_what_is_opaque(tmp_path: Path) -> None:
+    export_scene(run_of("views"), "small", tmp_path / "x.ply", resolution=32)
     reach = np.abs(vertices(tmp_path / "x.ply")).sum(1)
     assert reach.max() == pytest.approx(0.5, abs=0.04)
     assert reach.min() > 0.4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,8 +16,6 @@ import torch
 import hyperfields as hf
 from hyperfields import process
 from hyperfields.ops.threads import kernel_threads, one_torch_thread
-from hyperfields.scenes.images import Images
-from hyperfields.training.optim import Optimization
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -98,31 +97,30 @@ def test_one_thread_that_leaves_changes_nothing_for_another_that_is_within() -> 
     assert torch.get_num_threads() == 3
 
 
-def test_a_fit_steps_on_one_torch_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_steps_on_one_torch_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
-    step = Optimization.step
+    step = hf.Trainer.step
 
-    def watched(self: Optimization, progress: hf.Progress) -> None:
+    def watched(self: hf.Trainer, progress: hf.Progress) -> None:
         seen.append((torch.get_num_threads(), kernel_threads()))
         if progress.step == 2:
-            raise FloatingPointError
+            raise ArithmeticError
         step(self, progress)
 
-    monkeypatch.setattr(Optimization, "step", watched)
-    family = Images(("a", "b"), torch.rand(2, 8, 8, 3))
-    with pytest.raises(FloatingPointError):
-        hf.fit(family, tmp_path / "run", hf.FitConfig(preset="tiny", steps=5))
+    monkeypatch.setattr(hf.Trainer, "step", watched)
+    with pytest.raises(ArithmeticError):
+        hf.fit(hf.Images(torch.rand(2, 8, 8, 3)), preset="tiny", steps=5, progress=False)
     assert seen == [(1, 3)] * 3
     assert torch.get_num_threads() == 3
 
 
-def test_a_fit_gives_the_same_bits_at_any_number_of_threads(tmp_path: Path) -> None:
-    family = Images(("a", "b", "c"), torch.rand(3, 32, 32, 3))
+def test_a_fit_gives_the_same_bits_at_any_number_of_threads() -> None:
+    data = hf.Images(torch.rand(3, 32, 32, 3))
     states = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        states.append(hf.fit(family, tmp_path / str(threads), hf.FitConfig(steps=8)).state_dict())
-    torch.set_num_threads(3)
+        states.append(hf.fit(data, steps=8, progress=False).model.state_dict())
+    assert torch.get_num_threads() == 3
     for other in states[1:]:
         assert all(torch.equal(value, other[name]) for name, value in states[0].items())
 
@@ -187,7 +185,7 @@ KEEP, GIVE_BACK = [(-4, 0), (-1, 2**31 - 1)], [(-4, 65536), (-3, 2**25), (-1, 2*
 
 
 def test_memory_is_kept_as_long_as_anybody_computes(library: Settings) -> None:
-    with pytest.raises(KeyError), one_torch_thread():
+    with contextlib.suppress(KeyError), one_torch_thread():
         in_a_thread(one_torch_thread()(lambda: None))
         assert library.calls == KEEP
         raise KeyError
