@@ -138,8 +138,7 @@ class Library(ctypes.CDLL):
             calls.append(name)
         return super().__getattr__(name)
 ctypes.CDLL = Library
-import hyperfields, hyperfields.cli, hyperfields.ops, hyperfields.ops._cpu
-[getattr(hyperfields, name) for name in hyperfields.__all__]
+import hyperfields.cli, hyperfields.ops._cpu, hyperfields.training.fit
 import torch
 from hyperfields import ops
 threads = torch.get_num_threads(), os.cpu_count()

@@ -24,7 +24,7 @@ def _compiled(tensors: Sequence[Tensor]) -> bool:
     return (
         first in (torch.float32, torch.float64)
         and all(t.device.type == "cpu" and t.dtype == first and t.is_contiguous() for t in tensors)
-        and not dispatch.missing("cpu")
+        and not dispatch.why_unavailable("cpu")
     )
 
 
@@ -121,6 +121,8 @@ class RowAdam(torch.optim.Optimizer):
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
         state["step"] += 1
         rows, slopes = table.grad._indices()[0], table.grad._values()
+        if not len(rows):
+            return
         means, squares = state["exp_avg"], state["exp_avg_sq"]
         length = lr * (1.0 - b2 ** state["step"]).sqrt() / (1.0 - b1 ** state["step"])
         if self.backend == "auto" and table.dim() == 2 and _compiled((table, slopes, means, squares)):
