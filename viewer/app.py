@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import torch
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -36,6 +37,7 @@ from hyperfields.viewer.shared import MOST_THUMBS, SHEET, THUMB, SharedState
 PORT = 8780
 MOST_CLIENTS = 32
 SEND_SECONDS = 20.0  # a client that takes nothing for so long has gone
+LINE_POINTS = 200  # of a camera path, when it is seen from outside
 PAGE = Path(__file__).parent / "page"
 # The page loads nothing from elsewhere and runs no text as code.
 _POLICY = (
@@ -244,7 +246,9 @@ def hello(shared: SharedState) -> dict[str, Any]:
 
 
 def _path_answer(value: Any) -> str:
-    """A path as the page keeps it: the file, whose `camera_path` says where the camera is at each frame."""
+    """A path as the page keeps it: the file, whose `camera_path` has the camera of each frame, and a smooth line."""
     if not isinstance(value, dict | str):
         raise InputError("path: wanted nerfstudio's JSON")
-    return json.dumps({"type": "path", "path": to_nerfstudio(from_nerfstudio(value))})
+    path = from_nerfstudio(value)
+    line = path.at(torch.linspace(0.0, 1.0, LINE_POINTS))[0][:, :3, 3]
+    return json.dumps({"type": "path", "path": to_nerfstudio(path), "line": line.tolist()})

@@ -44,7 +44,12 @@ class References:
 
 
 def reference_picture(
-    reference: Any, view: Camera | Window, size: tuple[int, int], background: float, pause: Pause | None = None
+    reference: Any,
+    view: Camera | Window,
+    size: tuple[int, int],
+    background: float,
+    supersample: int = 1,
+    pause: Pause | None = None,
 ) -> Tensor:
     """`[h w 3]`: the part of an image that a window shows, or a mesh as a camera sees it.
 
@@ -53,7 +58,7 @@ def reference_picture(
         TypeError: no reference that can be seen from anywhere.
     """
     if isinstance(reference, Mesh) and isinstance(view, Camera):
-        return mesh_picture(reference, view, size, background=background, pause=pause)
+        return mesh_picture(reference, view, size, background=background, supersample=supersample, pause=pause)
     if isinstance(reference, Tensor) and isinstance(view, Window):
         return _crop(reference, view, size, background)
     raise TypeError(f"reference_picture: got {type(reference).__name__} with {type(view).__name__}")

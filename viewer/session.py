@@ -157,16 +157,19 @@ class Session:
         try:
             reference = self._reference_of(self.shared.run.names[scene])
             count = len(reference) if isinstance(reference, list) else 0
-            if photograph is None and count:
+            if photograph is not None:
+                picture = photograph_picture(photograph, request.background)
+                return self._send_picture(request, picture, "reference", began, views=count)
+            if count:
                 return no_reference(f"choose one of {count} test views to compare with", views=count)
-            with self.shared.lock.held():
-                if photograph is not None:
-                    picture = photograph_picture(photograph, request.background)
-                else:
-                    picture = reference_picture(reference, request.view, request.size, request.background, self._pause)
+            for supersample in sorted({1, self.shared.task.supersample}):  # as the result
+                with self.shared.lock.held():
+                    picture = reference_picture(
+                        reference, request.view, request.size, request.background, supersample, self._pause
+                    )
+                self._send_picture(request, picture, "reference", began)
         except InputError as error:
-            return no_reference(str(error))
-        self._send_picture(request, picture, "reference", began, views=count)
+            no_reference(str(error))
 
     def _send_picture(self, request: ViewRequest, picture: Tensor, level: str, began: float, **more: Any) -> None:
         data = jpeg(picture, MOVING_QUALITY if level == "moving" else STILL_QUALITY)
