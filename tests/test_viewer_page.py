@@ -139,7 +139,8 @@ def test_a_message_is_unpacked(page: Path) -> None:
 @pytest.mark.skipif(shutil.which("tsc") is None, reason="no tsc to check the page's types: npm install -g typescript")
 def test_types_of_the_page() -> None:
     """Files with `@ts-check`, that is all that are not full of elements of the page."""
-    options = "--noEmit --allowJs --strict --target es2022 --module es2022 --moduleResolution bundler".split()
+    options = ["--noEmit", "--allowJs", "--strict", "--target", "es2022", "--module", "es2022"]
+    options += ["--moduleResolution", "bundler"]
     command = ["tsc", *options, "--lib", "es2022,dom,dom.iterable", str(PAGE / "main.js")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
