@@ -1,19 +1,25 @@
-"""Families of scenes read from folders: images, shapes, posed views."""
+"""Readers: folders of images, meshes and posed views as data sets of hyperfields.data.
+
+A reader is one file here with a `Reader` in it, and one line in `READERS`; it may import cameras, data and errors. One
+of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds three small families.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from hyperfields.data import KINDS, Kind, SceneDataset
+from hyperfields.data import Images, Kind, SceneDataset, Shapes, Views
+from hyperfields.data.shapes import Progress
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import IMAGE_SUFFIXES, visible_files
-from hyperfields.scenes.images import Images, open_images
-from hyperfields.scenes.meshes import MESH_SUFFIXES, Progress, Shapes, open_meshes
-from hyperfields.scenes.views import Views, open_views, scene_folders
+from hyperfields.scenes import images, meshes, views
+from hyperfields.scenes.reader import Reader
 
-__all__ = ["Images", "Shapes", "Views", "detect_kind", "open_family"]
+__all__ = ["READERS", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
+
+READERS: tuple[Reader, ...] = (images.READER, meshes.READER, views.READER)  # of one kind, the first that detects reads
 
 
 def open_family(
@@ -25,6 +31,7 @@ def open_family(
     limit: int | None = None,
     views: Sequence[int] | None = None,
     progress: Progress | None = None,
+    readers: Sequence[Reader] = READERS,
 ) -> SceneDataset:
     """Open a folder of images, meshes or scene folders; its `kind` says which it was.
 
@@ -36,53 +43,41 @@ def open_family(
         limit: only the first so many by name, counted after `scenes`.
         views: numbers of the training pictures to use, for views only; default all.
         progress: called as (done, total, name) after each shape.
+        readers: the formats to try.
 
     Raises:
         InputError: the folder or something in it cannot be used: see `open_images`, `open_meshes`,
             `open_views`.
     """
     folder = Path(path)
-    kind = detect_kind(folder) if kind is None else kind
-    if kind not in KINDS:
-        raise InputError(f"kind: {kind!r} came, wanted one of {', '.join(KINDS)}")
-    held = _kinds(folder)
-    if kind not in held:
-        raise InputError(f"{folder}: holds no {kind}, but {' and '.join(held) or 'nothing to fit'}")
+    reader = _reader(folder, kind, readers)
     if size is not None and min(size) < 1:
         raise InputError(f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1")
-    if views is not None and kind != "views":
-        raise InputError(f"views: are for a family of views, but this one holds {kind}; leave it out")
-    if kind == "shapes":
-        if size is not None:
-            raise InputError("size: is for images and views, but the family holds shapes; leave it out")
-        return open_meshes(folder, scenes=scenes, limit=limit, progress=progress)
-    if kind == "images":
-        return open_images(folder, size=size, scenes=scenes, limit=limit)
-    return open_views(folder, size=size, scenes=scenes, limit=limit, views=views)
+    given: dict[str, Any] = {"size": size, "views": views}
+    for option, value in given.items():
+        if value is not None and option not in reader.options:
+            kinds = " and ".join(dict.fromkeys(other.kind for other in readers if option in other.options))
+            raise InputError(
+                f"{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
+            )
+    given["progress"] = progress
+    options = {option: value for option, value in given.items() if option in reader.options}
+    return reader.open(folder, scenes=scenes, limit=limit, **options)
 
 
-def detect_kind(path: str | PathLike[str]) -> Kind:
+def detect_kind(path: str | PathLike[str], readers: Sequence[Reader] = READERS) -> Kind:
     """What a folder holds: "images", "shapes" or "views".
 
     Raises:
         InputError: no folder, an empty one, nothing in it that can be fitted, or more than one kind.
     """
-    folder = Path(path)
-    held = _kinds(folder)
-    if any(folder.glob("transforms*.json")):
-        return "views"  # pictures beside a transforms file are its views
-    if len(held) > 1:
-        raise InputError(f"{folder}: holds {' and '.join(held)}; say which with --kind {'|'.join(held)}")
-    if not held:
-        raise InputError(
-            f"{folder}: nothing to fit in it; wanted pictures ({', '.join(IMAGE_SUFFIXES)}), meshes "
-            f"({', '.join(MESH_SUFFIXES)}) or scene folders with transforms_train.json"
-        )
-    return held[0]
+    return _reader(Path(path), None, readers).kind
 
 
-def _kinds(folder: Path) -> list[Kind]:
-    """The kinds that a folder holds; raises InputError when it is no readable folder or an empty one."""
+def _reader(folder: Path, kind: Kind | None, readers: Sequence[Reader]) -> Reader:
+    """The reader for a folder; raises InputError when it is no readable folder, or no reader or several fit."""
+    if kind is not None and kind not in (kinds := list(dict.fromkeys(reader.kind for reader in readers))):
+        raise InputError(f"kind: {kind!r} came, wanted one of {', '.join(kinds)}")
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; wanted the folder of a family")
     if not folder.is_dir():
@@ -90,11 +85,19 @@ def _kinds(folder: Path) -> list[Kind]:
     try:
         if not any(folder.iterdir()):
             raise InputError(f"{folder}: is empty; wanted pictures, meshes or scene folders")
-        holds = {
-            "images": bool(visible_files(folder, IMAGE_SUFFIXES)),
-            "shapes": bool(visible_files(folder, MESH_SUFFIXES)),
-            "views": bool(scene_folders(folder)),
-        }
+        fitting = [reader for reader in readers if reader.detect(folder)]
+        claiming = [reader for reader in fitting if reader.claims(folder)]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
-    return [kind for kind in KINDS if holds[kind]]
+    held = list(dict.fromkeys(reader.kind for reader in fitting))
+    if kind is not None and kind not in held:
+        raise InputError(f"{folder}: holds no {kind}, but {' and '.join(held) or 'nothing to fit'}")
+    if kind is None and claiming:
+        return claiming[0]
+    if kind is None and len(held) > 1:
+        raise InputError(f"{folder}: holds {' and '.join(held)}; say which with --kind {'|'.join(held)}")
+    if not fitting:
+        *most, last = [reader.wants for reader in readers] or ["a reader"]
+        wants = f"{', '.join(most)} or {last}" if most else last
+        raise InputError(f"{folder}: nothing to fit in it; wanted {wants}")
+    return next(reader for reader in (*claiming, *fitting) if kind in (None, reader.kind))

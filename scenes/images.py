@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hyperfields.data import Kind, Points
+from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.scenes._common import (
     IMAGE_SUFFIXES,
@@ -24,69 +22,7 @@ from hyperfields.scenes._common import (
     select,
     visible_files,
 )
-
-
-class Images:
-    """Pictures of one size, fitted on white.
-
-    Args:
-        names: sorted, one per picture.
-        pixels: `[s h w 3]`, uint8, or float32 in [0, 1]; sRGB as read.
-    """
-
-    kind: Kind = "images"
-
-    def __init__(self, names: Sequence[str], pixels: Tensor) -> None:
-        if pixels.ndim != 4 or pixels.shape[0] != len(names) or pixels.shape[3] != 3:
-            raise ValueError(
-                f"pixels: {tuple(pixels.shape)} came for {len(names)} names, wanted [s h w 3] with s names"
-            )
-        self.names = tuple(names)
-        self.height, self.width = int(pixels.shape[1]), int(pixels.shape[2])
-        self._pixels = pixels.reshape(-1, 3).contiguous()  # [s * h * w, 3]: one gather draws a batch
-        v, u = torch.meshgrid(
-            (torch.arange(self.height, dtype=torch.float32) + 0.5) / self.height,
-            (torch.arange(self.width, dtype=torch.float32) + 0.5) / self.width,
-            indexing="ij",
-        )
-        self._centres = torch.stack((u, v), dim=-1).reshape(-1, 2)  # [h * w, 2]
-
-    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
-        """`n` pixel centres per scene, drawn with replacement, and their colours.
-
-        When `n` is at least the number of pixels, every pixel comes exactly once instead, row by row: the
-        batch then has `height * width` points a scene and nothing is drawn from `generator`.
-
-        Args:
-            scenes: `[s]` int64.
-
-        Returns:
-            x `[s n 2]` in [0, 1]^2 (right, down) and target `[s n 3]` in [0, 1].
-        """
-        count = self.height * self.width
-        if n >= count:
-            index = torch.arange(count, device=scenes.device).expand(len(scenes), count)
-            x = self._centres.expand(len(scenes), count, 2).contiguous()
-        else:
-            index = torch.randint(count, (len(scenes), n), generator=generator, device=generator.device)
-            x = self._centres.index_select(0, index.reshape(-1)).reshape(*index.shape, 2)
-        rows = (scenes[:, None] * count + index).reshape(-1)
-        return Points(x, _unit(self._pixels.index_select(0, rows)).reshape(*index.shape, 3))
-
-    def to(self, device: torch.device | str) -> Images:
-        """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
-        moved = copy.copy(self)
-        moved._pixels, moved._centres = self._pixels.to(device), self._centres.to(device)
-        return moved
-
-    def reference(self, scene: int, split: str = "test") -> Tensor:
-        """The picture `[h w 3]` float32 in [0, 1]; an image has no splits, so `split` makes no difference."""
-        count = self.height * self.width
-        return _unit(self._pixels[scene * count : (scene + 1) * count].cpu()).reshape(self.height, self.width, 3)
-
-
-def _unit(pixels: Tensor) -> Tensor:
-    return pixels.float() / 255.0 if pixels.dtype == torch.uint8 else pixels
+from hyperfields.scenes.reader import Reader
 
 
 def open_images(
@@ -128,4 +64,14 @@ def open_images(
         pictures.append(as_bytes(white) if eight_bit else white)
     if any(picture.dtype != np.uint8 for picture in pictures):
         pictures = [as_unit(picture) for picture in pictures]
-    return Images(names, torch.from_numpy(np.stack(pictures)))
+    return Images(torch.from_numpy(np.stack(pictures)), names)
+
+
+READER = Reader(
+    kind="images",
+    name="pictures",
+    wants=f"pictures ({', '.join(IMAGE_SUFFIXES)})",
+    detect=lambda folder: bool(visible_files(folder, IMAGE_SUFFIXES)),
+    open=open_images,
+    options=frozenset({"size"}),
+)

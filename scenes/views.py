@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Sequence
@@ -12,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Kind, Pixels, View
+from hyperfields.cameras import Camera
+from hyperfields.data import View, Views
 from hyperfields.errors import InputError
 from hyperfields.scenes._common import as_bytes, as_unit, one_line, read_rgba, resize_straight, select
+from hyperfields.scenes.reader import Reader
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp", ".exr")  # tried in this order after a frame's file_path
@@ -32,114 +31,34 @@ class Frame(NamedTuple):
     numbers: dict[str, float]  # intrinsics of the file and of the frame
 
 
-class Views:
-    """Posed pictures of scenes, all of one size, in the frame of their files.
+class _Frames:
+    """Reads the views of scene folders, all brought to one size."""
 
-    The fields live in the box [-1, 1]^3 of that frame: what is outside the box is not seen. Training pictures
-    are in memory as uint8, the others are read when `truth` is asked for.
-
-    Args:
-        folders: scene name -> folder with its `transforms_{train,val,test}.json`.
-        size: (height, width) to which pictures and cameras are brought.
-        views: numbers of the training pictures to use, in the order of the transforms file; default all.
-    """
-
-    kind: Kind = "views"
-
-    def __init__(
-        self,
-        folders: dict[str, Path],
-        size: tuple[int, int] | None = None,
-        views: Sequence[int] | None = None,
-    ) -> None:
-        self.names = tuple(sorted(folders))
-        self._folders = [folders[name] for name in self.names]
-        self._size = size
+    def __init__(self, folders: Sequence[Path], size: tuple[int, int] | None) -> None:
+        self.folders, self.size = folders, size
         # The first picture and its size: without `size` all others must agree.
-        self._sized: tuple[Path, tuple[int, int]] | None = None
-        rgba, tables, counts = [], [], []
-        for folder in self._folders:
-            frames = _read_transforms(folder, "train")
-            if views is not None:
-                if not views or not all(0 <= view < len(frames) for view in views):
-                    raise InputError(
-                        f"views: {list(views)} came, but {folder} has training views 0 to {len(frames) - 1}"
-                    )
-                frames = [frames[view] for view in views]
-            counts.append(len(frames))
-            for frame in frames:
-                camera, pixels = self._view(frame)
-                rgba.append(as_bytes(pixels))
-                tables.append(_ray_table(camera))
-        self.height, self.width = rgba[0].shape[:2]
-        # A pixel is one int32 (four bytes), so drawing a batch is one gather of single numbers.
-        self._pixels = torch.from_numpy(np.stack(rgba)).reshape(-1, 4).view(torch.int32).reshape(-1)
-        self._tables = torch.stack(tables)  # [images 12]
-        self._counts = torch.tensor(counts)  # [s] images
-        self._first = torch.cumsum(self._counts, 0) - self._counts  # [s] first image of each scene
+        self.first: tuple[Path, tuple[int, int]] | None = None
 
-    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Pixels:
-        """`n` rays per scene, uniform over all pixels of its training pictures, with replacement.
+    def __call__(self, scene: int, split: str) -> list[View]:
+        """The views of a split, in the order of its transforms file."""
+        views = [self.view(frame) for frame in _read_transforms(self.folders[scene], split)]
+        return [View(camera, torch.from_numpy(pixels)) for camera, pixels in views]
 
-        Args:
-            scenes: `[s]` int64.
-
-        Returns:
-            rays `[s n 3]` (unit directions) in the scene frame and straight rgba `[s n 4]` in [0, 1].
-        """
-        each = self.height * self.width
-        counts = (self._counts[scenes] * each)[:, None]
-        # float64: float32 has too few steps to reach every pixel of a large scene.
-        drawn = torch.rand(len(scenes), n, generator=generator, dtype=torch.float64, device=generator.device)
-        index = ((drawn * counts).long() + self._first[scenes][:, None] * each).reshape(-1)
-        packed = self._pixels.index_select(0, index)
-        image = torch.div(index, each, rounding_mode="floor")
-        pixel = (index - image * each).int()
-        v = torch.div(pixel, self.width, rounding_mode="floor")
-        u = (pixel - v * self.width).float() + 0.5
-        table = self._tables.index_select(0, image)
-        directions = torch.addcmul(table[:, 6:9], table[:, 0:3], u[:, None])
-        directions.addcmul_(table[:, 3:6], (v.float() + 0.5)[:, None])
-        directions /= torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
-        shape = (len(scenes), n)
-        rgba = packed.view(torch.uint8).reshape(*shape, 4).float() / 255.0
-        origins = table[:, 9:12].contiguous()
-        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba)
-
-    def to(self, device: torch.device | str) -> Views:
-        """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
-        moved = copy.copy(self)
-        moved._pixels, moved._tables = self._pixels.to(device), self._tables.to(device)
-        moved._counts, moved._first = self._counts.to(device), self._first.to(device)
-        return moved
-
-    def reference(self, scene: int, split: str = "test") -> list[View]:
-        """The views of a split, read from disk, in the order of its transforms file.
-
-        Raises:
-            InputError: the scene has no such split, or something in it cannot be used.
-        """
-        views = []
-        for frame in _read_transforms(self._folders[scene], split):
-            camera, pixels = self._view(frame)
-            views.append(View(camera, torch.from_numpy(pixels)))
-        return views
-
-    def _view(self, frame: Frame) -> tuple[Camera, NDArray[np.float32]]:
-        """A frame's camera and straight rgba `[h w 4]`, brought to the family's size."""
+    def view(self, frame: Frame) -> tuple[Camera, NDArray[np.float32]]:
+        """A frame's camera and straight rgba `[h w 4]`."""
         rgba = as_unit(read_rgba(frame.image))
         height, width = rgba.shape[:2]
-        if self._size is None:
-            path, size = self._sized = self._sized or (frame.image, (height, width))
+        if self.size is None:
+            path, size = self.first = self.first or (frame.image, (height, width))
             if size != (height, width):
                 raise InputError(
                     f"{frame.image}: is {height}x{width} but {path} is {size[0]}x{size[1]} (height x width); "
                     "pass --size HxW to bring all to one size"
                 )
         camera = _camera(frame, height, width)
-        if self._size is None or self._size == (height, width):
+        if self.size is None or self.size == (height, width):
             return camera, rgba
-        return camera.resized(*self._size), resize_straight(rgba, self._size)
+        return camera.resized(*self.size), resize_straight(rgba, self.size)
 
 
 def scene_folders(path: Path) -> dict[str, Path]:
@@ -178,7 +97,19 @@ def open_views(
         raise InputError(
             f"{folder}: no transforms_train.json in it or in a folder of it; wanted the NeRF-synthetic layout"
         )
-    return Views({name: folders[name] for name in select(list(folders), scenes, limit)}, size, views)
+    names = select(list(folders), scenes, limit)
+    read = _Frames([folders[name] for name in names], size)
+    cameras, pictures = [], []
+    for folder in read.folders:
+        frames = _read_transforms(folder, "train")
+        if views is not None:
+            if not views or not all(0 <= view < len(frames) for view in views):
+                raise InputError(f"views: {list(views)} came, but {folder} has training views 0 to {len(frames) - 1}")
+            frames = [frames[view] for view in views]
+        seen = [(camera, as_bytes(pixels)) for camera, pixels in map(read.view, frames)]  # 8 bits at once: memory
+        cameras.append([camera for camera, _ in seen])
+        pictures.append(torch.from_numpy(np.stack([pixels for _, pixels in seen])))
+    return Views(cameras, pictures, names, reference=read)
 
 
 def _read_transforms(folder: Path, split: str) -> list[Frame]:
@@ -288,9 +219,12 @@ def _camera(frame: Frame, height: int, width: int) -> Camera:
     return Camera(pose, fx, fy, cx, cy, round(w), round(h)).resized(height, width)
 
 
-def _ray_table(camera: Camera) -> Tensor:
-    """`[12]`, turns a pixel into a ray: direction = u * t[0:3] + v * t[3:6] + t[6:9], origin = t[9:12]."""
-    rotation = camera.T_world_camera[:3, :3].double()
-    across, down = rotation[:, 0] / camera.fx, rotation[:, 1] / camera.fy
-    corner = rotation[:, 2] - camera.cx * across - camera.cy * down
-    return torch.cat((across, down, corner, camera.T_world_camera[:3, 3].double())).float()
+READER = Reader(
+    kind="views",
+    name="transforms",
+    wants="scene folders with transforms_train.json",
+    detect=lambda folder: bool(scene_folders(folder)),
+    open=open_views,
+    options=frozenset({"size", "views"}),
+    claims=lambda folder: any(folder.glob("transforms*.json")),  # pictures beside a transforms file are its views
+)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from hyperfields import FitConfig, Progress
+from hyperfields.data import Images
 from hyperfields.ops import devices
-from hyperfields.scenes.images import Images
 from hyperfields.training import cuda_graphs as graphs
 from hyperfields.training.cuda_graphs import WARMUP_CALLS, Graphs
 from hyperfields.training.fit import Fit
@@ -116,8 +116,8 @@ class Plain:
     kind, names = "images", ("a", "b")
 
     def __init__(self) -> None:
-        self.pictures = Images(self.names, torch.rand(2, 4, 4, 3))
-        self.batch, self.truth = self.pictures.batch, self.pictures.truth
+        self.pictures = Images(torch.rand(2, 4, 4, 3), self.names)
+        self.batch, self.reference = self.pictures.batch, self.pictures.reference
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_fit_that_runs_ahead_replays_its_steps_and_goes_on_where_it_was_stoppe
     wanted: bool, cuda: Cuda, tmp_path: Path
 ) -> None:
     """On the CPU, where a recording is no recording: each replay calls the step."""
-    family = Images(("a", "b", "c"), torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0)))
+    family = Images(torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0)), ("a", "b", "c"))
     config = FitConfig(steps=60)
     fitting: list[Fit] = []
 

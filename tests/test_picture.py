@@ -11,8 +11,7 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays, orbit
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.fields import kind_of
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField, kind_of
 from hyperfields.rendering import pictures
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.pictures import CHANNELS, Channel

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import hyperfields.scenes
-from hyperfields.data import Points, SceneDataset, fingerprint
+from hyperfields.data import Images, Points, SceneDataset, fingerprint
 from hyperfields.errors import InputError
-from hyperfields.scenes import Images, detect_kind, open_family
+from hyperfields.scenes import READERS, Reader, detect_kind, open_family
 from hyperfields.scenes._common import resize_area, resize_straight
 
 SAMPLES = Path(hyperfields.scenes.__file__).parent / "samples"
@@ -210,13 +210,6 @@ def test_mixed_kinds_need_a_word(folder: Path) -> None:
     assert open_family(folder, kind="images").names == ("ant", "bee", "cat")
 
 
-def test_a_family_from_memory() -> None:
-    family = Images(("a",), torch.full((1, 2, 2, 3), 0.25))
-    assert torch.equal(family.reference(0), torch.full((2, 2, 3), 0.25))
-    with pytest.raises(ValueError, match=r"\(1, 2, 2, 4\) came for 1 names"):
-        Images(("a",), torch.zeros(1, 2, 2, 4))
-
-
 def test_the_samples_are_small_and_say_where_they_come_from() -> None:
     families = sorted(p for p in SAMPLES.iterdir() if p.is_dir())
     assert [p.name for p in families] == ["cars_views", "emoji", "shapes_cars"]
@@ -238,3 +231,44 @@ def test_the_emoji_samples() -> None:
     assert red > 0.9
     assert 0.6 < green < 0.9
     assert blue < 0.4
+
+
+def test_a_reader_from_outside(tmp_path: Path) -> None:
+    """A format of a user's own, without a change of the package."""
+
+    def open_ppm(folder: Path, *, scenes: object, limit: int | None, views: object) -> Images:
+        paths = sorted(folder.glob("*.ppm"))[:limit]
+        pictures = [np.asarray(Image.open(path)) for path in paths]
+        return Images(torch.from_numpy(np.stack(pictures)), [path.stem for path in paths])
+
+    mine = Reader(
+        kind="images",
+        name="ppm",
+        wants="portable pixmaps (.ppm)",
+        detect=lambda folder: any(folder.glob("*.ppm")),
+        open=open_ppm,
+        options=frozenset({"views"}),
+        claims=lambda folder: (folder / "ppm.txt").exists(),
+    )
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.ppm", gradient(3, 4))
+    with pytest.raises(InputError, match="nothing to fit"):
+        open_family(tmp_path)
+    readers = (*READERS, mine)
+    assert open_family(tmp_path, readers=readers).names == ("a", "b")
+    assert open_family(tmp_path, readers=readers, kind="images", limit=1, views=[0]).names == ("a",)
+    assert open_family(tmp_path, readers=[mine]).reference(0).shape == (3, 4, 3)
+    with pytest.raises(InputError, match="size: is for images and views, but the family holds images; leave it out"):
+        open_family(tmp_path, readers=readers, size=(2, 2))
+    save(tmp_path / "c.png", gradient(3, 4))
+    assert open_family(tmp_path, readers=readers).names == ("c",)  # of one kind, the first reader that detects
+    (tmp_path / "ppm.txt").touch()
+    (tmp_path / "thing.ply").write_bytes(b"ply")
+    assert open_family(tmp_path, readers=readers).names == ("a", "b")  # unless another claims the folder
+    with pytest.raises(InputError, match=r"nothing to fit in it; wanted portable pixmaps \(\.ppm\)$"):
+        detect_kind(SAMPLES, [mine])
+
+
+def test_views_are_chosen_for_views_only(folder: Path) -> None:
+    with pytest.raises(InputError, match="views: is for views, but the family holds images; leave it out"):
+        open_family(folder, views=[0])

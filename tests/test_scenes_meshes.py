@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import hyperfields.scenes
-from hyperfields.data import Mesh, SceneDataset, fingerprint
+from hyperfields.data import Mesh, Sampling, SceneDataset, fingerprint
+from hyperfields.data.shapes import sample_pool
 from hyperfields.errors import InputError
 from hyperfields.scenes import meshes, open_family
-from hyperfields.scenes.meshes import Sampling, open_meshes, read_mesh
+from hyperfields.scenes.meshes import open_meshes, read_mesh
 
 pytest.importorskip("open3d", reason="meshes need open3d and its system libraries (extra shapes)", exc_type=ImportError)
 
@@ -81,6 +82,13 @@ def glb(points: list[Any], faces: list[Any]) -> bytes:
     return struct.pack("<III", 0x46546C67, 2, 12 + len(chunks)) + chunks
 
 
+def binary_ply(points: list[Any], faces: list[Any], order: str = "little") -> bytes:
+    sign = "<" if order == "little" else ">"
+    rows = b"".join(struct.pack(f"{sign}B{len(f)}i", len(f), *f) for f in faces)
+    header = HEADER.format(v=len(points), f=len(faces)).replace("ascii", f"binary_{order}_endian")
+    return header.encode() + np.array(points, dtype=f"{sign}f4").tobytes() + rows
+
+
 def write(path: Path, content: str | bytes) -> Path:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
@@ -127,6 +135,33 @@ def test_every_format_gives_the_box_in_the_scene_frame(tmp_path: Path, suffix: s
     torch.testing.assert_close(volume, torch.tensor(1.8 * 0.9 * 0.9))  # every face, and still outward
 
 
+MIXED = [*QUADS[:2], *TRIANGLES[4:]]
+PYRAMID = [(0, 0, 0), (2, 0, 0), (3, 1, 0), (1.5, 2, 0), (0, 1, 0), (1, 0.8, 2)]
+SIDES = [(4, 3, 2, 1, 0), *((i, (i + 1) % 5, 5) for i in range(5))]
+ODDITIES: dict[str, tuple[str | bytes, float]] = {  # file -> content, volume
+    "mixed.ply": (ply(box(), MIXED), 1.0),
+    "mixed_little.ply": (binary_ply(box(), MIXED), 1.0),
+    "mixed_big.ply": (binary_ply(box(), MIXED, "big"), 1.0),
+    "quads.ply": (binary_ply(box(), QUADS), 1.0),
+    "five.obj": (obj(PYRAMID, SIDES), 8 / 3),
+    "five.off": (off(PYRAMID, SIDES), 8 / 3),
+    "five.ply": (binary_ply(PYRAMID, SIDES), 8 / 3),
+    "glued.off": (off(box(), QUADS).replace("OFF\n", "OFF"), 1.0),  # as in ModelNet40
+    "commented.off": (off(box(), QUADS).replace("OFF\n", "OFF # by hand\n\n").replace("\n", "\r\n"), 1.0),
+    "colored.off": (off(box(), QUADS).replace("3 1\n", "3 1 0.5 0.5 0.5\n").replace("OFF", "COFF"), 1.0),
+    "backwards.obj": (obj(box(), []) + "\n".join("f " + " ".join(str(i - 8) for i in f) for f in QUADS), 1.0),
+    "material.obj": ("mtllib nowhere.mtl\nusemtl red\n" + obj(box(), QUADS), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", ODDITIES)
+def test_polygons_and_what_programs_make_of_the_formats(tmp_path: Path, name: str) -> None:
+    content, volume = ODDITIES[name]
+    mesh = read_mesh(write(tmp_path / name, content))  # closed, and without a warning
+    corners = mesh.vertices[mesh.faces].double()
+    assert float(torch.linalg.det(corners).sum() / 6.0) * mesh.scale**3 == pytest.approx(volume, rel=1e-5)
+
+
 def test_distances_of_a_box_are_exact_and_negative_inside(tmp_path: Path) -> None:
     write(tmp_path / "box.ply", ply(box(4, 2, 2, at=10), TRIANGLES))
     write(tmp_path / "cube.ply", ply(box(), TRIANGLES))
@@ -164,16 +199,16 @@ def test_distances_of_a_sphere(tmp_path: Path) -> None:
 def test_the_pool_is_spread_as_said(tmp_path: Path) -> None:
     write(tmp_path / "cube.ply", ply(box(), TRIANGLES))
     mesh = read_mesh(tmp_path / "cube.ply")
-    distance = np.abs(meshes.sample_pool(mesh, Sampling(points=2000, near=1.0, wide=0.0), seed=1)[:, 3])
+    distance = np.abs(sample_pool(mesh, Sampling(points=2000, near=1.0, wide=0.0), seed=1)[:, 3])
     assert distance.mean() == pytest.approx(0.01 * np.sqrt(2 / np.pi), rel=0.1)
-    uniform = meshes.sample_pool(mesh, Sampling(points=4000, near=0.0, wide=0.0), seed=1)
+    uniform = sample_pool(mesh, Sampling(points=4000, near=0.0, wide=0.0), seed=1)
     assert (uniform[:, 3] < 0).mean() == pytest.approx(0.9**3, abs=0.03)
     assert np.abs(uniform[:, :3].mean(0)).max() < 0.05
-    surface = meshes.sample_pool(mesh, Sampling(points=6000, near=1.0, near_sigma=0.0, wide=0.0), seed=1)
+    surface = sample_pool(mesh, Sampling(points=6000, near=1.0, near_sigma=0.0, wide=0.0), seed=1)
     sides = [(np.abs(surface[:, a] - s) < 1e-6).mean() for a in range(3) for s in (-0.9, 0.9)]
     np.testing.assert_allclose(sides, 1 / 6, atol=0.03)  # by area
     wide = Sampling(points=2000, near=0.0, wide=1.0, wide_sigma=5.0)
-    assert np.abs(meshes.sample_pool(mesh, wide, seed=1)[:, :3]).max() <= 1.0  # noise stays in the box
+    assert np.abs(sample_pool(mesh, wide, seed=1)[:, :3]).max() <= 1.0  # noise stays in the box
 
 
 def test_a_pool_is_cached_by_content(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +275,16 @@ def test_two_boxes_that_share_an_edge_are_closed(tmp_path: Path) -> None:
     assert len(mesh.vertices) == 14
 
 
+def glb_of(tree: dict[str, Any]) -> bytes:
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    chunk = struct.pack("<II", len(text), 0x4E4F534A) + text
+    return struct.pack("<III", 0x46546C67, 2, 12 + len(chunk)) + chunk
+
+
+# A file whose data are elsewhere: neither an address nor another file is looked for.
+ADDRESS = glb_of({"asset": {"version": "2.0"}, "buffers": [{"byteLength": 4, "uri": "http://localhost:1/mesh.bin"}]})
+
 BROKEN: dict[str, tuple[str | bytes, str]] = {
     "zero.ply": (b"", "not a readable mesh"),
     "zero.obj": (b"", "not a readable mesh"),
@@ -253,6 +298,16 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "inf.obj": (obj([(0, 0, 0), (1, "inf", 0), (0, 1, 0)], [(0, 1, 2)]), "NaN or infinite"),
     "far.ply": (ply(box(), [(0, 1, 99)]), "vertex 99 of 8"),
     "far.off": (off(box(), [(0, 1, 99)]), "vertex 99 of 8"),
+    "far.obj": (obj(box(), [(0, 1, 99)]), "not a readable mesh|vertex 99 of 8"),
+    "cut_mixed.ply": (binary_ply(box(), MIXED)[:-5], "not a readable mesh"),
+    "cut_row.off": (off(box(), QUADS)[:-3], "not a readable mesh"),
+    "cut_row.ply": (ply(box(), TRIANGLES)[:-3], "not a readable mesh"),
+    "cut_quads.ply": (ply(box(), QUADS)[:-12], "not a readable mesh"),
+    "cut_text.stl": (b"solid a\nfacet normal 0 0 0\nouter loop\nvertex 0 0 0\n", "not a readable mesh"),
+    "text.stl": (b"hello", "not a readable mesh"),
+    "noise.glb": (b"glTF" + bytes(range(60)), "not a readable mesh"),
+    "points.obj": (obj(box(), []), "has no faces"),
+    "address.glb": (ADDRESS, "not a readable mesh"),
     "dot.ply": (ply([(1, 1, 1)] * 3, [(0, 1, 2)]), "all vertices are at one place"),
     "line.ply": (ply([(0, 0, 0), (1, 0, 0), (2, 0, 0)], [(0, 1, 2)]), "without area"),
 }

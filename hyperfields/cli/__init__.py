@@ -18,8 +18,10 @@ from typing import Any
 
 import tyro
 
+from hyperfields.cli.add import add
 from hyperfields.cli.common import Stopped
-from hyperfields.cli.fit import add, compare, fit, infer
+from hyperfields.cli.compare import compare
+from hyperfields.cli.fit import fit, infer
 from hyperfields.cli.show import calibrate, doctor, evaluate, export, import_, inspect, interpolate, render, view
 from hyperfields.errors import InputError
 

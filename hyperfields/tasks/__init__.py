@@ -18,12 +18,15 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
-from hyperfields.fields import kind_of
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField
+from hyperfields.model import ModelConfig
 from hyperfields.rendering.image import Window
-from hyperfields.rendering.pictures import CELLS, Channel
+from hyperfields.rendering.pictures import CELLS
+from hyperfields.tasks.base import PRESETS as PRESETS
 from hyperfields.tasks.base import Metric as Metric
+from hyperfields.tasks.base import Preset as Preset
 from hyperfields.tasks.base import Task as Task
+from hyperfields.tasks.config import TrainConfig as TrainConfig
 from hyperfields.tasks.images import IMAGES as IMAGES
 from hyperfields.tasks.objective import Objective as Objective
 from hyperfields.tasks.radiance import RADIANCE as RADIANCE
@@ -43,11 +46,20 @@ def task_of(kind: str) -> Task:
     return TASKS[kind]
 
 
+def preset(name: str, kind: str, scenes: int, side: int = 64) -> tuple[ModelConfig, TrainConfig]:
+    """(model, recipe) of a preset, see `Task.model`.
+
+    Raises:
+        InputError: an unknown name or kind.
+    """
+    return task_of(kind).model(name, scenes, side)
+
+
 def render_picture(
     bound: BoundField,
     camera: Camera | Window | None,
     size: tuple[int, int],
-    channel: Channel = "rgb",
+    channel: str = "rgb",
     background: float = 1.0,
     *,
     supersample: int | None = None,
@@ -55,5 +67,5 @@ def render_picture(
     pause: Callable[[], None] | None = None,
 ) -> Tensor:
     """One scene of any kind as `[h w 3]` in [0, 1]; see `Task.picture`. Not differentiable."""
-    task = task_of(kind_of(bound.field))
+    task = task_of(bound.field.kind)
     return task.picture(bound, camera, size, channel, background, supersample=supersample, cells=cells, pause=pause)

@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset, View
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset, View
 from hyperfields.errors import InputError
-from hyperfields.fields import Field
+from hyperfields.fields import BoundField, Field
 from hyperfields.fields.encodings import FactoredGrid, HashGrid
 from hyperfields.hypernets import Full, Generator, Hierarchical, Modulation
-from hyperfields.model import BoundField, ModelConfig
+from hyperfields.model import ModelConfig
 from hyperfields.ops import batched_mlp
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window
-from hyperfields.rendering.pictures import CELLS, Channel
+from hyperfields.rendering.pictures import CELLS
 from hyperfields.tasks import metrics
-from hyperfields.tasks.objective import Loss, Objective, TrainConfig
+from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.objective import Loss, Objective
 from hyperfields.weights import Weights, layers
 
 Preset = Literal["tiny", "default", "faithful"]
@@ -59,21 +60,23 @@ class ObservationConfig(Protocol):
 class Task(Protocol):
     """Everything that depends on the kind of scenes. Others ask a task for what it can do, never for its kind."""
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[str]
     field: ClassVar[type]  # class of its fields
     batch: ClassVar[type[Points] | type[Pixels]]  # of its data sets
     box: ClassVar[tuple[float, float]]  # range of a field's points, each axis
-    channels: ClassVar[tuple[Channel, ...]]  # of a picture; the first is the default
-    metrics: ClassVar[tuple[Metric, ...]]  # the first one ranks
+    channels: ClassVar[tuple[str, ...]]  # of a picture; the first is the default
+    metrics: ClassVar[tuple[Metric, ...]]  # the first one ranks, and of it more is better
     has_camera: ClassVar[bool]  # pictures depend on a camera
     has_mesh: ClassVar[bool]
     has_splits: ClassVar[bool]  # the data hold views for training and others for testing
     sized: ClassVar[bool]  # the data are pictures of a size
+    unit: ClassVar[str]  # of a field's values, as it ends a sentence about an error
     supersample: ClassVar[int]  # squared, rays of a pixel of a good picture
     preview_cells: ClassVar[int]  # resolution of a mesh to look at, 0 without meshes
+    loss: ClassVar[Loss]  # of a fit that asks for no other
     inner_rate: ClassVar[float]  # first rate of inner steps on codes; suits the size of the losses
 
-    def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
         """The model of a preset and how it is fitted.
 
         Args:
@@ -84,8 +87,8 @@ class Task(Protocol):
             InputError: an unknown preset.
         """
 
-    def network_rate(self, generator: str, scenes: int) -> float:
-        """Peak rate of the networks of a generator, by its name on the command line (`hypernets.parse`)."""
+    def network_rate(self, generator: Any, scenes: int) -> float:
+        """Peak rate of the networks of a generator's config."""
 
     def objective(
         self,
@@ -108,7 +111,7 @@ class Task(Protocol):
         bound: BoundField,
         camera: Camera | Window | None,
         size: tuple[int, int],
-        channel: Channel = "rgb",
+        channel: str = "rgb",
         background: float = 1.0,
         *,
         supersample: int | None = None,
@@ -169,7 +172,7 @@ class Task(Protocol):
     def observed_features(self, config: ObservationConfig) -> int:
         """Features of an observation."""
 
-    def layer_outputs(self, field: Field, weights: Weights, points: Tensor) -> dict[str, Tensor]:
+    def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         """Outputs of each layer before its activation, `[s n o]` by name; points `[s n d]` in [0, 1]."""
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
@@ -179,8 +182,8 @@ class Task(Protocol):
 # What tasks share ---------------------------------------------------------------------------------
 
 
-def generator_of(preset: Preset, code: int) -> tuple[str, Generator]:
-    """(name, generator) of a preset; `code` is the width of the hierarchical generator's.
+def generator_of(preset: str, code: int) -> Generator:
+    """Generator of a preset; `code` is the width of the hierarchical generator's.
 
     Raises:
         InputError: an unknown preset.
@@ -188,11 +191,7 @@ def generator_of(preset: Preset, code: int) -> tuple[str, Generator]:
     if preset not in PRESETS:
         raise InputError(f"preset {preset!r}: wanted one of {', '.join(PRESETS)}")
     # The default is the best of those compared at equal bytes and minutes (NUMBERS.md, section Generators).
-    generators: dict[Preset, tuple[str, Generator]] = {
-        "tiny": ("scale-shift", Modulation()),
-        "default": ("hierarchical", Hierarchical(code)),
-        "faithful": ("full", Full()),
-    }
+    generators: dict[str, Generator] = {"tiny": Modulation(), "default": Hierarchical(code), "faithful": Full()}
     return generators[preset]
 
 
@@ -275,27 +274,7 @@ def waves(x: Tensor) -> Tensor:
     return torch.cat((x, angles.sin(), angles.cos()), -1)
 
 
-def mlp_outputs(prefix: str, x: Tensor, field: Field, weights: Weights) -> dict[str, Tensor]:
+def mlp_outputs(prefix: str, x: Tensor, field: Any, weights: Weights) -> dict[str, Tensor]:
     """Outputs of each layer of an MLP before its activation, `[s n o]` by name; x `[s n i]`."""
     stack = layers(weights, prefix)
     return {f"{prefix}.{i}": batched_mlp(x, stack[: i + 1], field.activation) for i in range(len(stack))}
-
-
-# Generator -> kind -> factor on the base rate of networks: what did best in short fits (NUMBERS.md).
-RATES: dict[str, dict[Kind, float]] = {
-    "full": {"images": 2.0, "shapes": 4.0, "views": 1.0},
-    "per-layer": {"images": 4.0, "shapes": 2.0, "views": 2.0},
-    "hierarchical": {"images": 2.0, "shapes": 2.0, "views": 2.0},
-    "chunked": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "cppn": {"images": 2.0, "shapes": 2.0, "views": 2.0},
-    "low-rank": {"images": 2.0, "shapes": 1.0, "views": 2.0},
-    "lora": {"images": 2.0, "shapes": 1.0, "views": 2.0},
-    "scale-shift": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "shift": {"images": 4.0, "shapes": 1.0, "views": 2.0},
-    "weight-tokens": {"images": 2.0, "shapes": 1.0, "views": 2.0},
-}
-
-
-def rate_factor(generator: str, kind: Kind) -> float:
-    """Factor on the base rate of networks of a generator, by its name on the command line."""
-    return RATES.get(generator.partition(":")[0], {kind: 1.0})[kind]

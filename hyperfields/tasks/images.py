@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, ImageField
-from hyperfields.model import BoundField, ModelConfig
+from hyperfields.fields import BoundField, Field, ImageField
+from hyperfields.hypernets import rate_of
+from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window, sample_image, sample_window
-from hyperfields.rendering.pictures import CELLS, Channel, pixel_means, require_channel
+from hyperfields.rendering.pictures import CELLS, pixel_means, require_channel
 from hyperfields.tasks import losses
 from hyperfields.tasks.base import (
     FREQUENCIES,
@@ -26,17 +27,16 @@ from hyperfields.tasks.base import (
     Note,
     ObservationConfig,
     PictureMetric,
-    Preset,
     first_reference,
     generator_of,
     grid_of,
     mlp_outputs,
     picture_metrics,
-    rate_factor,
     require_one,
     waves,
 )
-from hyperfields.tasks.objective import Loss, Objective, PointObjective, TrainConfig
+from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
 MANY = 256  # images from which a family has larger codes and more bases
@@ -45,31 +45,33 @@ MANY = 256  # images from which a family has larger codes and more bases
 class ImageTask:
     """The task of image families; `tasks.base.Task` says what each member is."""
 
-    kind: ClassVar[Kind] = "images"
+    kind: ClassVar[str] = "images"
     field: ClassVar[type] = ImageField
     batch: ClassVar[type[Points] | type[Pixels]] = Points
     box: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    channels: ClassVar[tuple[Channel, ...]] = ("rgb",)
+    channels: ClassVar[tuple[str, ...]] = ("rgb",)
     metrics: ClassVar[tuple[Metric, ...]] = PICTURE_METRICS
     has_camera: ClassVar[bool] = False
     has_mesh: ClassVar[bool] = False
     has_splits: ClassVar[bool] = False
     sized: ClassVar[bool] = True
+    unit: ClassVar[str] = "of a colour from 0 to 1"
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 0
+    loss: ClassVar[Loss] = losses.ColorLoss()
     inner_rate: ClassVar[float] = 3.0
 
-    def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
-        name, generator = generator_of(preset, 24)
+    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+        generator = generator_of(preset, 24)
         many = scenes >= MANY
         bases = {"tiny": 0, "default": 65 if many else 15, "faithful": 128}[preset]
-        config = TrainConfig(min(scenes, 128), 2**15, rate_networks=self.network_rate(name, scenes))
+        config = TrainConfig(min(scenes, 128), 2**15, rate_networks=self.network_rate(generator, scenes))
         return ModelConfig(ImageField(grid_of(2, 6, 12, 5, side, bases)), generator, 192 if many else 96), config
 
-    def network_rate(self, generator: str, scenes: int) -> float:
+    def network_rate(self, generator: Any, scenes: int) -> float:
         # A step of a linear head grows with the size of the code that it reads, and many images get larger codes.
         base = 1.25e-3 if scenes >= MANY else 5e-3
-        return base * rate_factor(generator, self.kind)
+        return base * rate_of(generator, self.kind)
 
     def objective(
         self,
@@ -82,7 +84,7 @@ class ImageTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return PointObjective(data, field, config, loss or _loss, device=device, precision=precision)
+        return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         picture = first_reference(data)
@@ -94,7 +96,7 @@ class ImageTask:
         bound: BoundField,
         camera: Camera | Window | None,
         size: tuple[int, int],
-        channel: Channel = "rgb",
+        channel: str = "rgb",
         background: float = 1.0,
         *,
         supersample: int | None = None,
@@ -131,7 +133,8 @@ class ImageTask:
     ) -> dict[str, float]:
         truth = data.reference(scene, split)
         assert isinstance(truth, Tensor)
-        picture = sample_image(bound, 1, *truth.shape[:2], bound.device).cpu()
+        height, width = truth.shape[:2]
+        picture = sample_image(bound, 1, height, width, bound.device).cpu()
         return picture_metrics(picture, truth[None], data.names[scene], perceptual, note)
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
@@ -164,15 +167,11 @@ class ImageTask:
     def observed_features(self, config: ObservationConfig) -> int:
         return 3 * config.patch**2 + 2 * (1 + 2 * FREQUENCIES)
 
-    def layer_outputs(self, field: Field, weights: Weights, points: Tensor) -> dict[str, Tensor]:
+    def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         return mlp_outputs("mlp", field.encoding(points, weights), field, weights)
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
-
-
-def _loss(color: Tensor, batch: Points) -> Tensor:
-    return losses.color_loss(color, batch.target)
 
 
 IMAGES = ImageTask()

@@ -3,7 +3,7 @@
 A loop of your own, a step:
 
     objective.plan(step)                                # only where steps are recorded or the host must not wait
-    bound, codes = model.bind_scenes(local)
+    bound = model(local)
     objective.update(bound, local, step, generator)     # once a step
     loss = objective(bound, scenes, local, generator)   # as often as you like
 
@@ -12,42 +12,28 @@ Random numbers of a step come from the one generator in this order: occupancy up
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from hyperfields.data import Pixels, Points, SceneDataset, sample_batch
-from hyperfields.fields import Field, RadianceField
-from hyperfields.model import BoundField
+from hyperfields.data import Pixels, Points, SceneDataset, on_device
+from hyperfields.fields import BoundField, Field
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
 from hyperfields.ops.profiling import region
 from hyperfields.rendering.occupancy import OccupancyGrid
 from hyperfields.rendering.static_shapes import (
     SAMPLES_PER_RAY,
-    StaticRendered,
     StaticStepPlan,
     rays_per_scene,
     render_static,
 )
 from hyperfields.rendering.volume import render_volume
+from hyperfields.tasks.config import TrainConfig
 
 Loss = Callable[[Any, Any], Tensor]  # (prediction, batch) -> unreduced [s n ...], see PointObjective and RayObjective
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How a model is fitted. Rates are the peaks of the schedule."""
-
-    scenes: int  # scenes of a step
-    samples: int  # points of a step, over all its scenes; for views: points along rays
-    rate_grid: float = 1e-2
-    rate_networks: float = 5e-3
-    rate_latents: float = 1e-1
-    prior: float = 1e-6  # weight of the Gaussian prior on latents
 
 
 class Objective(Protocol):
@@ -85,12 +71,6 @@ class Objective(Protocol):
         """Go on from a `state`."""
 
 
-def on_device(data: SceneDataset, device: torch.device) -> SceneDataset:
-    """The data where their batches are drawn: on `device` when they can move there, else where they are."""
-    move = getattr(data, "to", None)
-    return data if move is None or device.type == "cpu" else move(device)
-
-
 class PointObjective:
     """The loss of fields that answer points: images and shapes."""
 
@@ -118,7 +98,7 @@ class PointObjective:
     def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         with products(self.precision, self.device):
             count = max(self.config.samples // len(scenes), 1)
-            batch = sample_batch(self.data, scenes, count, generator)
+            batch = self.data.batch(scenes, count, generator)
             if not isinstance(batch, Points):
                 raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Points")
             return _unreduced(self.loss(bound(batch.x), batch), batch.x).mean()
@@ -139,7 +119,7 @@ class RayObjective:
     def __init__(
         self,
         data: SceneDataset,
-        field: RadianceField,
+        field: Any,
         config: TrainConfig,
         scenes: int,
         loss: Loss,
@@ -147,7 +127,8 @@ class RayObjective:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        """loss: (rendered rays with `rgb` (premultiplied), `alpha`, `depth`; `Pixels`) -> unreduced `[s r ...]`.
+        """field: with the members of `RadianceField`, `step` and `occupancy` among them.
+        loss: (rendered rays with `rgb` (premultiplied), `alpha`, `depth`; `Pixels`) -> unreduced `[s r ...]`.
 
         scenes: how many there are; `local` numbers them.
         """
@@ -176,11 +157,7 @@ class RayObjective:
     def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         with products(self.precision, self.device):
             if self.static is not None:
-                rendered, batch = self._render_static(self.static, bound, scenes, local, generator)
-                error = _unreduced(self.loss(rendered, batch), rendered.fits)
-                fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
-                values = fits.sum() * (error[0, 0].numel() if error.dim() > 2 else 1)
-                return (error * fits).sum() / values.clamp(min=1)
+                return self._static_loss(self.static, bound, scenes, local, generator)
             rays = rays_per_scene(self.config.samples, self.per_ray, len(scenes))
             with region("batch"):
                 batch = self._batch(scenes, rays, generator)
@@ -190,10 +167,10 @@ class RayObjective:
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
             return _unreduced(self.loss(rendered, batch), rendered.alpha).mean()
 
-    def _render_static(
+    def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator
-    ) -> tuple[StaticRendered, Pixels]:
-        """The same in tensors of planned sizes."""
+    ) -> Tensor:
+        """The same in tensors of planned sizes: mean over the rays that fit into the sample budget."""
         batch = self._batch(scenes, static.rays, generator)
         offset = torch.rand(len(scenes), static.rays, generator=generator, device=self.device)
         cells, step = self.occupancy.cells(local), self.field.step
@@ -201,10 +178,13 @@ class RayObjective:
             bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=static.max_samples
         )
         static.count(rendered.num_visible)
-        return rendered, batch
+        error = _unreduced(self.loss(rendered, batch), rendered.fits)
+        fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
+        values = fits.sum() * error.shape[2:].numel()
+        return (error * fits).sum() / values.clamp(min=1)
 
     def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
-        batch = sample_batch(self.data, scenes, rays, generator)
+        batch = self.data.batch(scenes, rays, generator)
         if not isinstance(batch, Pixels):
             raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Pixels")
         return batch

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset
-from hyperfields.fields import Field, SDFField
-from hyperfields.model import BoundField, ModelConfig
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset
+from hyperfields.fields import BoundField, Field, SDFField
+from hyperfields.hypernets import rate_of
+from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.meshing import mesh_from_field
-from hyperfields.rendering.pictures import CELLS, Channel, camera_picture, render_rays, require_channel
+from hyperfields.rendering.pictures import CELLS, camera_picture, render_rays, require_channel
 from hyperfields.rendering.surface import trace_surface
 from hyperfields.tasks import losses
 from hyperfields.tasks.base import (
@@ -27,17 +28,16 @@ from hyperfields.tasks.base import (
     Note,
     ObservationConfig,
     PictureMetric,
-    Preset,
     generator_of,
     grid_of,
     mlp_outputs,
-    rate_factor,
     require_camera,
     require_one,
     waves,
 )
+from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.metrics import shape_metrics
-from hyperfields.tasks.objective import Loss, Objective, PointObjective, TrainConfig
+from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
 FAR = 0.3  # a distance that an encoder sees as far, scene units
@@ -47,11 +47,11 @@ SIDE = "side: the longest side of the truth's bounding box"
 class ShapeTask:
     """The task of families of meshes; `tasks.base.Task` says what each member is."""
 
-    kind: ClassVar[Kind] = "shapes"
+    kind: ClassVar[str] = "shapes"
     field: ClassVar[type] = SDFField
     batch: ClassVar[type[Points] | type[Pixels]] = Points
     box: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    channels: ClassVar[tuple[Channel, ...]] = ("rgb", "depth", "normals")
+    channels: ClassVar[tuple[str, ...]] = ("rgb", "depth", "normals")
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("iou", "iou"),
         Metric("surface_distance", "surface distance [side]", "{:.5f}", higher_is_better=False, legend=SIDE),
@@ -63,18 +63,20 @@ class ShapeTask:
     has_mesh: ClassVar[bool] = True
     has_splits: ClassVar[bool] = False
     sized: ClassVar[bool] = False
+    unit: ClassVar[str] = "in the scene's units"
     supersample: ClassVar[int] = 2  # surfaces have edges that are thinner than a pixel
     preview_cells: ClassVar[int] = 112
+    loss: ClassVar[Loss] = losses.DistanceLoss()
     inner_rate: ClassVar[float] = 0.3
 
-    def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
-        name, generator = generator_of(preset, 32)
+    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+        generator = generator_of(preset, 32)
         bases = {"tiny": 0, "default": 17, "faithful": 64}[preset]
-        config = TrainConfig(min(scenes, 32), 2**16, rate_networks=self.network_rate(name, scenes))
+        config = TrainConfig(min(scenes, 32), 2**16, rate_networks=self.network_rate(generator, scenes))
         return ModelConfig(SDFField(grid_of(3, 6, 14, 6, 62, bases)), generator, 64), config
 
-    def network_rate(self, generator: str, scenes: int) -> float:
-        return 5e-3 * rate_factor(generator, self.kind)
+    def network_rate(self, generator: Any, scenes: int) -> float:
+        return 5e-3 * rate_of(generator, self.kind)
 
     def objective(
         self,
@@ -87,7 +89,7 @@ class ShapeTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return PointObjective(data, field, config, loss or _loss, device=device, precision=precision)
+        return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         meshes = [data.reference(scene) for scene in range(len(data.names))]
@@ -99,7 +101,7 @@ class ShapeTask:
         bound: BoundField,
         camera: Camera | Window | None,
         size: tuple[int, int],
-        channel: Channel = "rgb",
+        channel: str = "rgb",
         background: float = 1.0,
         *,
         supersample: int | None = None,
@@ -165,15 +167,11 @@ class ShapeTask:
     def observed_features(self, config: ObservationConfig) -> int:
         return 3 * (1 + 2 * FREQUENCIES) + 4 * config.near
 
-    def layer_outputs(self, field: Field, weights: Weights, points: Tensor) -> dict[str, Tensor]:
+    def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         return mlp_outputs("mlp", field.encoding(points, weights), field, weights)
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
-
-
-def _loss(distance: Tensor, batch: Points) -> Tensor:
-    return losses.distance_loss(distance, batch.target)
 
 
 SHAPES = ShapeTask()

@@ -82,6 +82,32 @@ def test_any_number_of_points_in_any_number_of_scenes(counts: list[int], backend
     assert_parity(emission(d, 3, "leaky_relu", counts), backend, inputs, torch.float32)
 
 
+@each_backend
+def test_a_density_above_the_ceiling_can_come_back(backend: ops.Backend) -> None:
+    out = torch.tensor([[[9.0, 0.0], [1.0, 0.0], [float("inf"), 0.0], [float("nan"), 0.0]]], requires_grad=True)
+    d = torch.tensor([[[0.0, 0.0, 1.0]]]).expand(1, 4, 3)
+    layers: list[tuple[Tensor, Tensor | None]] = [(torch.zeros(1, 3, 1 + 9), None)]
+    density, _ = ops.radiance_head(out, d, layers, degree=3, ceiling=2.0, backend=backend)
+    (gradient,) = torch.autograd.grad(density.sum(), out)
+    wanted = torch.tensor([2.0, 1.0, 2.0, float("nan")]).exp()
+    torch.testing.assert_close(density[0, :, 0], wanted, equal_nan=True)
+    torch.testing.assert_close(gradient[0, :, 0], wanted, equal_nan=True)  # that of the value is 0 above the ceiling
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own use of it
+def test_the_truncated_exponential_has_all_kinds_of_derivatives() -> None:
+    x, tangent = torch.tensor([-1.0, 3.0], dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    wanted = torch.tensor([-1.0, 2.0], dtype=torch.float64).exp()
+
+    def f(x: Tensor) -> Tensor:
+        return ops.truncated_exp(x, 2.0)
+
+    assert torch.equal(f(x), wanted)
+    assert torch.equal(torch.func.jvp(f, (x,), (tangent,))[1], wanted)
+    assert torch.equal(torch.func.vmap(torch.func.grad(f))(x), wanted)
+    assert torch.autograd.gradgradcheck(f, x[:1].requires_grad_())
+
+
 @needs_cpu
 def test_the_number_of_threads_does_not_change_a_bit() -> None:
     counts = [5000, 300, 9000]
@@ -138,7 +164,7 @@ def test_opcheck_of_both_operators() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d": torch.zeros(2, 4, 3)}, r"emission: got out \(2, 5, 4\), d \(2, 4, 3\), degree 2; wanted"),
+        ({"d": torch.zeros(2, 4, 3)}, r"radiance_head: got out \(2, 5, 4\), d \(2, 4, 3\), degree 2; wanted"),
         ({"degree": 5}, r"degree 5; wanted \[\.\.\. 1\+g\], \[\.\.\. 3\] and 1 to 4"),
         (
             {"layers": [(torch.zeros(2, 3, 9), None)]},

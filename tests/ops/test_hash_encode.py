@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
+from hyperfields.ops import dispatch
 from hyperfields.ops.grid import PRIMES, GridSpec
 
 from ._parity import (
@@ -428,7 +429,7 @@ def test_a_device_that_is_not_the_cpu_is_refused_by_name() -> None:
 def test_without_numba_auto_takes_the_reference_and_cpu_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(dispatch, "installed", lambda name: False)
     found = ops.backends()
     assert (found["cpu"], found["reference"]) == ("numba is not installed: pip install numba", "")
     assert found["triton"].startswith("triton is not installed: pip install triton")
@@ -437,6 +438,13 @@ def test_without_numba_auto_takes_the_reference_and_cpu_says_what_to_install(
     assert torch.equal(ops.hash_encode(x, table, grid), ops.hash_encode(x, table, grid, backend="reference"))
     with pytest.raises(ValueError, match="cannot run this call: numba is not installed: pip install numba; use"):
         ops.hash_encode(x, table, grid, backend="cpu")
+
+
+def test_packages_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fitting step on a GPU asks what can run; a search of `sys.path` takes longer than a kernel."""
+    before = ops.backends()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: pytest.fail(f"looked for {name} again"))
+    assert ops.backends() == before
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:

@@ -116,26 +116,35 @@ def test_the_kernels_give_what_the_references_give(dtype: torch.dtype) -> None:
 
 
 @each_backend
-def test_they_carry_no_gradient(backend: ops.Backend) -> None:
-    origins, directions, edges = (t.requires_grad_() for t in some_samples())
-    x, d, spans = ops.gather_samples(origins, directions, edges, FIRST, COUNTS, backend=backend)
-    density = torch.ones(9, requires_grad=True)
-    _, behind = ops.early_termination(density, edges, COUNTS, torch.zeros(4), 0.9, backend=backend)
-    assert not any(t.requires_grad for t in (x, d, spans, behind))
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_what_requires_a_gradient_is_refused(part: int, backend: ops.Backend) -> None:
+    arguments = [*some_samples()]
+    arguments[part].requires_grad_()
+    with pytest.raises(ValueError, match="rays: require a gradient, which marching does not give; detach them"):
+        ops.gather_samples(*arguments, FIRST, COUNTS, backend=backend)
+    with torch.no_grad():
+        assert not ops.gather_samples(*arguments, FIRST, COUNTS, backend=backend).x.requires_grad
+    arguments = [torch.ones(9), some_samples()[2], torch.zeros(4)]
+    arguments[part].requires_grad_()
+    density, edges, opacity = arguments
+    with pytest.raises(ValueError, match="densities and opacities require a gradient, which it does not give"):
+        ops.early_termination(density, edges, COUNTS, opacity, 0.9, backend=backend)
+    with torch.no_grad():
+        assert not ops.early_termination(density, edges, COUNTS, opacity, 0.9, backend=backend)[1].requires_grad
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     origins, directions, edges = some_samples()
-    with pytest.raises(ValueError, match=r"samples: got origins \(4, 3\), directions \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"gather_samples: got origins \(4, 3\), directions \(3, 3\)"):
         ops.gather_samples(origins, directions[:3], edges, FIRST, COUNTS)
     with pytest.raises(
         ValueError, match=r"got first torch\.int64 \(3,\), counts torch\.int64 \(4,\); wanted int64 \[4\]"
     ):
         ops.gather_samples(origins, directions, edges, FIRST[:3], COUNTS)
     for first, counts in ((FIRST + 1, COUNTS), (FIRST - 1, COUNTS), (FIRST, -COUNTS)):
-        with pytest.raises(ValueError, match=r"samples: first and counts leave the 9 rows of edges"):
+        with pytest.raises(ValueError, match=r"gather_samples: first and counts leave the 9 rows of edges"):
             ops.gather_samples(origins, directions, edges, first, counts)
-    with pytest.raises(ValueError, match=r"reach: got density \(8,\), edges \(9, 2\), opacity \(4,\)"):
+    with pytest.raises(ValueError, match=r"early_termination: got density \(8,\), edges \(9, 2\), opacity \(4,\)"):
         ops.early_termination(torch.ones(8), edges, COUNTS, torch.zeros(4), 0.9)
     with pytest.raises(ValueError, match=r"opacity \(3,\); wanted \[m\], \[m 2\] and \[4\]"):
         ops.early_termination(torch.ones(9), edges, COUNTS, torch.zeros(3), 0.9)

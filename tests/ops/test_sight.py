@@ -13,7 +13,7 @@ from torch import Tensor
 from hyperfields import ops
 from hyperfields.ops.grid import GridSpec
 
-from ._parity import needs_cpu, threads
+from ._parity import assert_second_derivative_is_refused, needs_cpu, threads
 from .test_march import full, rays_at_random
 
 OPAQUE = 0.99
@@ -124,6 +124,24 @@ def test_nothing_to_see_is_no_samples(scenes: int, rays: int) -> None:
 
 
 @needs_cpu
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["origin", "direction", "offset"])
+def test_a_ray_that_is_no_number_sees_nothing(part: str, value: float) -> None:
+    """It used to read beyond the table."""
+    case = scene(2, 60)
+    (origins, directions), cells, offset, table, grid, layers = case
+    wanted = look(case, "cpu").counts.reshape(2, 60)
+    origins, directions, offset = origins.clone(), directions.clone(), offset.clone()
+    {"origin": origins, "direction": directions, "offset": offset[..., None]}[part][:, 7, 0] = value
+    seen = look(((origins, directions), cells, offset, table, grid, layers), "cpu")
+    wanted[:, 7] = 0
+    assert torch.equal(seen.counts.reshape(2, 60), wanted)
+    assert seen.x.isfinite().all()
+    _, counts = ops.ray_march(origins, directions, cells, 0.03, offset, backend="cpu")
+    assert not counts.reshape(2, 60)[:, 7].any()
+
+
+@needs_cpu
 def test_features_that_are_known_leave_only_the_derivatives() -> None:
     (_, _), _, _, table, grid, _ = scene(2, 1)
     x, counts = torch.rand(500, 3, requires_grad=True), torch.tensor([200, 300])
@@ -136,8 +154,31 @@ def test_features_that_are_known_leave_only_the_derivatives() -> None:
         torch.autograd.grad(known, (x, table), pull), torch.autograd.grad(whole, (x, table), pull), strict=True
     ):
         assert torch.equal(got, wanted)
+    inputs = {"x": x.detach(), "table": table.detach()}
+    features = whole.detach()
+    assert_second_derivative_is_refused(
+        lambda backend, x, table: ops.hash_encode(
+            x, table, grid, counts=counts, encoded=features if backend == "cpu" else None, backend=backend
+        ),
+        inputs,
+        "hash_encode_cpu_backward",
+    )
+    with pytest.raises(ValueError, match="encoded: features require a gradient, which they do not get; detach them"):
+        ops.hash_encode(x, table, grid, counts=counts, encoded=whole)
     with pytest.raises(ValueError, match=r"encoded: got shape \(3, 8\), wanted \[500, 8\]"):
         ops.hash_encode(x, table, grid, counts=counts, encoded=torch.zeros(3, 8))
+
+
+@needs_cpu
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_only_rays_must_not_require_a_gradient(backend: ops.Backend) -> None:
+    """What is seen decides which points a field is asked for; their own gradients come from there."""
+    (origins, directions), cells, offset, table, grid, layers = scene(2, 9)
+    table.requires_grad_()
+    assert not look(((origins, directions), cells, offset, table, grid, layers), backend).x.requires_grad
+    for moved in ((origins.clone().requires_grad_(), directions), (origins, directions.clone().requires_grad_())):
+        with pytest.raises(ValueError, match="rays: require a gradient, which marching does not give"):
+            look((moved, cells, offset, table, grid, layers), backend)
 
 
 def test_errors_name_the_argument() -> None:

@@ -500,6 +500,11 @@ hash_encode_cpu.register_autograd(_encode_backward, setup_context=_encode_contex
 
 
 class _Encoded(torch.autograd.Function):
+    """Not an operator of torch's, which must not return its input.
+
+    Its backward is one, and recorded as such: a second derivative raises as that of `hash_encode_cpu` does.
+    """
+
     @staticmethod
     def forward(ctx, x, table, counts, encoded, *grid):
         ctx.grid = grid
@@ -507,7 +512,6 @@ class _Encoded(torch.autograd.Function):
         return encoded.view_as(encoded)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         return *_encode_backward(ctx, grad), None
 

@@ -69,7 +69,7 @@ def _sigmoid(tile, rows, values, powers):
 def _density(tile, ceiling, values, powers):
     """values[p] = exp(min(tile[0, p], ceiling))."""
     for p in range(TILE):
-        values[p] = min(tile[p], ceiling)
+        values[p] = ceiling if tile[p] > ceiling else tile[p]  # NaN stays what it is
     exp_minus_one(values, powers, TILE)
     for p in range(TILE):
         values[p] += 1.0
@@ -115,7 +115,7 @@ def _emit_backward(
     scratch = _scratch(out.dtype, sizes, said, room)
     tile, hidden, last, values, powers = scratch
     above, below, joined = np.zeros_like(last), np.empty_like(last), np.empty_like(last)
-    zero, one = out.dtype.type(0.0), out.dtype.type(1.0)
+    one = out.dtype.type(1.0)
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         for first in range(begin, end, int(TILE)):
@@ -129,7 +129,7 @@ def _emit_backward(
             )
             _density(tile, ceiling, values, powers)
             for p in range(U(count)):
-                joined[p] = g_density[U(first) + p] * values[p] if tile[p] <= ceiling else zero
+                joined[p] = g_density[U(first) + p] * values[p]  # above the ceiling, too: see `truncated_exp`
             for k in range(TILE, U(said) * TILE):
                 joined[k] = pull[k - TILE]
             store_tile(joined, first, count, said, g_out)

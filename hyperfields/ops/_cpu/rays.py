@@ -178,15 +178,18 @@ def enter(origins, directions, low, high, step, offset, scene, ray):
     one, zero = real(1.0), real(0.0)
     near, far = zero, real(np.inf)  # of the scene's box
     first, last = -real(np.inf), real(np.inf)  # of the box round what is occupied
+    finite = np.isfinite(offset[ray])  # comparisons with NaN let a ray pass that would then read anywhere
     for d in range(3):
         direction = directions[ray, d]
+        finite = finite & np.isfinite(direction) & np.isfinite(origins[ray, d])
         inverse = one / (real(1e-12) if abs(direction) < real(1e-12) else direction)
         a, b = (-one - origins[ray, d]) * inverse, (one - origins[ray, d]) * inverse
         near, far = max(near, min(a, b)), min(far, max(a, b))
         a, b = (low[scene, d] - origins[ray, d]) * inverse, (high[scene, d] - origins[ray, d]) * inverse
         first, last = max(first, min(a, b)), min(last, max(a, b))
     last += step
-    k = max(int(np.floor((first - near) / step - offset[ray])) - 1, 0) if near < far and first < last else -1
+    hit = finite and near < far and first < last
+    k = max(int(np.floor((first - near) / step - offset[ray])) - 1, 0) if hit else -1
     return k, near, far, last
 
 
@@ -298,7 +301,8 @@ class March(NamedTuple):
         low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
         parallel(lambda lo, hi: _survey(planes, low, high, lo, hi), scenes, planes.size // 8)
         # Through the diagonal of the box, and more where a direction is shorter than it should be.
-        shortest = float(torch.linalg.vector_norm(directions, dim=-1).min()) if rays * scenes else 1.0
+        lengths = torch.linalg.vector_norm(directions, dim=-1).nan_to_num(nan=1.0)
+        shortest = float(lengths.min()) if rays * scenes else 1.0
         longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + GROUP
         return cls((flat[0], flat[1]), (known, np.int32(side)), (low, high), dtype.type(step), flat[2], longest)
 

@@ -1,0 +1,27 @@
+"""Scenes in memory: what can be fitted.
+
+`SceneDataset` is the protocol, with the plain tuples it speaks in; `Images`, `Shapes` and `Views` hold tensors of one
+kind, `Subset` and `Concat` compose data sets, `SceneLoader` is the iterator for loops of your own. Nothing here opens a
+file: readers are in scenes/. It imports errors and cameras. To add data of your own, write a class with the members of
+`SceneDataset`; to add a format, write a reader in scenes/.
+"""
+
+from hyperfields.data.base import KINDS as KINDS
+from hyperfields.data.base import Kind as Kind
+from hyperfields.data.base import Mesh as Mesh
+from hyperfields.data.base import Movable as Movable
+from hyperfields.data.base import Pixels as Pixels
+from hyperfields.data.base import Points as Points
+from hyperfields.data.base import SceneDataset as SceneDataset
+from hyperfields.data.base import View as View
+from hyperfields.data.base import fingerprint as fingerprint
+from hyperfields.data.base import on_device as on_device
+from hyperfields.data.base import stays_on_device as stays_on_device
+from hyperfields.data.compose import Concat as Concat
+from hyperfields.data.compose import Subset as Subset
+from hyperfields.data.images import Images as Images
+from hyperfields.data.loader import SceneLoader as SceneLoader
+from hyperfields.data.loader import SceneSampler as SceneSampler
+from hyperfields.data.shapes import Sampling as Sampling
+from hyperfields.data.shapes import Shapes as Shapes
+from hyperfields.data.views import Views as Views

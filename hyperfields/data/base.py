@@ -1,0 +1,167 @@
+"""The `SceneDataset` protocol, the plain tuples it speaks in, and what works for every data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from hyperfields.cameras import Camera, Rays
+from hyperfields.errors import InputError
+
+Kind = str  # the name of a task: one of KINDS, or of a task of your own
+KINDS = ("images", "shapes", "views")
+
+
+class Points(NamedTuple):
+    """Points with their targets, for images and shapes."""
+
+    x: Tensor  # [s n d]; images: (x, y) in [0, 1]^2, y down; shapes: the scene box [-1, 1]^3
+    target: Tensor  # [s n c]; images: colours in [0, 1]; shapes: signed distance, scene units, negative inside
+
+
+class Pixels(NamedTuple):
+    """Rays with the colours that were seen along them."""
+
+    rays: Rays  # [s n 3] each, scene frame
+    rgba: Tensor  # [s n 4], straight alpha, in [0, 1]
+
+
+class View(NamedTuple):
+    """One photograph with its camera."""
+
+    camera: Camera
+    rgba: Tensor  # [h w 4], straight alpha, in [0, 1]
+
+
+class Mesh(NamedTuple):
+    """A triangle mesh in the scene frame; `scale` and `center` lead back: p_file = p * scale + center."""
+
+    vertices: Tensor  # [v 3] float32
+    faces: Tensor  # [f 3] int64
+    scale: float = 1.0
+    center: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+@runtime_checkable
+class SceneDataset(Protocol):
+    """Scenes of one kind.
+
+    `batch(scenes [s] int64, n, generator)` draws `n` training samples for each of the scenes: `Points` for
+    images and shapes, `Pixels` for views. All randomness comes from `generator`, so a fit can resume exactly.
+    `reference(scene, split)` is what a result is measured against: an image `[h w 3]`, a `Mesh`, or a list of `View`.
+    A data set may also be `Movable`; `on_device` serves both sorts.
+    """
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels: ...
+
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]: ...
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A data set that can draw its batches on another device, where `scenes` and `generator` then are too."""
+
+    def to(self, device: torch.device | str) -> SceneDataset: ...
+
+
+class HostDrawn:
+    """A data set whose batches are drawn on the CPU and copied to `device`, which waits for them."""
+
+    def __init__(self, dataset: SceneDataset, device: torch.device | str) -> None:
+        self.dataset, self.device = dataset, torch.device(device)
+
+    @property
+    def kind(self) -> Kind:
+        return self.dataset.kind
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.dataset.names
+
+    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
+        """A batch on the device. The generator, which is there too, gives the seed of one on the CPU."""
+        if generator.device.type == "cpu":
+            drawn = self.dataset.batch(scenes.cpu(), n, generator)
+        else:
+            seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+            drawn = self.dataset.batch(scenes.cpu(), n, torch.Generator().manual_seed(seed))
+        if isinstance(drawn, Points):
+            return Points(drawn.x.to(self.device), drawn.target.to(self.device))
+        rays = Rays(drawn.rays.origins.to(self.device), drawn.rays.directions.to(self.device))
+        return Pixels(rays, drawn.rgba.to(self.device))
+
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
+        return self.dataset.reference(scene, split)
+
+
+def on_device(dataset: SceneDataset, device: torch.device | str) -> SceneDataset:
+    """The data set with its batches on `device`: moved there if it is `Movable`, else drawn on the CPU and copied."""
+    if isinstance(dataset, Movable):
+        return dataset.to(device)
+    return dataset if torch.device(device).type == "cpu" else HostDrawn(dataset, device)
+
+
+def stays_on_device(dataset: SceneDataset) -> bool:
+    """True if the batches of `on_device(dataset, device)` are made there without the host waiting (CUDA graphs)."""
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())  # of Subset and Concat
+    return isinstance(dataset, Movable) and all(map(stays_on_device, parts))
+
+
+def fingerprint(dataset: SceneDataset) -> str:
+    """A short hash of kind, names and a few fixed samples: tells whether a resumed fit sees the same data."""
+    digest = hashlib.sha256()
+    digest.update(repr((dataset.kind, dataset.names)).encode())
+    count = len(dataset.names)
+    probe = torch.unique(torch.linspace(0, count - 1, min(count, 8)).round().long())
+    sample = dataset.batch(probe, 16, torch.Generator().manual_seed(0))
+    tensors = (sample.x, sample.target) if isinstance(sample, Points) else (*sample.rays, sample.rgba)
+    for tensor in tensors:
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def scene_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """The names of `count` scenes, by default "0", "1", ...
+
+    Raises:
+        InputError: no scene, another number of names than of scenes, an empty name or one that comes twice.
+    """
+    if count < 1:
+        raise InputError("scenes: none came, wanted at least one")
+    if names is None:
+        return tuple(map(str, range(count)))
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(f"names: {names!r} came, wanted a list of texts that are not empty")
+    if len(names) != count:
+        raise InputError(f"names: {len(names)} came for {count} scenes, wanted one for each")
+    if twice := sorted({name for name in names if list(names).count(name) > 1}) if len(set(names)) < count else []:
+        raise InputError(f"names: {', '.join(twice)} came more than once, wanted names that differ")
+    return tuple(names)
+
+
+def as_colors(name: str, pixels: Tensor) -> Tensor:
+    """Colours as they are kept: uint8 as it is, floats as float32.
+
+    Raises:
+        InputError: another type, a value that is NaN or outside [0, 1].
+    """
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if not pixels.is_floating_point():
+        raise InputError(f"{name}: {pixels.dtype} came, wanted uint8 in [0, 255] or floats in [0, 1]")
+    low, high = (float(value) for value in torch.aminmax(pixels.detach()))
+    if not (low >= 0.0 and high <= 1.0):  # NaN fails too
+        raise InputError(
+            f"{name}: values from {low:.4g} to {high:.4g} came, wanted floats in [0, 1] or uint8 in [0, 255]"
+        )
+    return pixels.detach().float()

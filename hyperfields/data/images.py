@@ -1,0 +1,80 @@
+"""Pictures of one size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hyperfields.data.base import Kind, Points, as_colors, scene_names
+from hyperfields.errors import InputError
+
+
+class Images:
+    """Pictures of one size, fitted on white.
+
+    Args:
+        pixels: `[s h w 3]`, uint8, or floats in [0, 1]; sRGB. Lay transparent pictures over white first.
+        names: one per picture, by default "0", "1", ...
+
+    Raises:
+        InputError: pixels of another shape or type, NaN, values outside [0, 1]; names that do not fit.
+    """
+
+    kind: Kind = "images"
+
+    def __init__(self, pixels: Tensor, names: Sequence[str] | None = None) -> None:
+        pixels = torch.as_tensor(pixels)
+        if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
+            raise InputError(
+                f"pixels: {tuple(pixels.shape)} came, wanted [s h w 3]: scenes, rows, columns, red-green-blue"
+            )
+        self.names = scene_names(names, len(pixels))
+        pixels = as_colors("pixels", pixels)
+        self.height, self.width = int(pixels.shape[1]), int(pixels.shape[2])
+        self._pixels = pixels.reshape(-1, 3).contiguous()  # [s * h * w, 3]: one gather draws a batch
+        v, u = torch.meshgrid(
+            (torch.arange(self.height, dtype=torch.float32, device=pixels.device) + 0.5) / self.height,
+            (torch.arange(self.width, dtype=torch.float32, device=pixels.device) + 0.5) / self.width,
+            indexing="ij",
+        )
+        self._centres = torch.stack((u, v), dim=-1).reshape(-1, 2)  # [h * w, 2]
+
+    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
+        """`n` pixel centres per scene, drawn with replacement, and their colours.
+
+        When `n` is at least the number of pixels, every pixel comes exactly once instead, row by row: the
+        batch then has `height * width` points a scene and nothing is drawn from `generator`.
+
+        Args:
+            scenes: `[s]` int64.
+
+        Returns:
+            x `[s n 2]` in [0, 1]^2 (right, down) and target `[s n 3]` in [0, 1].
+        """
+        count = self.height * self.width
+        if n >= count:
+            index = torch.arange(count, device=scenes.device).expand(len(scenes), count)
+            x = self._centres.expand(len(scenes), count, 2).contiguous()
+        else:
+            index = torch.randint(count, (len(scenes), n), generator=generator, device=generator.device)
+            x = self._centres.index_select(0, index.reshape(-1)).reshape(*index.shape, 2)
+        rows = (scenes[:, None] * count + index).reshape(-1)
+        return Points(x, _unit(self._pixels.index_select(0, rows)).reshape(*index.shape, 3))
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
+        moved = copy.copy(self)
+        moved._pixels, moved._centres = self._pixels.to(device), self._centres.to(device)
+        return moved
+
+    def reference(self, scene: int, split: str = "test") -> Tensor:
+        """The picture `[h w 3]` float32 in [0, 1], on the CPU; an image has no splits, whatever `split` says."""
+        count = self.height * self.width
+        return _unit(self._pixels[scene * count : (scene + 1) * count].cpu()).reshape(self.height, self.width, 3)
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    return pixels.float() / 255.0 if pixels.dtype == torch.uint8 else pixels
