@@ -18,7 +18,9 @@ from hyperfields.fields.encodings import Identity, SphericalHarmonics
 from hyperfields.hypernets import Independent
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.ops.reference.mlp import NEGATIVE_SLOPE
-from hyperfields.runs.checkpoint import Run
+from hyperfields.runs.config import FitSettings, RunConfig
+from hyperfields.runs.run import Run
+from hyperfields.tasks import TrainConfig
 from hyperfields.weights import flatten, numel
 
 STEEP = 200.0  # how fast the logarithm of the density falls
@@ -62,4 +64,7 @@ def run_of(kind: Kind, path: Path = Path("run"), **scenes: float) -> Run:
     model = HyperField(ModelConfig(field, Independent(), numel(field.spec)), len(scenes))
     with torch.no_grad():
         model.latents.codes.copy_(torch.cat([code(kind, value) for value in scenes.values()]))
-    return Run(path, {"scenes": list(scenes), "picture": PICTURES[kind]}, model.eval())
+    config = RunConfig(
+        kind, tuple(scenes), model.config, TrainConfig(scenes=1, samples=1), FitSettings(), picture=PICTURES[kind]
+    )
+    return Run(config, model.eval(), path)

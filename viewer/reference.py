@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera
 from hyperfields.data import Mesh, SceneDataset, View
+from hyperfields.data.shapes import require_open3d
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.shading import ambient_occlusion, shade
@@ -88,16 +89,10 @@ def mesh_picture(
     Raises:
         InputError: open3d is missing.
     """
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"open3d, which draws the mesh of the data, cannot be imported ({error}): pip install 'hyperfields[shapes]'"
-        ) from error
-    o3d: Any = open3d  # its annotations are half of what it takes
+    o3d = require_open3d()
     height, width = size[0] * supersample, size[1] * supersample
     origins, directions = camera.resized(height, width).rays()
-    scene = o3d.t.geometry.RaycastingScene()
+    scene = o3d.t.geometry.RaycastingScene(nthreads=torch.get_num_threads())
 
     def o3d_tensor(values: Tensor, dtype: type = np.float32) -> Any:
         return o3d.core.Tensor(np.ascontiguousarray(values.numpy(), dtype))
