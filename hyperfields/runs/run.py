@@ -6,8 +6,8 @@
     state/              all that an exact resume needs, in one file, 32 bits a number
     metrics.jsonl       a line every few seconds of a fit          summary.json   what a finished fit took
 
-Every file is written under a temporary name, synced and renamed: a failed write leaves the last good one. Nothing on any
-load path unpickles, and nothing is imported by a name from a file.
+Every file is written under a temporary name, synced and renamed: a failed write leaves the last good one. Nothing on
+any load path unpickles, and nothing is imported by a name from a file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MODEL, STATE, METRICS, SUMMARY, SOURCE = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """Fitted scenes. `run["bus"]` is a scene: a function of points with `render`, `mesh` and `save`.
 
@@ -55,6 +55,10 @@ class Run:
     model: HyperField
     path: Path | None = None
     source: nn.Module | None = None
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self.names[:3])) + (", ..." if len(self.names) > 3 else "")
+        return f"Run({self.label}: {len(self.names)} scenes of {self.kind}, {names})"
 
     @property
     def kind(self) -> str:
@@ -183,7 +187,8 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
             imported by a name from a file.
 
     Raises:
-        InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names classes
+        InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names
+        classes
             which are not trusted.
     """
     folder = Path(folder)
