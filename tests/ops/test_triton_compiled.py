@@ -85,13 +85,13 @@ def encode_kernels(
 def ray_kernels() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     from hyperfields.ops._triton import rays
 
-    threads, one = {"BLOCK": rays.RAYS}, {"BLOCK": rays.SPAN}
+    threads, one = {"BLOCK": rays.RAYS_PER_PROGRAM}, {"BLOCK": rays.SAMPLES_AT_ONCE}
     color = {"C": 3, "PC": 4, **one}
     return {
         "march, counting": (rays.march_rays, {"WRITE": False, **threads}, {"enable_fp_fusion": False}),
         "march, writing": (rays.march_rays, {"WRITE": True, **threads}, {"enable_fp_fusion": False}),
         "samples": (rays.place_samples, one, {"num_warps": 1}),
-        "reach": (rays.reach_rays, threads, {}),
+        "reach": (rays.terminate_rays, threads, {}),
         "composite": (rays.composite_rays, color, {"num_warps": 1}),
         "composite, backward": (rays.composite_rays_backward, color, {"num_warps": 1}),
     }

@@ -7,17 +7,17 @@ number of threads, and no second OpenMP pool fights with torch's.
 A second derivative is refused: the backward operators have no autograd formula, so torch raises and names them.
 """
 
-from hyperfields.ops._cpu.basis import mix_cpu as mix_cpu
+from hyperfields.ops._cpu.basis import combine_bases_cpu as combine_bases_cpu
 from hyperfields.ops._cpu.encode import encoded_cpu as encoded_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu_backward as hash_encode_cpu_backward
 from hyperfields.ops._cpu.mlp import mlp_cpu as mlp_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu_backward as mlp_cpu_backward
-from hyperfields.ops._cpu.radiance import emission_cpu as emission_cpu
-from hyperfields.ops._cpu.radiance import emission_cpu_backward as emission_cpu_backward
+from hyperfields.ops._cpu.radiance import radiance_head_cpu as radiance_head_cpu
+from hyperfields.ops._cpu.radiance import radiance_head_cpu_backward as radiance_head_cpu_backward
 from hyperfields.ops._cpu.rays import composite_cpu as composite_cpu
 from hyperfields.ops._cpu.rays import composite_cpu_backward as composite_cpu_backward
-from hyperfields.ops._cpu.rays import march_cpu as march_cpu
-from hyperfields.ops._cpu.rays import reach_cpu as reach_cpu
-from hyperfields.ops._cpu.rays import samples_cpu as samples_cpu
-from hyperfields.ops._cpu.visibility import sight_cpu as sight_cpu
+from hyperfields.ops._cpu.rays import early_termination_cpu as early_termination_cpu
+from hyperfields.ops._cpu.rays import gather_samples_cpu as gather_samples_cpu
+from hyperfields.ops._cpu.rays import ray_march_cpu as ray_march_cpu
+from hyperfields.ops._cpu.visibility import visible_samples_cpu as visible_samples_cpu

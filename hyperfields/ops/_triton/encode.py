@@ -28,9 +28,9 @@ from hyperfields.ops._triton.packing import (
     store_rows,
 )
 
-FORWARD, BACKWARD = 1024, 512  # (point, column) pairs of a program: as many as its registers hold
+PAIRS_FORWARD, PAIRS_BACKWARD = 1024, 512  # (point, column) pairs of a program: as many as its registers hold
 WARPS = 4
-MOST = 256  # points of a program
+ENCODE_POINTS = 256  # points of a program
 
 
 @triton.jit
@@ -249,7 +249,7 @@ def _constants(dims: int, features: int, levels: int, smoothstep: bool) -> dict[
 
 def tile_of(columns: int, backward: bool) -> int:
     """Points of a program."""
-    return max(2, min((BACKWARD if backward else FORWARD) // columns, 128))
+    return max(2, min((PAIRS_BACKWARD if backward else PAIRS_FORWARD) // columns, 128))
 
 
 @torch.library.custom_op("hyperfields::hash_encode_triton", mutates_args=())
@@ -267,7 +267,7 @@ def hash_encode_triton(
     dims, features = x.shape[1], table.shape[2]
     out = x.new_empty(x.shape[0], len(scales) * features)
     columns = power_of_two(out.shape[1])
-    pieces = pieces_of(counts, x.shape[0], tile_of(columns, False), MOST)
+    pieces = pieces_of(counts, x.shape[0], tile_of(columns, False), ENCODE_POINTS)
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
     if pieces.number:
         with launching_on(x):
@@ -298,7 +298,7 @@ def hash_encode_triton_backward(
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
     grad_table = torch.zeros_like(table, dtype=torch.float32) if need_table else table.new_empty(0).float()
     columns = power_of_two(len(scales) * features)
-    pieces = pieces_of(counts, x.shape[0], tile_of(columns, True), MOST)
+    pieces = pieces_of(counts, x.shape[0], tile_of(columns, True), ENCODE_POINTS)
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
     if pieces.number:
         with launching_on(x):

@@ -29,7 +29,7 @@ from hyperfields.ops._triton.packing import (
     store_rows,
 )
 
-MOST = (256, 1024)  # points of a program, forward and backward: so many read and add to the weights once
+MLP_POINTS = (256, 1024)  # points of a program, forward and backward: so many read and add to the weights once
 KINDS = {"relu": 0, "leaky_relu": 0, "sine": 1}  # relu is leaky, with a slope of 0
 # Inputs of matrix products, forward and backward. In a mixed fit activations need the digits of float16, and cotangents
 # the range of bfloat16: with it no loss scaling is needed.
@@ -316,7 +316,7 @@ def mlp_triton(
     plan = Plan.of(sizes, activation, precision)
     x, params = x.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], sizes[-1])
-    pieces = pieces_of(counts, x.shape[0], plan.tiles[0], MOST[0])
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[0], MLP_POINTS[0])
     if pieces.number:
         with launching_on(x):
             mlp_forward[(pieces.number,)](
@@ -342,7 +342,7 @@ def mlp_triton_backward(
     grad, x, params = grad.contiguous(), x.contiguous(), params.contiguous()
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0, x.shape[1])
     grad_params = torch.zeros_like(params, dtype=torch.float32)
-    pieces = pieces_of(counts, x.shape[0], plan.tiles[1], MOST[1])
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[1], MLP_POINTS[1])
     if pieces.number:
         with launching_on(x):
             mlp_backward[(pieces.number,)](

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hyperfields.ops._triton.packing import launching_on
 
-RAYS = 128  # of a program that has a thread a ray
-SPAN = 32  # samples of a ray at a time, for programs that have a ray each
+RAYS_PER_PROGRAM = 128  # of a program that has a thread a ray
+SAMPLES_AT_ONCE = 32  # samples of a ray at a time, for programs that have a ray each
 
 
 def starts_of(counts: Tensor) -> Tensor:
@@ -107,13 +107,13 @@ def _launch_march(
     tensors = [t.contiguous() for t in (origins, directions, occupancy.view(torch.uint8), offset)]
     if total:
         with launching_on(origins):
-            march_rays[(-(-total // RAYS),)](
+            march_rays[(-(-total // RAYS_PER_PROGRAM),)](
                 *tensors, counts if starts is None else starts, counts, edges, total, origins.shape[1], size,
-                0.5 * size, step, WRITE=starts is not None, BLOCK=RAYS, num_warps=4, enable_fp_fusion=False,
+                0.5 * size, step, WRITE=starts is not None, BLOCK=RAYS_PER_PROGRAM, num_warps=4, enable_fp_fusion=False,
             )  # fmt: skip
 
 
-def march_triton(
+def ray_march_triton(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. origins [s r 3] -> edges [m 2], counts [s*r], both on the device."""
@@ -126,8 +126,8 @@ def march_triton(
     return edges, counts
 
 
-@torch.library.custom_op("hyperfields::march_apart_triton", mutates_args=())
-def march_apart_triton(
+@torch.library.custom_op("hyperfields::ray_march_padded_triton", mutates_args=())
+def ray_march_padded_triton(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, first: Tensor, room: int
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. The same, but the samples of a ray begin at its row `first [s*r]` of edges [s*r*room 2]."""
@@ -136,7 +136,7 @@ def march_apart_triton(
     return edges, counts
 
 
-@march_apart_triton.register_fake
+@ray_march_padded_triton.register_fake
 def _(origins, directions, occupancy, step, offset, first, room):
     return origins.new_empty(first.shape[0] * room, 2), torch.empty_like(first)
 
@@ -164,8 +164,8 @@ def place_samples(origins, directions, edges, first, starts, x, d, spans, BLOCK:
             tl.store(d + (begin + j) * 3 + axis, v + 0.0 * middle, live)
 
 
-@torch.library.custom_op("hyperfields::samples_triton", mutates_args=())
-def samples_triton(
+@torch.library.custom_op("hyperfields::gather_samples_triton", mutates_args=())
+def gather_samples_triton(
     origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor, total: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Not differentiable. origins [r 3], first and counts [r] on the device -> x, d [total 3], edges [total 2]."""
@@ -174,12 +174,12 @@ def samples_triton(
         with launching_on(edges):
             place_samples[(counts.shape[0],)](
                 origins.contiguous(), directions.contiguous(), edges.contiguous(), first.contiguous(),
-                starts_of(counts), x, d, spans, BLOCK=SPAN, num_warps=1,
+                starts_of(counts), x, d, spans, BLOCK=SAMPLES_AT_ONCE, num_warps=1,
             )  # fmt: skip
     return x, d, spans
 
 
-@samples_triton.register_fake
+@gather_samples_triton.register_fake
 def _(origins, directions, edges, first, counts, total):
     return edges.new_empty(total, 3), edges.new_empty(total, 3), edges.new_empty(total, 2)
 
@@ -188,7 +188,7 @@ def _(origins, directions, edges, first, counts, total):
 
 
 @triton.jit(do_not_specialize=["rays"])
-def reach_rays(density, edges, starts, opacity, counts, after, rays, opaque, BLOCK: tl.constexpr):
+def terminate_rays(density, edges, starts, opacity, counts, after, rays, opaque, BLOCK: tl.constexpr):
     ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = ray < rays
     begin = tl.load(starts + ray, live, 0)
@@ -206,8 +206,8 @@ def reach_rays(density, edges, starts, opacity, counts, after, rays, opaque, BLO
     tl.store(after + ray, 1.0 - through, live)
 
 
-@torch.library.custom_op("hyperfields::reach_triton", mutates_args=())
-def reach_triton(
+@torch.library.custom_op("hyperfields::early_termination_triton", mutates_args=())
+def early_termination_triton(
     density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. density [m], counts and opacity [r] on the device -> counts [r], opacity [r]."""
@@ -215,14 +215,14 @@ def reach_triton(
     kept, after = torch.zeros_like(counts), torch.zeros_like(opacity, memory_format=torch.contiguous_format)
     if rays:
         with launching_on(edges):
-            reach_rays[(-(-rays // RAYS),)](
+            terminate_rays[(-(-rays // RAYS_PER_PROGRAM),)](
                 density.contiguous(), edges.contiguous(), starts_of(counts), opacity.contiguous(), kept, after,
-                rays, opaque, BLOCK=RAYS, num_warps=4,
+                rays, opaque, BLOCK=RAYS_PER_PROGRAM, num_warps=4,
             )  # fmt: skip
     return kept, after
 
 
-@reach_triton.register_fake
+@early_termination_triton.register_fake
 def _(density, edges, counts, opacity, opaque):
     return torch.empty_like(counts), torch.empty_like(opacity)
 
@@ -239,7 +239,7 @@ def _absorbed(optical):
 
 @triton.jit
 def _samples_at(density, edges, place, live, lane):
-    """(optical lengths of SPAN samples, what lies before each within them, start, end, density)."""
+    """(optical lengths of SAMPLES_AT_ONCE samples, what lies before each within them, start, end, density)."""
     start = tl.load(edges + place * 2, live, 0.0).to(tl.float32)
     end = tl.load(edges + place * 2 + 1, live, 0.0).to(tl.float32)
     sigma = tl.load(density + place, live, 0.0).to(tl.float32)
@@ -338,7 +338,7 @@ def composite_triton(density: Tensor, values: Tensor, edges: Tensor, counts: Ten
         with launching_on(values):
             composite_rays[(rays,)](
                 density.contiguous(), values.contiguous(), edges.contiguous(), starts_of(counts), rgb, alpha, depth,
-                C=channels, PC=triton.next_power_of_2(channels), BLOCK=SPAN, num_warps=1,
+                C=channels, PC=triton.next_power_of_2(channels), BLOCK=SAMPLES_AT_ONCE, num_warps=1,
             )  # fmt: skip
     return rgb, alpha, depth
 
@@ -363,7 +363,7 @@ def composite_triton_backward(
         with launching_on(values):
             composite_rays_backward[(counts.shape[0],)](
                 *tensors, starts_of(counts), rgb, alpha, depth, d_density, d_values, d_edges,
-                C=channels, PC=triton.next_power_of_2(channels), BLOCK=SPAN, num_warps=1,
+                C=channels, PC=triton.next_power_of_2(channels), BLOCK=SAMPLES_AT_ONCE, num_warps=1,
             )  # fmt: skip
     return d_density, d_values, d_edges
 

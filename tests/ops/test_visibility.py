@@ -1,4 +1,4 @@
-"""sight: one kernel finds what march, encoding, network and reach find one after another."""
+"""visible_samples: one kernel finds what march, encoding, network and early termination find one after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""emission: density and colour from what the density network says; the kernel against the reference."""
+"""radiance_head: density and colour from the outputs of a density network; the kernel against the reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._parity import (
     needs_cpu,
     random_numbers,
 )
-from .test_batched_mlp import layers_of, parameters, points_of
+from .test_mlp import layers_of, parameters, points_of
 
 MAX_LOG_DENSITY = 1.5
 
@@ -145,7 +145,7 @@ def test_derivatives_of_directions_are_refused_by_the_kernel_and_right_without_i
 @needs_cpu
 def test_the_cpu_kernel_refuses_a_second_derivative() -> None:
     d, inputs = case([12], 2, 3, (4,))
-    assert_second_derivative_is_refused(emission(d, 2, counts=[12]), inputs, "emission_cpu_backward")
+    assert_second_derivative_is_refused(emission(d, 2, counts=[12]), inputs, "radiance_head_cpu_backward")
 
 
 @needs_cpu
@@ -156,9 +156,9 @@ def test_opcheck_of_both_operators() -> None:
     out, d = random_numbers(7, 5).float(), directions(7).float()
     shape = ([8, 3], 2, 0.01, 8.0)
     leaves = out.clone().requires_grad_(), d, params.clone().requires_grad_()
-    torch.library.opcheck(_cpu.emission_cpu, (*leaves, counts, *shape), test_utils=OPCHECK)
+    torch.library.opcheck(_cpu.radiance_head_cpu, (*leaves, counts, *shape), test_utils=OPCHECK)
     pulls = torch.randn(7), torch.randn(7, 3)
-    torch.library.opcheck(_cpu.emission_cpu_backward, (*pulls, out, d, params, counts, *shape), test_utils=OPCHECK)
+    torch.library.opcheck(_cpu.radiance_head_cpu_backward, (*pulls, out, d, params, counts, *shape), test_utils=OPCHECK)
 
 
 @pytest.mark.parametrize(
