@@ -101,9 +101,10 @@ class OccupancyGrid(nn.Module):
         every = torch.ones(scenes, size**3, dtype=torch.bool, device=device)
         self.register_buffer("occupied", every, persistent=False)
         self.register_buffer("known", torch.zeros(scenes, dtype=torch.bool, device=device), persistent=False)
-        self.register_load_state_dict_post_hook(lambda grid, _: grid._loaded())
+        self.register_load_state_dict_post_hook(lambda grid, _: grid._refresh())  # type: ignore[no-untyped-call]
 
-    def _loaded(self) -> None:
+    def _refresh(self) -> None:
+        """Make anew what follows from the density."""
         self.occupied.copy_(self.density > self.limit)
         self.known.zero_()
 

@@ -53,7 +53,7 @@ def camera_picture(
     renderer: Callable[[Rays], Rendered],
     camera: Camera,
     size: tuple[int, int],
-    channel: Channel = "rgb",
+    channel: str = "rgb",
     background: float = 1.0,
     *,
     supersample: int = 1,
@@ -83,7 +83,7 @@ def pixel_means(image: Tensor, supersample: int) -> Tensor:
     return blocks.mean((1, 3))
 
 
-def apply_colormap(rendered: Rendered, channel: Channel) -> Rendered:
+def apply_colormap(rendered: Rendered, channel: str) -> Rendered:
     """The same with the colours of a channel, premultiplied.
 
     `depth` runs from the nearest (yellow) to the farthest thing seen (violet); `normals` are 0.5 + 0.5 n, world frame.

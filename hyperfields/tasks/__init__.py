@@ -21,7 +21,7 @@ from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.model import ModelConfig
 from hyperfields.rendering.image import Window
-from hyperfields.rendering.pictures import CELLS, Channel
+from hyperfields.rendering.pictures import CELLS
 from hyperfields.tasks.base import PRESETS as PRESETS
 from hyperfields.tasks.base import Metric as Metric
 from hyperfields.tasks.base import Preset as Preset
@@ -46,7 +46,7 @@ def task_of(kind: str) -> Task:
     return TASKS[kind]
 
 
-def preset(name: Preset, kind: str, scenes: int, side: int = 64) -> tuple[ModelConfig, TrainConfig]:
+def preset(name: str, kind: str, scenes: int, side: int = 64) -> tuple[ModelConfig, TrainConfig]:
     """(model, recipe) of a preset, see `Task.model`.
 
     Raises:
@@ -59,7 +59,7 @@ def render_picture(
     bound: BoundField,
     camera: Camera | Window | None,
     size: tuple[int, int],
-    channel: Channel = "rgb",
+    channel: str = "rgb",
     background: float = 1.0,
     *,
     supersample: int | None = None,

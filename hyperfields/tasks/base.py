@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset, View
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset, View
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field
 from hyperfields.fields.encodings import FactoredGrid, HashGrid
@@ -20,7 +20,7 @@ from hyperfields.ops import batched_mlp
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window
-from hyperfields.rendering.pictures import CELLS, Channel
+from hyperfields.rendering.pictures import CELLS
 from hyperfields.tasks import metrics
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective
@@ -60,22 +60,23 @@ class ObservationConfig(Protocol):
 class Task(Protocol):
     """Everything that depends on the kind of scenes. Others ask a task for what it can do, never for its kind."""
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[str]
     field: ClassVar[type]  # class of its fields
     batch: ClassVar[type[Points] | type[Pixels]]  # of its data sets
     box: ClassVar[tuple[float, float]]  # range of a field's points, each axis
-    channels: ClassVar[tuple[Channel, ...]]  # of a picture; the first is the default
-    metrics: ClassVar[tuple[Metric, ...]]  # the first one ranks
+    channels: ClassVar[tuple[str, ...]]  # of a picture; the first is the default
+    metrics: ClassVar[tuple[Metric, ...]]  # the first one ranks, and of it more is better
     has_camera: ClassVar[bool]  # pictures depend on a camera
     has_mesh: ClassVar[bool]
     has_splits: ClassVar[bool]  # the data hold views for training and others for testing
     sized: ClassVar[bool]  # the data are pictures of a size
+    unit: ClassVar[str]  # of a field's values, as it ends a sentence about an error
     supersample: ClassVar[int]  # squared, rays of a pixel of a good picture
     preview_cells: ClassVar[int]  # resolution of a mesh to look at, 0 without meshes
     loss: ClassVar[Loss]  # of a fit that asks for no other
     inner_rate: ClassVar[float]  # first rate of inner steps on codes; suits the size of the losses
 
-    def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
         """The model of a preset and how it is fitted.
 
         Args:
@@ -110,7 +111,7 @@ class Task(Protocol):
         bound: BoundField,
         camera: Camera | Window | None,
         size: tuple[int, int],
-        channel: Channel = "rgb",
+        channel: str = "rgb",
         background: float = 1.0,
         *,
         supersample: int | None = None,
@@ -171,7 +172,7 @@ class Task(Protocol):
     def observed_features(self, config: ObservationConfig) -> int:
         """Features of an observation."""
 
-    def layer_outputs(self, field: Field, weights: Weights, points: Tensor) -> dict[str, Tensor]:
+    def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         """Outputs of each layer before its activation, `[s n o]` by name; points `[s n d]` in [0, 1]."""
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
@@ -181,7 +182,7 @@ class Task(Protocol):
 # What tasks share ---------------------------------------------------------------------------------
 
 
-def generator_of(preset: Preset, code: int) -> Generator:
+def generator_of(preset: str, code: int) -> Generator:
     """Generator of a preset; `code` is the width of the hierarchical generator's.
 
     Raises:
@@ -273,7 +274,7 @@ def waves(x: Tensor) -> Tensor:
     return torch.cat((x, angles.sin(), angles.cos()), -1)
 
 
-def mlp_outputs(prefix: str, x: Tensor, field: Field, weights: Weights) -> dict[str, Tensor]:
+def mlp_outputs(prefix: str, x: Tensor, field: Any, weights: Weights) -> dict[str, Tensor]:
     """Outputs of each layer of an MLP before its activation, `[s n o]` by name; x `[s n i]`."""
     stack = layers(weights, prefix)
     return {f"{prefix}.{i}": batched_mlp(x, stack[: i + 1], field.activation) for i in range(len(stack))}

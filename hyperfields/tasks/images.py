@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field, ImageField
 from hyperfields.hypernets import rate_of
@@ -17,7 +17,7 @@ from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window, sample_image, sample_window
-from hyperfields.rendering.pictures import CELLS, Channel, pixel_means, require_channel
+from hyperfields.rendering.pictures import CELLS, pixel_means, require_channel
 from hyperfields.tasks import losses
 from hyperfields.tasks.base import (
     FREQUENCIES,
@@ -27,7 +27,6 @@ from hyperfields.tasks.base import (
     Note,
     ObservationConfig,
     PictureMetric,
-    Preset,
     first_reference,
     generator_of,
     grid_of,
@@ -46,22 +45,23 @@ MANY = 256  # images from which a family has larger codes and more bases
 class ImageTask:
     """The task of image families; `tasks.base.Task` says what each member is."""
 
-    kind: ClassVar[Kind] = "images"
+    kind: ClassVar[str] = "images"
     field: ClassVar[type] = ImageField
     batch: ClassVar[type[Points] | type[Pixels]] = Points
     box: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    channels: ClassVar[tuple[Channel, ...]] = ("rgb",)
+    channels: ClassVar[tuple[str, ...]] = ("rgb",)
     metrics: ClassVar[tuple[Metric, ...]] = PICTURE_METRICS
     has_camera: ClassVar[bool] = False
     has_mesh: ClassVar[bool] = False
     has_splits: ClassVar[bool] = False
     sized: ClassVar[bool] = True
+    unit: ClassVar[str] = "of a colour from 0 to 1"
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 0
     loss: ClassVar[Loss] = losses.ColorLoss()
     inner_rate: ClassVar[float] = 3.0
 
-    def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
         generator = generator_of(preset, 24)
         many = scenes >= MANY
         bases = {"tiny": 0, "default": 65 if many else 15, "faithful": 128}[preset]
@@ -96,7 +96,7 @@ class ImageTask:
         bound: BoundField,
         camera: Camera | Window | None,
         size: tuple[int, int],
-        channel: Channel = "rgb",
+        channel: str = "rgb",
         background: float = 1.0,
         *,
         supersample: int | None = None,
@@ -133,7 +133,8 @@ class ImageTask:
     ) -> dict[str, float]:
         truth = data.reference(scene, split)
         assert isinstance(truth, Tensor)
-        picture = sample_image(bound, 1, *truth.shape[:2], bound.device).cpu()
+        height, width = truth.shape[:2]
+        picture = sample_image(bound, 1, height, width, bound.device).cpu()
         return picture_metrics(picture, truth[None], data.names[scene], perceptual, note)
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
@@ -166,7 +167,7 @@ class ImageTask:
     def observed_features(self, config: ObservationConfig) -> int:
         return 3 * config.patch**2 + 2 * (1 + 2 * FREQUENCIES)
 
-    def layer_outputs(self, field: Field, weights: Weights, points: Tensor) -> dict[str, Tensor]:
+    def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         return mlp_outputs("mlp", field.encoding(points, weights), field, weights)
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:

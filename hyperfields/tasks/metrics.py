@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hyperfields.data import Mesh
-from hyperfields.errors import InputError
+from hyperfields.data.shapes import require_open3d
+from hyperfields.data.triangles import areas, morton_order
 
 SSIM_WINDOW = 11  # pixels
 F_SCORE_RADIUS = 0.01  # of the longest side of the truth's bounding box
@@ -190,49 +191,28 @@ def _iou(
 
 def _raycasting_scene(mesh: Mesh) -> Any:
     """open3d's RaycastingScene of one mesh."""
-    o3d = _open3d()
+    o3d = require_open3d()
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(_tensor(mesh.vertices, "float32"), _tensor(mesh.faces, "uint32"))
     return scene
 
 
-def _open3d() -> Any:
-    try:
-        import open3d
-    except (ImportError, OSError) as error:  # OSError: a system library that is missing
-        raise InputError(
-            f"open3d, which the shape metrics need, cannot be imported ({error}): "
-            "pip install 'hyperfields[shapes]', and on a bare Debian "
-            "apt-get install libegl1 libgl1 libx11-6 libusb-1.0-0"
-        ) from error
-    return open3d
-
-
 def _tensor(values: Tensor, dtype: str = "float32") -> Any:
     """An open3d tensor of the same values."""
-    return _open3d().core.Tensor(values.detach().cpu().numpy().astype(dtype, order="C"))
+    return require_open3d().core.Tensor(values.detach().cpu().numpy().astype(dtype, order="C"))
 
 
 def _morton_order(points: Tensor) -> Tensor:
-    """Indices that put `points` `[n 3]` along a space-filling curve.
-
-    Neighbours in a row walk the same branches of the ray caster's tree: nearest-point queries get faster.
-    """
+    """Indices that put `points` `[n 3]` along a space-filling curve, which makes queries faster."""
     low = points.amin(0)
     extent = (points.amax(0) - low).max().clamp_min(1e-30)
-    cell = ((points - low) / extent * 1023.0).long()  # 10 bits a coordinate
-    # Spread the bits: abc -> a00b00c (Morton, 1966).
-    for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
-        cell = (cell | (cell << shift)) & mask
-    return (cell[:, 0] | (cell[:, 1] << 1) | (cell[:, 2] << 2)).argsort()
+    return torch.from_numpy(morton_order(((points - low) / extent * 1023.0).long().cpu().numpy()))
 
 
 def _has_area(mesh: Mesh) -> bool:
     if len(mesh.faces) == 0:
         return False
-    corners = mesh.vertices.double()[mesh.faces]
-    cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return bool(cross.norm(dim=-1).sum() > 0.0)
+    return bool(areas(mesh.vertices.detach().cpu().double().numpy()[mesh.faces.cpu().numpy()]).sum() > 0.0)
 
 
 def _require_same_shape(name: str, image: Tensor, truth: Tensor) -> None:

@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 
 from hyperfields.data import Pixels, Points, SceneDataset, on_device
-from hyperfields.fields import BoundField, Field, RadianceField
+from hyperfields.fields import BoundField, Field
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
 from hyperfields.ops.profiling import region
 from hyperfields.rendering.occupancy import OccupancyGrid
 from hyperfields.rendering.static_shapes import (
     SAMPLES_PER_RAY,
-    StaticRendered,
     StaticStepPlan,
     rays_per_scene,
     render_static,
@@ -120,7 +119,7 @@ class RayObjective:
     def __init__(
         self,
         data: SceneDataset,
-        field: RadianceField,
+        field: Any,
         config: TrainConfig,
         scenes: int,
         loss: Loss,
@@ -128,7 +127,8 @@ class RayObjective:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        """loss: (rendered rays with `rgb` (premultiplied), `alpha`, `depth`; `Pixels`) -> unreduced `[s r ...]`.
+        """field: with the members of `RadianceField`, `step` and `occupancy` among them.
+        loss: (rendered rays with `rgb` (premultiplied), `alpha`, `depth`; `Pixels`) -> unreduced `[s r ...]`.
 
         scenes: how many there are; `local` numbers them.
         """
@@ -157,11 +157,7 @@ class RayObjective:
     def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         with products(self.precision, self.device):
             if self.static is not None:
-                rendered, batch = self._render_static(self.static, bound, scenes, local, generator)
-                error = _unreduced(self.loss(rendered, batch), rendered.fits)
-                fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
-                values = fits.sum() * (error[0, 0].numel() if error.dim() > 2 else 1)
-                return (error * fits).sum() / values.clamp(min=1)
+                return self._static_loss(self.static, bound, scenes, local, generator)
             rays = rays_per_scene(self.config.samples, self.per_ray, len(scenes))
             with region("batch"):
                 batch = self._batch(scenes, rays, generator)
@@ -171,10 +167,10 @@ class RayObjective:
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
             return _unreduced(self.loss(rendered, batch), rendered.alpha).mean()
 
-    def _render_static(
+    def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator
-    ) -> tuple[StaticRendered, Pixels]:
-        """The same in tensors of planned sizes."""
+    ) -> Tensor:
+        """The same in tensors of planned sizes: mean over the rays that fit into the sample budget."""
         batch = self._batch(scenes, static.rays, generator)
         offset = torch.rand(len(scenes), static.rays, generator=generator, device=self.device)
         cells, step = self.occupancy.cells(local), self.field.step
@@ -182,7 +178,10 @@ class RayObjective:
             bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=static.max_samples
         )
         static.count(rendered.num_visible)
-        return rendered, batch
+        error = _unreduced(self.loss(rendered, batch), rendered.fits)
+        fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
+        values = fits.sum() * error.shape[2:].numel()
+        return (error * fits).sum() / values.clamp(min=1)
 
     def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
         batch = self.data.batch(scenes, rays, generator)

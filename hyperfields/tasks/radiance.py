@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset
 from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
@@ -18,7 +18,7 @@ from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered, on_background
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.meshing import mesh_from_field
-from hyperfields.rendering.pictures import CELLS, Channel, camera_picture, render_rays, require_channel
+from hyperfields.rendering.pictures import CELLS, camera_picture, render_rays, require_channel
 from hyperfields.rendering.surface import surface_normals
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks import losses
@@ -30,7 +30,6 @@ from hyperfields.tasks.base import (
     Note,
     ObservationConfig,
     PictureMetric,
-    Preset,
     first_reference,
     generator_of,
     grid_of,
@@ -49,22 +48,23 @@ from hyperfields.weights import Weights
 class RadianceTask:
     """The task of families of photographed scenes; `tasks.base.Task` says what each member is."""
 
-    kind: ClassVar[Kind] = "views"
+    kind: ClassVar[str] = "views"
     field: ClassVar[type] = RadianceField
     batch: ClassVar[type[Points] | type[Pixels]] = Pixels
     box: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    channels: ClassVar[tuple[Channel, ...]] = ("rgb", "depth", "normals")
+    channels: ClassVar[tuple[str, ...]] = ("rgb", "depth", "normals")
     metrics: ClassVar[tuple[Metric, ...]] = PICTURE_METRICS
     has_camera: ClassVar[bool] = True
     has_mesh: ClassVar[bool] = True
     has_splits: ClassVar[bool] = True
     sized: ClassVar[bool] = True
+    unit: ClassVar[str] = "of a colour from 0 to 1"
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 80
     loss: ClassVar[Loss] = losses.PixelLoss()
     inner_rate: ClassVar[float] = 5.0
 
-    def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
         generator = generator_of(preset, 32)
         # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
         # scenes, so that a scene costs about a quarter of what it costs alone.
@@ -92,7 +92,6 @@ class RadianceTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        assert isinstance(field, RadianceField)
         return RayObjective(data, field, config, scenes, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
@@ -112,7 +111,7 @@ class RadianceTask:
         bound: BoundField,
         camera: Camera | Window | None,
         size: tuple[int, int],
-        channel: Channel = "rgb",
+        channel: str = "rgb",
         background: float = 1.0,
         *,
         supersample: int | None = None,
@@ -184,8 +183,7 @@ class RadianceTask:
     def observed_features(self, config: ObservationConfig) -> int:
         return 6 * (1 + 2 * FREQUENCIES) + 4
 
-    def layer_outputs(self, field: Field, weights: Weights, points: Tensor) -> dict[str, Tensor]:
-        assert isinstance(field, RadianceField)
+    def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         outputs = mlp_outputs("density", field.encoding(points, weights), field, weights)
         geometry = list(outputs.values())[-1][..., 1:]
         directions = field.directions(torch.nn.functional.normalize(points - 0.5, dim=-1))

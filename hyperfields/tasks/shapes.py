@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Kind, Mesh, Pixels, Points, SceneDataset
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset
 from hyperfields.fields import BoundField, Field, SDFField
 from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
@@ -18,7 +18,7 @@ from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.meshing import mesh_from_field
-from hyperfields.rendering.pictures import CELLS, Channel, camera_picture, render_rays, require_channel
+from hyperfields.rendering.pictures import CELLS, camera_picture, render_rays, require_channel
 from hyperfields.rendering.surface import trace_surface
 from hyperfields.tasks import losses
 from hyperfields.tasks.base import (
@@ -28,7 +28,6 @@ from hyperfields.tasks.base import (
     Note,
     ObservationConfig,
     PictureMetric,
-    Preset,
     generator_of,
     grid_of,
     mlp_outputs,
@@ -48,11 +47,11 @@ SIDE = "side: the longest side of the truth's bounding box"
 class ShapeTask:
     """The task of families of meshes; `tasks.base.Task` says what each member is."""
 
-    kind: ClassVar[Kind] = "shapes"
+    kind: ClassVar[str] = "shapes"
     field: ClassVar[type] = SDFField
     batch: ClassVar[type[Points] | type[Pixels]] = Points
     box: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    channels: ClassVar[tuple[Channel, ...]] = ("rgb", "depth", "normals")
+    channels: ClassVar[tuple[str, ...]] = ("rgb", "depth", "normals")
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("iou", "iou"),
         Metric("surface_distance", "surface distance [side]", "{:.5f}", higher_is_better=False, legend=SIDE),
@@ -64,12 +63,13 @@ class ShapeTask:
     has_mesh: ClassVar[bool] = True
     has_splits: ClassVar[bool] = False
     sized: ClassVar[bool] = False
+    unit: ClassVar[str] = "in the scene's units"
     supersample: ClassVar[int] = 2  # surfaces have edges that are thinner than a pixel
     preview_cells: ClassVar[int] = 112
     loss: ClassVar[Loss] = losses.DistanceLoss()
     inner_rate: ClassVar[float] = 0.3
 
-    def model(self, preset: Preset, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
         generator = generator_of(preset, 32)
         bases = {"tiny": 0, "default": 17, "faithful": 64}[preset]
         config = TrainConfig(min(scenes, 32), 2**16, rate_networks=self.network_rate(generator, scenes))
@@ -101,7 +101,7 @@ class ShapeTask:
         bound: BoundField,
         camera: Camera | Window | None,
         size: tuple[int, int],
-        channel: Channel = "rgb",
+        channel: str = "rgb",
         background: float = 1.0,
         *,
         supersample: int | None = None,
@@ -167,7 +167,7 @@ class ShapeTask:
     def observed_features(self, config: ObservationConfig) -> int:
         return 3 * (1 + 2 * FREQUENCIES) + 4 * config.near
 
-    def layer_outputs(self, field: Field, weights: Weights, points: Tensor) -> dict[str, Tensor]:
+    def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         return mlp_outputs("mlp", field.encoding(points, weights), field, weights)
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
