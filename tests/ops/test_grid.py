@@ -65,5 +65,5 @@ def test_a_file_with_such_a_grid_is_an_error_of_input() -> None:
     other = {"scales": [3.0, 12.0], "resolutions": [4, 13], "offsets": [0, 16, 80]}  # sound, but not of this encoding
     for changed in ({**grid, **huge}, {**grid, "offsets": None}, {**grid, "scales": [1.0]}, {**grid, **other}, [1]):
         content["encoding"]["grid"] = changed
-        with pytest.raises(InputError, match="class '(GridSpec|HashGrid)'"):
+        with pytest.raises(InputError, match=r"class '(GridSpec|HashGrid)'"):
             config_from_json(content)

@@ -1,8 +1,8 @@
 """Compiled CPU kernels (numba), registered as torch operators with first derivatives.
 
-Layout of the work: an op is cut into tasks that do not depend on the number of threads, the tasks run on a small
-thread pool (kernels release the GIL), and no two tasks write the same memory. Results are therefore the same at any
-number of threads, and no second OpenMP pool fights with torch's.
+Layout of the work: an op is cut into tasks, which run on a small thread pool (kernels release the GIL), and no two
+tasks write the same memory. Each number is computed by one task in one order, however many tasks there are: results
+are the same at any number of threads, and no second OpenMP pool fights with torch's.
 
 A second derivative is refused: the backward operators have no autograd formula, so torch raises and names them.
 """

@@ -1,4 +1,4 @@
-"""`mix`: a table a scene from bases that all share, `out[s] = sum_k coefficients[s, g, k] bases[k]` in each group g.
+"""`combine_bases`: a table a scene from shared bases, `out[s] = sum_k coefficients[s, g, k] bases[k]` in each group g.
 
 A task is some columns: their bases are read once for all scenes, and once more backward together with the cotangents.
 """
@@ -77,7 +77,7 @@ def _combine_backward_columns(transposed, bases, grad, grad_bases, partial, firs
 
 @functools.lru_cache
 def _plan(sizes: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
-    """Rows (group, begin, end) that cover the columns of all groups; where each group begins among all columns."""
+    """Pieces (group, begin, end) that cover the columns of all groups, and the first column of each group."""
     pieces = [
         (group, begin, min(begin + BASIS_COLUMNS, size))
         for group, size in enumerate(sizes)
@@ -92,14 +92,14 @@ def _by_group(task: Callable[[int, int, int], None], pieces: np.ndarray) -> None
     def work(lo: int, hi: int) -> None:
         groups = pieces[lo:hi, 0].tolist()
         for group, members in itertools.groupby(range(lo, hi), lambda number: groups[number - lo]):
-            numbers = list(members)
-            task(group, numbers[0], numbers[-1] + 1)
+            indices = list(members)
+            task(group, indices[0], indices[-1] + 1)
 
     parallel(work, len(pieces))
 
 
 def _padded(matrices: Tensor) -> np.ndarray:
-    """`[g i j]` -> numpy `[g, i*j]`, with zeros up to multiples of 4."""
+    """Matrices `[g i j]` as numpy `[g, i*j]`, with zeros up to multiples of 4."""
     groups, rows, columns = matrices.shape
     padded = matrices.new_zeros(groups, pad4(rows), pad4(columns))
     padded[:, :rows, :columns] = matrices
@@ -108,7 +108,7 @@ def _padded(matrices: Tensor) -> np.ndarray:
 
 @torch.library.custom_op("hyperfields::combine_bases_cpu", mutates_args=())
 def combine_bases_cpu(coefficients: Tensor, bases: list[Tensor]) -> Tensor:
-    """coefficients [s g k], bases [k n] of each group -> [s n]."""
+    """Sums [s n]; coefficients [s g k], bases [k n] of each group."""
     scenes, _, count = coefficients.shape
     pieces, starts = _plan(tuple(part.shape[1] for part in bases))
     out = coefficients.new_empty(scenes, starts[-1])

@@ -1,6 +1,6 @@
-"""What leads rays through space on a GPU, and compositing along them.
+"""Ops that lead rays through space on a GPU, and compositing along them.
 
-`march`, whose result is as long as what it finds, asks the device once how long that is; nothing else here waits.
+`ray_march`, whose result is as long as what it keeps, asks the device once how long that is; nothing else here waits.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ SAMPLES_AT_ONCE = 32  # samples of a ray at a time, for programs that have a ray
 
 
 def starts_of(counts: Tensor) -> Tensor:
-    """Where the elements of each begin among the packed ones, and how many there are: `[r + 1]`."""
+    """Starts `[r + 1]` of the elements of each among the packed ones, and how many there are."""
     starts = counts.new_zeros(counts.shape[0] + 1)
     torch.cumsum(counts, 0, out=starts[1:])
     return starts
 
 
-# ------------------------------------------------------------------------------------------------------ march
+# -------------------------------------------------------------------------------------------------- ray_march
 
 
 @triton.jit(do_not_specialize=["rays", "of_scene", "size"])
@@ -45,7 +45,7 @@ def march_rays(
 ):
     """Counts the samples of each ray, and if wanted writes their edges from `starts` on.
 
-    Same arithmetic in the same order as the reference, and without fused multiply-adds, so that both find the same.
+    Same arithmetic in the same order as the reference, and without fused multiply-adds, so that both keep the same.
     """
     ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = ray < rays
@@ -68,7 +68,7 @@ def march_rays(
     first_cell = cells + ray // of_scene * size * size * size
     if WRITE:
         begin = tl.load(starts + ray, live, 0)
-    found = tl.zeros((BLOCK,), tl.int64)
+    kept = tl.zeros((BLOCK,), tl.int64)
     for k in range(0, tl.max(steps, 0).to(tl.int32)):
         start = near + (zero + k + ahead - 1.0) * step
         end = tl.minimum(start + step, far)
@@ -80,10 +80,10 @@ def march_rays(
         inside = live & (near < far) & (end > start)
         keep = tl.load(first_cell + (i * size + j) * size + l, inside, 0) != 0
         if WRITE:
-            tl.store(edges + (begin + found) * 2, start, keep)
-            tl.store(edges + (begin + found) * 2 + 1, end, keep)
-        found += keep.to(tl.int64)
-    tl.store(counts + ray, found, live)
+            tl.store(edges + (begin + kept) * 2, start, keep)
+            tl.store(edges + (begin + kept) * 2 + 1, end, keep)
+        kept += keep.to(tl.int64)
+    tl.store(counts + ray, kept, live)
 
 
 @triton.jit
@@ -141,7 +141,7 @@ def _(origins, directions, occupancy, step, offset, first, room):
     return origins.new_empty(first.shape[0] * room, 2), torch.empty_like(first)
 
 
-# ---------------------------------------------------------------------------------------------------- samples
+# --------------------------------------------------------------------------------------------- gather_samples
 
 
 @triton.jit
@@ -184,7 +184,7 @@ def _(origins, directions, edges, first, counts, total):
     return edges.new_empty(total, 3), edges.new_empty(total, 3), edges.new_empty(total, 2)
 
 
-# ------------------------------------------------------------------------------------------------------ reach
+# ------------------------------------------------------------------------------------------ early_termination
 
 
 @triton.jit(do_not_specialize=["rays"])
@@ -196,12 +196,12 @@ def terminate_rays(density, edges, starts, opacity, counts, after, rays, opaque,
     through = 1.0 - tl.load(opacity + ray, live, 0.0)
     kept = tl.zeros((BLOCK,), tl.int64)
     for k in range(0, tl.max(count, 0)):
-        seen = (k < count) & (1.0 - through < opaque)
-        start = tl.load(edges + (begin + k) * 2, seen, 0.0)
-        end = tl.load(edges + (begin + k) * 2 + 1, seen, 0.0)
-        sigma = tl.load(density + begin + k, seen, 0.0)
-        through = tl.where(seen, through * tl.exp(-(sigma * (end - start))), through)
-        kept += seen.to(tl.int64)
+        visible = (k < count) & (1.0 - through < opaque)
+        start = tl.load(edges + (begin + k) * 2, visible, 0.0)
+        end = tl.load(edges + (begin + k) * 2 + 1, visible, 0.0)
+        sigma = tl.load(density + begin + k, visible, 0.0)
+        through = tl.where(visible, through * tl.exp(-(sigma * (end - start))), through)
+        kept += visible.to(tl.int64)
     tl.store(counts + ray, kept, live)
     tl.store(after + ray, 1.0 - through, live)
 
@@ -269,8 +269,8 @@ def composite_rays(
         weight = tl.exp(-(passed + before)) * _absorbed(optical)
         opacity += weight
         distance += weight * 0.5 * (start + end)
-        there = live[:, None] & (channel[None, :] < C)
-        value = tl.load(values + place[:, None] * C + channel[None, :], there, 0.0).to(tl.float32)
+        mask = live[:, None] & (channel[None, :] < C)
+        value = tl.load(values + place[:, None] * C + channel[None, :], mask, 0.0).to(tl.float32)
         color += weight[:, None] * value
         passed += tl.sum(optical, 0)
     tl.store(rgb + ray * C + channel, tl.sum(color, 0).to(rgb.dtype.element_ty), channel < C)
@@ -305,8 +305,8 @@ def composite_rays_backward(
     pull_alpha = tl.load(g_alpha + ray).to(tl.float32)
     pull_depth = tl.load(g_depth + ray).to(tl.float32)
     pull_color = tl.load(g_rgb + ray * C + channel, channel < C, 0.0).to(tl.float32)
-    seen = tl.load(rgb + ray * C + channel, channel < C, 0.0).to(tl.float32)
-    rest = tl.sum(pull_color * seen, 0)
+    color = tl.load(rgb + ray * C + channel, channel < C, 0.0).to(tl.float32)
+    rest = tl.sum(pull_color * color, 0)
     rest += pull_alpha * tl.load(alpha + ray).to(tl.float32) + pull_depth * tl.load(depth + ray).to(tl.float32)
     passed = 0.0
     for k in range(0, count, BLOCK):
@@ -314,13 +314,13 @@ def composite_rays_backward(
         place = begin + k + lane
         optical, before, start, end, sigma = _samples_at(density, edges, place, live, lane)
         weight = tl.exp(-(passed + before)) * _absorbed(optical)
-        there = live[:, None] & (channel[None, :] < C)
+        mask = live[:, None] & (channel[None, :] < C)
         where = place[:, None] * C + channel[None, :]
-        value = tl.load(values + where, there, 0.0).to(tl.float32)
+        value = tl.load(values + where, mask, 0.0).to(tl.float32)
         pull = pull_alpha + pull_depth * 0.5 * (start + end) + tl.sum(pull_color[None, :] * value, 1)
         behind = rest - tl.cumsum(weight * pull, 0)
         d_optical = pull * tl.exp(-(passed + before + optical)) - behind
-        tl.store(d_values + where, (weight[:, None] * pull_color[None, :]).to(d_values.dtype.element_ty), there)
+        tl.store(d_values + where, (weight[:, None] * pull_color[None, :]).to(d_values.dtype.element_ty), mask)
         tl.store(d_density + place, (d_optical * (end - start)).to(d_density.dtype.element_ty), live)
         along = 0.5 * weight * pull_depth
         tl.store(d_edges + place * 2, (along - d_optical * sigma).to(d_edges.dtype.element_ty), live)
