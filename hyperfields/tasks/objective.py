@@ -217,7 +217,7 @@ def _unreduced(error: Tensor, samples: Tensor) -> Tensor:
     """
     if error.shape[:2] != samples.shape[:2]:
         raise ValueError(
-            f"loss: got shape {list(error.shape)}, wanted unreduced values [{', '.join(map(str, samples.shape[:2]))}, ...]; "
-            "leave the mean to the objective"
+            f"loss: got shape {list(error.shape)}, wanted unreduced values [{', '.join(map(str, samples.shape[:2]))},
+            ...]; " "leave the mean to the objective"
         )
     return error
