@@ -1,6 +1,7 @@
 # make setup   a virtual environment in .venv with everything in it (again only when the pins change)
 # make demo    set-up, then three sample families: fit, evaluate, render, interpolate, a page to look at
-# make test    set-up, lint, types, tests, and the wheel built, installed and used
+# make test    set-up, lint, types, tests, documentation, and the wheel built, installed and used
+# make docs    set-up, the documentation and an API reference in build/docs; warnings are errors
 # make test-gpu  the tests that need an NVIDIA GPU: kernels against the reference, whole fits, tinycudann if there
 # make clean   removes what the others made, but not runs/
 # PYTHON=python3.12 chooses the interpreter of a new .venv; KEEP_TORCH=1 uses the torch that is installed already.
@@ -9,7 +10,7 @@ export PYTHON KEEP_TORCH
 STAMP := .venv/.stamp
 TEST_SEED := $(or $(TEST_SEED),$(shell date +%s))
 
-.PHONY: help setup demo test test-gpu clean
+.PHONY: help setup demo test docs test-gpu clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -24,6 +25,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@bash scripts/test.sh
+
+docs: $(STAMP)
+	@bash scripts/links.sh
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@echo "open build/docs/index.html"
 
 test-gpu: $(STAMP)
 	@.venv/bin/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('error: torch sees no CUDA device here; on a machine with one, KEEP_TORCH=1 keeps its torch')" || exit 2

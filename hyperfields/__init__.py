@@ -1,107 +1,126 @@
-"""A latent code goes into a hypernetwork, which generates the weights of a small field.
+"""A latent code goes into a hypernetwork, which generates the weights of a small neural field.
 
-The names below are imported when they are first used (PEP 562), so `import hyperfields` itself loads neither
-torch nor any kernel, and `hyperfields --help` stays quick.
+    import hyperfields as hf
+
+    run = hf.fit(hf.Images(pixels), minutes=1)
+    picture = run["3"].render()
+
+The names below are imported when they are first used (PEP 562), so `import hyperfields` itself loads neither torch nor
+any kernel, and `hyperfields --help` stays quick.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# Threads of torch that have nothing to do spin for milliseconds before they sleep, and take the cores from the kernels
-# here: a fit is a third slower. OpenMP reads this once, when torch is imported, so it only helps before that.
-if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "2000"
-
 # Public name -> the module that defines it. A line here needs one under TYPE_CHECKING; a test compares them.
 _EXPORTS = {
-    "BoundField": "model",
+    "Adam": "tasks.config",
+    "Bayes": "hypernets",
+    "BoundField": "fields",
+    "CAVIA": "codes",
     "Camera": "cameras",
     "Chunked": "hypernets",
-    "FrameTimes": "codes.sequence",
-    "Codes": "training.inference",
+    "CodeSource": "codes",
+    "Codes": "codes",
+    "ColorLoss": "tasks.losses",
     "Comparison": "evaluation.compare",
     "Concat": "data",
+    "Cosine": "tasks.config",
     "Cppn": "hypernets",
-    "Independent": "hypernets",
+    "DistanceLoss": "tasks.losses",
     "Dynamic": "hypernets",
-    "EncodedModel": "codes.encoder",
-    "EncoderConfig": "codes.encoder",
-    "FactoredGrid": "fields.encodings",
-    "SceneDataset": "data",
-    "FitConfig": "training.fit",
-    "Fourier": "fields.encodings",
+    "Encoder": "codes",
+    "Encoding": "fields",
+    "FactoredGrid": "fields",
+    "Field": "fields",
+    "Fields": "training.trainer",
+    "FitContext": "codes",
+    "Fourier": "fields",
+    "FrameTimes": "codes",
     "Full": "hypernets",
-    "HashGrid": "fields.encodings",
+    "GaussianPrior": "training.regularizers",
+    "Generator": "hypernets",
+    "HashGrid": "fields",
     "Hierarchical": "hypernets",
     "HyperField": "model",
-    "Identity": "fields.encodings",
+    "Hypernet": "hypernets",
+    "Identity": "fields",
     "ImageField": "fields",
     "Images": "data",
+    "Independent": "hypernets",
+    "InferredCodes": "training.inference",
     "InputError": "errors",
     "LowRank": "hypernets",
     "Mesh": "data",
-    "Meta": "codes.cavia",
+    "Metric": "tasks",
     "ModelConfig": "model",
     "Modulation": "hypernets",
+    "Objective": "tasks",
+    "OccupancyGrid": "rendering",
     "PerLayer": "hypernets",
+    "PixelLoss": "tasks.losses",
     "Pixels": "data",
     "Points": "data",
-    "Posterior": "training.posterior",
-    "Progress": "training.optim",
+    "Progress": "training.trainer",
     "RadianceField": "fields",
     "Rays": "cameras",
-    "TrainConfig": "tasks.presets",
-    "Rendered": "rendering.volume",
-    "Reptile": "codes.cavia",
-    "Run": "runs.checkpoint",
-    "SceneLoader": "data",
-    "SequenceModel": "codes.sequence",
+    "RelativeClip": "tasks.config",
+    "Rendered": "rendering",
+    "Reptile": "codes",
+    "Run": "runs.run",
     "SDFField": "fields",
+    "Scene": "runs.scene",
+    "SceneDataset": "data",
+    "SceneLoader": "data",
+    "Sequence": "codes",
     "Shapes": "data",
-    "SphericalHarmonics": "fields.encodings",
+    "SphericalHarmonics": "fields",
     "Stability": "hypernets",
+    "StepState": "training.trainer",
     "Subset": "data",
+    "TASKS": "tasks",
+    "Task": "tasks",
+    "TrainConfig": "tasks",
+    "Trainer": "training.trainer",
+    "Variational": "codes",
     "View": "data",
     "Views": "data",
     "WeightTokens": "hypernets",
     "add": "training.continual",
     "compare": "evaluation.compare",
-    "encoded_fit": "codes.encoder",
     "evaluate": "evaluation.report",
     "export_scene": "runs.render",
     "fit": "training.fit",
-    "fit_sequences": "codes.sequence",
     "format_report": "evaluation.report",
     "infer": "training.inference",
-    "infer_posterior": "training.posterior",
-    "interpolate": "codes.table",
+    "interpolate": "codes",
     "interpolate_run": "runs.render",
     "load_codes": "training.inference",
-    "load_encoded": "codes.encoder",
-    "load_field": "runs.checkpoint",
-    "load_run": "runs.checkpoint",
+    "load_field": "runs.field_file",
+    "load_run": "runs.run",
     "look_at": "cameras",
-    "mesh_from_field": "rendering.meshing",
-    "meta_fit": "codes.cavia",
-    "occupancy_grid": "rendering.volume",
-    "on_background": "rendering.volume",
+    "mesh_from_field": "rendering",
+    "occupancy_grid": "rendering",
+    "on_background": "rendering",
+    "open_family": "scenes",
     "orbit": "cameras",
-    "orbit_cameras": "rendering.pictures",
-    "preset": "tasks.presets",
-    "psnr": "evaluation.metrics",
-    "render_picture": "rendering.pictures",
-    "render_run": "runs.render",
-    "render_volume": "rendering.volume",
-    "reptile_fit": "codes.cavia",
-    "sample_image": "rendering.volume",
-    "shape_metrics": "evaluation.metrics",
-    "ssim": "evaluation.metrics",
-    "trace_surface": "rendering.volume",
+    "orbit_cameras": "runs.render",
+    "parameter_groups": "model",
+    "preset": "tasks",
+    "psnr": "tasks.metrics",
+    "render_picture": "tasks",
+    "render_scene": "runs.render",
+    "render_volume": "rendering",
+    "sample_image": "rendering",
+    "shape_metrics": "tasks.metrics",
+    "ssim": "tasks.metrics",
+    "task_of": "tasks",
+    "trace_surface": "rendering",
+    "tune_process": "process",
     "write_animation": "runs.video",
     "write_image": "runs.images",
     "write_mesh": "runs.meshes",
@@ -114,18 +133,16 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.cameras import Rays as Rays
     from hyperfields.cameras import look_at as look_at
     from hyperfields.cameras import orbit as orbit
-    from hyperfields.codes.cavia import Meta as Meta
-    from hyperfields.codes.cavia import Reptile as Reptile
-    from hyperfields.codes.cavia import meta_fit as meta_fit
-    from hyperfields.codes.cavia import reptile_fit as reptile_fit
-    from hyperfields.codes.encoder import EncodedModel as EncodedModel
-    from hyperfields.codes.encoder import EncoderConfig as EncoderConfig
-    from hyperfields.codes.encoder import encoded_fit as encoded_fit
-    from hyperfields.codes.encoder import load_encoded as load_encoded
-    from hyperfields.codes.sequence import FrameTimes as FrameTimes
-    from hyperfields.codes.sequence import SequenceModel as SequenceModel
-    from hyperfields.codes.sequence import fit_sequences as fit_sequences
-    from hyperfields.codes.table import interpolate as interpolate
+    from hyperfields.codes import CAVIA as CAVIA
+    from hyperfields.codes import Codes as Codes
+    from hyperfields.codes import CodeSource as CodeSource
+    from hyperfields.codes import Encoder as Encoder
+    from hyperfields.codes import FitContext as FitContext
+    from hyperfields.codes import FrameTimes as FrameTimes
+    from hyperfields.codes import Reptile as Reptile
+    from hyperfields.codes import Sequence as Sequence
+    from hyperfields.codes import Variational as Variational
+    from hyperfields.codes import interpolate as interpolate
     from hyperfields.data import Concat as Concat
     from hyperfields.data import Images as Images
     from hyperfields.data import Mesh as Mesh
@@ -140,62 +157,84 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.errors import InputError as InputError
     from hyperfields.evaluation.compare import Comparison as Comparison
     from hyperfields.evaluation.compare import compare as compare
-    from hyperfields.evaluation.metrics import psnr as psnr
-    from hyperfields.evaluation.metrics import shape_metrics as shape_metrics
-    from hyperfields.evaluation.metrics import ssim as ssim
     from hyperfields.evaluation.report import evaluate as evaluate
     from hyperfields.evaluation.report import format_report as format_report
+    from hyperfields.fields import BoundField as BoundField
+    from hyperfields.fields import Encoding as Encoding
+    from hyperfields.fields import FactoredGrid as FactoredGrid
+    from hyperfields.fields import Field as Field
+    from hyperfields.fields import Fourier as Fourier
+    from hyperfields.fields import HashGrid as HashGrid
+    from hyperfields.fields import Identity as Identity
     from hyperfields.fields import ImageField as ImageField
     from hyperfields.fields import RadianceField as RadianceField
     from hyperfields.fields import SDFField as SDFField
-    from hyperfields.fields.encodings import FactoredGrid as FactoredGrid
-    from hyperfields.fields.encodings import Fourier as Fourier
-    from hyperfields.fields.encodings import HashGrid as HashGrid
-    from hyperfields.fields.encodings import Identity as Identity
-    from hyperfields.fields.encodings import SphericalHarmonics as SphericalHarmonics
+    from hyperfields.fields import SphericalHarmonics as SphericalHarmonics
+    from hyperfields.hypernets import Bayes as Bayes
     from hyperfields.hypernets import Chunked as Chunked
     from hyperfields.hypernets import Cppn as Cppn
     from hyperfields.hypernets import Dynamic as Dynamic
     from hyperfields.hypernets import Full as Full
+    from hyperfields.hypernets import Generator as Generator
     from hyperfields.hypernets import Hierarchical as Hierarchical
+    from hyperfields.hypernets import Hypernet as Hypernet
     from hyperfields.hypernets import Independent as Independent
     from hyperfields.hypernets import LowRank as LowRank
     from hyperfields.hypernets import Modulation as Modulation
     from hyperfields.hypernets import PerLayer as PerLayer
     from hyperfields.hypernets import Stability as Stability
     from hyperfields.hypernets import WeightTokens as WeightTokens
-    from hyperfields.model import BoundField as BoundField
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
-    from hyperfields.rendering.meshing import mesh_from_field as mesh_from_field
-    from hyperfields.rendering.pictures import orbit_cameras as orbit_cameras
-    from hyperfields.rendering.pictures import render_picture as render_picture
-    from hyperfields.rendering.volume import Rendered as Rendered
-    from hyperfields.rendering.volume import occupancy_grid as occupancy_grid
-    from hyperfields.rendering.volume import on_background as on_background
-    from hyperfields.rendering.volume import render_volume as render_volume
-    from hyperfields.rendering.volume import sample_image as sample_image
-    from hyperfields.rendering.volume import trace_surface as trace_surface
-    from hyperfields.runs.checkpoint import Run as Run
-    from hyperfields.runs.checkpoint import load_field as load_field
-    from hyperfields.runs.checkpoint import load_run as load_run
+    from hyperfields.model import parameter_groups as parameter_groups
+    from hyperfields.process import tune_process as tune_process
+    from hyperfields.rendering import OccupancyGrid as OccupancyGrid
+    from hyperfields.rendering import Rendered as Rendered
+    from hyperfields.rendering import mesh_from_field as mesh_from_field
+    from hyperfields.rendering import occupancy_grid as occupancy_grid
+    from hyperfields.rendering import on_background as on_background
+    from hyperfields.rendering import render_volume as render_volume
+    from hyperfields.rendering import sample_image as sample_image
+    from hyperfields.rendering import trace_surface as trace_surface
+    from hyperfields.runs.field_file import load_field as load_field
     from hyperfields.runs.images import write_image as write_image
     from hyperfields.runs.meshes import write_mesh as write_mesh
     from hyperfields.runs.render import export_scene as export_scene
     from hyperfields.runs.render import interpolate_run as interpolate_run
-    from hyperfields.runs.render import render_run as render_run
+    from hyperfields.runs.render import orbit_cameras as orbit_cameras
+    from hyperfields.runs.render import render_scene as render_scene
+    from hyperfields.runs.run import Run as Run
+    from hyperfields.runs.run import load_run as load_run
+    from hyperfields.runs.scene import Scene as Scene
     from hyperfields.runs.video import write_animation as write_animation
-    from hyperfields.tasks.presets import TrainConfig as TrainConfig
-    from hyperfields.tasks.presets import preset as preset
+    from hyperfields.scenes import open_family as open_family
+    from hyperfields.tasks import TASKS as TASKS
+    from hyperfields.tasks import Metric as Metric
+    from hyperfields.tasks import Objective as Objective
+    from hyperfields.tasks import Task as Task
+    from hyperfields.tasks import TrainConfig as TrainConfig
+    from hyperfields.tasks import preset as preset
+    from hyperfields.tasks import render_picture as render_picture
+    from hyperfields.tasks import task_of as task_of
+    from hyperfields.tasks.config import Adam as Adam
+    from hyperfields.tasks.config import Cosine as Cosine
+    from hyperfields.tasks.config import RelativeClip as RelativeClip
+    from hyperfields.tasks.losses import ColorLoss as ColorLoss
+    from hyperfields.tasks.losses import DistanceLoss as DistanceLoss
+    from hyperfields.tasks.losses import PixelLoss as PixelLoss
+    from hyperfields.tasks.metrics import psnr as psnr
+    from hyperfields.tasks.metrics import shape_metrics as shape_metrics
+    from hyperfields.tasks.metrics import ssim as ssim
     from hyperfields.training.continual import add as add
-    from hyperfields.training.fit import FitConfig as FitConfig
     from hyperfields.training.fit import fit as fit
-    from hyperfields.training.inference import Codes as Codes
+    from hyperfields.training.inference import InferredCodes as InferredCodes
     from hyperfields.training.inference import infer as infer
     from hyperfields.training.inference import load_codes as load_codes
-    from hyperfields.training.optim import Progress as Progress
-    from hyperfields.training.posterior import Posterior as Posterior
-    from hyperfields.training.posterior import infer_posterior as infer_posterior
+    from hyperfields.training.regularizers import GaussianPrior as GaussianPrior
+    from hyperfields.training.trainer import Fields as Fields
+    from hyperfields.training.trainer import Progress as Progress
+    from hyperfields.training.trainer import StepState as StepState
+    from hyperfields.training.trainer import Trainer as Trainer
 
 
 if not TYPE_CHECKING:  # hidden from type checkers, which would accept any misspelt name after seeing it

@@ -96,7 +96,8 @@ def orbit(
         elevation: angle above the horizon, radians.
         start: azimuth of the first camera, radians, from +X towards +Y.
         fov: horizontal field of view, radians.
-        height, width: pixels.
+        height: pixels.
+        width: pixels.
     """
     focal = 0.5 * width / math.tan(0.5 * fov)
     cameras = []

@@ -1,9 +1,18 @@
-"""Settings as they are written on a command line: `rank=8:mode=add`, or after a name, `low-rank:rank=8:mode=add`."""
+"""Configs as text and as JSON.
+
+On a command line: `rank=8:mode=add`, or after a name, `low-rank:rank=8:mode=add`. In files: a dataclass is its fields
+and the name of its class, which is looked up among classes that are known; nothing is imported by a name from a file.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
 
 from hyperfields.errors import InputError
 
@@ -33,15 +42,15 @@ def parse_settings(what: str, text: str, known: Mapping[str, Setting]) -> dict[s
     Raises:
         InputError: see `parse_choice`.
     """
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for setting in text.split(":") if text else ():
         key, _, written = setting.partition("=")
         value = _value(written, known[key]) if key in known else None
         if value is None:
             wanted = ", ".join(f"{k}={FORMS[type(default)]}" for k, default in known.items()) or "none"
             raise InputError(f"{what}: no setting {setting!r}, wanted {wanted}")
-        found[key] = value
-    return found
+        settings[key] = value
+    return settings
 
 
 def _value(text: str, like: Setting) -> Setting | None:
@@ -57,3 +66,139 @@ def _value(text: str, like: Setting) -> Setting | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and value >= 0.0 else None
+
+
+# JSON ---------------------------------------------------------------------------------------------
+
+
+def name_of(value: Any) -> str:
+    """Name of a class or a function in files: its own for those of hyperfields, `module:qualname` for a user's."""
+    if value.__module__.split(".")[0] == "hyperfields":
+        return str(value.__name__)
+    return f"{value.__module__}:{value.__qualname__}"
+
+
+def to_json(value: Any) -> Any:
+    """A config as what JSON can hold: a dataclass as `{"class": NAME, fields...}`, a function as `{"function": NAME}`.
+
+    Raises:
+        TypeError: something that is neither a config nor plain data.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": name_of(type(value)), **fields}
+    if isinstance(value, types.FunctionType):
+        return {"function": name_of(value)}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(
+        f"{type(value).__name__}: cannot be saved in a run; wanted a frozen dataclass, a function or plain data"
+    )
+
+
+def parts_of(value: Any) -> set[Any]:
+    """Classes and functions that a config is made of, at any depth: what `from_json` has to know to read it back."""
+    if isinstance(value, types.FunctionType):
+        return {value}
+    if isinstance(value, tuple | list):
+        return set().union(*map(parts_of, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {type(value)}.union(*(parts_of(getattr(value, f.name)) for f in dataclasses.fields(value)))
+    return set()
+
+
+def known_as(values: Iterable[Any]) -> dict[str, Any]:
+    """Classes and functions by their names in files."""
+    return {name_of(value): value for value in values}
+
+
+def from_json(value: Any, known: Mapping[str, Any]) -> Any:
+    """The inverse of `to_json`; lists come back as tuples.
+
+    Args:
+        known: classes and functions that may be made, by `known_as`.
+
+    Raises:
+        InputError: a class that is not known, fields that it does not have, or values of another type.
+    """
+    if isinstance(value, list):
+        return tuple(from_json(item, known) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "function" in value:
+        return _look_up("function", value["function"], known)
+    if "class" not in value:
+        return {key: from_json(item, known) for key, item in value.items()}
+    made = _look_up("class", value["class"], known)
+    content = {key: from_json(item, known) for key, item in value.items() if key != "class"}
+    name = value["class"]
+    if not (isinstance(made, type) and dataclasses.is_dataclass(made)):
+        raise InputError(f"class {name!r}: is no config")
+    hints = _hints(made)
+    for key, item in content.items():
+        if key in hints and not _fits(item, hints[key]):
+            raise InputError(f"class {name!r}: {key} is {item!r:.60}, wanted {_shown(hints[key])}")
+    try:
+        config = made(**content)
+    except (TypeError, ValueError, OverflowError, ArithmeticError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"class {name!r}: {error}") from None
+    for key, item in content.items():
+        if getattr(config, key, item) != item:  # e.g. the layout of a grid that does not follow from its settings
+            raise InputError(f"class {name!r}: its {key} does not fit its other settings")
+    return config
+
+
+def _look_up(what: str, name: Any, known: Mapping[str, Any]) -> Any:
+    if not isinstance(name, str):
+        raise InputError(f"{what} {name!r:.60}: wanted a name")
+    if name in known:
+        return known[name]
+    if ":" in name:
+        last = name.rpartition(":")[2].rpartition(".")[2]
+        raise InputError(f"{what} {name!r}: is not part of hyperfields; import it and load with trust=[{last}]")
+    ours = ", ".join(sorted(key for key in known if ":" not in key))
+    raise InputError(f"{what} {name!r}: unknown, wanted one of {ours}")
+
+
+@functools.cache
+def _hints(made: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(made)
+    except (NameError, TypeError):  # annotations of a user's class that are not importable
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of an annotated type; types that JSON cannot tell are not checked."""
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any or isinstance(hint, typing.TypeVar):
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(args) == 2 and args[1] is Ellipsis:
+            return all(_fits(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(_fits, value, args))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+    if hint in (bool, str, type(None)):
+        return isinstance(value, hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return isinstance(value, hint)
+    return True
+
+
+def _shown(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")

@@ -1,4 +1,4 @@
-"""The whole model: latents + hypernetwork + field, and `bind`, which turns a latent into a function."""
+"""The whole model: latents, a hypernetwork and a field; `bind` turns codes into functions of points."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperfields.cameras import Rays
 from hyperfields.codes.table import LatentTable
-from hyperfields.data import Kind
-from hyperfields.fields import Field, RadianceField, kind_of
-from hyperfields.hypernets import Bayes, Extension, Generator, Hypernet, Stability
-from hyperfields.ops import VisibleSamples
-from hyperfields.rendering.volume import occupancy_grid
-from hyperfields.weights import Weights
+from hyperfields.fields import BoundField
+from hyperfields.hypernets import Bayes, Extension, Hypernet, Stability
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What a model is made of; `latent_size` numbers are what one more scene costs, those of extensions among them."""
+    """Settings of a model. `latent_size` numbers are what one more scene costs, those of extensions among them.
 
-    field: Field
-    generator: Generator
+    field: a config with the members of `fields.Field`. generator: one on `hypernets.Generator`.
+    """
+
+    field: Any
+    generator: Any
     latent_size: int
     stability: Stability = dataclasses.field(default_factory=Stability)
     bayes: Bayes = dataclasses.field(default_factory=Bayes)
@@ -33,71 +31,24 @@ class ModelConfig:
     @property
     def unextended(self) -> ModelConfig:
         """The model before scenes were added."""
-        numbers = self.latent_size - sum(extension.numbers for extension in self.extensions)
-        return dataclasses.replace(self, latent_size=numbers, extensions=())
-
-
-class BoundField:
-    """A field with weights: an ordinary function of points. `s` scenes at once, in the order of the latents.
-
-    Images `fn(x)`, shapes `fn(x)`, views `fn(x, d)`; points `[s n d]`, or packed `[m d]` with `counts [s]`.
-    """
-
-    def __init__(self, field: Field, weights: Weights, scenes: int) -> None:
-        self.field, self.weights, self.scenes = field, weights, scenes
-        self._occupancy: dict[int, Tensor] = {}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are, and points have to be."""
-        return next(iter(self.weights.values())).device
-
-    def __call__(self, *points_and_counts: Any) -> Any:
-        return self.field(self.weights, *points_and_counts)
-
-    def density(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
-        """Density alone, `[... 1]`; views only.
-
-        Raises:
-            TypeError: for other kinds.
-        """
-        if not isinstance(self.field, RadianceField):
-            raise TypeError(f"density: this is a field of kind {kind_of(self.field)!r}, wanted 'views'")
-        return self.field.density(self.weights, x, counts)
-
-    def visible_samples(
-        self, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float
-    ) -> VisibleSamples | None:
-        """The samples of rays `[s r 3]` that can be seen; see `RadianceField.visible_samples`. Views only."""
-        assert isinstance(self.field, RadianceField)
-        return self.field.visible_samples(self.weights, rays, occupancy, offset, opaque)
-
-    @torch.no_grad()
-    def occupancy(self, size: int | None = None) -> Tensor:
-        """Cells of the scene box that are not empty, `[s g g g]` bool, `size` a side (default: the field's).
-
-        Looked for once and kept: the weights must not change any more. Views only. Not differentiable.
-
-        Raises:
-            TypeError: for other kinds.
-        """
-        if not isinstance(self.field, RadianceField):
-            raise TypeError(f"occupancy: this is a field of kind {kind_of(self.field)!r}, wanted 'views'")
-        size = size or self.field.occupancy
-        if size not in self._occupancy:
-            self._occupancy[size] = occupancy_grid(
-                self.density, self.scenes, size, step=self.field.step, device=self.device
-            )
-        return self._occupancy[size]
+        extra = sum(extension.numbers for extension in self.extensions)
+        return dataclasses.replace(self, latent_size=self.latent_size - extra, extensions=())
 
 
 class HyperField(nn.Module):
-    """A latent code goes into a hypernetwork that generates the weights of a small field."""
+    """Latents of `scenes` scenes and the hypernetwork that generates the weights of their fields.
 
-    def __init__(self, config: ModelConfig, scenes: int) -> None:
+        model = HyperField(config, scenes=100)
+        field = model(torch.tensor([3, 7]))   # the fields of two scenes as one function of points
+
+    sparse: gradients of the latent table are sparse, for optimisers that take them; with the default, any optimiser
+    works.
+    """
+
+    def __init__(self, config: ModelConfig, scenes: int, *, sparse: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.latents = LatentTable(scenes, config.latent_size)
+        self.latents = LatentTable(scenes, config.latent_size, sparse=sparse)
         self.hypernet = Hypernet(
             config.field.spec,
             config.latent_size,
@@ -108,11 +59,18 @@ class HyperField(nn.Module):
         )
 
     @property
-    def kind(self) -> Kind:
-        return kind_of(self.config.field)
+    def kind(self) -> str:
+        """Kind of the scenes, the name of their task."""
+        return str(self.config.field.kind)
+
+    def forward(self, scenes: Tensor) -> BoundField:
+        """Fields of fitted scenes, by number `[s]` int64. Differentiable in the networks and in the codes of these
+        scenes.
+        """
+        return self.bind(self.latents(scenes))
 
     def bind(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> BoundField:
-        """Run the hypernetwork once on `codes` `[s z]` and return the fields as one function of points.
+        """Fields of codes `[s z]` as one function of points; the hypernetwork runs once.
 
         residual: what to add to each scene's weights, from `hypernets.Residual`.
 
@@ -121,17 +79,26 @@ class HyperField(nn.Module):
         Raises:
             ValueError: when the codes have another size than the model's.
         """
-        if codes.dim() != 2 or codes.shape[1] != self.config.latent_size:
-            raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted [s, {self.config.latent_size}]")
+        self._check(codes)
         return BoundField(self.config.field, self.hypernet(codes, residual), codes.shape[0])
 
-    def bind_scenes(self, scenes: Tensor) -> tuple[BoundField, Tensor]:
-        """The fields of fitted scenes, by number `[s]`, and their codes `[s z]`; gradients reach only those codes."""
-        codes = self.latents(scenes)
-        return self.bind(codes), codes
+    def sample(
+        self, codes: Tensor, generator: torch.Generator, residual: Mapping[str, Tensor] | None = None
+    ) -> tuple[BoundField, Tensor | None]:
+        """(fields whose weights are drawn from their distribution, its divergence from the prior `[]`), see `Bayes`.
+
+        Without a distribution these are the fields of `bind`, and None.
+        """
+        self._check(codes)
+        weights, divergence = self.hypernet.sample(codes, generator, residual)
+        return BoundField(self.config.field, weights, codes.shape[0]), divergence
+
+    def _check(self, codes: Tensor) -> None:
+        if codes.dim() != 2 or codes.shape[1] != self.config.latent_size:
+            raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted [s, {self.config.latent_size}]")
 
     def networks_numel(self) -> int:
-        """Numbers shared by all scenes."""
+        """Count of the numbers that all scenes share."""
         return sum(p.numel() for p in self.hypernet.parameters())
 
     def bytes_per_scene(self, scenes: int | None = None, *, bytes_per_number: int = 2) -> tuple[float, int]:

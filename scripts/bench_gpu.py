@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
 from hyperfields.fields import ImageField
@@ -34,13 +33,14 @@ from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import Hierarchical
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, products, usable_device
-from hyperfields.rendering.pictures import orbit_cameras, render_picture
 from hyperfields.runs.checkpoint import load_run
+from hyperfields.runs.render import orbit_cameras
 from hyperfields.scenes import open_family
+from hyperfields.scenes.images import Images
+from hyperfields.tasks import render_picture, task_of
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.cuda_graphs import WARMUP_CALLS, Graphs
 from hyperfields.training.fit import FitConfig, fit
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
 DEVICE = "cuda"
@@ -240,7 +240,7 @@ def grids() -> Iterator[Row]:
 def steps() -> Iterator[Row]:
     """A whole fitting step on pictures, the same points over ever more scenes: replayed from a graph, and called."""
     field = ImageField(FactoredGrid(2, 6, 2, 12, 5, 64, bases=15))
-    pictures = Images(torch.rand(STEP_SCENES[-1], 64, 64, 3))
+    pictures = Images([str(n) for n in range(STEP_SCENES[-1])], torch.rand(STEP_SCENES[-1], 64, 64, 3))
     precisions: tuple[Precision, ...] = ("mixed", "float32")
     for precision, graphs in itertools.product(precisions, (True, False)):
         base = math.nan
@@ -251,7 +251,9 @@ def steps() -> Iterator[Row]:
                 model = HyperField(ModelConfig(field, Hierarchical(24), 96), STEP_SCENES[-1]).to(DEVICE)
                 recipe = TrainConfig(scenes, STEP_POINTS)
                 # Few scenes have fewer pixels than the points of a step: the same pixels come several times.
-                objective = Objective(Again(pictures), field, recipe, STEP_SCENES[-1], DEVICE, precision)
+                objective = task_of(Again(pictures).kind).objective(
+                    Again(pictures), field, recipe, STEP_SCENES[-1], device=DEVICE, precision=precision
+                )
                 every = torch.arange(len(pictures.names))
                 run = Optimization(model.bind_scenes, parameter_groups(model), objective, every, 0)
                 run.graphs = Graphs(torch.device(DEVICE)) if graphs else None

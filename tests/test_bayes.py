@@ -15,9 +15,9 @@ from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Bayes, Chunked, Full, Hypernet, Independent, LowRank, Modulation, WeightTokens
 from hyperfields.hypernets.bayes import Factors, implicit_divergence, moments_divergence
-from hyperfields.hypernets.init import spread
+from hyperfields.hypernets.init import std_of
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.rendering.volume import sample_image
+from hyperfields.rendering.image import sample_image
 from hyperfields.runs.checkpoint import load_run
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import Fit, FitConfig
@@ -59,7 +59,7 @@ def test_any_generator_can_be_drawn_from(generator, kind: str) -> None:  # type:
         with net.drawing(rng(1)):
             drawn = [net(codes)["mlp.0.weight"] for _ in range(400)]
         found = float((torch.stack(drawn) - mean["mlp.0.weight"]).std().detach())
-        assert found == pytest.approx(0.05 * spread(SPEC["mlp.0.weight"]), rel=0.05)
+        assert found == pytest.approx(0.05 * std_of(SPEC["mlp.0.weight"]), rel=0.05)
 
 
 def test_divergences_are_those_of_torch() -> None:
@@ -73,7 +73,7 @@ def test_divergences_are_those_of_torch() -> None:
     assert float(divergence.detach()) == pytest.approx(16 * each, rel=1e-4)
     # Of draws from the prior itself it is 0, of weights that do not vary it is large.
     wide = linear_spec("mlp", (100, 100))
-    first, second = ({name: torch.randn(4, *e.shape) * spread(e) for name, e in wide.items()} for _ in range(2))
+    first, second = ({name: torch.randn(4, *e.shape) * std_of(e) for name, e in wide.items()} for _ in range(2))
     assert abs(float(implicit_divergence(first, second, wide))) < 0.02 * 10100
     assert float(implicit_divergence(first, first, wide)) > 5.0 * 10100
 

@@ -13,16 +13,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hyperfields import RadianceField, Rays, ops
 from hyperfields.data import Kind, Pixels, Points
+from hyperfields.fields import BoundField
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import LowRank
-from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
-from hyperfields.ops import devices
-from hyperfields.ops import dispatch as choice
-from hyperfields.rendering.static_shapes import StaticStepPlan, rays_of, render_static
-from hyperfields.rendering.volume import OPAQUE, OccupancyTracker
-from hyperfields.tasks.presets import PRESETS, Preset, TrainConfig, preset
-from hyperfields.training.objective import Objective
-from hyperfields.training.optim import Optimization, Progress
+from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.ops import devices, dispatch
+from hyperfields.rendering.occupancy import OccupancyGrid
+from hyperfields.rendering.static_shapes import StaticStepPlan, rays_per_scene, render_static
+from hyperfields.rendering.volume import OPAQUE
+from hyperfields.tasks import PRESETS, Preset, TrainConfig, preset, task_of
+from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.step import StaticStep
+from hyperfields.training.trainer import Fields, Progress, Trainer
 
 
 def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:
@@ -44,14 +46,14 @@ def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:
 )
 def somewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every op takes one backend, and counts may add up to less than there are points, as on a GPU."""
-    pack = choice.pack
+    pack = dispatch.pack
 
     def lenient(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
         return pack(x, counts, name) if counts is None or x.dim() != 2 else (x, counts)
 
-    monkeypatch.setattr(choice, "pack", lenient)
+    monkeypatch.setattr(dispatch, "pack", lenient)
     monkeypatch.setattr(
-        choice, "choose", triton_or_reference if request.param == "triton" else lambda *_, **__: "reference"
+        dispatch, "select", triton_or_reference if request.param == "triton" else lambda *_, **__: "reference"
     )
     torch.use_deterministic_algorithms(True)  # fills new tensors with NaN: what nobody wrote shows
     yield
@@ -94,7 +96,7 @@ def test_what_fits_has_the_colours_and_gradients_of_the_exact_sizes(denser: floa
     weights = torch.randn(2, 20, 3)
     results = []
     for samples in (None, 2000):
-        bound, _ = model.bind_scenes(torch.arange(2))
+        bound = model(torch.arange(2))
         bound.weights["density.1.bias"] = bound.weights["density.1.bias"] + denser
         if samples is None:
             rgb, alpha, counts = exactly(bound, rays, cells, offset)
@@ -102,8 +104,8 @@ def test_what_fits_has_the_colours_and_gradients_of_the_exact_sizes(denser: floa
             assert (int(counts.sum()) < int(everything)) == (denser > 0)
         else:
             seen = render_static(bound, bound.density, rays, cells, step=0.1, offset=offset, samples=samples)
-            assert seen.whole.all()
-            assert torch.equal(seen.wanted, counts)
+            assert seen.fits.all()
+            assert torch.equal(seen.num_visible, counts)
             rgb, alpha = seen.rgb, seen.alpha
         results.append((rgb.detach(), alpha.detach(), gradients(model, (rgb * weights).sum() + alpha.square().sum())))
     for got, wanted in zip(results[1], results[0], strict=True):
@@ -114,56 +116,56 @@ def test_what_fits_has_the_colours_and_gradients_of_the_exact_sizes(denser: floa
 @pytest.mark.usefixtures("somewhere")
 def test_rays_that_do_not_fit_see_nothing_and_the_others_are_whole() -> None:
     model, rays, cells, offset = scene()
-    bound, _ = model.bind_scenes(torch.arange(2))
+    bound = model(torch.arange(2))
     call: Callable[[int], Any] = lambda samples: render_static(  # noqa: E731
         bound, bound.density, rays, cells, step=0.1, offset=offset, samples=samples
     )
     enough = call(2000)
-    short = call(int(enough.wanted.sum()) // 2)
-    assert torch.equal(short.wanted, enough.wanted)
-    assert 10 < int(short.whole.sum()) < 30
-    assert short.whole[0].all()
-    whole = short.whole & (short.wanted > 0)
+    short = call(int(enough.num_visible.sum()) // 2)
+    assert torch.equal(short.num_visible, enough.num_visible)
+    assert 10 < int(short.fits.sum()) < 30
+    assert short.fits[0].all()
+    whole = short.fits & (short.num_visible > 0)
     torch.testing.assert_close(short.rgb[whole], enough.rgb[whole])
-    assert not short.rgb[~short.whole].any()
+    assert not short.rgb[~short.fits].any()
     assert gradients(model, short.rgb.sum()).isfinite().all()
 
 
 @pytest.mark.usefixtures("somewhere")
 def test_nothing_is_seen_where_nothing_is() -> None:
     model, rays, cells, offset = scene()
-    bound, _ = model.bind_scenes(torch.arange(2))
+    bound = model(torch.arange(2))
     seen = render_static(bound, bound.density, rays, cells & False, step=0.1, offset=offset, samples=64)
-    assert seen.whole.all()
-    assert not seen.wanted.any()
+    assert seen.fits.all()
+    assert not seen.num_visible.any()
     assert not seen.alpha.any()
     assert not gradients(model, seen.rgb.sum() + seen.alpha.sum()).any()
 
 
 def test_the_number_of_rays_follows_what_they_need() -> None:
-    ahead = StaticStepPlan(2**14, 4, OccupancyTracker(4, 4, step=0.1))
-    assert ahead.rays == rays_of(2**14, 64.0, 4) == 64
+    ahead = StaticStepPlan(2**14, 4, OccupancyGrid(4, 4, step=0.1))
+    assert ahead.rays == rays_per_scene(2**14, 64.0, 4) == 64
     for _ in range(100):
         ahead.count(torch.full((4, 64), 10))
     assert ahead.rays == 64  # until somebody looks
-    ahead.look()
-    assert ahead.rays == rays_of(2**14, float(ahead.per_ray), 4) == 400
+    ahead.sync()
+    assert ahead.rays == rays_per_scene(2**14, float(ahead.per_ray), 4) == 400
     for _ in range(100):
         ahead.count(torch.full((4, 64), 10.5))
-    ahead.look()
+    ahead.sync()
     assert ahead.rays == 400  # a little off is no reason to change sizes
 
 
 def test_occupancy_is_looked_at_whole_until_all_of_it_is_known() -> None:
-    tracker = OccupancyTracker(4, 4, step=0.1)
+    tracker = OccupancyGrid(4, 4, step=0.1)
     ahead = StaticStepPlan(2**14, 4, tracker)
-    assert [ahead.prepare(calls)[1] for calls in range(1, 9)] == [1, 0, 0, 0, 1, 0, 0, 0]
-    assert ahead.prepare(33)[1] == 1
+    assert [ahead.plan(step)[1] for step in range(8)] == [1, 0, 0, 0, 1, 0, 0, 0]
+    assert ahead.plan(32)[1] == 1
     tracker.density.zero_()
-    assert ahead.prepare(37)[1] == 1
-    ahead.look()
-    assert (ahead.prepare(41)[1], int(ahead.part)) == (16, 10)
-    assert (ahead.prepare(45)[1], int(ahead.part)) == (16, 11)
+    assert ahead.plan(36)[1] == 1
+    ahead.sync()
+    assert (ahead.plan(40)[1], int(ahead.part)) == (16, 10)
+    assert (ahead.plan(44)[1], int(ahead.part)) == (16, 11)
 
 
 # ------------------------------------------------------------------------------------------ a GPU that is not there
@@ -249,30 +251,38 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, called: Preset, monkeyp
     """
     pytest.importorskip("triton")
     monkeypatch.setattr(devices, "is_async", lambda device: True)
-    monkeypatch.setattr(choice, "choose", triton_or_reference)  # its operators say what comes out of them
+    monkeypatch.setattr(dispatch, "select", triton_or_reference)  # its operators say what comes out of them
     monkeypatch.setattr(torch, "Generator", Anywhere)
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda parameter: None)
     for name in ("randperm", "rand"):
         plain = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *a, generator=None, plain=plain, **k: plain(*a, **k))
-    monkeypatch.setattr(Optimization, "look", lambda *_: None)
+    monkeypatch.setattr(StaticStep, "sync", lambda *_: None)
     config = preset(called, kind, 5, 16)[0]
-    model = HyperField(config, 5).to("meta")
-    objective = Objective(Fake(kind), config.field, TrainConfig(2, 2**10), 5, "meta")
-    assert (objective.ahead is not None) == (kind == "views")
-    run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(5), 0)
+    model, train = HyperField(config, 5, sparse=True).to("meta"), TrainConfig(2, 2**10)
+    objective = task_of(kind).objective(Fake(kind), config.field, train, 5, device="meta")
+    assert (getattr(objective, "static", None) is not None) == (kind == "views")
+
+    def bind(local: Tensor, generator: torch.Generator) -> Fields:
+        codes = model.latents(local)
+        return Fields(model.bind(codes), codes)
+
+    groups, prior = parameter_groups(model), GaussianPrior(train.prior)
+    trainer = Trainer(bind, groups, objective, torch.arange(5), train, 0, regularizers=(prior,))
+    assert isinstance(trainer.execute, StaticStep)
     seen: dict[Any, Any] = {}
     for number in range(12):
         with Watching():
-            kind_of_step = run.prepare()
-            run.optimizers.set_rate(0.5)
+            plan = trainer.prepare()
+            trainer.optimizers.set_rate(0.5)
         with Watching() as watching:
-            run.work()
+            trainer.execute.work()
+        trainer.steps += 1
         if number:  # the first step makes the moments
-            assert seen.setdefault(kind_of_step, watching.shapes) == watching.shapes
+            assert seen.setdefault(plan, watching.shapes) == watching.shapes
     progress = Progress()
     with Watching():
         for _ in range(3):
-            run.step(progress)
+            trainer.step(progress)
     assert progress.step == 3
     assert len(seen) == (2 if kind == "views" else 1)

@@ -26,8 +26,8 @@ from hyperfields.hypernets import (
     WeightTokens,
 )
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import Optimization, Progress
 from hyperfields.weights import numel
 
@@ -76,7 +76,7 @@ def model_of(field: Field, generator: Generator) -> HyperField:
 
 def fitted(model: HyperField, kind: Kind, recipe: TrainConfig, steps: int) -> tuple[float, float]:
     """Losses after a short fit: (of the scenes, of the scenes with each other's codes)."""
-    objective = Objective(FAMILIES[kind], model.config.field, recipe, 4)
+    objective = task_of(FAMILIES[kind].kind).objective(FAMILIES[kind], model.config.field, recipe, 4)
     work = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(4), 0)
     progress = Progress()
     for step in range(steps):

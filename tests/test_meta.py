@@ -31,9 +31,9 @@ from hyperfields.fields.encodings import FactoredGrid, Fourier, Identity
 from hyperfields.hypernets import Full, Hierarchical, Independent, Modulation
 from hyperfields.model import BoundField, HyperField, ModelConfig
 from hyperfields.runs.checkpoint import load_run
+from hyperfields.tasks import task_of
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import Fit, FitConfig, alone
-from hyperfields.training.objective import Objective
 
 from ._analytic import FAMILIES, Discs
 
@@ -59,12 +59,11 @@ def double() -> Iterator[None]:
 
 def loss_after_steps(model: HyperField, rates: Tensor, order: int) -> Tensor:
     """On the same samples whenever it is called."""
-    objective, scenes = Objective(FAMILIES[model.kind], model.config.field, TrainConfig(2, 256), 2), torch.arange(2)
-    if objective.tracker is not None:
-        objective.tracker.density.fill_(10.0)  # all cells are looked at
+    objective = task_of(model.kind).objective(FAMILIES[model.kind], model.config.field, TrainConfig(2, 256), 2)
+    scenes = torch.arange(2)
 
     def loss(codes: Tensor) -> Tensor:
-        return objective.loss(model.bind(codes), scenes, scenes, torch.Generator().manual_seed(1)) * 2
+        return objective(model.bind(codes), scenes, scenes, torch.Generator().manual_seed(1)) * 2
 
     return loss(adapt(loss, torch.zeros(2, 4), rates, 3, order))
 
@@ -121,7 +120,7 @@ def test_a_few_steps_find_the_codes(kind: Kind, order: int) -> None:
     recipe = TrainConfig(4, samples, rate_networks=1e-2)
     config = ModelConfig(fields[kind], Modulation(), 16)
     found = meta_fit(FAMILIES[kind], config, meta, recipe, steps=120 if kind == "views" else 200)
-    objective = Objective(FAMILIES[kind], config.field, recipe, 4)
+    objective = task_of(kind).objective(FAMILIES[kind], config.field, recipe, 4)
     scenes, generator = torch.arange(4), torch.Generator().manual_seed(1)
     fresh = found.codes(objective, scenes, scenes, generator).detach()  # from other samples than those of the fit
     with torch.no_grad():
@@ -145,7 +144,10 @@ def test_from_the_start_that_reptile_finds_a_few_steps_do_what_they_do_not_from_
     fresh = {name: entry.initial()[None] for name, entry in field.spec.items()}
     scenes, found = torch.arange(4), []
     for weights in (start, fresh):
-        objective, generator = Objective(FAMILIES[kind], field, recipe, 4), torch.Generator().manual_seed(7)
+        objective, generator = (
+            task_of(kind).objective(FAMILIES[kind], field, recipe, 4),
+            torch.Generator().manual_seed(7),
+        )
         own, _ = adapt_weights(weights, objective, scenes, reptile, generator)
         assert all(torch.equal(value, start[name]) for name, value in start.items())
         for bound in (
@@ -168,7 +170,7 @@ def test_a_scene_descends_as_it_would_alone() -> None:
             x = torch.linspace(0.05, 0.95, 2 * 64).reshape(1, 64, 2).expand(len(scenes), -1, -1)
             return Points(x, self.color(scenes, x))
 
-    objective = Objective(Same(), field, recipe, 4)
+    objective = task_of(Same().kind).objective(Same(), field, recipe, 4)
     together, _ = adapt_weights(start, objective, torch.arange(4), Reptile(steps=3), torch.Generator())
     alone, _ = adapt_weights(start, objective, torch.tensor([2]), Reptile(steps=3), torch.Generator())
     for name, value in together.items():

@@ -10,7 +10,7 @@ import torch
 
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
-from hyperfields.evaluation.metrics import psnr, sample_surface, shape_metrics, ssim
+from hyperfields.tasks.metrics import psnr, sample_surface, shape_metrics, ssim
 
 
 def cube(low: float, high: float) -> Mesh:

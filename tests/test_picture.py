@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import orbit
+from hyperfields.cameras import Camera, Rays, orbit
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.model import BoundField
-from hyperfields.rendering import pictures as picture
-from hyperfields.rendering.pictures import CHANNELS, Channel, native_size, orbit_cameras, render_picture, see
+from hyperfields.fields import BoundField
+from hyperfields.rendering import pictures
+from hyperfields.rendering.base import Rendered
+from hyperfields.rendering.pictures import CHANNELS, Channel
+from hyperfields.runs.render import native_size, orbit_cameras
+from hyperfields.tasks import render_picture, task_of
 
 from ._octahedra import RED, run_of
 
@@ -25,7 +28,12 @@ def bound_of(kind: Kind, name: str = "big") -> BoundField:
     return run_of(kind).bind(name)
 
 
+def rendered(bound: BoundField, camera: Camera) -> Rendered:
+    return task_of(bound.field.kind).render_rays(bound, Rays(*(part[None] for part in camera.rays())))
+
+
 def picture_of(kind: Kind, channel: Channel = "rgb", **options: float) -> Tensor:
+    options = {"supersample": 1, **options}
     bound = bound_of(kind)
     camera = orbit(1, radius=3.0, elevation=0.0, start=0.0, height=SIZE[0], width=SIZE[1])[0]  # looks along -X
     return render_picture(bound, camera, SIZE, channel, **options)  # type: ignore[arg-type]
@@ -40,7 +48,7 @@ def test_an_image_needs_no_camera() -> None:
 def test_the_octahedron_covers_what_geometry_says(kind: Kind) -> None:
     """Seen along an axis it is a square that stands on its tip."""
     camera = orbit(1, radius=3.0, elevation=0.0, height=SIZE[0], width=SIZE[1])[0]
-    alpha = see(bound_of(kind), camera).alpha.reshape(SIZE)
+    alpha = rendered(bound_of(kind), camera).alpha.reshape(SIZE)
     rows, columns = torch.meshgrid(torch.arange(24) - 11.5, torch.arange(32) - 15.5, indexing="ij")
     radius = (rows.abs() + columns.abs()) / camera.fx * 3.0
     assert float(alpha[radius < 0.7].min()) > 0.98
@@ -91,12 +99,12 @@ def test_normals_are_those_of_the_faces(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", SOLID)
 def test_blocks_do_not_change_a_picture(monkeypatch: pytest.MonkeyPatch, kind: Kind, channel: Channel) -> None:
     whole = picture_of(kind, channel)
-    monkeypatch.setattr(picture, "RAYS", 100)
+    monkeypatch.setattr(pictures, "RAYS_PER_BLOCK", 100)
     torch.testing.assert_close(picture_of(kind, channel), whole, rtol=0, atol=1e-5)
 
 
 def test_supersampling_is_the_mean_of_a_larger_picture() -> None:
-    fine = render_picture(bound_of("shapes"), orbit(1, radius=3.0, height=48, width=64)[0], (48, 64))
+    fine = render_picture(bound_of("shapes"), orbit(1, radius=3.0, height=48, width=64)[0], (48, 64), supersample=1)
     mean = fine.reshape(24, 2, 32, 2, 3).mean((1, 3))
     seen = render_picture(bound_of("shapes"), orbit(1, radius=3.0, height=24, width=32)[0], SIZE, supersample=2)
     torch.testing.assert_close(seen, mean, rtol=0, atol=1e-5)
@@ -138,9 +146,9 @@ def test_cameras_are_those_that_the_run_was_fitted_to() -> None:
 def test_shapes_have_cameras_that_see_all_of_the_longest_side() -> None:
     run = run_of("shapes", ball=0.9)  # the octahedron reaches 0.9 along each axis, as shapes do
     size = native_size(run)
-    assert size == picture.SHAPE_SIZE
+    assert size == (256, 256)
     for camera in orbit_cameras(run, 4, (32, 32)):
-        alpha = see(run.bind("ball"), camera).alpha.reshape(32, 32)
+        alpha = rendered(run.bind("ball"), camera).alpha.reshape(32, 32)
         assert float(alpha.sum()) > 100.0
         assert float(torch.cat((alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])).max()) == 0.0
 
@@ -153,7 +161,7 @@ def test_occupancy_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not bool(cells[0, 0, 0, 0])
     monkeypatch.setattr(BoundField, "density", None)
     assert bound.occupancy() is cells
-    with pytest.raises(TypeError, match="'shapes', wanted 'views'"):
+    with pytest.raises(TypeError, match="a SDFField has none; wanted a RadianceField"):
         bound_of("shapes").occupancy()
 
 

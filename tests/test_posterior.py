@@ -13,11 +13,11 @@ from hyperfields.codes.table import gaussian_kl
 from hyperfields.data import Points
 from hyperfields.errors import InputError
 from hyperfields.evaluation.uncertainty import rank_correlation
-from hyperfields.fields import ImageField
+from hyperfields.fields import BoundField, ImageField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full
-from hyperfields.model import BoundField, ModelConfig
-from hyperfields.rendering.volume import sample_image
+from hyperfields.model import ModelConfig
+from hyperfields.rendering.image import sample_image
 from hyperfields.runs.checkpoint import load_run
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.fit import FitConfig, fit

@@ -10,19 +10,11 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.cameras import Rays, orbit
-from hyperfields.rendering import volume as render
-from hyperfields.rendering.volume import (
-    OccupancyTracker,
-    PointFn,
-    RadianceFn,
-    Rendered,
-    VisibleSamplesFn,
-    occupancy_grid,
-    on_background,
-    pixel_centers,
-    render_volume,
-    sample_image,
-)
+from hyperfields.rendering import base
+from hyperfields.rendering.base import PointFn, RadianceFn, Rendered, VisibleSamplesFn, on_background
+from hyperfields.rendering.image import pixel_centers, sample_image
+from hyperfields.rendering.occupancy import OccupancyGrid, occupancy_grid
+from hyperfields.rendering.volume import render_volume
 
 # With gradients a ray is rendered whole, without them in waves that end where it is opaque.
 each_way = pytest.mark.parametrize("gradients", [True, False], ids=["whole", "waves"])
@@ -58,7 +50,7 @@ def looking(fn: RadianceFn, step: float) -> VisibleSamplesFn:
         kept, _ = ops.early_termination(density, spans, counts, torch.zeros(len(counts)), opaque)
         return ops.VisibleSamples(*ops.gather_samples(*flat, edges, first, kept), kept, None)
 
-    return visible
+    return visible_samples
 
 
 def parallel_rays(*places: tuple[float, float], scenes: int = 1) -> Rays:
@@ -77,7 +69,7 @@ def test_pixel_centres_run_row_by_row_from_the_upper_left() -> None:
 
 @pytest.mark.parametrize("block", [2**18, 7, 1])
 def test_an_image_is_its_function_at_the_pixel_centres(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(render, "BLOCK", block)
+    monkeypatch.setattr(base, "POINTS_PER_BLOCK", block)
 
     def fn(x: Tensor, counts: Tensor) -> Tensor:
         """Scene i has colours (x, y, i)."""
@@ -148,13 +140,13 @@ def test_each_scene_has_an_occupancy_of_its_own_in_the_order_x_y_z() -> None:
 
 
 def test_a_gpu_is_asked_for_more_points_at_a_time() -> None:
-    assert render.block_of(torch.device("cuda")) == 8 * render.block_of(torch.device("cpu")) == 2**21
+    assert base.points_per_block(torch.device("cuda")) == 8 * base.points_per_block(torch.device("cpu")) == 2**21
 
 
 def test_blocks_do_not_change_the_occupancy(monkeypatch: pytest.MonkeyPatch) -> None:
     density = density_of(ball(50.0, 0.5))
     whole = occupancy_grid(density, 2, 8, step=0.05)
-    monkeypatch.setattr(render, "BLOCK", 101)
+    monkeypatch.setattr(base, "POINTS_PER_BLOCK", 101)
     assert torch.equal(occupancy_grid(density, 2, 8, step=0.05), whole)
 
 
@@ -280,7 +272,7 @@ def test_without_gradients_sight_shows_the_same_in_blocks_of_rays(monkeypatch: p
     cells[1] = False
     whole = render_volume(fn, rays, cells, step=0.02, offset=offset, visible=looking(fn, 0.02))
     monkeypatch.setattr(
-        "hyperfields.rendering.volume.RAYS", 3 * 40
+        "hyperfields.rendering.volume.VISIBLE_RAYS", 3 * 40
     )  # 99 rays of each scene: two whole blocks and a rest
     with torch.no_grad():
         blocks = render_volume(fn, rays, cells, step=0.02, offset=offset, visible=looking(fn, 0.02))
@@ -349,13 +341,13 @@ def test_an_offset_moves_the_samples(gradients: bool) -> None:
 
 def test_the_tracker_finds_what_is_dense_and_forgets_what_is_gone() -> None:
     generator = torch.Generator().manual_seed(0)
-    tracker = OccupancyTracker(3, 8, step=0.05)
+    tracker = OccupancyGrid(3, 8, step=0.05)
     scenes = torch.tensor([2, 0])
     assert tracker.cells(scenes).all()  # until it was looked at
     assert not tracker.knows(scenes)
     density = density_of(ball(5.0, 0.5))
     for _ in range(8):
-        tracker.update(density, scenes, 0, 1, generator)
+        tracker.update_part(density, scenes, 0, 1, generator)
     nearest, farthest = nearest_and_farthest(8, (0.0, 0.0, 0.0))
     for cells in tracker.cells(scenes):
         assert cells[farthest < 0.5].all()
@@ -364,7 +356,7 @@ def test_the_tracker_finds_what_is_dense_and_forgets_what_is_gone() -> None:
     assert tracker.knows(scenes)
     assert not tracker.knows(torch.tensor([0, 1]))
     for number in range(4 * 16):
-        tracker.update(density_of(ball(0.0, 0.5)), scenes, number % 4, 4, generator)
+        tracker.update_part(density_of(ball(0.0, 0.5)), scenes, number % 4, 4, generator)
     assert not tracker.cells(scenes).any()
-    tracker.update(density_of(ball(5.0, 9.0)), scenes, 1, 4, generator)  # a quarter of the cells
+    tracker.update_part(density_of(ball(5.0, 9.0)), scenes, 1, 4, generator)  # a quarter of the cells
     assert tracker.cells(scenes).flatten(1).nonzero()[:, 1].remainder(4).unique().tolist() == [1]

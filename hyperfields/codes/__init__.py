@@ -1,0 +1,42 @@
+"""Codes: where the latent of each scene comes from.
+
+Lives here: the table of an auto-decoder (`table`), sources that make codes in every step (`variational`, `encoder`,
+`cavia`, `reptile`, `sequence`), and paths through latent space. May import: `ops`, `data`, `weights`, `hypernets`. To
+add a source, write one file with a frozen dataclass on `source.Codes` and the `source.CodeSource` that it builds, and a
+line in `SOURCES` for a name on the command line; from outside the package the two classes are enough:
+docs/extending.md.
+"""
+
+from hyperfields.codes.cavia import CAVIA
+from hyperfields.codes.encoder import Encoder
+from hyperfields.codes.paths import interpolate
+from hyperfields.codes.reptile import Reptile
+from hyperfields.codes.sequence import FrameTimes, Sequence, frame_times_from_names
+from hyperfields.codes.source import Codes, CodeSource, FitContext
+from hyperfields.codes.table import LatentTable
+from hyperfields.codes.variational import Variational
+
+# Names on the command line: `fit --by NAME`.
+SOURCES: dict[str, type[Codes]] = {
+    "vae": Variational,
+    "encoder": Encoder,
+    "cavia": CAVIA,
+    "reptile": Reptile,
+    "time": Sequence,
+}
+
+__all__ = [
+    "CAVIA",
+    "SOURCES",
+    "CodeSource",
+    "Codes",
+    "Encoder",
+    "FitContext",
+    "FrameTimes",
+    "LatentTable",
+    "Reptile",
+    "Sequence",
+    "Variational",
+    "frame_times_from_names",
+    "interpolate",
+]

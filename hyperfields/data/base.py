@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays
 from hyperfields.errors import InputError
 
-Kind = Literal["images", "shapes", "views"]
-KINDS: tuple[Kind, ...] = ("images", "shapes", "views")
+Kind = str  # the name of a task: one of KINDS, or of a task of your own
+KINDS = ("images", "shapes", "views")
 
 
 class Points(NamedTuple):

@@ -7,9 +7,9 @@ A comparison that was stopped goes on where it was: results that are there are n
 
 Equal bytes: a scene's share of all networks, and its code. The encoding is the preset's; when other bytes than the
 preset's are asked for, its number of bases follows in proportion, alike for all generators. Each generator then spends
-what is left in its own way: first the setting that is natural to it (`KNOBS`) grows as far as the bytes allow at the
+what is left in its own way: first the setting that is natural to it (its `knob`) grows as far as the bytes allow at the
 preset's latent size, and what remains goes to the latent. A generator without such a setting has the latent alone.
-Equal time: each has the rate of its networks that did best in short fits (`presets.RATES`).
+Equal time: each has the rate of its networks that did best in short fits (its `rates`).
 """
 
 from __future__ import annotations
@@ -26,35 +26,28 @@ from typing import Any
 from torch import Tensor
 
 from hyperfields import hypernets
-from hyperfields.data import Kind, SceneDataset, fingerprint
+from hyperfields.data import SceneDataset, fingerprint
 from hyperfields.errors import InputError
-from hyperfields.evaluation.report import METRICS, evaluate
+from hyperfields.evaluation.report import evaluate
+from hyperfields.evaluation.tables import text_table
 from hyperfields.fields.encodings import FactoredGrid
-from hyperfields.hypernets import Independent
+from hyperfields.hypernets import shares_networks
 from hyperfields.model import ModelConfig
-from hyperfields.runs import checkpoint
-from hyperfields.tasks.presets import Preset, TrainConfig, network_rate, preset
+from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.config import CONFIG, FitSettings
+from hyperfields.runs.run import load_run
+from hyperfields.tasks import Metric, Preset, TrainConfig, task_of
 from hyperfields.training.cost import count
-from hyperfields.training.fit import Fit, FitConfig, describe
+from hyperfields.training.fit import Fit
 from hyperfields.training.inference import infer
-from hyperfields.training.optim import Progress
+from hyperfields.training.trainer import Length, Progress
 
 SETTINGS, RESULTS, REPORT, PLOT = "compare.json", "results.jsonl", "report.json", "pareto.png"
 GROWING = ("generators", "seeds", "leaders", "bytes_per_scene")  # settings that a comparison may have more of later
-QUALITY: dict[Kind, str] = {"images": "psnr", "shapes": "iou", "views": "psnr"}  # what is plotted and ranked
-UNITS = {"psnr": "PSNR [dB]", "iou": "IoU"}
 LARGEST = 8192  # of a latent or of a generator's own setting
 UNSEEN_SHARE = 0.25  # of the fit's length, for inferring scenes that were not fitted
 MOMENTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of a fit, at which its quality is looked at
 WATCHED = 4  # scenes whose quality is followed
-KNOBS = {  # the setting that makes a generator larger
-    "per-layer": "hidden",
-    "hierarchical": "code",
-    "chunked": "hidden",
-    "low-rank": "rank",
-    "lora": "rank",
-    "weight-tokens": "width",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +73,7 @@ class Comparison:
             raise InputError(f"--leaders {self.leaders}: wanted at least 1")
         if any(size < 1 for size in self.bytes_per_scene):
             raise InputError(f"--bytes {','.join(map(str, self.bytes_per_scene))}: wanted numbers above 0")
-        FitConfig(self.preset, self.minutes, self.steps)  # raises
+        Length(self.minutes, self.steps)  # raises
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +86,7 @@ class Trial:
 
     @property
     def alone(self) -> bool:
-        return isinstance(hypernets.parse(self.generator), Independent)
+        return not shares_networks(hypernets.parse(self.generator))
 
     @property
     def folder(self) -> str:
@@ -104,15 +97,15 @@ class Trial:
         return dataclasses.asdict(self) == {key: result.get(key) for key in ("generator", "bytes_per_scene", "seed")}
 
 
-def hold_out(names: Sequence[str], wanted: int) -> tuple[list[str], list[str]]:
-    """(scenes to fit, `wanted` scenes to leave out, evenly spread over the names).
+def hold_out(names: Sequence[str], count: int) -> tuple[list[str], list[str]]:
+    """(scenes to fit, `count` scenes to leave out, evenly spread over the names).
 
     Raises:
         InputError: nothing would be left to fit.
     """
-    if not 0 < wanted < len(names):
-        raise InputError(f"--unseen {wanted}: wanted fewer than the {len(names)} scenes, and at least 1")
-    out = {(2 * number + 1) * len(names) // (2 * wanted) for number in range(wanted)}
+    if not 0 < count < len(names):
+        raise InputError(f"--unseen {count}: wanted fewer than the {len(names)} scenes, and at least 1")
+    out = {(2 * number + 1) * len(names) // (2 * count) for number in range(count)}
     return [name for i, name in enumerate(names) if i not in out], [names[i] for i in sorted(out)]
 
 
@@ -137,8 +130,8 @@ def _largest(fits: Callable[[int], bool], unit: int = 1) -> int:
     return low * unit
 
 
-def sized(config: ModelConfig, name: str, scenes: int, wanted: int) -> ModelConfig:
-    """The same model with the generator `name`, as large as `wanted` amortised bytes a scene allow: see the head.
+def sized(config: ModelConfig, name: str, scenes: int, budget: int) -> ModelConfig:
+    """The same model with the generator `name`, as large as `budget` amortised bytes a scene allow: see the head.
 
     Raises:
         InputError: even the smallest takes more.
@@ -146,18 +139,18 @@ def sized(config: ModelConfig, name: str, scenes: int, wanted: int) -> ModelConf
 
     def fits(model: ModelConfig) -> bool:
         try:
-            return count(model, scenes).amortised <= wanted
+            return count(model, scenes).amortised <= budget
         except InputError:  # a rank or a chunk that the field does not have
             return False
 
     encoding = config.field.encoding
     if isinstance(encoding, FactoredGrid):
-        bases = max(round(encoding.bases * wanted / count(config, scenes).amortised), 1)
+        bases = max(round(encoding.bases * budget / count(config, scenes).amortised), 1)
         field = dataclasses.replace(config.field, encoding=dataclasses.replace(encoding, bases=bases))
         config = dataclasses.replace(config, field=field)
     model = dataclasses.replace(config, generator=hypernets.parse(name))
     count(model, scenes)  # refuses settings that do not fit the field
-    knob = KNOBS.get(name.partition(":")[0])
+    knob = model.generator.knob
     if knob and f":{knob}=" not in name:
 
         def turned(value: int) -> ModelConfig:
@@ -171,7 +164,7 @@ def sized(config: ModelConfig, name: str, scenes: int, wanted: int) -> ModelConf
 
     if not fits(read(1)):
         raise InputError(
-            f"--bytes {wanted:,}: {name} takes {count(read(1), scenes).amortised:,.0f} bytes a scene with a latent of "
+            f"--bytes {budget:,}: {name} takes {count(read(1), scenes).amortised:,.0f} bytes a scene with a latent of "
             "one number; give more bytes, more scenes or another generator"
         )
     return read(_largest(lambda size: fits(read(size))))
@@ -257,7 +250,7 @@ def redo_report(out: str | Path) -> dict[str, Any]:
 
 def _write_report(out: Path, settings: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     report = {"settings": settings, "results": list(results), "table": summarize(results)}
-    checkpoint.write_atomically(out / REPORT, json.dumps(report, indent=1).encode())
+    write_atomically(out / REPORT, json.dumps(report, indent=1).encode())
     return report
 
 
@@ -265,17 +258,19 @@ def _models(
     family: SceneDataset, comparison: Comparison, sizes: Sequence[int | None]
 ) -> dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]]:
     """Model and recipe of each generator and size: the preset's field, encoding and recipe, and rates of its own."""
-    side, scenes = max(describe(family).get("size", (1, 1))), len(family.names)
-    base, recipe = preset(comparison.preset, family.kind, scenes, side)
+    task = task_of(family.kind)
+    side, scenes = max(task.describe(family).get("size", (1, 1))), len(family.names)
+    base, recipe = task.model(comparison.preset, scenes, side)
     models: dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]] = {}
     for name in comparison.generators:
-        if isinstance(hypernets.parse(name), Independent):
+        generator = hypernets.parse(name)
+        if not shares_networks(generator):
             models[name, None] = base, recipe  # `Fit` takes the networks away
             continue
-        mine = dataclasses.replace(recipe, rate_networks=network_rate(name, family.kind, scenes))
+        mine = dataclasses.replace(recipe, rate_networks=task.network_rate(generator, scenes))
         for size in sizes:
             if size is None:
-                model = dataclasses.replace(base, generator=hypernets.parse(name))
+                model = dataclasses.replace(base, generator=generator)
                 count(model, scenes)  # refuses settings that do not fit the field
             else:
                 model = sized(base, name, scenes, size)
@@ -297,20 +292,20 @@ def _begin(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
                 raise InputError(f"{out}: holds a comparison with another {key}; choose another --out")
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the comparison")
-    checkpoint.write_atomically(path, json.dumps(settings, indent=1).encode())
+    write_atomically(path, json.dumps(settings, indent=1).encode())
     results = _read_results(out)
     if (out / RESULTS).is_file():  # without the line that was cut
         whole = "".join(json.dumps(result) + "\n" for result in results)
-        checkpoint.write_atomically(out / RESULTS, whole.encode())
+        write_atomically(out / RESULTS, whole.encode())
     return results
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        settings: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError:
         raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out") from None
-    return found
+    return settings
 
 
 def _read_results(out: Path) -> list[dict[str, Any]]:
@@ -335,23 +330,22 @@ def _trial(
 ) -> dict[str, Any]:
     """Fit, measure, infer, measure."""
     folder = out / trial.folder
-    config = FitConfig(comparison.preset, comparison.minutes, comparison.steps, trial.seed, individually=trial.alone)
+    settings = FitSettings(comparison.preset, comparison.minutes, comparison.steps, trial.seed, trial.alone)
     result: dict[str, Any] = {
         **dataclasses.asdict(trial),
         "latent_size": model.latent_size,
         "settings": repr(model.generator) if not trial.alone else "Independent()",
         "rate_networks": recipe.rate_networks,
     }
-    resume = (folder / checkpoint.CONFIG).is_file()
-    fitting = Fit(family, folder, config, model=model, recipe=recipe, resume=resume)
+    resume = (folder / CONFIG).is_file()
+    fitting = Fit(family, folder, settings, model=model, train=recipe, resume=resume)
     watch = _Watch(fitting, f"{trial.generator}, seed {trial.seed}", show)
     try:
-        fitting.run(watch)
-        run = checkpoint.load_run(folder)
+        run = fitting.run(watch)
         report = evaluate(run, family)
     except FloatingPointError as error:
         return {**result, "diverged": str(error)}
-    key = QUALITY[family.kind]
+    key = run.task.metrics[0].name
     watched = run.names[:: max(len(run.names) // WATCHED, 1)][:WATCHED]
     end = [value for name in watched if (value := report["scenes"][name][key]) is not None]
     result |= {
@@ -369,7 +363,15 @@ def _trial(
         minutes = None if comparison.minutes is None else comparison.minutes * UNSEEN_SHARE
         steps = None if comparison.steps is None else max(int(comparison.steps * UNSEEN_SHARE), 1)
         try:
-            codes = infer(run, unseen, folder / "unseen.safetensors", minutes=minutes, steps=steps, seed=trial.seed)
+            codes = infer(
+                run,
+                unseen,
+                folder / "unseen.safetensors",
+                minutes=minutes,
+                steps=steps,
+                seed=trial.seed,
+                progress=False,
+            )
             result["unseen"] = evaluate(run.with_codes(codes.names, codes.codes), unseen)["mean"]
         except FloatingPointError as error:
             result["unseen_diverged"] = str(error)
@@ -386,7 +388,7 @@ class _Watch:
         self.kept: list[tuple[float, dict[str, Tensor]]] = []
 
     def __call__(self, progress: Progress) -> None:
-        if self.moments and progress.fraction >= self.moments[0] and not self.fitting.config.individually:
+        if self.moments and progress.fraction >= self.moments[0] and not self.fitting.settings.individually:
             self.moments.pop(0)
             state = {key: value.detach().clone() for key, value in self.fitting.model.state_dict().items()}
             self.kept.append((progress.seconds, state))
@@ -394,14 +396,14 @@ class _Watch:
 
     def curve(self, folder: Path, family: SceneDataset, names: Sequence[str], key: str) -> list[list[float]]:
         """Pairs of seconds and the mean quality of some scenes."""
-        run = checkpoint.load_run(folder)
-        found = []
+        run = load_run(folder)
+        points = []
         for seconds, state in self.kept:
             run.model.load_state_dict(state)
             value = evaluate(run.with_codes(names, run.codes(*names)), family)["mean"][key]
             if value is not None:
-                found.append([seconds, value])
-        return found
+                points.append([seconds, value])
+        return points
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -414,16 +416,16 @@ def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         row |= {"seeds": len(mine), "diverged": len(mine) - len(whole)}
         row["latent_size"], row["settings"] = mine[0]["latent_size"], mine[0].get("settings")
         if whole:
-            key = "psnr" if "psnr" in whole[0]["mean"] else "iou"
+            key = next(iter(whole[0]["mean"]))  # the metric that ranks
             values = [result["mean"][key] for result in whole if result["mean"][key] is not None]
-            found = [r["unseen"][key] for r in whole if r.get("unseen") and r["unseen"][key] is not None]
+            unseen = [r["unseen"][key] for r in whole if r.get("unseen") and r["unseen"][key] is not None]
             row |= {
                 "metric": key,
                 "quality": statistics.fmean(values) if values else None,
                 "spread": statistics.stdev(values) if len(values) > 1 else None,
                 "worst": min((r["worst"] for r in whole if r["worst"] is not None), default=None),
-                "unseen": statistics.fmean(found) if found else None,
-                "unseen_spread": statistics.stdev(found) if len(found) > 1 else None,
+                "unseen": statistics.fmean(unseen) if unseen else None,
+                "unseen_spread": statistics.stdev(unseen) if len(unseen) > 1 else None,
                 "amortised": whole[0]["bytes_per_scene_found"]["amortised"],
                 "marginal": whole[0]["bytes_per_scene_found"]["marginal"],
                 "steps": statistics.fmean(result["steps"] for result in whole),
@@ -438,47 +440,48 @@ def format_result(result: dict[str, Any]) -> str:
     head = f"{result['generator']}, seed {result['seed']}: "
     if "mean" not in result:
         return f"{head}diverged: {result['diverged']}"
-    metrics = [name for names in METRICS.values() for name in names]
-    means = [f"{k} {result['mean'][k]:.4g}" for k in dict.fromkeys(metrics) if result["mean"].get(k) is not None]
+    means = [f"{name} {value:.4g}" for name, value in result["mean"].items() if value is not None]
     text = f"{head}{', '.join(means)}; {result['bytes_per_scene_found']['amortised']:,.0f} bytes a scene, "
     text += f"{result['steps']:,} steps in {result['seconds']:.1f} s"
-    key = "psnr" if "psnr" in result["mean"] else "iou"
+    key = next(iter(result["mean"]))
     if result.get("unseen") and result["unseen"][key] is not None:
         text += f"; unseen {key} {result['unseen'][key]:.4g}"
     return text + ("; unseen: diverged" if "unseen_diverged" in result else "")
 
 
+def ranking_metric(settings: dict[str, Any]) -> Metric:
+    """The metric by which a comparison with these settings ranks and plots."""
+    return task_of(settings["kind"]).metrics[0]
+
+
 def format_table(report: dict[str, Any]) -> str:
     """The table of a report, for a terminal or a text file."""
-    head = ("generator", "latent", "bytes a scene", "one more", "steps", "seeds", "fitted", "worst", "unseen")
-    rows: list[tuple[str, ...]] = [head]
+    settings = report["settings"]
+    metric = ranking_metric(settings)
+
+    def cell(row: dict[str, Any], key: str, std: str = "") -> str:
+        if row[key] is None:
+            return "n/a"
+        around = f" ± {metric.format.format(row[std])}" if std and row[std] is not None else ""
+        return metric.format.format(row[key]) + around
+
+    rows: list[tuple[str, ...]] = []
     for row in report["table"]:
         name = "alone" if row["generator"] == "direct" else row["generator"]
         if "quality" not in row:
             rows.append((name, f"{row['latent_size']:,}", *("",) * 3, f"{row['seeds']}", "diverged", *("",) * 2))
             continue
-        digits = "{:.2f}" if row["metric"] == "psnr" else "{:.4f}"
-
-        def told(key: str, spread: str | None, row: dict[str, Any] = row, digits: str = digits) -> str:
-            if row[key] is None:
-                return "n/a"
-            around = "" if spread is None or row[spread] is None else f" ± {digits.format(row[spread])}"
-            return digits.format(row[key]) + around
-
-        values = [told("quality", "spread"), told("worst", None), told("unseen", "unseen_spread")]
+        quality = cell(row, "quality", "spread")
         if row["diverged"]:
-            values[0] += f" ({row['diverged']} of {row['seeds']} diverged)"
+            quality += f" ({row['diverged']} of {row['seeds']} diverged)"
         latent = "" if name == "alone" else f"{row['latent_size']:,}"
         sizes = (latent, f"{row['amortised']:,.0f}", f"{row['marginal']:,}", f"{row['steps']:,.0f}", f"{row['seeds']}")
-        rows.append((name, *sizes, *values))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]).rstrip()
-        for row in rows
-    ]
-    settings = report["settings"]
-    metric = UNITS[QUALITY[settings["kind"]]]
-    text = f"{metric}, mean over {len(settings['scenes'])} {settings['kind']}; ± spread over seeds; worst: of a scene"
+        rows.append((name, *sizes, quality, cell(row, "worst"), cell(row, "unseen", "unseen_spread")))
+    head = ("generator", "latent", "bytes a scene", "one more", "steps", "seeds", "fitted", "worst", "unseen")
+    text = (
+        f"{metric.heading}, mean over {len(settings['scenes'])} {settings['kind']}; ± standard deviation over seeds; "
+        "worst: of a scene"
+    )
     if settings["unseen"]:
         text += f"; unseen: {len(settings['unseen'])} others, codes inferred"
-    return "\n".join([*lines, text])
+    return f"{text_table(head, rows, rules=False)}\n{text}"

@@ -1,4 +1,4 @@
-"""The plot of a comparison (`compare`): quality against bytes a scene and along the fit, and what nothing beats."""
+"""Plots of reports: of a comparison of generators, and of the calibration of uncertainties."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperfields.errors import InputError
-from hyperfields.evaluation.compare import QUALITY, UNITS, WATCHED
+from hyperfields.evaluation.compare import WATCHED, ranking_metric
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -23,7 +23,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         from PIL import Image
     except ImportError:
         raise InputError(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
-    metric = UNITS[QUALITY[report["settings"]["kind"]]]
+    metric = ranking_metric(report["settings"]).heading
     rows = [row for row in report["table"] if row.get("quality") is not None]
     names = list(dict.fromkeys(row["generator"] for row in rows))  # the best first
     style = {name: {"color": f"C{i % 10}", "marker": "osD^vP"[i // 10 % 6]} for i, name in enumerate(names)}
@@ -36,20 +36,20 @@ def plot(report: dict[str, Any], path: Path) -> None:
     axes = dict(zip(panels, figure.subplots(1, len(panels)), strict=True))
     costs = [row["amortised"] for row in rows] or [1.0]
     for key in [key for key in panels if key != "time"]:
-        axis, seen = axes[key], [row for row in rows if row[key] is not None]
+        axis, known = axes[key], [row for row in rows if row[key] is not None]
         for name in names:
-            mine = sorted((row for row in seen if row["generator"] == name), key=lambda row: row["amortised"])
-            spread = [row["spread" if key == "quality" else "unseen_spread"] or 0.0 for row in mine]
+            mine = sorted((row for row in known if row["generator"] == name), key=lambda row: row["amortised"])
+            std = [row["spread" if key == "quality" else "unseen_spread"] or 0.0 for row in mine]
             places = [row["amortised"] for row in mine], [row[key] for row in mine]
-            axis.errorbar(*places, yerr=spread, linestyle=":", capsize=3, markersize=6, **style[name])
+            axis.errorbar(*places, yerr=std, linestyle=":", capsize=3, markersize=6, **style[name])
         limits = 0.7 * min(costs), 1.4 * max(costs)
-        front = pareto([(row["amortised"], row[key]) for row in seen])
+        front = pareto([(row["amortised"], row[key]) for row in known])
         if front:
             front.append((limits[1], front[-1][1]))
             axis.step(*zip(*front, strict=True), where="post", color="0.85", linewidth=4, zorder=0)
         axis.set_xscale("log")
         axis.set_xlim(*limits)
-        ends = {row["generator"]: (row["amortised"], row[key]) for row in reversed(seen)}  # of the best size
+        ends = {row["generator"]: (row["amortised"], row[key]) for row in reversed(known)}  # of the best size
         _label(axis, ends, style)
         axis.set_xlabel("kilobytes a scene; grey: nothing is better at fewer")
     ends = {}
@@ -105,3 +105,28 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         if not front or quality > front[-1][1]:
             front.append((cost, quality))
     return front
+
+
+def plot_calibration(report: dict[str, Any], path: Path) -> None:
+    """The calibration curve, and errors against predicted deviations, as a picture.
+
+    Raises:
+        InputError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
+    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0.0, 1.0], [0.0, 1.0], color="0.7", zorder=0)
+    left.plot(report["coverage"]["expected"], report["coverage"]["observed"], "o-")
+    left.set(xlabel="expected share of errors within the interval", ylabel="observed share", title="calibration")
+    binned = report["by_deviation"]
+    limit = max(*binned["deviation"], *binned["error"], 1e-6)
+    right.plot([0.0, limit], [0.0, limit], color="0.7", zorder=0)
+    right.plot(binned["deviation"], binned["error"], "o-")
+    mean = report["mean"]
+    title = f"rank correlation {mean['rank_inside']:.2f} inside, {mean['rank_all']:.2f} everywhere"
+    right.set(xlabel="predicted deviation (a twentieth each)", ylabel="error, root mean square", title=title)
+    figure.savefig(path, dpi=120)

@@ -1,6 +1,6 @@
-"""Where a picture of a scene may be wrong: a deviation for each pixel, and how well it agrees with errors.
+"""Uncertainty of pictures: a standard deviation for each pixel, and how well it agrees with errors.
 
-    deviation^2 = code + share * edges + opacity * surface + (1 - opacity) * empty
+    std^2 = code + share * edges + opacity * surface + (1 - opacity) * empty
 
 Four things make a picture wrong, and each is looked at where it can be seen without the truth. What is not known of
 the code: the variance over sampled fields, if there are any. Edges: the variance over rays shifted within the pixel,
@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,10 +28,12 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Points, SceneDataset, View, on_device
 from hyperfields.errors import InputError
-from hyperfields.fields import ImageField, RadianceField, SDFField
-from hyperfields.model import BoundField
-from hyperfields.rendering.pictures import CELLS, RAYS
-from hyperfields.rendering.volume import on_background, pixel_centers, render_volume, trace_surface
+from hyperfields.evaluation.tables import text_table
+from hyperfields.fields import BoundField
+from hyperfields.rendering.base import on_background
+from hyperfields.rendering.image import pixel_centers
+from hyperfields.tasks import Task, task_of
+from hyperfields.tasks.base import on_white
 
 SEEN = 2**16  # rays or points that the misfit is measured on
 HIT = 0.3  # opacity from which on a ray has a place
@@ -72,8 +73,8 @@ class ErrorCells:
             for corner, weight in _corners(flat, side):
                 total += factor * weight[:, None] * table[corner]
             factor *= COARSER
-        found: Tensor = (total[:, 0] + factor * self.mean) / (total[:, 1] + factor)
-        return found.reshape(places.shape[:-1])
+        mean: Tensor = (total[:, 0] + factor * self.mean) / (total[:, 1] + factor)
+        return mean.reshape(places.shape[:-1])
 
 
 def _corners(places: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
@@ -82,7 +83,7 @@ def _corners(places: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
     scaled = (places * (side - 1)).clamp(0.0, side - 1.001)
     first = scaled.floor()
     rest, index = scaled - first, first.long()
-    found = []
+    corners = []
     for number in range(2**dims):
         bits = torch.tensor([number >> axis & 1 for axis in range(dims)], device=places.device)
         weight = torch.where(bits.bool(), rest, 1.0 - rest).prod(-1)
@@ -90,8 +91,8 @@ def _corners(places: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
         flat = corner[:, 0]
         for axis in range(1, dims):
             flat = flat * side + corner[:, axis]
-        found.append((flat, weight))
-    return found
+        corners.append((flat, weight))
+    return corners
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,37 +104,39 @@ class Misfit:
 
 
 @torch.no_grad()
-def misfit(bound: BoundField, family: SceneDataset, name: str, *, seed: int = 0) -> Misfit:
-    """Measure the misfit of a scene's field on a random part of what was seen of it.
+def misfit(bound: BoundField, data: SceneDataset, name: str, *, seed: int = 0, task: Task | None = None) -> Misfit:
+    """Square errors of a scene's field on a random part of what was seen of it.
 
     Args:
-        family: what was fitted or looked at.
+        data: what was fitted or looked at.
+        task: of a kind that is your own.
 
     Raises:
-        InputError: a scene that the family does not have.
+        InputError: a scene that the data do not have.
     """
-    if name not in family.names:
+    if name not in data.names:
         raise InputError(f"scene {name!r}: not in the family, so what was seen of it is not known")
+    task = task or task_of(bound.field.kind)
     generator = torch.Generator(bound.device).manual_seed(seed)
-    probe = torch.tensor([family.names.index(name)], device=bound.device)
-    batch = on_device(family, bound.device).batch(probe, SEEN, generator)
+    probe = torch.tensor([data.names.index(name)], device=bound.device)
+    batch = on_device(data, bound.device).batch(probe, SEEN, generator)
     if isinstance(batch, Points):
         square = (bound(batch.x) - batch.target)[0].square().mean(-1)
-        return Misfit(ErrorCells.gather(_unit(bound, batch.x[0]), square, SIDES["surface"]))
-    color, alpha, places = _look(bound, batch.rays)
-    truth = (batch.rgba[..., :3] * batch.rgba[..., 3:] + 1.0 - batch.rgba[..., 3:])[0]
-    square = (color - truth).square().mean(-1)
+        return Misfit(ErrorCells.gather(_unit(task, batch.x[0]), square, SIDES["surface"]))
+    color, alpha, places = _rendered(task, bound, batch.rays)
+    square = (color - on_white(batch.rgba)[0]).square().mean(-1)
     hit = alpha > HIT
-    surface = ErrorCells.gather(_unit(bound, places[hit]), square[hit], SIDES["surface"])
+    surface = ErrorCells.gather(_unit(task, places[hit]), square[hit], SIDES["surface"])
     some = (~hit).nonzero().squeeze(1)[: SEEN // 8]
     along, inside = _along(places[some], batch.rays.directions[0, some])
-    spread = square[some, None].expand(-1, ALONG)[inside]
-    return Misfit(surface, ErrorCells.gather(_unit(bound, along[inside]), spread, SIDES["empty"]))
+    spread_out = square[some, None].expand(-1, ALONG)[inside]
+    return Misfit(surface, ErrorCells.gather(_unit(task, along[inside]), spread_out, SIDES["empty"]))
 
 
-def _unit(bound: BoundField, places: Tensor) -> Tensor:
-    """Scene frame -> [0, 1]^d."""
-    return places if isinstance(bound.field, ImageField) else 0.5 * (places + 1.0)
+def _unit(task: Task, places: Tensor) -> Tensor:
+    """Points of a field -> [0, 1]^d."""
+    low, high = task.box
+    return (places - low) / (high - low)
 
 
 def _along(middle: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,84 +146,93 @@ def _along(middle: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     return places, (places.abs() < 1.0).all(-1)
 
 
-def _look(bound: BoundField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-    """(colour on white, opacity, place) of rays `[1 r 3]`: `[r 3]`, `[r]`, `[r 3]`, in blocks.
+def _rendered(task: Task, bound: BoundField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
+    """(colour on white, opacity, place) of rays `[1 r 3]`: `[r 3]`, `[r]`, `[r 3]`.
 
     A ray that hits nothing is where it is nearest to the middle of the box.
     """
-    assert isinstance(bound.field, RadianceField)
-    parts = []
-    for origins, directions in zip(rays.origins.split(RAYS, 1), rays.directions.split(RAYS, 1), strict=True):
-        block = Rays(origins, directions)
-        seen = render_volume(bound, block, bound.occupancy(CELLS), step=bound.field.step, visible=bound.visible_samples)
-        distance = torch.where(seen.alpha > HIT, seen.depth, -(origins * directions).sum(-1))
-        parts.append((on_background(seen)[0], seen.alpha[0], (origins + distance[..., None] * directions)[0]))
-    color, alpha, places = (torch.cat(part) for part in zip(*parts, strict=True))
-    return color, alpha, places
+    rendered = task.render_rays(bound, rays)
+    origins, directions = rays
+    distance = torch.where(rendered.alpha > HIT, rendered.depth, -(origins * directions).sum(-1))
+    places = origins + distance[..., None] * directions
+    return on_background(rendered)[0], rendered.alpha[0], places[0]
 
 
 @torch.no_grad()
-def deviation_picture(
-    bound: BoundField, found: Misfit, camera: Camera | None, size: tuple[int, int], samples: Sequence[BoundField] = ()
+def std_picture(
+    bound: BoundField,
+    errors: Misfit,
+    camera: Camera | None,
+    size: tuple[int, int],
+    samples: Sequence[BoundField] = (),
+    *,
+    task: Task | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(picture `[h w 3]`, deviation `[h w]`) of one scene. Not differentiable.
+    """(picture `[h w 3]`, standard deviation `[h w]`) of one scene. Not differentiable.
 
     The deviation is that of a colour channel; for shapes, which have no colours of their own, that of the signed
     distance at the surface that is seen, in scene units, and the picture holds the places of that surface.
 
     Args:
+        errors: of the scene, from `misfit`.
         camera: from where, brought to `size`; images have none.
         samples: fields drawn from the distribution over codes or weights, if there is one.
+        task: of a kind that is your own.
     """
     height, width = size
-    if isinstance(bound.field, ImageField):
+    task = task or task_of(bound.field.kind)
+    if not task.has_camera:
         centers = pixel_centers(height, width, bound.device)
         pixel = centers.new_tensor([1.0 / width, 1.0 / height])
         shifted = [centers, *(centers + pixel * centers.new_tensor(shift) for shift in SHIFTS)]
         colors = torch.stack([bound(x[None])[0] for x in shifted])
-        square = found.surface.at(centers) + _variance([sample(centers[None])[0] for sample in samples])
+        square = errors.surface.at(centers) + _variance([sample(centers[None])[0] for sample in samples])
         return _reshaped(colors, square + EDGES * _variance(list(colors)), size)
     if camera is None:
-        raise ValueError("deviation_picture: got no camera, which shapes and views need")
+        raise ValueError("std_picture: got no camera, which shapes and views need")
     camera = camera.resized(height, width).to(bound.device)
-    if isinstance(bound.field, SDFField):
-        origins, directions = camera.rays()
-        seen = trace_surface(bound, Rays(origins[None], directions[None]))
-        hit = seen.depth[0].isfinite()
-        places = torch.where(hit[:, None], origins + seen.depth[0, :, None].nan_to_num(posinf=0.0) * directions, 0.0)
-        square = points_deviation(found, places, samples, bound).square() * hit
+    if task.batch is Points:  # a surface without colours of its own
+        rays = Rays(*(part[None] for part in camera.rays()))
+        depth = task.render_rays(bound, rays).depth[0]
+        hit = depth.isfinite()
+        seen = rays.origins[0] + depth[:, None].nan_to_num(posinf=0.0) * rays.directions[0]
+        places = torch.where(hit[:, None], seen, 0.0)
+        square = points_std(errors, places, samples, bound, task=task).square() * hit
         return _reshaped(places[None], square, size)
-    square, colors = _view_square(bound, found, camera, samples)
+    square, colors = _view_square(task, bound, errors, camera, samples)
     return _reshaped(colors, square, size)
 
 
 def _view_square(
-    bound: BoundField, found: Misfit, camera: Camera, samples: Sequence[BoundField]
+    task: Task, bound: BoundField, errors: Misfit, camera: Camera, samples: Sequence[BoundField]
 ) -> tuple[Tensor, Tensor]:
-    """(square of the deviation `[r]`, colours of the shifted pictures, the first one not shifted, `[k r 3]`)."""
+    """(variance `[r]`, colours of the shifted pictures, the first one not shifted, `[k r 3]`)."""
 
     def rays(x: float, y: float) -> Rays:
         moved = dataclasses.replace(camera, cx=camera.cx + x, cy=camera.cy + y)
         return Rays(*(part[None] for part in moved.rays()))
 
     middle = rays(0.0, 0.0)
-    color, alpha, places = _look(bound, middle)
-    colors = torch.stack([color, *(_look(bound, rays(*shift))[0] for shift in SHIFTS)])
-    square = alpha * found.surface.at(_unit(bound, places))
-    if found.empty is not None:
+    color, alpha, places = _rendered(task, bound, middle)
+    colors = torch.stack([color, *(_rendered(task, bound, rays(*shift))[0] for shift in SHIFTS)])
+    square = alpha * errors.surface.at(_unit(task, places))
+    if errors.empty is not None:
         open_ = (alpha < 0.9).nonzero().squeeze(1)
         along, inside = _along(places[open_], middle.directions[0, open_])
-        worst = (found.empty.at(_unit(bound, along)) * inside).amax(1)
+        worst = (errors.empty.at(_unit(task, along)) * inside).amax(1)
         square[open_] += (1.0 - alpha[open_]) * worst * (worst > FAINT)
-    square += _variance([_look(sample, middle)[0] for sample in samples]) + EDGES * _variance(list(colors))
+    square += _variance([_rendered(task, sample, middle)[0] for sample in samples]) + EDGES * _variance(list(colors))
     return square, colors
 
 
 @torch.no_grad()
-def points_deviation(found: Misfit, x: Tensor, samples: Sequence[BoundField], bound: BoundField) -> Tensor:
-    """The deviation `[m]` of what a field of an image or a shape says at points `[m d]`."""
-    said = _variance([sample(x[None])[0] for sample in samples])
-    return (found.surface.at(_unit(bound, x)) + said).sqrt()
+def points_std(
+    errors: Misfit, x: Tensor, samples: Sequence[BoundField], bound: BoundField, *, task: Task | None = None
+) -> Tensor:
+    """Standard deviation `[m]` of the values of an image's or a shape's field at points `[m d]`."""
+    task = task or task_of(bound.field.kind)
+    code = _variance([sample(x[None])[0] for sample in samples])
+    return (errors.surface.at(_unit(task, x)) + code).sqrt()
 
 
 def _variance(values: Sequence[Tensor]) -> Tensor:
@@ -232,13 +244,13 @@ def _reshaped(colors: Tensor, square: Tensor, size: tuple[int, int]) -> tuple[Te
     return colors[0].reshape(*size, 3), square.sqrt().reshape(size)
 
 
-def uncertainty_image(deviation: Tensor) -> Tensor:
-    """Deviations `[h w]` as a grey picture `[h w 3]` in [0, 1]: white is the largest."""
-    grey = deviation / deviation.max().clamp(min=1e-12)
+def uncertainty_image(std: Tensor) -> Tensor:
+    """Standard deviations `[h w]` as a grey picture `[h w 3]` in [0, 1]: white is the largest."""
+    grey = std / std.max().clamp(min=1e-12)
     return grey[..., None].expand(-1, -1, 3)
 
 
-# Errors against deviations ------------------------------------------------------------------------
+# Errors against standard deviations ------------------------------------------------------------------------
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
@@ -256,8 +268,8 @@ def _ranks(values: Tensor) -> Tensor:
     return ranks[place]
 
 
-def coverage(error: Tensor, deviation: Tensor, levels: Sequence[float] = LEVELS) -> list[float]:
-    """The share of errors `[m c]` within the central interval of N(0, deviation^2), `[m]`, of each level.
+def coverage(error: Tensor, std: Tensor, levels: Sequence[float] = LEVELS) -> list[float]:
+    """The share of errors `[m c]` within the central interval of N(0, std^2), `[m]`, of each level.
 
     The source of the calibration curve: Kuleshov, Fenner, Ermon 2018, "Accurate uncertainties for deep learning using
     calibrated regression", section 3.
@@ -266,28 +278,31 @@ def coverage(error: Tensor, deviation: Tensor, levels: Sequence[float] = LEVELS)
         return [0.0 for _ in levels]
     size, normal = error.abs(), torch.distributions.Normal(0.0, 1.0)
     widths = [float(normal.icdf(torch.tensor(0.5 + 0.5 * level))) for level in levels]
-    return [float((size <= width * deviation[:, None]).float().mean()) for width in widths]
+    return [float((size <= width * std[:, None]).float().mean()) for width in widths]
 
 
 @torch.no_grad()
 def calibrate(
     names: Sequence[str],
     fields: Callable[[str], tuple[BoundField, Sequence[BoundField]]],
-    family: SceneDataset,
+    data: SceneDataset,
     split: str = "test",
     *,
     views: int | None = None,
-    report: Callable[[int, int, str], None] = lambda done, total, name: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, name: None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
-    """Compare predicted deviations with the errors made on what was left out.
+    """Compare predicted standard deviations with the errors made on what was left out.
 
     Views are compared on the pictures of a split; images on their pixels, shapes on fresh points near the surface,
     which have no parts that were left out.
 
     Args:
         fields: a scene's field, and samples of it if there is a distribution.
-        family: what was seen, and the truth.
+        data: what was seen, and the references.
         views: at most so many of each scene.
+        progress: called as (done, total, name) after each scene.
+        task: of a kind that is your own.
 
     Returns:
         What JSON can hold: `scenes` {name {error deviation rank_all rank_inside}}, means and the calibration curve
@@ -295,96 +310,78 @@ def calibrate(
         theirs, each channel for itself.
     """
     rows: dict[str, dict[str, float]] = {}
-    errors, deviations = [], []
+    errors, stds = [], []
+    task = task or task_of(data.kind)
     for done, name in enumerate(names):
         bound, samples = fields(name)
-        error, deviation, inside = _compared(bound, samples, family, name, split, views)
+        error, std, inside = _compared(task, bound, samples, data, name, split, views)
         size = error.abs().mean(-1)
         rows[name] = {
             "error": float(size[inside].mean()),
-            "deviation": float(deviation[inside].mean()),
-            "rank_all": rank_correlation(size, deviation),
-            "rank_inside": rank_correlation(size[inside], deviation[inside]),
+            "deviation": float(std[inside].mean()),
+            "rank_all": rank_correlation(size, std),
+            "rank_inside": rank_correlation(size[inside], std[inside]),
         }
         errors.append(error[inside])
-        deviations.append(deviation[inside])
-        report(done + 1, len(names), name)
-    error, deviation = torch.cat(errors), torch.cat(deviations)
-    bins = deviation.argsort().tensor_split(20)
+        stds.append(std[inside])
+        progress(done + 1, len(names), name)
+    error, std = torch.cat(errors), torch.cat(stds)
+    bins = std.argsort().tensor_split(20)
     return {
-        "kind": family.kind,
-        "split": split if family.kind == "views" else None,
+        "kind": data.kind,
+        "split": split if task.has_splits else None,
         "scenes": rows,
         "mean": {key: sum(row[key] for row in rows.values()) / len(rows) for key in next(iter(rows.values()))},
-        "coverage": {"expected": list(LEVELS), "observed": coverage(error, deviation)},
+        "coverage": {"expected": list(LEVELS), "observed": coverage(error, std)},
         "by_deviation": {
-            "deviation": [float(deviation[part].square().mean().sqrt()) for part in bins],
+            "deviation": [float(std[part].square().mean().sqrt()) for part in bins],
             "error": [float(error[part].square().mean().sqrt()) for part in bins],
         },
     }
 
 
 def _compared(
-    bound: BoundField, samples: Sequence[BoundField], family: SceneDataset, name: str, split: str, views: int | None
+    task: Task,
+    bound: BoundField,
+    samples: Sequence[BoundField],
+    data: SceneDataset,
+    name: str,
+    split: str,
+    views: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(errors `[m c]`, deviations `[m]`, which are inside `[m]`) of a scene."""
-    found, number = misfit(bound, family, name), family.names.index(name)
-    if isinstance(bound.field, SDFField):
+    """(errors `[m c]`, standard deviations `[m]`, which are inside `[m]`) of a scene."""
+    errors, number = misfit(bound, data, name, task=task), data.names.index(name)
+    if not task.sized:  # no pictures to compare with: values at points that were not drawn before
         generator = torch.Generator(bound.device).manual_seed(1)
         probe = torch.tensor([number], device=bound.device)
-        batch = on_device(family, bound.device).batch(probe, SEEN // 4, generator)
+        batch = on_device(data, bound.device).batch(probe, SEEN // 4, generator)
         assert isinstance(batch, Points)
         error = (bound(batch.x) - batch.target)[0]
-        return error, points_deviation(found, batch.x[0], samples, bound), torch.ones(len(error), dtype=torch.bool)
-    truth = family.reference(number, split)
-    if isinstance(truth, Tensor):
-        color, deviation = deviation_picture(bound, found, None, (truth.shape[0], truth.shape[1]), samples)
-        error = (color - truth[..., :3].to(color)).reshape(-1, 3)
-        return error, deviation.flatten(), torch.ones(len(error), dtype=torch.bool)
+        std = points_std(errors, batch.x[0], samples, bound, task=task)
+        return error, std, torch.ones(len(error), dtype=torch.bool, device=error.device)
+    reference = data.reference(number, split)
+    if isinstance(reference, Tensor):
+        size = (reference.shape[0], reference.shape[1])
+        color, std = std_picture(bound, errors, None, size, samples, task=task)
+        error = (color - reference[..., :3].to(color)).reshape(-1, 3)
+        return error, std.flatten(), torch.ones(len(error), dtype=torch.bool, device=error.device)
     parts = []
-    for view in [view for view in truth if isinstance(view, View)][:views]:
+    for view in [view for view in reference if isinstance(view, View)][:views]:
         rgba = view.rgba.to(bound.device)
-        color, deviation = deviation_picture(bound, found, view.camera, (rgba.shape[0], rgba.shape[1]), samples)
-        error = color - (rgba[..., :3] * rgba[..., 3:] + 1.0 - rgba[..., 3:])
-        parts.append((error.reshape(-1, 3), deviation.flatten(), rgba[..., 3].flatten() > 0.5))
-    error, deviation, inside = (torch.cat(part) for part in zip(*parts, strict=True))
-    return error, deviation, inside
+        color, std = std_picture(bound, errors, view.camera, (rgba.shape[0], rgba.shape[1]), samples, task=task)
+        error = color - on_white(rgba)
+        parts.append((error.reshape(-1, 3), std.flatten(), rgba[..., 3].flatten() > 0.5))
+    error, std, inside = (torch.cat(part) for part in zip(*parts, strict=True))
+    return error, std, inside
 
 
 def format_calibration(report: dict[str, Any]) -> str:
     """The table of a report: scenes, their mean, and the curve at two levels."""
-    width = max(5, *(len(name) for name in report["scenes"]))
-    lines = [f"{'scene':{width}}  error   deviation  rank inside  everywhere"]
-    for name, row in {**report["scenes"], "mean": report["mean"]}.items():
-        lines.append(
-            f"{name:{width}}  {row['error']:.4f}  {row['deviation']:.4f}     {row['rank_inside']:.2f}         "
-            f"{row['rank_all']:.2f}"
-        )
+    rows = [
+        (name, f"{row['error']:.4f}", f"{row['deviation']:.4f}", f"{row['rank_inside']:.2f}", f"{row['rank_all']:.2f}")
+        for name, row in {**report["scenes"], "mean": report["mean"]}.items()
+    ]
+    head = ("scene", "error", "deviation", "rank inside", "everywhere")
     curve = dict(zip(*report["coverage"].values(), strict=True))
-    lines.append(f"errors within one deviation {curve[0.68]:.0%} (68 % expected), within two {curve[0.95]:.0%} (95 %)")
-    return "\n".join(lines)
-
-
-def plot(report: dict[str, Any], path: Path) -> None:
-    """The calibration curve, and errors against predicted deviations, as a picture.
-
-    Raises:
-        InputError: matplotlib is missing.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
-    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot([0.0, 1.0], [0.0, 1.0], color="0.7", zorder=0)
-    left.plot(report["coverage"]["expected"], report["coverage"]["observed"], "o-")
-    left.set(xlabel="expected share of errors within the interval", ylabel="observed share", title="calibration")
-    binned = report["by_deviation"]
-    limit = max(*binned["deviation"], *binned["error"], 1e-6)
-    right.plot([0.0, limit], [0.0, limit], color="0.7", zorder=0)
-    right.plot(binned["deviation"], binned["error"], "o-")
-    mean = report["mean"]
-    title = f"rank correlation {mean['rank_inside']:.2f} inside, {mean['rank_all']:.2f} everywhere"
-    right.set(xlabel="predicted deviation (a twentieth each)", ylabel="error, root mean square", title=title)
-    figure.savefig(path, dpi=120)
+    text = f"errors within one deviation {curve[0.68]:.0%} (68 % expected), within two {curve[0.95]:.0%} (95 %)"
+    return f"{text_table(head, rows, rules=False)}\n{text}"

@@ -1,10 +1,15 @@
-"""Encodings of points and directions. Each is a frozen config with a `spec` and a call; none owns a parameter."""
+"""Encodings of points and directions. Each is a frozen config with a `spec` and a call; none owns a parameter.
+
+An encoding of your own is a frozen dataclass with the members of `Encoding`. Its tensors are named by its `spec`, say
+where they come from (generated, shared, factored), and arrive in the `weights` of the call.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +22,24 @@ from hyperfields.weights import WeightEntry, Weights
 TABLE = "grid.table"  # the name under which a grid finds its table among the weights
 
 
+@runtime_checkable
+class Encoding(Protocol):
+    """Points in [0, 1]^d -> features. An optional attribute `flops` counts the operations for one point (default 0)."""
+
+    @property
+    def dims(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def spec(self) -> Mapping[str, WeightEntry]: ...
+
+    def __call__(self, x: Tensor, weights: Weights, counts: Tensor | None = None) -> Tensor:
+        """x `[s n d]`, or packed `[m d]` with counts `[s]` -> `[... channels]`."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Identity:
     """The coordinates themselves, scaled from [0, 1] to [-1, 1]."""
@@ -26,6 +49,10 @@ class Identity:
     @property
     def channels(self) -> int:
         return self.dims
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.dims
 
     @property
     def spec(self) -> dict[str, WeightEntry]:
@@ -48,6 +75,11 @@ class Fourier:
         return self.dims * (1 + 2 * self.frequencies)
 
     @property
+    def flops(self) -> int:
+        """Operations for one point: the coordinates, and an angle, its sine and its cosine for each frequency."""
+        return 2 * self.dims + 3 * self.dims * self.frequencies
+
+    @property
     def spec(self) -> dict[str, WeightEntry]:
         return {}
 
@@ -60,9 +92,9 @@ class Fourier:
 
 @dataclasses.dataclass(frozen=True)
 class SphericalHarmonics:
-    """Real spherical harmonics of unit directions up to `degree` (1 to 4, exclusive of the constant's scale).
+    """Real spherical harmonics of unit directions of the bands l < `degree`, which is 1 to 4.
 
-    Columns run l = 0 ... degree - 1, m = -l ... l. Source: see `ops/sphere.py`.
+    Columns run l = 0 ... degree - 1, m = -l ... l. Source: see `ops/spherical_harmonics.py`.
     """
 
     degree: int = 3
@@ -83,8 +115,12 @@ class SphericalHarmonics:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Grid:
-    """Levels in geometric progression from `coarsest` to `finest` cells along a side."""
+class GridEncoding:
+    """Levels in geometric progression from `coarsest` to `finest` cells along a side.
+
+    grid: the exact layout. It follows from the other settings; a run stores it, since `exp2` differs by an ulp between
+        machines, and one that was stored decides.
+    """
 
     dims: int
     levels: int = 8
@@ -93,18 +129,27 @@ class _Grid:
     coarsest: int = 8
     finest: int = 128
     smoothstep: bool = False
+    grid: GridSpec = dataclasses.field(default=None, kw_only=True, repr=False)  # type: ignore[assignment]
 
-    @functools.cached_property
-    def grid(self) -> GridSpec:
+    def __post_init__(self) -> None:
         # A hair less, or rounding makes the finest level one cell too fine.
         growth = max((self.finest / self.coarsest * (1.0 - 1e-9)) ** (1.0 / max(self.levels - 1, 1)), 1.0)
-        return GridSpec.make(
+        computed = GridSpec.make(
             self.dims, self.levels, self.features, self.log2_table, self.coarsest, growth, self.smoothstep
         )
+        # Of `dataclasses.replace` with other settings the layout is computed anew.
+        if self.grid is None or not self.grid.close_to(computed):
+            object.__setattr__(self, "grid", computed)
 
     @property
     def channels(self) -> int:
         return self.grid.channels
+
+    @property
+    def flops(self) -> int:
+        """Operations for one point: of each level the cell, corner weights (d - 1 products), a step of the sum."""
+        corners: int = 2**self.dims
+        return self.levels * (3 * self.dims + corners * (self.dims - 1 + 2 * self.features))
 
     def __call__(self, x: Tensor, weights: Weights, counts: Tensor | None = None) -> Tensor:
         """x `[s n d]` in [0, 1], or packed with counts -> `[s n l*f]`."""
@@ -112,7 +157,7 @@ class _Grid:
 
 
 @dataclasses.dataclass(frozen=True)
-class HashGrid(_Grid):
+class HashGrid(GridEncoding):
     """A multi-resolution hash grid whose table all scenes share (Mueller et al. 2022)."""
 
     @property
@@ -122,7 +167,7 @@ class HashGrid(_Grid):
 
 
 @dataclasses.dataclass(frozen=True)
-class FactoredGrid(_Grid):
+class FactoredGrid(GridEncoding):
     """A hash grid of each scene's own: `bases` shared tables, mixed per level by the latent.
 
     Every scene then owns a plain hash-grid table. A linear head that emits a whole table is this with as many bases
@@ -135,6 +180,3 @@ class FactoredGrid(_Grid):
     def spec(self) -> dict[str, WeightEntry]:
         shape = (self.grid.rows, self.features)
         return {TABLE: WeightEntry(shape, self.features, 0.1, "factored", self.bases, self.grid.offsets)}
-
-
-Encoding = Identity | Fourier | HashGrid | FactoredGrid

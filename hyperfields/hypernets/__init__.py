@@ -1,14 +1,17 @@
 """Hypernetworks: a latent code in, the weights of a field out. One generator a file, one interface.
 
-A `Hypernet` sees a `WeightSpec` (names, shapes, fan-ins, sources) and never the field. Shared entries are plain
-parameters, factored ones are mixed from bases, generated ones go to the generator that the config names.
+Lives here: `Hypernet`, which sees a `WeightSpec` (names, shapes, fan-ins, sources) and never the field; generators;
+what stabilises them (`stability`), makes them distributions (`bayes`), extends and refines them (`extension`,
+`residual`). Shared entries are plain parameters, factored ones are combined from bases, generated ones go to the
+generator. May import: `ops`, `weights`, `configs`. To add a generator, write one file with a frozen dataclass on
+`base.Generator`, and a line in `GENERATORS` for a name on the command line; from outside the package the dataclass is
+enough: docs/extending.md.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
 import torch
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from hyperfields.configs import parse_choice
 from hyperfields.errors import InputError
+from hyperfields.hypernets.base import Generator, rate_of, shares_networks
 from hyperfields.hypernets.basis_table import BasisTable
 from hyperfields.hypernets.bayes import Bayes, Factors, implicit_divergence
 from hyperfields.hypernets.chunked import Chunked
@@ -55,11 +59,10 @@ __all__ = [
     "Stability",
     "WeightTokens",
     "parse",
+    "rate_of",
+    "shares_networks",
 ]
 
-Generator = (
-    Full | PerLayer | Hierarchical | Chunked | Cppn | LowRank | Modulation | WeightTokens | Dynamic | Independent
-)
 
 # What each is called on the command line, with its default settings.
 GENERATORS: dict[str, Callable[[], Generator]] = {
@@ -75,9 +78,9 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "weight-tokens": WeightTokens,
     "direct": Independent,
 }
-# Of use only where the last number of a code is the time (`sequences`).
+# Of use only where the last number of a code is the time (`codes.Sequence`).
 OF_TIME: dict[str, Callable[[], Generator]] = {"dynamic": Dynamic}
-# What a family can share: all of them but the codes that are the weights.
+# Generators that share networks: all but the codes that are the weights.
 SHARING = {name: make for name, make in {**GENERATORS, **OF_TIME}.items() if name != "direct"}
 
 
@@ -113,14 +116,11 @@ class Hypernet(nn.Module):
     ) -> None:
         super().__init__()
         self.bayes = bayes or Bayes()
-        if self.bayes.kind != "none" and isinstance(generator, Independent):
-            raise InputError(
-                f"bayes {self.bayes.kind}: Independent generates nothing that could be drawn; leave it out"
-            )
-        self.noise: torch.Generator | None = None  # while weights are drawn
-        self.divergence: Tensor | None = None  # of the weights that were drawn last
+        if self.bayes.kind != "none" and not shares_networks(generator):
+            name = type(generator).__name__
+            raise InputError(f"bayes {self.bayes.kind}: {name} generates nothing that could be drawn; leave it out")
         # A code that is the weights themselves is not generated: there is nothing to keep stable.
-        self.stability = stability if stability and not isinstance(generator, Independent) else Stability()
+        self.stability = stability if stability and shares_networks(generator) else Stability()
         if isinstance(generator, Modulation) and generator.scale and self.stability.normalize:
             raise InputError("stability normalize: would undo the scales of Modulation; leave one of them out")
         self.shared = nn.ParameterDict()
@@ -132,7 +132,7 @@ class Hypernet(nn.Module):
         generated = {}
         for name, entry in spec.items():
             key = name.replace(".", "/")  # torch reserves the dot
-            if entry.source == "generated" or isinstance(generator, Independent):
+            if entry.source == "generated" or not shares_networks(generator):
                 generated[name] = entry
             elif entry.source == "shared":
                 self.shared[key] = nn.Parameter(entry.initial())
@@ -148,7 +148,24 @@ class Hypernet(nn.Module):
         self.extensions = nn.ModuleList(Extended(spec, generated, extension) for extension in extensions)
 
     def forward(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Weights:
-        """residual: what to add for each of these scenes, as a `Residual` gives it."""
+        """Weights of scenes by their codes `[s z]`; of a distribution over weights, the mean.
+
+        residual: what to add for each of these scenes, as a `Residual` gives it.
+        """
+        return self._weights(codes, residual, None)[0]
+
+    def sample(
+        self, codes: Tensor, generator: torch.Generator, residual: Mapping[str, Tensor] | None = None
+    ) -> tuple[Weights, Tensor | None]:
+        """(weights drawn from their distribution, its divergence from the prior `[]`), for `bayes` other than none.
+
+        Without a distribution these are the weights of `forward`, and None.
+        """
+        return self._weights(codes, residual, generator)
+
+    def _weights(
+        self, codes: Tensor, residual: Mapping[str, Tensor] | None, generator: torch.Generator | None
+    ) -> tuple[Weights, Tensor | None]:
         residual = residual or {}
         # A slice that is not contiguous may be multiplied in another order: old scenes would change in the last bits.
         codes, *numbers = (part.contiguous() for part in codes.split(self.parts, 1))
@@ -160,35 +177,29 @@ class Hypernet(nn.Module):
             weights[name] = table(codes, shifts.get(name))
         weights = _total(weights, *(part.tables for part in added))
         changes = _total(*(part.weights for part in added))
-        for name, value in self._generated(self.stability.read(codes), changes).items():
+        generated, divergence = self._generated(self.stability.read(codes), changes, generator)
+        for name, value in generated.items():
             weights[name] = value + residual[name] if name in residual else value
-        return weights
+        return weights, divergence
 
-    def _generated(self, read: Tensor, changes: Weights) -> Weights:
-        features = self.bayes.read(read, self.noise)
-        made = self._made(features, changes)
-        self.divergence = None
-        if self.noise is None or self.bayes.kind == "none":
-            return made
+    def _generated(
+        self, read: Tensor, changes: Weights, generator: torch.Generator | None
+    ) -> tuple[Weights, Tensor | None]:
+        features = self.bayes.read(read, generator)
+        weights = self._bounded(features, changes)
+        if generator is None or self.bayes.kind == "none":
+            return weights, None
         if self.factors is not None:
-            made, self.divergence = self.factors(made, features, self.noise)
-        elif self.training:
-            again = self._made(self.bayes.read(read, self.noise), changes)
-            self.divergence = implicit_divergence(made, again, self.spec)
-        return made
+            drawn: tuple[Weights, Tensor] = self.factors(weights, features, generator)
+            return drawn
+        if not self.training:
+            return weights, None
+        again = self._bounded(self.bayes.read(read, generator), changes)
+        return weights, implicit_divergence(weights, again, self.spec)
 
-    def _made(self, features: Tensor, changes: Weights) -> Weights:
-        """What the generator gives and extensions change, in bounds."""
+    def _bounded(self, features: Tensor, changes: Weights) -> Weights:
+        """Output of the generator with the changes of extensions, in the bounds of `stability`."""
         return self.stability.constrain(_total(self.generator(features), changes), self.spec)
-
-    @contextlib.contextmanager
-    def drawing(self, generator: torch.Generator) -> Iterator[None]:
-        """Within it, weights are drawn from their distribution, if the config has one; outside, their mean is taken."""
-        self.noise = generator
-        try:
-            yield
-        finally:
-            self.noise = None
 
 
 def _total(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -31,9 +31,9 @@ class BasisTable(nn.Module):
         if bias:
             nn.init.normal_(self.head.bias, std=math.sqrt(0.5))
         columns = math.prod(entry.shape[1:])
-        spread = entry.bound / math.sqrt(entry.bases)  # the sum has the variance that the spec asks for
+        std = entry.bound / math.sqrt(entry.bases)  # the sum has the variance that the spec asks for
         self.bases = nn.ParameterList(
-            (torch.rand(entry.bases, (end - start) * columns) * 2 - 1) * spread
+            (torch.rand(entry.bases, (end - start) * columns) * 2 - 1) * std
             for start, end in itertools.pairwise(entry.groups)
         )
 

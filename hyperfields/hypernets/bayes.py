@@ -1,6 +1,6 @@
 """Distributions over generated weights, as a setting of any generator: mean-field factors, or noise that it reads.
 
-    factors:  w ~ N(W(z), sigma(z)^2),  sigma_n = exp(s_n + (A z)_layer);   penalty: KL(q | N(0, spread^2))
+    factors:  w ~ N(W(z), sigma(z)^2),  sigma_n = exp(s_n + (A z)_layer);   penalty: KL(q | N(0, std^2))
     noise:    w = W([e, z]),  e ~ N(0, 1);   penalty: the same divergence of a Gaussian of the same moments, by layer
 
 Sources: Blundell et al. 2015, "Weight uncertainty in neural networks", section 3 (factors, reparametrised; the prior is
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.init import by_layer, spread, spreads
+from hyperfields.hypernets.init import by_layer, std_of, stds
 from hyperfields.weights import Weights, WeightSpec, flatten, split
 
 
@@ -26,7 +26,8 @@ from hyperfields.weights import Weights, WeightSpec, flatten, split
 class Bayes:
     """kind: `none` generates weights, the others draw them while fitting; what a run shows without drawing is the mean.
 
-    deviation: of factors at first, in units of the spread that the spec asks for. numbers: of the noise that is read.
+    deviation: of factors at first, in units of the standard deviation that the spec asks for. numbers: of the noise
+    that is read.
     weight: of the divergence in the loss: about twice the variance of the noise of a sample over a scene's samples.
     """
 
@@ -65,14 +66,14 @@ class Factors(nn.Module):
         super().__init__()
         self.spec = dict(spec)
         layers = by_layer(spec)
-        self.log_deviation = nn.Parameter((config.deviation * spreads(spec)).log())
+        self.log_deviation = nn.Parameter((config.deviation * stds(spec)).log())
         self.scale = nn.Linear(features, len(layers))
         nn.init.zeros_(self.scale.weight)
         nn.init.zeros_(self.scale.bias)
         of = {name: number for number, layer in enumerate(layers.values()) for name in layer}
         numbers = torch.cat([torch.full((entry.numel,), of[name]) for name, entry in spec.items()])
         self.register_buffer("number", numbers, persistent=False)
-        self.register_buffer("prior", spreads(spec), persistent=False)
+        self.register_buffer("prior", stds(spec), persistent=False)
 
     prior: Tensor
 
@@ -93,7 +94,7 @@ def implicit_divergence(first: Weights, second: Weights, spec: WeightSpec) -> Te
     """Of weights `[s ...]` drawn twice for the same codes: the divergence of a Gaussian of their moments, by layer."""
     total = next(iter(first.values())).new_zeros(())
     for layer in by_layer(spec).values():
-        scales = {name: spread(entry) for name, entry in layer.items()}
+        scales = {name: std_of(entry) for name, entry in layer.items()}
         a = torch.cat([(first[name] / scale).flatten(1) for name, scale in scales.items()], 1)
         b = torch.cat([(second[name] / scale).flatten(1) for name, scale in scales.items()], 1)
         variance = (0.5 * (a - b).square()).mean() + 1e-8  # of two draws; the mean over a layer steadies it

@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive, spreads
+from hyperfields.hypernets.base import Generator
+from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive, stds
 from hyperfields.weights import Weights, WeightSpec, numel, split
 
 TANH_RMS = 0.6279  # root of the mean square of tanh(x), x standard normal
 
 
 @dataclasses.dataclass(frozen=True)
-class Chunked:
+class Chunked(Generator):
     """chunk: weights that the network gives at a time. embedding: numbers of an embedding. hidden: width inside."""
+
+    knob: ClassVar[str] = "hidden"
+    rates: ClassVar[Mapping[str, float]] = {"images": 4.0, "shapes": 1.0, "views": 2.0}
 
     chunk: int = 128
     embedding: int = 16
@@ -44,7 +50,7 @@ class ChunkedGenerator(nn.Module):
     """
 
     owner: Tensor  # [chunks], the layer of each
-    spread: Tensor  # [numel(spec)]
+    stds: Tensor  # [numel(spec)]
 
     def __init__(self, spec: WeightSpec, latent_size: int, config: Chunked, share: float = LATENT_SHARE) -> None:
         super().__init__()
@@ -57,7 +63,7 @@ class ChunkedGenerator(nn.Module):
         chunks = sum(self.counts)
         owner = torch.tensor([number for number, count in enumerate(self.counts) for _ in range(count)])
         self.register_buffer("owner", owner, False)
-        self.register_buffer("spread", torch.cat([spreads(layer) for layer in self.layers]), False)
+        self.register_buffer("stds", torch.cat([stds(layer) for layer in self.layers]), False)
         # Chunks of a layer start with an eighth of their embeddings' power in common: more, and neurons would be alike.
         self.layer_embedding = nn.Parameter(0.5 * torch.randn(len(self.layers), config.embedding))
         self.chunk_embedding = nn.Parameter(math.sqrt(1.75) * torch.randn(chunks, config.embedding))
@@ -73,6 +79,6 @@ class ChunkedGenerator(nn.Module):
         layers = self.head(hidden).split(self.counts, 1)
         for layer, chunks in zip(self.layers, layers, strict=True):
             count = numel(layer)
-            weights |= split(chunks.flatten(1)[:, :count] * self.spread[begin : begin + count], layer)
+            weights |= split(chunks.flatten(1)[:, :count] * self.stds[begin : begin + count], layer)
             begin += count
         return weights

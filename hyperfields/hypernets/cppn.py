@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive, spreads
+from hyperfields.hypernets.base import Generator
+from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive, stds
 from hyperfields.weights import Weights, WeightSpec, split
 
 RADIANS = 1.5  # root of the mean square by which the phase changes from a neuron to the next
 
 
 @dataclasses.dataclass(frozen=True)
-class Cppn:
+class Cppn(Generator):
     """hidden: width of the function's two layers of sines."""
+
+    rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 2.0, "views": 2.0}
 
     hidden: int = 64
 
@@ -36,14 +41,14 @@ class CppnGenerator(nn.Module):
     """Codes `[s z]` -> weights of `spec`."""
 
     place: Tensor  # [numel(spec) 4]
-    spread: Tensor  # [numel(spec)]
+    stds: Tensor  # [numel(spec)]
 
     def __init__(self, spec: WeightSpec, latent_size: int, config: Cppn, share: float = LATENT_SHARE) -> None:
         super().__init__()
         require_positive("Cppn", hidden=config.hidden)
         self.spec = dict(spec)
         self.register_buffer("place", places(spec), False)
-        self.register_buffer("spread", spreads(spec), False)
+        self.register_buffer("stds", stds(spec), False)
         widest = max(max(entry.shape) for entry in spec.values())
         hidden = config.hidden
         frequency = RADIANS * widest / 2.0
@@ -60,7 +65,7 @@ class CppnGenerator(nn.Module):
     def forward(self, codes: Tensor) -> Weights:
         shared = self.second(torch.sin(self.first(self.place)))  # [n h]
         features = torch.sin(shared + self.latent(codes)[:, None])  # [s n h]
-        return split(self.head(features).squeeze(-1) * self.spread, self.spec)
+        return split(self.head(features).squeeze(-1) * self.stds, self.spec)
 
 
 def places(spec: WeightSpec) -> Tensor:

@@ -22,15 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.init import LATENT_SHARE, Head, require_positive, spread
+from hyperfields.hypernets.base import Generator
+from hyperfields.hypernets.init import LATENT_SHARE, Head, require_positive, std_of
 from hyperfields.weights import Weights, WeightSpec
 
-SPEED = 2.0  # how far a state can get in a unit of time; states start with a spread of 1
+SPEED = 2.0  # how far a state can get in a unit of time; states start with a standard deviation of 1
 GAIN = 1.0  # of the slow network; more makes paths of states that turn between known frames
 
 
 @dataclasses.dataclass(frozen=True)
-class Dynamic:
+class Dynamic(Generator):
     """hidden: width of the slow network. ticks: its steps from time 0 to 1; between two ticks weights are mixed.
 
     rank: outer products that are written in a tick (outer only), at most a matrix's own rank.
@@ -72,12 +73,12 @@ class DynamicGenerator(nn.Module):
             if matrix and config.mode == "outer":
                 rank = min(config.rank, *entry.shape)
                 # W moves by an integral over about half a unit of time: see the test of step 0.
-                each = math.sqrt(2.0 * math.sqrt(share) * spread(entry) / math.sqrt(rank))
+                each = math.sqrt(2.0 * math.sqrt(share) * std_of(entry) / math.sqrt(rank))
                 size, kept = rank * sum(entry.shape), 1.0 - share
             elif matrix:
                 rank, each, size, kept = 0, math.sqrt(share), entry.shape[0], 1.0 / (1.0 + share)
             else:
-                rank, each, size, kept = 0, spread(entry) * math.sqrt(share), entry.numel, 1.0 - share
+                rank, each, size, kept = 0, std_of(entry) * math.sqrt(share), entry.numel, 1.0 - share
             self.parts[name] = rank, size
             # States have a mean square of about a half: they come out of a tanh.
             power = 0.25 if rank else 0.5

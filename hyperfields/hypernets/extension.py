@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hyperfields.errors import InputError
 from hyperfields.hypernets.basis_table import BasisTable
-from hyperfields.hypernets.init import LATENT_SHARE, spreads
+from hyperfields.hypernets.init import LATENT_SHARE, stds
 from hyperfields.weights import Weights, WeightSpec, split
 
 
@@ -65,7 +65,7 @@ class Extended(nn.Module):
                 groups = entry.groups or (0, entry.shape[0])
                 table = dataclasses.replace(entry, source="factored", bases=config.bases, groups=groups)
                 self.tables[key] = BasisTable(table, config.numbers, bias=False)
-        self.weights = _linear(config.numbers, spreads(generated) * math.sqrt(LATENT_SHARE))
+        self.weights = _linear(config.numbers, stds(generated) * math.sqrt(LATENT_SHARE))
 
     def forward(self, numbers: Tensor) -> Added:
         return Added(
@@ -75,9 +75,9 @@ class Extended(nn.Module):
         )
 
 
-def _linear(width: int, deviations: Tensor) -> nn.Linear:
-    """A linear map without bias; `deviations` are the spreads of what it gives, from numbers of mean square 1."""
-    made = nn.Linear(width, len(deviations), bias=False)
+def _linear(width: int, stds: Tensor) -> nn.Linear:
+    """A linear map without bias; `stds` are the standard deviations of what it gives, from numbers of mean square 1."""
+    made = nn.Linear(width, len(stds), bias=False)
     with torch.no_grad():
-        made.weight.copy_(torch.randn(len(deviations), width) * deviations[:, None] / math.sqrt(width))
+        made.weight.copy_(torch.randn(len(stds), width) * stds[:, None] / math.sqrt(width))
     return made

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hyperfields.hypernets.init import LATENT_SHARE, Head, initials, spreads, trunk
+from hyperfields.hypernets.base import Generator
+from hyperfields.hypernets.init import LATENT_SHARE, Head, initials, stds, trunk
 from hyperfields.weights import Weights, WeightSpec, split
 
 
 @dataclasses.dataclass(frozen=True)
-class Full:
+class Full(Generator):
     """All weights from one head; `hidden` 0 makes it linear, otherwise one hidden ReLU layer of that width."""
+
+    rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 4.0, "views": 1.0}
 
     hidden: int = 0
 
@@ -36,7 +41,7 @@ class FullGenerator(nn.Module):
         self.spec = dict(spec)
         self.trunk = trunk(latent_size, config.hidden) if config.hidden else nn.Identity()
         base = initials(spec)
-        self.head = Head(config.hidden or latent_size, spreads(spec) * math.sqrt(share))
+        self.head = Head(config.hidden or latent_size, stds(spec) * math.sqrt(share))
         with torch.no_grad():
             self.head.bias.copy_(base * math.sqrt(1.0 - share))
 

@@ -10,18 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from hyperfields.hypernets.base import Generator
 from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive
 from hyperfields.weights import Weights, WeightSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Hierarchical:
+class Hierarchical(Generator):
     """code: numbers of a layer's code."""
+
+    knob: ClassVar[str] = "code"
+    rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 2.0, "views": 2.0}
 
     code: int = 8
 

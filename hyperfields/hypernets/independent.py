@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from hyperfields.hypernets.base import Generator
 from hyperfields.weights import Weights, WeightSpec, split
 
 
 @dataclasses.dataclass(frozen=True)
-class Independent:
+class Independent(Generator):
     """Every scene owns all its weights; the latent size is `weights.numel(spec)`."""
+
+    shares_networks: ClassVar[bool] = False
 
     def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
         """The network: codes `[s z]` -> weights of `spec`."""

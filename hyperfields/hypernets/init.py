@@ -1,4 +1,4 @@
-"""What generators are built from: heads that start with the spread that the spec asks for.
+"""What generators are built from: heads that start with the standard deviation that the spec asks for.
 
 Initialisation is that of Chang, Flaxman, Lipson 2020, "Principled weight initialization for hypernetworks", section 4:
 a generated weight starts with the variance that its fan-in asks for, so the head's own weights are smaller by the
@@ -20,12 +20,12 @@ LATENT_SHARE = 0.05
 
 
 class Head(nn.Linear):
-    """Features `[s w]` of mean square 1 -> numbers `[s n]`; `deviations` `[n]` are their spreads at first."""
+    """Features `[s w]` of mean square 1 -> numbers `[s n]`; `stds` `[n]` are their standard deviations at first."""
 
-    def __init__(self, width: int, deviations: Tensor) -> None:
-        super().__init__(width, len(deviations))
+    def __init__(self, width: int, stds: Tensor) -> None:
+        super().__init__(width, len(stds))
         with torch.no_grad():
-            self.weight.copy_(torch.randn(len(deviations), width) * deviations[:, None] / math.sqrt(width))
+            self.weight.copy_(torch.randn(len(stds), width) * stds[:, None] / math.sqrt(width))
             self.bias.zero_()
 
 
@@ -37,14 +37,14 @@ def trunk(width: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.ReLU())
 
 
-def spread(entry: WeightEntry) -> float:
+def std_of(entry: WeightEntry) -> float:
     """Standard deviation of the initial values of a weight."""
     return entry.bound / math.sqrt(3.0)
 
 
-def spreads(spec: WeightSpec) -> Tensor:
-    """`[numel(spec)]`, the spread of each weight, in the order of the spec."""
-    return torch.cat([torch.full((entry.numel,), spread(entry)) for entry in spec.values()])
+def stds(spec: WeightSpec) -> Tensor:
+    """`[numel(spec)]`, the standard deviation of each weight, in the order of the spec."""
+    return torch.cat([torch.full((entry.numel,), std_of(entry)) for entry in spec.values()])
 
 
 def initials(spec: WeightSpec) -> Tensor:

@@ -11,22 +11,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.init import LATENT_SHARE, Head, require_positive, spread
+from hyperfields.hypernets.base import Generator
+from hyperfields.hypernets.init import LATENT_SHARE, Head, require_positive, std_of
 from hyperfields.weights import Weights, WeightSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRank:
+class LowRank(Generator):
     """rank: of the change of each weight matrix, cut to the matrix's own rank. mode: see the formulas above.
 
     layer: the number of the only layer of each network that changes, from 0; -1 changes them all.
     """
+
+    knob: ClassVar[str] = "rank"
+    rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 1.0, "views": 2.0}
 
     rank: int = 4
     mode: Literal["multiply", "add"] = "multiply"
@@ -71,10 +76,10 @@ class LowRankGenerator(nn.Module):
             if len(entry.shape) == 2:
                 rank = self.ranks[name] = min(config.rank, *entry.shape)
                 # var(sum_r A B) = r a^2 b^2 = the latent's share of the entry's variance (of 1 when it multiplies)
-                target = math.sqrt(share) * (1.0 if multiplied else spread(entry))
+                target = math.sqrt(share) * (1.0 if multiplied else std_of(entry))
                 scales.append(torch.full((rank * sum(entry.shape),), math.sqrt(target / math.sqrt(rank))))
             else:
-                scales.append(torch.full((entry.numel,), spread(entry) * math.sqrt(share)))
+                scales.append(torch.full((entry.numel,), std_of(entry) * math.sqrt(share)))
         self.head = Head(latent_size, torch.cat(scales))
 
     def forward(self, codes: Tensor) -> Weights:

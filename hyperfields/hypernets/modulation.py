@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hyperfields.hypernets.init import LATENT_SHARE, Head, spread
+from hyperfields.hypernets.base import Generator
+from hyperfields.hypernets.init import LATENT_SHARE, Head, std_of
 from hyperfields.weights import Weights, WeightSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Modulation:
+class Modulation(Generator):
     """scale: generate scales beside shifts."""
+
+    rates: ClassVar[Mapping[str, float]] = {"images": 4.0, "shapes": 1.0, "views": 2.0}
 
     scale: bool = True
 
@@ -40,7 +45,7 @@ class ModulationGenerator(nn.Module):
             kept = 1.0
             if len(entry.shape) == 1:
                 kept = 1.0 - share
-                scales.append(torch.full(entry.shape, spread(entry)))
+                scales.append(torch.full(entry.shape, std_of(entry)))
             elif config.scale:
                 kept = 1.0 / (1.0 + share)
                 scales.append(torch.ones(entry.shape[0]))

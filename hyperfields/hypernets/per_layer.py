@@ -8,17 +8,23 @@ Source: Sitzmann, Zollhoefer, Wetzstein 2019, "Scene representation networks", s
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from hyperfields.hypernets.base import Generator
 from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.init import LATENT_SHARE, by_layer, require_positive
 from hyperfields.weights import Weights, WeightSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class PerLayer:
+class PerLayer(Generator):
     """hidden: width of the hidden ReLU layer of each layer's network."""
+
+    knob: ClassVar[str] = "hidden"
+    rates: ClassVar[Mapping[str, float]] = {"images": 4.0, "shapes": 2.0, "views": 2.0}
 
     hidden: int = 32
 

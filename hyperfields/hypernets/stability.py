@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from hyperfields.errors import InputError
-from hyperfields.hypernets.init import LATENT_SHARE, spread
+from hyperfields.hypernets.init import LATENT_SHARE, std_of
 from hyperfields.weights import Weights, WeightSpec
 
 
@@ -32,7 +32,7 @@ class Stability:
     share: of the initial variance that comes from the latent; the rest is a base that all scenes share. 1 has no base.
     latent: `invariant` hands on cos and sin of the code, whose length is the same for all codes.
     spectral: the largest singular value of every linear map stays below that many times its initial one.
-    bound: a generated weight stays within that many times the spread of its layer, by a tanh.
+    bound: a generated weight stays within that many times the standard deviation of its layer, by a tanh.
     normalize: rows of generated matrices keep the length that they are initialised with. It would undo the scales of
         `Modulation`, which refuses it.
     """
@@ -84,10 +84,10 @@ class Stability:
     def _constrain(self, value: Tensor, name: str, spec: WeightSpec) -> Tensor:
         entry = spec[name]
         if self.bound:
-            limit = self.bound * spread(entry)
+            limit = self.bound * std_of(entry)
             value = limit * torch.tanh(value / limit)
         if self.normalize and value.dim() == 3:
-            length = spread(entry) * math.sqrt(entry.shape[1])
+            length = std_of(entry) * math.sqrt(entry.shape[1])
             value = length * nn.functional.normalize(value, dim=2)
         return value
 

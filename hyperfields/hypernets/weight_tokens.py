@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from hyperfields.hypernets.attention import Block
+from hyperfields.hypernets.base import Generator
 from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive
 from hyperfields.weights import Weights, WeightSpec
 
-OWN = 0.5  # spread of the part of a token that all scenes share, against 1 of the scene's
+OWN = 0.5  # standard deviation of the part of a token that all scenes share, against 1 of the scene's
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightTokens:
+class WeightTokens(Generator):
     """width: of a token. groups: tokens of a layer, at most one a neuron. depth, heads: of the transformer."""
+
+    knob: ClassVar[str] = "width"
+    rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 1.0, "views": 2.0}
 
     width: int = 32
     groups: int = 8

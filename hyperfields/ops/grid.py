@@ -16,9 +16,13 @@ import math
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437, 2165219737)
 
 
+def _whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 @dataclasses.dataclass(frozen=True)
 class GridSpec:
-    """Everything that decides where a point looks in a table. Scales are stored, never recomputed.
+    """Layout of a table: everything that decides which rows belong to a point. Scales are stored, never recomputed.
 
     `exp2` differs by an ulp between machines, so a checkpoint keeps `scales` and not how they were made.
     """
@@ -29,6 +33,41 @@ class GridSpec:
     resolutions: tuple[int, ...]
     offsets: tuple[int, ...]  # levels + 1 numbers; the last one is the number of rows
     smoothstep: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what a kernel could not follow: they read and write tables by these numbers, without a check.
+
+        Raises:
+            ValueError: the first number that does not fit, and what would.
+        """
+        if not _whole(self.dims) or not 1 <= self.dims <= len(PRIMES):
+            raise ValueError(f"grid dims: got {self.dims!r}, wanted 1 to {len(PRIMES)}")
+        if not _whole(self.features) or self.features < 1:
+            raise ValueError(f"grid features: got {self.features!r}, wanted a whole number, at least 1")
+        sequences = (self.scales, self.resolutions, self.offsets)
+        if not all(isinstance(sequence, tuple) for sequence in sequences) or not (
+            len(self.scales) == len(self.resolutions) == len(self.offsets) - 1 > 0
+        ):
+            raise ValueError("grid: wanted a scale and a resolution of each level, and one more offset, as tuples")
+        if not all(map(_whole, self.resolutions)) or not all(map(_whole, self.offsets)) or self.offsets[0] != 0:
+            raise ValueError("grid: wanted whole numbers as resolutions and offsets, the first offset 0")
+        for level, (scale, resolution) in enumerate(zip(self.scales, self.resolutions, strict=True)):
+            if not isinstance(scale, int | float) or not 0.0 <= scale < 2.0**31 - 2.0:
+                raise ValueError(f"grid scales[{level}]: got {scale!r}, wanted a number in [0, 2^31 - 2)")
+            if resolution != math.ceil(scale) + 1:
+                raise ValueError(
+                    f"grid resolutions[{level}]: got {resolution}, wanted {math.ceil(scale) + 1} for a scale of {scale}"
+                )
+            rows = self.offsets[level + 1] - self.offsets[level]
+            if rows < 1 or rows % 8:
+                raise ValueError(f"grid level {level}: got {rows} rows, wanted a positive multiple of 8")
+            if not self.is_dense(level) and rows & (rows - 1):
+                raise ValueError(
+                    f"grid level {level}: got {rows} rows for {resolution}^{self.dims} vertices, wanted as many, or a "
+                    "power of two to hash into"
+                )
+        if self.rows * self.features >= 2**31:  # indices in kernels have 32 bits
+            raise ValueError(f"grid: got {self.rows} rows of {self.features} numbers, wanted fewer than 2^31 numbers")
 
     @staticmethod
     def make(
@@ -60,6 +99,12 @@ class GridSpec:
             offsets.append(offsets[-1] + rows)
         return GridSpec(dims, features, scales, resolutions, tuple(offsets), smoothstep)
 
+    def close_to(self, other: GridSpec) -> bool:
+        """True if both have the same layout, up to the rounding of scales on another machine."""
+        return dataclasses.replace(self, scales=other.scales) == other and all(
+            math.isclose(a, b, rel_tol=1e-6) for a, b in zip(self.scales, other.scales, strict=True)
+        )
+
     @property
     def levels(self) -> int:
         return len(self.scales)
@@ -75,6 +120,6 @@ class GridSpec:
         return self.levels * self.features
 
     def is_dense(self, level: int) -> bool:
-        """Whether every vertex of the level has a row of its own."""
+        """True if every vertex of the level has a row of its own."""
         vertices: int = self.resolutions[level] ** self.dims
         return self.offsets[level + 1] - self.offsets[level] >= vertices

@@ -1,8 +1,9 @@
-"""What a run can be turned into: pictures, animations, walks through latent space, files of single scenes."""
+"""Pictures, animations, walks through latent space and files of single scenes, from runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,43 +11,43 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
-from hyperfields.codes.table import interpolate
-from hyperfields.data import Mesh
+from hyperfields.cameras import orbit as orbit_path
+from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
-from hyperfields.fields import RadianceField
-from hyperfields.model import BoundField
-from hyperfields.rendering.meshing import mesh_from_field
-from hyperfields.rendering.pictures import Channel, check_channel, native_size, orbit_cameras, render_picture
+from hyperfields.rendering.pictures import Channel, require_channel
 from hyperfields.runs.atomic import new_folder, require_suffix
-from hyperfields.runs.checkpoint import Run, write_field
+from hyperfields.runs.field_file import write_field
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import MESH_SUFFIXES, write_mesh
+from hyperfields.runs.run import Run
+from hyperfields.runs.scene import Scene
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
+from hyperfields.tasks.base import MESH_RESOLUTION
 
 FRAMES = 48  # of an animation for which no number was given
 FPS = 24.0
-RESOLUTION = 192  # cells a side that a mesh is made from
-SUPERSAMPLE = {"images": 1, "shapes": 2, "views": 1}  # only surfaces have edges that are thinner than a pixel
+START = math.radians(-135.0)  # azimuth of the first camera: from the front left, as fronts look towards -Y
+RADIUS, ELEVATION, FOV = 3.6, math.radians(25.0), 0.6911112  # of cameras without pictures; a longest side is 1.8
+SIZE = (256, 256)  # of pictures of scenes that were not fitted to pictures
 FIELD_SUFFIX = ".safetensors"
 
 T = TypeVar("T")
-Report = Callable[[int, int], None]  # (frames done, frames in all)
+Format = Callable[[Scene, Path], None]
+OnFrame = Callable[[int, int], None]  # (frames done, frames in all)
 
 
-def render_run(
-    run: Run,
-    codes: Tensor,
+def render_scene(
+    scene: Scene,
     out: Path,
     *,
     orbit: int | None = None,
     size: tuple[int, int] | None = None,
     channel: Channel = "rgb",
-    report: Report | None = None,
+    progress: OnFrame | None = None,
 ) -> None:
     """Write a scene as a picture, or as an animation from a camera that circles it.
 
     Args:
-        codes: `[1 z]`.
         out: picture from the front left (.png, .jpg, .webp), or animation (.gif, .mp4; shapes and views).
         orbit: frames of the animation, default 48.
         size: (height, width), default as fitted.
@@ -54,24 +55,25 @@ def render_run(
     Raises:
         InputError: a suffix, an orbit or a channel that this kind cannot give; a file that cannot be written.
     """
-    suffixes = IMAGE_SUFFIXES + (() if run.kind == "images" else ANIMATION_SUFFIXES)
+    run, task = scene.run, scene.run.task
+    suffixes = IMAGE_SUFFIXES + (ANIMATION_SUFFIXES if task.has_camera else ())
     suffix = require_suffix(out, suffixes, f"a rendering of {run.kind}")
     still = suffix in IMAGE_SUFFIXES
     if orbit is not None and (still or orbit < 1):
-        todo = "leave it out" if run.kind == "images" else "use a .gif or .mp4 and at least 1 frame"
+        todo = "use a .gif or .mp4 and at least 1 frame" if task.has_camera else "leave it out"
         raise InputError(f"--orbit {orbit}: no camera circles {run.kind} into {out}; {todo}")
     size = size or native_size(run)
-    bound = bind(run, codes)
-    check_channel(bound, channel)
+    require_channel(channel, task.channels)
     frames = 1 if still else orbit or FRAMES
     cameras = orbit_cameras(run, frames, size)
-    pictures = _counted((_picture(run, bound, camera, size, channel) for camera in cameras), frames, report)
+    pictures = _counted((task.picture(scene.field, camera, size, channel) for camera in cameras), frames, progress)
     if still:
         write_image(out, next(pictures))
     else:
         write_animation(out, pictures, FPS)
 
 
+@torch.no_grad()
 def interpolate_run(
     run: Run,
     codes: Tensor,
@@ -81,7 +83,8 @@ def interpolate_run(
     mode: str = "lerp",
     orbit: bool = False,
     size: tuple[int, int] | None = None,
-    report: Report | None = None,
+    resolution: int = MESH_RESOLUTION,
+    progress: OnFrame | None = None,
 ) -> None:
     """Walk through latent space along `codes` `[c z]`, ends included.
 
@@ -91,6 +94,7 @@ def interpolate_run(
         mode: "lerp" or "slerp".
         orbit: let the camera circle once meanwhile.
         size: (height, width), default as fitted.
+        resolution: of meshes, cells a side.
 
     Raises:
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
@@ -99,97 +103,91 @@ def interpolate_run(
     animated = out.suffix.lower() in ANIMATION_SUFFIXES
     if not animated and out.suffix:
         raise InputError(f"{out}: suffix {out.suffix} cannot hold a walk; use .gif, .mp4 or a folder")
-    if orbit and (run.kind == "images" or (run.kind == "shapes" and not animated)):
-        what = "images" if run.kind == "images" else "meshes"
+    task = run.task
+    as_meshes = task.has_mesh and not task.sized and not animated  # data without pictures are walked as meshes
+    if orbit and (as_meshes or not task.has_camera):
+        what = "meshes" if as_meshes else run.kind
         raise InputError(f"--orbit: no camera circles {what} into {out}; leave it out")
     if len(codes) < 2 or frames < 2:
         raise InputError(f"interpolate: got {len(codes)} scenes and {frames} frames, wanted at least 2 of each")
     size = size or native_size(run)
     path = interpolate(codes, frames, mode)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
-    bounds = (bind(run, code[None]) for code in path)
+    bounds = (run.model.bind(code[None]) for code in path)
     if animated:
         require_suffix(out, ANIMATION_SUFFIXES, "a walk")
-        pictures = (_picture(run, b, c, size) for b, c in zip(bounds, cameras, strict=True))
-        write_animation(out, _counted(pictures, frames, report), FPS)
+        pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
+        write_animation(out, _counted(pictures, frames, progress), FPS)
         return
     with new_folder(out) as folder:
-        if run.kind == "shapes":
-            for number, mesh in enumerate(_counted((mesh_of(bound) for bound in bounds), frames, report)):
+        if as_meshes:
+            for number, mesh in enumerate(
+                _counted((task.mesh(bound, resolution) for bound in bounds), frames, progress)
+            ):
                 write_mesh(folder / f"frame_{number:03d}.ply", mesh)
         else:
-            pictures = (_picture(run, b, c, size) for b, c in zip(bounds, cameras, strict=True))
-            for number, picture in enumerate(_counted(pictures, frames, report)):
+            pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
+            for number, picture in enumerate(_counted(pictures, frames, progress)):
                 write_image(folder / f"frame_{number:03d}.png", picture)
 
 
-def export_scene(run: Run, name: str, out: Path, codes: Tensor | None = None) -> None:
+def export_scene(
+    scene: Scene, out: Path, *, resolution: int = MESH_RESOLUTION, formats: Mapping[str, Format] | None = None
+) -> None:
     """Write one scene as a file that needs nothing of the run.
 
-    Every kind gives a picture (.png, .jpg, .webp) and the field alone (.safetensors), which
-    `checkpoint.load_field` reads; shapes, in the frame of their file, and views also a mesh
-    (.ply, .obj, .glb, .stl).
+    Every kind gives a picture (.png, .jpg, .webp) and the field alone (.safetensors), which `load_field` reads; shapes,
+    in the frame of their file, and radiance also a mesh (.ply, .obj, .glb, .stl).
 
     Args:
-        codes: `[1 z]` of a scene that the run was not fitted to; then `name` is only written down.
+        resolution: of a mesh, cells a side.
+        formats: more of them, suffix -> a callable that writes a scene to a path; they win over ours.
 
     Raises:
-        InputError: an unknown name, a suffix that this kind cannot give, or a file that cannot be written.
+        InputError: a suffix that this kind cannot give, or a file that cannot be written.
     """
-    meshes = () if run.kind == "images" else MESH_SUFFIXES
-    allowed = (*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX)
-    suffix = require_suffix(out, allowed, f"a scene of {run.kind}")
-    bound = bind(run, run.codes(name) if codes is None else codes)
-    picture = dict(run.config["picture"])
-    frames = picture.pop("frames", {})
-    frame = frames.get(name) if codes is None else None  # scale and centre in the file that it came from
-    if suffix == FIELD_SUFFIX:
-        if frame is not None:
-            picture["frames"] = {name: frame}
-        write_field(out, bound, {"name": name, "kind": run.kind, "picture": picture})
+    run, task, more = scene.run, scene.run.task, dict(formats or {})
+    meshes = MESH_SUFFIXES if task.has_mesh else ()
+    allowed = dict.fromkeys((*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX, *more))
+    suffix = require_suffix(out, tuple(allowed), f"a scene of {run.kind}")
+    if suffix in more:
+        more[suffix](scene, out)
+    elif suffix == FIELD_SUFFIX:
+        picture = {key: value for key, value in run.config.picture.items() if key != "frames"}
+        if scene.frame is not None:
+            picture["frames"] = {scene.name: scene.frame}
+        write_field(out, scene.field, {"name": scene.name, "kind": run.kind, "picture": picture})
     elif suffix in meshes:
-        mesh = mesh_of(bound)
-        if frame is not None:
-            mesh = mesh._replace(scale=frame[0], center=tuple(frame[1:]))
-        write_mesh(out, mesh)
+        write_mesh(out, scene.mesh(resolution))
     else:
-        size = native_size(run)
-        write_image(out, _picture(run, bound, orbit_cameras(run, 1, size)[0], size))
+        write_image(out, scene.render())
 
 
-def bind(run: Run, codes: Tensor) -> BoundField:
-    """One scene as a function of points; not differentiable."""
-    if codes.shape[0] != 1:
-        raise ValueError(f"codes: got {codes.shape[0]} scenes, wanted one")
-    with torch.no_grad():
-        return run.model.bind(codes)
+def native_size(run: Run) -> tuple[int, int]:
+    """(height, width) of the pictures that a run was fitted to, or a choice for scenes without pictures."""
+    height, width = run.config.picture.get("size", SIZE)
+    return int(height), int(width)
 
 
-def mesh_of(bound: BoundField, resolution: int = RESOLUTION) -> Mesh:
-    """The surface of a shape, or of a view where a step becomes more opaque than clear, in the scene frame.
+def orbit_cameras(run: Run, frames: int, size: tuple[int, int]) -> list[Camera]:
+    """`frames` cameras on a circle round the scenes of a run; the first looks from the front left.
 
-    Args:
-        resolution: cells a side.
-
-    Raises:
-        TypeError: for images.
+    Distance, height and field of view are those of the pictures that a run of views was fitted to.
     """
-    if not isinstance(bound.field, RadianceField):
-        return mesh_from_field(bound, resolution=resolution, device=bound.device)
-    step = bound.field.step
-
-    def clearness(x: Tensor) -> Tensor:
-        return torch.exp(-step * bound.density(x)) - 0.5
-
-    return mesh_from_field(clearness, resolution=resolution, safety=float("inf"), device=bound.device)
-
-
-def _picture(run: Run, bound: BoundField, camera: Camera, size: tuple[int, int], channel: Channel = "rgb") -> Tensor:
-    return render_picture(bound, camera, size, channel, supersample=SUPERSAMPLE[run.kind])
+    picture = run.config.picture
+    return orbit_path(
+        frames,
+        radius=picture.get("radius", RADIUS),
+        elevation=picture.get("elevation", ELEVATION),
+        fov=picture.get("fov", FOV),
+        start=START,
+        height=size[0],
+        width=size[1],
+    )
 
 
-def _counted(items: Iterator[T], total: int, report: Report | None) -> Iterator[T]:
+def _counted(items: Iterator[T], total: int, progress: OnFrame | None) -> Iterator[T]:
     for number, item in enumerate(items):
         yield item
-        if report is not None:
-            report(number + 1, total)
+        if progress is not None:
+            progress(number + 1, total)

@@ -15,12 +15,15 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from hyperfields import ops
+from hyperfields.configs import to_json
 from hyperfields.errors import InputError
-from hyperfields.fields import ACTIVATION, Field, RadianceField
-from hyperfields.fields.encodings import TABLE, FactoredGrid, HashGrid
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField, Field
+from hyperfields.fields.encodings import TABLE, GridEncoding
 from hyperfields.ops import _tcnn
-from hyperfields.runs import checkpoint
+from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.config import config_from_json
+from hyperfields.runs.run import read_tensors
 from hyperfields.weights import Weights, layers
 
 FORMAT = "hyperfields-tcnn-1"
@@ -28,8 +31,8 @@ SUFFIX = ".safetensors"
 
 
 def networks(field: Field) -> tuple[str, ...]:
-    """Names of a field's MLPs among its weights."""
-    return ("density", "color") if isinstance(field, RadianceField) else ("mlp",)
+    """Names of a field's MLPs among its weights, in their order."""
+    return tuple(dict.fromkeys(name.split(".")[0] for name in field.spec if name.endswith(".0.weight")))
 
 
 def modules(field: Field) -> dict[str, dict[str, Any]]:
@@ -38,12 +41,12 @@ def modules(field: Field) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: an encoding or a network that tinycudann does not have.
     """
-    if not isinstance(field.encoding, HashGrid | FactoredGrid):
+    if not isinstance(field.encoding, GridEncoding):
         name = type(field.encoding).__name__
         raise InputError(f"--format tcnn: this field's encoding is {name}; only hash grids have tinycudann's layout")
     grid = field.encoding.grid
     try:
-        found = {
+        described: dict[str, dict[str, Any]] = {
             "encoding": {
                 "module": "Encoding",
                 "n_input_dims": grid.dims,
@@ -52,15 +55,27 @@ def modules(field: Field) -> dict[str, dict[str, Any]]:
         }
         for name in networks(field):
             sizes = widths(field, name)
-            found[name] = {
+            described[name] = {
                 "module": "Network",
                 "n_input_dims": sizes[0] + 1,
                 "n_output_dims": sizes[-1],
-                "network_config": _tcnn.network_config(sizes, ACTIVATION, True),
+                "network_config": _tcnn.network_config(sizes, activation_of(field), True),
             }
     except ValueError as error:
         raise InputError(f"--format tcnn: {error}") from None
-    return found
+    return described
+
+
+def activation_of(field: Any) -> ops.Activation:
+    """Activation of a field's MLPs.
+
+    Raises:
+        ValueError: one that tinycudann does not have.
+    """
+    activation: ops.Activation = field.activation
+    if activation not in _tcnn.ACTIVATIONS:
+        raise ValueError(f"activation {activation}: tinycudann's is another; fit with {' or '.join(_tcnn.ACTIVATIONS)}")
+    return activation
 
 
 def widths(field: Field, name: str) -> list[int]:
@@ -87,10 +102,10 @@ def write_tcnn(path: Path, bound: BoundField, info: dict[str, Any]) -> None:
     for name in networks(bound.field):
         pairs = [(w.detach()[0], None if b is None else b.detach()[0]) for w, b in layers(bound.weights, name)]
         tensors[name] = _tcnn.pack_network(pairs)
-    header = {"format": FORMAT, "field": checkpoint.to_json(bound.field), "info": info, "modules": described}
+    header = {"format": FORMAT, "field": to_json(bound.field), "info": info, "modules": described}
     data = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    checkpoint.write_atomically(path, safetensors.torch.save(data, {"format": FORMAT}))
-    checkpoint.write_atomically(path.with_suffix(".json"), json.dumps(header, indent=1).encode())
+    write_atomically(path, safetensors.torch.save(data, {"format": FORMAT}))
+    write_atomically(path.with_suffix(".json"), json.dumps(header, indent=1).encode())
 
 
 def read_tcnn(path: Path) -> tuple[BoundField, dict[str, Any]]:
@@ -104,17 +119,17 @@ def read_tcnn(path: Path) -> tuple[BoundField, dict[str, Any]]:
         header = json.loads(beside.read_bytes())
     except OSError as error:
         raise InputError(f"{beside}: {error.strerror}; it has to lie beside {path}, as export writes it") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{beside}: damaged, not the JSON that export --format tcnn writes") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{beside}: wanted format {FORMAT!r}; only what export --format tcnn wrote can be read")
-    tensors, _ = checkpoint.read_tensors(path)
+    tensors, _ = read_tensors(path)
     try:
-        field = checkpoint.from_json(header["field"])
+        field = config_from_json(header["field"])
         if header["modules"] != json.loads(json.dumps(modules(field))):
             raise InputError(f"{beside}: its modules are not those of its field: the file was changed")
         weights = _weights(field, tensors)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise InputError(f"{beside}: damaged: {type(error).__name__} {error}") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
@@ -126,7 +141,7 @@ def _weights(field: Field, tensors: dict[str, Tensor]) -> Weights:
     wanted = {"encoding", *networks(field)}
     if tensors.keys() != wanted:
         raise InputError(f"holds {', '.join(sorted(tensors))}; wanted {', '.join(sorted(wanted))}")
-    assert isinstance(field.encoding, HashGrid | FactoredGrid)
+    assert isinstance(field.encoding, GridEncoding)
     grid = field.encoding.grid
     if tensors["encoding"].numel() != grid.rows * grid.features:
         got = tensors["encoding"].numel()

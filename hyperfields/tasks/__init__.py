@@ -1,0 +1,73 @@
+"""Tasks: one object a kind of scenes, which knows everything that depends on the kind.
+
+`base.py` says what a task is, `images.py`, `shapes.py` and `radiance.py` are the three, `objective.py` is what a fit
+minimises, `losses.py` and `metrics.py` are plain functions of tensors, `presets.py` names models by kind.
+May import: errors, ops, configs, weights, cameras, data, fields, hypernets, rendering, codes, model.
+
+To add a kind: write its field (fields/), its task here in a file like `images.py`, one line in `TASKS` below, the kind
+in `data.Kind`, and a reader (scenes/). Nothing else in the package asks for a kind.
+To add a loss: pass `loss=` to `Task.objective`. To add a metric: an entry of the task's `metrics` and a value of its
+`measure`. To add a preset: `base.PRESETS`, `base.generator_of` and the tasks' `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from hyperfields.cameras import Camera
+from hyperfields.errors import InputError
+from hyperfields.fields import BoundField
+from hyperfields.model import ModelConfig
+from hyperfields.ops.threads import one_torch_thread
+from hyperfields.rendering.image import Window
+from hyperfields.rendering.pictures import CELLS
+from hyperfields.tasks.base import PRESETS as PRESETS
+from hyperfields.tasks.base import Metric as Metric
+from hyperfields.tasks.base import Preset as Preset
+from hyperfields.tasks.base import Task as Task
+from hyperfields.tasks.config import TrainConfig as TrainConfig
+from hyperfields.tasks.images import IMAGES as IMAGES
+from hyperfields.tasks.objective import Objective as Objective
+from hyperfields.tasks.radiance import RADIANCE as RADIANCE
+from hyperfields.tasks.shapes import SHAPES as SHAPES
+
+TASKS: dict[str, Task] = {"images": IMAGES, "shapes": SHAPES, "views": RADIANCE}
+
+
+def task_of(kind: str) -> Task:
+    """The task of a kind of scenes.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    if kind not in TASKS:
+        raise InputError(f"kind {kind!r}: wanted one of {', '.join(TASKS)}")
+    return TASKS[kind]
+
+
+def preset(name: str, kind: str, scenes: int, side: int = 64) -> tuple[ModelConfig, TrainConfig]:
+    """(model, recipe) of a preset, see `Task.model`.
+
+    Raises:
+        InputError: an unknown name or kind.
+    """
+    return task_of(kind).model(name, scenes, side)
+
+
+@one_torch_thread()
+def render_picture(
+    bound: BoundField,
+    camera: Camera | Window | None,
+    size: tuple[int, int],
+    channel: str = "rgb",
+    background: float = 1.0,
+    *,
+    supersample: int | None = None,
+    cells: int = CELLS,
+    pause: Callable[[], None] | None = None,
+) -> Tensor:
+    """One scene of any kind as `[h w 3]` in [0, 1]; see `Task.picture`. Not differentiable."""
+    task = task_of(bound.field.kind)
+    return task.picture(bound, camera, size, channel, background, supersample=supersample, cells=cells, pause=pause)

@@ -1,37 +1,72 @@
-"""Losses: plain tensors in, unreduced values out."""
+"""Losses: a prediction and the batch that it is of in, unreduced errors out.
+
+A loss of your own is any such callable, given as `fit(..., loss=mine)`; as a frozen dataclass its settings are saved in
+the run.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Protocol
+
 from torch import Tensor
 
-
-def color_loss(color: Tensor, target: Tensor) -> Tensor:
-    """Squared error, `[... c]` -> `[...]`."""
-    return (color - target).square().mean(-1)
+from hyperfields.data import Pixels, Points
 
 
-def distance_loss(distance: Tensor, target: Tensor, width: float = 0.02) -> Tensor:
-    """Error of signed distances `[... 1]` -> `[...]`, relative beyond about `width` (scene units) from the surface.
+class RenderedColors(Protocol):
+    """Rays as a loss sees them: `rgb` premultiplied `[s r 3]`, `alpha` `[s r]`."""
+
+    @property
+    def rgb(self) -> Tensor: ...
+
+    @property
+    def alpha(self) -> Tensor: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ColorLoss:
+    """Squared error of colours."""
+
+    def __call__(self, color: Tensor, batch: Points) -> Tensor:
+        """Errors `[s n]` of colours `[s n c]`."""
+        return (color - batch.target).square().mean(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistanceLoss:
+    """Error of signed distances, relative beyond about `width` (scene units) from the surface.
 
     Capacity goes to the surface, and far from it the field still is a distance, so rays may step by it.
     Source: the relative error of Mueller et al. 2022, section 4, with an offset.
     """
-    return ((distance - target).abs() / (target.abs() + width)).squeeze(-1)
+
+    width: float = 0.02
+
+    def __call__(self, distance: Tensor, batch: Points) -> Tensor:
+        """Errors `[s n]` of distances `[s n 1]`."""
+        target = batch.target
+        return ((distance - target).abs() / (target.abs() + self.width)).squeeze(-1)
 
 
-HAZE = 1e-2  # weight of the absolute error of opacity: its square does not see thin haze in front of the background
+@dataclasses.dataclass(frozen=True)
+class PixelLoss:
+    """Squared error on a black and on a white background, averaged (right on both is right on any).
 
-
-def pixel_loss(rgb: Tensor, alpha: Tensor, target: Tensor) -> Tensor:
-    """Squared error on a black and on a white background, averaged (right on both is right on any), and haze.
-
-    Args:
-        rgb: premultiplied colours `[... 3]`.
-        alpha: `[...]`.
-        target: straight `[... 4]`.
+    background_opacity_l1: weight of the absolute error of opacity, whose square does not see thin haze in front of the
+    background.
     """
-    truth = target[..., :3] * target[..., 3:]
-    on_black = rgb - truth
-    on_white = on_black - (alpha[..., None] - target[..., 3:])
-    haze = (alpha - target[..., 3]).abs()
-    return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + HAZE * haze
+
+    background_opacity_l1: float = 1e-2
+
+    def __call__(self, rendered: RenderedColors, batch: Pixels) -> Tensor:
+        """Errors `[s r]` of rendered rays against straight colours `[s r 4]`."""
+        target = batch.rgba
+        truth = target[..., :3] * target[..., 3:]
+        on_black = rendered.rgb - truth
+        on_white = on_black - (rendered.alpha[..., None] - target[..., 3:])
+        opacity = (rendered.alpha - target[..., 3]).abs()
+        return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + self.background_opacity_l1 * opacity
+
+
+LOSSES = (ColorLoss, DistanceLoss, PixelLoss)

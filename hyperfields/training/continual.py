@@ -13,74 +13,69 @@ learning with hypernetworks", equation 2.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hyperfields.codes.table import LatentTable
+from hyperfields.codes import LatentTable
+from hyperfields.configs import parts_of
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.evaluation.report import evaluate
-from hyperfields.hypernets import Extension, Independent
-from hyperfields.hypernets.init import spread
-from hyperfields.model import BoundField, HyperField, parameter_groups
-from hyperfields.runs import checkpoint
-from hyperfields.runs.checkpoint import Run
-from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.fit import describe
-from hyperfields.training.inference import Codes, descend, infer
-from hyperfields.training.objective import Objective
-from hyperfields.training.optim import Optimization, Progress
+from hyperfields.hypernets import Extension, shares_networks
+from hyperfields.hypernets.init import std_of
+from hyperfields.model import HyperField, parameter_groups
+from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.config import DataSource, versions, write_config
+from hyperfields.runs.run import SUMMARY, Run, load_run, write_model
+from hyperfields.training.inference import infer
+from hyperfields.training.progress import OnStep, shown
+from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.trainer import Fields, Length, Progress, StepState, Trainer
 
 Method = Literal["extension", "output", "frozen", "naive"]
-NUMBERS = 16  # that a code gets
+EXTRA_DIMS = 16  # that a code gets
 WEIGHT = 2.0  # of the regulariser at the end, a tenth of it at the start; squares are in units of initial variances
-REPORT, CODES = "add.json", "codes.safetensors"
-
-
-class _Held(Optimization):
-    """Gradient descent on new scenes while the outputs for old codes are held where they were."""
-
-    drift: Callable[[Tensor], Tensor]  # numbers of old scenes -> by how much their weights have moved
-    old: int  # how many old scenes there are
-    weight: float
-    fraction: float = 0.0
-
-    def step(self, progress: Progress) -> None:
-        self.fraction = progress.fraction
-        super().step(progress)
-
-    def loss(self) -> tuple[Tensor, Tensor]:
-        total, data = super().loss()
-        if self.weight:
-            size = min(self.old, len(self.scenes), self.objective.recipe.scenes)
-            chosen = torch.randperm(self.old, generator=self.generator)[:size]
-            # Looser at first, while the rate is high: new scenes find their place, then the old ones go back to theirs.
-            total = total + self.weight * 10.0 ** (self.fraction - 1.0) * self.drift(chosen)
-        return total, data
+ADDED, CODES = "add.json", "codes.safetensors"
 
 
 def drift(old: HyperField, new: HyperField, scenes: Tensor) -> Tensor:
     """Mean square by which weights of old scenes, by number `[s]`, have moved, in units of their initial variance."""
     with torch.no_grad():
-        wanted = old.hypernet(old.latents.codes[scenes])
-    found = new.hypernet(new.latents.codes.detach()[scenes])
-    spreads = {name: spread(entry) for name, entry in old.config.field.spec.items()}
-    squares = [((found[k] - wanted[k]) / spreads[k]).square().flatten(1).sum(1).mean() for k in wanted]
-    total: Tensor = torch.stack(squares).sum() / sum(value[0].numel() for value in wanted.values())
+        before = old.hypernet(old.latents.codes[scenes])
+    after = new.hypernet(new.latents.codes.detach()[scenes])
+    stds = {name: std_of(entry) for name, entry in old.config.field.spec.items()}
+    squares = [((after[k] - before[k]) / stds[k]).square().flatten(1).sum(1).mean() for k in before]
+    total: Tensor = torch.stack(squares).sum() / sum(value[0].numel() for value in before.values())
     return total
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """Regularizer: outputs for old codes are held where they were (von Oswald et al. 2020, equation 2)."""
+
+    old: HyperField
+    new: HyperField
+    weight: float
+    batch: int  # old scenes of a step
+
+    def __call__(self, state: StepState) -> Tensor:
+        count = self.old.latents.codes.shape[0]
+        device = state.scenes.device
+        chosen = torch.randperm(count, generator=state.generator, device=device)[: min(self.batch, count)]
+        # Looser at first, while the rate is high: new scenes find their place, then the old ones go back to theirs.
+        firmness: float = self.weight * 10.0 ** (state.fraction - 1.0)
+        return firmness * drift(self.old, self.new, chosen)
 
 
 def extend(run: Run, scenes: int, extension: Extension) -> HyperField:
     """The run's model with room for more scenes; those that it has are generated exactly as before.
 
-    Codes of new scenes are drawn with the mean and the spread of the fitted ones, their new numbers from N(0, 1).
+    Codes of new scenes are drawn with the mean and the standard deviation of the fitted ones, their new numbers from
+    N(0, 1). Draws from torch's global generator, as modules do.
     """
     old = run.model
     config = dataclasses.replace(
@@ -92,185 +87,115 @@ def extend(run: Run, scenes: int, extension: Extension) -> HyperField:
     model = HyperField(config, count + scenes)
     model.hypernet.load_state_dict({**model.hypernet.state_dict(), **old.hypernet.state_dict()})
     with torch.no_grad():
-        fitted = old.latents.codes
-        deviation = fitted.std(0) if count > 1 else torch.ones_like(fitted[0])
+        fitted = old.latents.codes.cpu()
+        std = fitted.std(0) if count > 1 else torch.ones_like(fitted[0])
         codes = model.latents.codes  # from N(0, 1)
-        codes[count:, : fitted.shape[1]] = fitted.mean(0) + deviation * codes[count:, : fitted.shape[1]]
+        codes[count:, : fitted.shape[1]] = fitted.mean(0) + std * codes[count:, : fitted.shape[1]]
         codes[count:, fitted.shape[1]] = 1.0  # what new scenes share can so be told by maps that have no bias
         codes[:count, : fitted.shape[1]] = fitted
         codes[:count, fitted.shape[1] :] = 0.0
-    return model
+    return model.to(old.latents.codes.device)
 
 
 def add(
     run: Run,
-    family: SceneDataset,
+    data: SceneDataset,
     out: str | Path,
     *,
-    old_family: SceneDataset | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     method: Method = "extension",
-    numbers: int = NUMBERS,
+    numbers: int = EXTRA_DIMS,
     bases: int | None = None,
     weight: float = WEIGHT,
     seed: int = 0,
-    report: Callable[[Progress], None] = lambda progress: None,
-) -> dict[str, Any]:
-    """Add the scenes of `family` to a run; the new run goes to the folder `out`, the old one stays as it is.
+    sources: tuple[DataSource, ...] = (),
+    progress: bool | OnStep = True,
+) -> Run:
+    """The run with the scenes of `data` added, in the folder `out`; the old run stays as it is.
 
     Args:
-        old_family: data of the scenes that are in the run, only to measure them before and after.
         method: `extension` fits only what is added to the networks and the new codes. `output` fits all networks and
             holds what is generated for old scenes. `frozen` changes no network: codes and low-rank residuals of the new
-            scenes go to OUT/codes.safetensors, to be used with the old run. `naive` just goes on fitting, and forgets:
-            to compare with. All but `frozen` extend codes and networks in the same way.
+            scenes go to OUT/codes.safetensors, to be used with the old run, which is returned. `naive` just goes on
+            fitting, and forgets: to compare with. All but `frozen` extend codes and networks in the same way.
         numbers: how many more a code gets. All but `frozen`.
         bases: of a hash grid's tables, which those numbers mix; without, one for every four new scenes.
         weight: of the regulariser of `output` at the end of the fit.
-
-    Returns:
-        What is also written to OUT/add.json: `method`, `old` {before after} and `new` {after} (means of the metrics,
-        None without the data), `drift` (root mean square by which weights of old scenes moved, in units of their
-        initial spread), `bytes_per_scene`.
+        sources: where the new scenes came from, for the config of the new run.
+        progress: True shows a bar; or called with the `Progress` after each step.
 
     Raises:
         InputError: another kind of scenes, names that the run has already, a run without a hypernetwork, an `out` in
             use.
     """
     out = Path(out)
-    _check(run, family, out, minutes, steps)
-    before = evaluate(run, old_family)["mean"] if old_family is not None else None
+    _check(run, data, out)
+    length = Length(minutes, steps)
     if method == "frozen":
-        return _add_frozen(run, family, out, before, minutes=minutes, steps=steps, seed=seed, report=report)
-    torch.manual_seed(seed)
-    count, new = len(run.names), len(family.names)
-    model = extend(run, new, Extension(numbers, math.ceil(new / 4) if bases is None else bases))
+        infer(run, data, out / CODES, minutes=minutes, steps=steps, refine=True, seed=seed, progress=progress)
+        return run
+    count, new = len(run.names), len(data.names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = extend(run, new, Extension(numbers, math.ceil(new / 4) if bases is None else bases))
     if method == "extension":
         model.hypernet.requires_grad_(False).eval()
         model.hypernet.extensions[-1].requires_grad_(True)
-    latents = LatentTable(new, model.config.latent_size)
-    latents.codes.data.copy_(model.latents.codes.detach()[count:])
-    recipe = TrainConfig(**run.config["recipe"])
-    recipe = dataclasses.replace(recipe, scenes=min(recipe.scenes, new))
+    table = LatentTable(new, model.config.latent_size, sparse=True, start=model.latents.codes[count:])
+    train = dataclasses.replace(run.config.train, scenes=min(run.config.train.scenes, new))
 
-    def bind(local: Tensor) -> tuple[BoundField, Tensor]:
-        codes = latents(local)
-        return model.bind(codes), codes
+    def bind(local: Tensor, generator: torch.Generator) -> Fields:
+        codes = table(local)
+        return Fields(model.bind(codes), codes)
 
     groups = {name: [p for p in group if p.requires_grad] for name, group in parameter_groups(model).items()}
-    groups["latents"] = [latents.codes]
-    work = _Held(bind, groups, Objective(family, model.config.field, recipe, new), torch.arange(new), seed)
-    work.drift, work.old = functools.partial(drift, run.model, model), count
-    work.weight = weight if method == "output" else 0.0
-    progress = Progress()
-    descend(work, progress, minutes, steps, (0.0, 1.0), report)
+    groups["latents"] = [table.codes]
+    objective = run.task.objective(data, model.config.field, train, new, device=table.codes.device, loss=train.loss)
+    held = [Drift(run.model, model, weight, min(new, train.scenes))] if method == "output" and weight else []
+    trainer = Trainer(
+        bind, groups, objective, torch.arange(new), train, seed, regularizers=(GaussianPrior(train.prior), *held)
+    )
+    state = Progress()
+    with shown(progress, "add") as on_step:
+        trainer.fit(length, state, on_step=on_step)
     with torch.no_grad():
-        model.latents.codes[count:] = latents.codes
-        moved = math.sqrt(float(drift(run.model, model, torch.arange(count))))
-    _write(run, family, out, model, method, progress)
-    added = checkpoint.load_run(out)
-    found: dict[str, Any] = {
-        "method": method,
-        "old": {"scenes": list(run.names), "before": before, "after": _measure(added, run.names, old_family)},
-        "new": {"scenes": list(family.names), "after": _measure(added, family.names, family)},
-        "drift": moved,
-        "bytes_per_scene": dict(zip(("amortised", "marginal"), model.bytes_per_scene(), strict=True)),
-        "steps": progress.step,
-        "seconds": progress.seconds,
-    }
-    checkpoint.write_atomically(out / REPORT, json.dumps(found, indent=1).encode())
-    return found
+        model.latents.codes[count:] = table.codes
+    _write(run, data, out, model, method, sources, state)
+    return load_run(out, table.codes.device, trust=parts_of(run.config))
 
 
-def _check(run: Run, family: SceneDataset, out: Path, minutes: float | None, steps: int | None) -> None:
-    if family.kind != run.kind:
-        raise InputError(f"{run.path}: holds {run.kind}, the family holds {family.kind}; add scenes of {run.kind}")
-    if isinstance(run.model.config.generator, Independent):
-        raise InputError(f"{run.path}: was fitted with --individually, so it has no networks to add scenes to")
-    known = [name for name in family.names if name in run.names]
+def _check(run: Run, data: SceneDataset, out: Path) -> None:
+    if data.kind != run.kind:
+        raise InputError(f"{run.label}: holds {run.kind}, the family holds {data.kind}; add scenes of {run.kind}")
+    if not shares_networks(run.model.config.generator):
+        raise InputError(f"{run.label}: was fitted with --individually, so it has no networks to add scenes to")
+    known = [name for name in data.names if name in run.names]
     if known:
-        raise InputError(f"scene {known[0]!r}: is in {run.path} already ({len(known)} are); choose with --scenes")
-    if (minutes is None) == (steps is None):
-        raise InputError(f"--minutes {minutes}, --steps {steps}: give one of the two")
+        raise InputError(f"scene {known[0]!r}: is in {run.label} already ({len(known)} are); choose with --scenes")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is in use; wanted a new or an empty folder for the new run")
 
 
-def _measure(run: Run, names: tuple[str, ...], family: SceneDataset | None) -> dict[str, Any] | None:
-    """Means of the metrics of some scenes."""
-    if family is None:
-        return None
-    mean: dict[str, Any] = evaluate(run.with_codes(names, run.codes(*names)), family)["mean"]
-    return mean
-
-
-@dataclasses.dataclass(frozen=True)
-class _Refined(Run):
-    """Scenes with residuals, as a run that can be measured."""
-
-    added: Codes
-
-    def bind(self, *names: str) -> BoundField:
-        return self.added.bind(self, *names)
-
-
-def _add_frozen(
-    run: Run, family: SceneDataset, out: Path, before: dict[str, Any] | None, **options: Any
-) -> dict[str, Any]:
-    """Codes and residuals of new scenes beside a run that does not change."""
-    codes = infer(run, family, out / CODES, refine=True, **options)
-    numbers = codes.codes[0].numel() + sum(value[0].numel() for value in codes.residual.values())
-    base = run.with_codes(codes.names, codes.codes)
-    refined = _Refined(base.path, base.config, base.model, codes)
-    found = {
-        "method": "frozen",
-        "old": {"scenes": list(run.names), "before": before, "after": before},
-        "new": {"scenes": list(codes.names), "after": evaluate(refined, family)["mean"]},
-        "drift": 0.0,
-        "bytes_per_scene": {"amortised": None, "marginal": 2 * numbers},
-    }
-    checkpoint.write_atomically(out / REPORT, json.dumps(found, indent=1).encode())
-    return found
-
-
-def _write(run: Run, family: SceneDataset, out: Path, model: HyperField, method: Method, progress: Progress) -> None:
-    """The new run. It has no state: a fit cannot go on with it, since the data of its scenes are two families."""
-    picture = {**run.config.get("picture", {})}
+def _write(
+    run: Run, data: SceneDataset, out: Path, model: HyperField, method: Method, sources: tuple[DataSource, ...],
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Write the new run. It has no state: a fit cannot go on with it, since its scenes are of two data sets."""
+    picture = {**run.config.picture}
     if "frames" in picture:
-        picture["frames"] = {**picture["frames"], **describe(family)["frames"]}
-    config = {
-        **run.config,
-        "scenes": [*run.names, *family.names],
-        "model": checkpoint.to_json(model.config),
-        "fingerprint": None,
-        "picture": picture,
-        "added": {"to": str(run.path), "scenes": list(family.names), "method": method},
-        "versions": checkpoint.versions(),
-    }
-    checkpoint.write_config(out, config)
-    checkpoint.write_model(out, model)
+        picture["frames"] = {**picture["frames"], **run.task.describe(data)["frames"]}
+    config = dataclasses.replace(
+        run.config,
+        scenes=(*run.names, *data.names),
+        model=model.config,
+        fingerprint=None,
+        picture=picture,
+        sources=(*run.config.sources, *sources),
+        added=(*run.config.added, {"to": run.label, "scenes": tuple(data.names), "method": method}),
+        versions=versions(),
+    )
+    write_config(out, config)
+    write_model(out, model)
     summary = {"steps": progress.step, "seconds": progress.seconds, "loss": progress.loss}
-    checkpoint.write_atomically(out / checkpoint.SUMMARY, json.dumps(summary, indent=1).encode())
-
-
-def format_added(found: dict[str, Any]) -> str:
-    """A report of `add` as text."""
-    lines = []
-    for group in ("old", "new"):
-        part = found[group]
-        head = f"{len(part['scenes'])} {group} scenes"
-        if part["after"] is None:
-            lines.append(f"{head}: n/a without their data; say where they are with --old DIR")
-            continue
-        before = part.get("before") or {}
-        values = []
-        for name, value in part["after"].items():
-            if value is not None:
-                was = f"{before[name]:.4g} -> " if before.get(name) is not None else ""
-                values.append(f"{name} {was}{value:.4g}")
-        lines.append(f"{head}: {', '.join(values)}")
-    sizes = found["bytes_per_scene"]
-    amortised = "" if sizes["amortised"] is None else f"{sizes['amortised']:,.0f} bytes a scene, "
-    lines.append(f"{amortised}{sizes['marginal']:,} for one more; weights of old scenes moved by {found['drift']:.3g}")
-    return "\n".join(lines)
+    write_atomically(out / SUMMARY, json.dumps(summary, indent=1).encode())

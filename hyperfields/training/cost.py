@@ -1,4 +1,4 @@
-"""What a configuration costs, before anything is allocated: parameters, bytes a scene, operations a point, memory.
+"""Cost of a configuration, before anything is allocated: parameters, bytes a scene, operations a point, memory.
 
 Sizes are taken from a model on torch's meta device, which has shapes and no numbers.
 """
@@ -10,14 +10,12 @@ import itertools
 import math
 import os
 from pathlib import Path
-from typing import assert_never
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hyperfields.errors import InputError
-from hyperfields.fields import Field, RadianceField
-from hyperfields.fields.encodings import Encoding, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.weights import numel
 
@@ -27,7 +25,7 @@ SPARE = 0.9  # share of the free memory that a fit may take
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What a model of so many scenes costs. Bytes are those of a run on disk, 16 bits a number."""
+    """Cost of a model of so many scenes. Bytes are those of a run on disk, 16 bits a number."""
 
     scenes: int
     parameters: dict[str, int]  # by group: grid, networks, latents
@@ -74,31 +72,14 @@ def count(config: ModelConfig, scenes: int, step_scenes: int | None = None) -> C
     )
 
 
-def point_flops(field: Field) -> int:
-    """Operations for one point: the encoding and the matrix products with their biases, activations left out."""
-    inside = field.encoding.channels
-    if isinstance(field, RadianceField):
-        networks = [
-            (inside, *field.hidden, 1 + field.geometry),
-            (field.geometry + field.directions.channels, *field.color_hidden, 3),
-        ]
-    else:
-        outside = list(field.spec.values())[-1].shape[0]
-        networks = [(inside, *field.hidden, outside)]
+def point_flops(field: Any) -> int:
+    """Operations for one point: the encoding and the matrix products with their biases, activations left out.
+
+    Of a user's field or encoding that does not say (`networks`, `flops`), nothing is counted.
+    """
+    networks: tuple[tuple[int, ...], ...] = getattr(field, "networks", ())
     products = sum(2 * a * b + b for widths in networks for a, b in itertools.pairwise(widths))
-    return products + _encoding_flops(field.encoding)
-
-
-def _encoding_flops(encoding: Encoding) -> int:
-    if isinstance(encoding, HashGrid | FactoredGrid):
-        corners: int = 2**encoding.dims
-        # Of each level: the cell, then of each corner its weight (d - 1 products) and a step of the sum of features.
-        return encoding.levels * (3 * encoding.dims + corners * (encoding.dims - 1 + 2 * encoding.features))
-    if isinstance(encoding, Fourier):
-        return 2 * encoding.dims + 3 * encoding.dims * encoding.frequencies  # an angle, its sine and its cosine
-    if isinstance(encoding, Identity):
-        return 2 * encoding.dims
-    assert_never(encoding)
+    return products + int(getattr(field.encoding, "flops", 0) if hasattr(field, "encoding") else 0)
 
 
 def free_memory() -> int:
@@ -121,11 +102,11 @@ def require_memory(config: ModelConfig, scenes: int, step_scenes: int) -> None:
     Raises:
         InputError: fitting would take more memory than there is.
     """
-    found, free = count(config, scenes, step_scenes), free_memory()
-    if free and found.memory > SPARE * free:
+    cost, free = count(config, scenes, step_scenes), free_memory()
+    if free and cost.memory > SPARE * free:
         raise InputError(
-            f"{type(config.generator).__name__}: fitting takes {found.memory:,} bytes "
-            f"({sum(found.parameters.values()):,} parameters, {found.field:,} weights a scene), {free:,} are free; "
+            f"{type(config.generator).__name__}: fitting takes {cost.memory:,} bytes "
+            f"({sum(cost.parameters.values()):,} parameters, {cost.field:,} weights a scene), {free:,} are free; "
             "take a smaller latent, field or generator"
         )
 

@@ -38,7 +38,7 @@ class Graphs:
         else:
             self.call(work)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Tensors have moved: record anew."""
         self.seen.clear()
         self.recorded.clear()
@@ -65,12 +65,12 @@ class Graphs:
             # A recording that breaks off may leave its stream current, and numbers that only a replay could draw.
             torch.cuda.set_stream(outside)
             generator.graphsafe_set_state(spare)
-            self.refuse(next(iter(str(error).strip().splitlines()), type(error).__name__))
+            self.disable(next(iter(str(error).strip().splitlines()), type(error).__name__))
         else:
             self.recorded[kind] = graph
 
-    def refuse(self, reason: str) -> None:
+    def disable(self, reason: str) -> None:
         """Record nothing from now on, and say why."""
         self.reason = reason
-        self.forget()
+        self.reset()
         warnings.warn(f"no CUDA graphs: {reason}; fitting goes on without them, more slowly", stacklevel=2)

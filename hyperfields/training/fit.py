@@ -1,85 +1,122 @@
-"""Fitting: one hypernetwork and a latent a scene, to a whole family at once."""
+"""Fitting: one hypernetwork and a latent a scene, to a whole data set at once. `fit` is the front door.
+
+data -> task.model -> HyperField, source of codes -> Trainer, step by step -> Run
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
-import math
 import resource
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.codes.table import CodeSource
-from hyperfields.data import Mesh, SceneDataset, View, fingerprint, stays_on_device
+from hyperfields.codes import Codes, CodeSource, FitContext
+from hyperfields.configs import parts_of, to_json
+from hyperfields.data import SceneDataset, fingerprint, stays_on_device
 from hyperfields.errors import InputError
-from hyperfields.fields import Field
-from hyperfields.hypernets import Independent
-from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
+from hyperfields.hypernets import Independent, shares_networks
+from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
-from hyperfields.runs import checkpoint
-from hyperfields.tasks.presets import Preset, TrainConfig, preset
+from hyperfields.runs import codec
+from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
+from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, read_tensors, write_model, write_source
+from hyperfields.tasks import Task, TrainConfig, task_of
+from hyperfields.training.alone import AloneTrainer
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
-from hyperfields.training.objective import Objective
-from hyperfields.training.optim import Optimization, Progress, part
-from hyperfields.weights import flatten, numel
+from hyperfields.training.progress import OnStep, shown
+from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
+from hyperfields.weights import numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
+LOG_SECONDS = 5.0
 
 
-@dataclasses.dataclass(frozen=True)
-class FitConfig:
-    """How long and how to fit. Exactly one of `minutes` and `steps`."""
+def fit(
+    data: SceneDataset,
+    out: str | Path | None = None,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    preset: str = "default",
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+    codes: Codes | None = None,
+    loss: Callable[..., Tensor] | None = None,
+    regularizers: Sequence[Regularizer] = (),
+    individually: bool = False,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool | OnStep = True,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    graphs: bool = True,
+    task: Task | None = None,
+) -> Run:
+    """A run: one hypernetwork fitted to all scenes of `data`, ready to be rendered and measured.
 
-    preset: Preset = "default"
-    minutes: float | None = None
-    steps: int | None = None
-    seed: int = 0
-    individually: bool = False
+        run = hf.fit(hf.Images(pixels), minutes=1)
+        picture = run["3"].render()
 
-    def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.steps is None):
-            raise InputError(f"--minutes {self.minutes}, --steps {self.steps}: give one of the two")
-        if (self.minutes is not None and not self.minutes > 0) or (self.steps is not None and self.steps < 1):
-            raise InputError(f"--minutes {self.minutes}, --steps {self.steps}: wanted a positive length")
+    A fit of so many steps gives the same bits again on the same machine, resumed or not; one of so many minutes follows
+    the clock. On a GPU the last bits may change from run to run. No global random state is read or changed.
 
+    Args:
+        data: scenes of one kind, see `data.SceneDataset`: `hf.Images`, `hf.Shapes`, `hf.Views`, `hf.open_family`, or
+        your own.
+        out: folder for the run, new or empty; without, it stays in memory (`Run.save` writes it).
+        minutes, steps: length of the fit, one of them.
+        preset: "tiny", "default" or "faithful": a named model and recipe for the kind of data.
+        model, train: instead of the preset's; see `hf.preset`.
+        codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Reptile()`, `hf.Sequence()`,
+        or your
+            own; default a table that is fitted with the networks (an auto-decoder).
+        loss: `loss(prediction, batch)` -> unreduced errors, instead of the task's; see `tasks.Task.objective`.
+        regularizers: callables of a `StepState`, added to the loss.
+        individually: every scene alone, without a hypernetwork, in an even share of the time: the baseline.
+        resume: go on with the fit in `out`, with the same data and settings; the length may be another.
+        progress: True shows a bar; or called with the `Progress` after each step.
+        device: "cpu", "cuda" or "cuda:N".
+        precision: "mixed" takes 16-bit inputs to the products of generated MLPs (NVIDIA GPUs from 8.0 on).
+        graphs: record steps on an NVIDIA GPU as CUDA graphs and replay them.
+        task: of a kind that is your own.
 
-class SceneWeights(nn.Module):
-    """The weights of one scene as parameters of their own, for fitting it alone."""
+    Raises:
+        InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or
+        a
+            precision that cannot be had.
+        FloatingPointError: a loss or a gradient became infinite; the last good state is on disk.
+        KeyboardInterrupt: after the state is saved; `resume=True` goes on.
 
-    def __init__(self, field: Field) -> None:
-        super().__init__()
-        self.field = field
-        self.values = nn.ParameterDict(
-            {name.replace(".", "/"): nn.Parameter(entry.initial()[None]) for name, entry in field.spec.items()}
-        )
-
-    def bind(self, _: Tensor) -> tuple[BoundField, None]:
-        return BoundField(self.field, {name.replace("/", "."): value for name, value in self.values.items()}, 1), None
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        shared = {name.replace(".", "/") for name, entry in self.field.spec.items() if entry.source != "generated"}
-        return {
-            "grid": [value for name, value in self.values.items() if name in shared],
-            "networks": [value for name, value in self.values.items() if name not in shared],
-        }
+    Warns:
+        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs.
+    """
+    fitting = Fit(
+        data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually), model=model,
+        train=train, codes=codes, loss=loss, regularizers=regularizers, resume=resume, device=device,
+        precision=precision, graphs=graphs, task=task,
+    )  # fmt: skip
+    with shown(progress, "fit", fitting.done()) as on_step:
+        return fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
 
 
 class Fit:
-    """A fit in its folder: make it, `run` it; a stopped one goes on from its last state.
+    """A fit, in a folder or in memory: make it, `run` it; a stopped one goes on from its last state.
 
     Raises:
         InputError: the folder holds another fit, or cannot be written, or there is nothing to resume.
@@ -87,99 +124,175 @@ class Fit:
 
     def __init__(
         self,
-        family: SceneDataset,
-        out: Path,
-        config: FitConfig,
+        data: SceneDataset,
+        out: Path | None,
+        settings: FitSettings,
         *,
         model: ModelConfig | None = None,
-        recipe: TrainConfig | None = None,
+        train: TrainConfig | None = None,
+        codes: Codes | None = None,
+        loss: Callable[..., Tensor] | None = None,
+        regularizers: Sequence[Regularizer] = (),
         resume: bool = False,
-        note: dict[str, Any] | None = None,
+        sources: tuple[DataSource, ...] = (),
         device: str = "cpu",
         precision: Precision = "float32",
         graphs: bool = True,
-        source: Callable[[ModelConfig], CodeSource] | None = None,
+        task: Task | None = None,
     ) -> None:
-        self.family, self.out, self.config = family, out, config
-        self.device, self.precision = usable_device(device), precision
+        self.data, self.out, self.settings = data, out, settings
+        self.length = Length(settings.minutes, settings.steps)
+        self.device, self.task = usable_device(device), task or task_of(data.kind)
         require_precision(precision, self.device)
         if self.device.type == "cuda" and (reason := ops.backends()["triton"]):
             warnings.warn(f"--device {device}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
-        self.graphs = Graphs(self.device) if graphs and devices.is_async(self.device) else None
-        if self.graphs is not None and not stays_on_device(family):
-            self.graphs.refuse("the family draws its batches on the CPU, as it has no `to`")
-        if self.graphs is not None and source is not None:
-            self.graphs.refuse("codes that do not come from a table take steps of their own")
-        picture = describe(family)
-        chosen = preset(config.preset, family.kind, len(family.names), max(picture.get("size", (1, 1))))
-        self.recipe = recipe or chosen[1]
-        model = model or chosen[0]
-        if config.individually:
-            model = alone(model)
-            if source is not None:
-                raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
-        self.record = {
-            "format": checkpoint.FORMAT,
-            "kind": family.kind,
-            "scenes": list(family.names),
-            "fingerprint": fingerprint(family),
-            "model": checkpoint.to_json(model),
-            "recipe": dataclasses.asdict(self.recipe),
-            "fit": dataclasses.asdict(config),
-            "device": device,
-            "precision": precision,
-            "picture": picture,
-            "versions": checkpoint.versions(),
-            **(note or {}),
-        }
-        require_memory(model, len(family.names), 1 if config.individually else self.recipe.scenes)
-        torch.manual_seed(config.seed)
-        self.model = HyperField(model, len(family.names)).to(self.device)
-        self.source = None if source is None else source(model).to(self.device)
-        self.record["codes"] = None if self.source is None else self.source.settings()
+        picture = self.task.describe(data)
+        model, train = self._model(model, train, codes, loss, max(picture.get("size", (1, 1))))
+        self.config = RunConfig(
+            kind=data.kind,
+            scenes=tuple(data.names),
+            model=model,
+            train=train,
+            fit=settings,
+            codes=codes,
+            picture=picture,
+            sources=sources,
+            fingerprint=fingerprint(data),
+            device=device,
+            precision=precision,
+            versions=versions(),
+            task=task,
+        )
+        require_memory(model, len(data.names), 1 if settings.individually else train.scenes)
+        with torch.random.fork_rng(devices=[]):  # modules draw their first values from the global generator
+            torch.manual_seed(settings.seed)
+            self.model = HyperField(model, len(data.names), sparse=True).to(self.device)
+            context = FitContext(data, self.task, model.latent_size, model.field.spec)
+            self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
         self.progress = Progress()
-        self._begin_optimization()
-        state = out / checkpoint.STATE
-        if resume:
-            self._resume(state)
-        elif (out / checkpoint.CONFIG).exists():
-            raise InputError(f"{out}: holds a fit already; add --resume to go on with it, or choose another --out")
+        self.trainer: Trainer | AloneTrainer
+        if settings.individually:
+            self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
         else:
-            checkpoint.write_config(out, self.record)
+            self.trainer = self._trainer(regularizers, precision, self._graphs(graphs))
+        if resume:
+            self._resume()
+        elif out is not None:
+            if (out / CONFIG).exists():
+                raise InputError(f"{out}: holds a fit already; add --resume to go on with it, or choose another --out")
+            write_config(out, self.config)
 
-    def run(self, report: Callable[[Progress], None] = lambda progress: None) -> HyperField:
+    def _model(
+        self,
+        model: ModelConfig | None,
+        train: TrainConfig | None,
+        codes: Codes | None,
+        loss: Callable[..., Tensor] | None,
+        side: int,
+    ) -> tuple[ModelConfig, TrainConfig]:
+        """The preset's model and recipe with what was asked for instead."""
+        independent = codes is not None and codes.independent
+        if self.settings.individually and codes is not None:
+            raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
+        chosen = self.task.model(self.settings.preset, len(self.data.names), side)
+        if train is None:
+            train = chosen[1] if codes is None else codes.adapt_recipe(chosen[1])
+        train = dataclasses.replace(train, loss=loss or train.loss or self.task.loss)
+        model = model or chosen[0]
+        if (self.settings.individually or independent) and shares_networks(model.generator):
+            model = alone(model)
+        if codes is not None and not independent and not shares_networks(model.generator):
+            name = type(model.generator).__name__
+            raise InputError(
+                f"codes: {type(codes).__name__} needs networks to serve, {name} has none; take another generator"
+            )
+        return model, train
+
+    def _graphs(self, wanted: bool) -> Graphs | None:
+        if not wanted or not devices.is_async(self.device):
+            return None
+        graphs = Graphs(self.device)
+        if not stays_on_device(self.data):
+            graphs.disable("the data set draws its batches on the CPU, as it has no `to`")
+        if self.source is not None:
+            graphs.disable("codes that do not come from a table take steps of their own")
+        return graphs
+
+    def _trainer(self, regularizers: Sequence[Regularizer], precision: Precision, graphs: Graphs | None) -> Trainer:
+        groups = parameter_groups(self.model)
+        if self.source is not None:
+            groups["networks"], groups["latents"] = groups["networks"] + self.source.networks(), self.source.tables()
+        train, count = self.config.train, len(self.data.names)
+        objective = self.task.objective(
+            self.data, self.config.model.field, train, count, device=self.device, precision=precision, loss=train.loss
+        )
+        return Trainer(
+            self._bind, groups, objective, torch.arange(count), train, self.settings.seed,
+            regularizers=(GaussianPrior(train.prior), *regularizers), graphs=graphs,
+        )  # fmt: skip
+
+    def _bind(self, local: Tensor, generator: torch.Generator) -> Fields:
+        penalty: Tensor | None = None
+        if self.source is None:
+            codes = self.model.latents(local)
+        else:
+            codes, penalty = self.source.codes(local, generator, self._loss_of(local))
+        bound, divergence = self.model.sample(codes, generator)
+        if divergence is not None:
+            weighted = self.config.model.bayes.weight * divergence
+            penalty = weighted if penalty is None else penalty + weighted
+        return Fields(bound, codes if self.source is None or self.source.prior else None, penalty)
+
+    def _loss_of(self, local: Tensor) -> Callable[[Tensor], Tensor]:
+        """Codes of scenes -> the sum of their losses on fresh samples."""
+        trainer = self.trainer
+        assert isinstance(trainer, Trainer)
+        return lambda codes: trainer.objective(self.model.bind(codes), local, local, trainer.generator) * len(local)
+
+    def done(self) -> float:
+        """Fraction of the whole fit that is done."""
+        return min(self.length.done(self.progress), 1.0)
+
+    def run(self, on_step: OnStep = lambda progress: None) -> Run:
         """Fit to the end, or until Ctrl-C, which saves the state first.
 
         Raises:
             KeyboardInterrupt: again, after the state is saved.
+            FloatingPointError: see `fit`.
         """
-        saved = started = time.monotonic()
-        before = self.progress.seconds
-        logged = before
-        lower = (
-            f"use --preset tiny, fewer scenes (--limit), or a TrainConfig with fewer samples than {self.recipe.samples}"
-        )
-        with saying_what_to_lower(lower), between_steps() as stop_if_asked, self._saving_on_interrupt():
-            self.optimization.rehearse()
-            saved = started = time.monotonic()
-            while not self._finished():
-                self.optimization.step(self.progress)
-                now = time.monotonic()
-                self.progress.seconds = before + now - started
-                self._advance()
-                report(self.progress)
-                stop_if_asked()
-                if self.progress.seconds - logged > 5.0:
-                    logged = self.progress.seconds
-                    self._log()
-                if now - saved > CHECKPOINT_SECONDS:
-                    self._save_state()
-                    saved = time.monotonic()
-            self.optimization.look(self.progress)
+        saved = [time.monotonic()]
+        logged = [self.progress.seconds]
+
+        def after_step(progress: Progress) -> None:
+            on_step(progress)
+            stop_if_asked()
+            if progress.seconds - logged[0] > LOG_SECONDS:
+                logged[0] = progress.seconds
+                self._log()
+            if time.monotonic() - saved[0] > CHECKPOINT_SECONDS:
+                self._save_state()
+                saved[0] = time.monotonic()
+
+        samples = self.config.train.samples
+        lower = f"use --preset tiny, fewer scenes (--limit), or a TrainConfig with fewer samples than {samples}"
+        with saying_what_to_lower(lower), between_steps() as stop_if_asked:
+            try:
+                self.trainer.fit(self.length, self.progress, on_step=after_step)
+            except KeyboardInterrupt:
+                self._save_state()
+                raise
         self._log()
         self._save_state()
-        self._settle()
-        checkpoint.write_model(self.out, self.model)
+        return self._finish()
+
+    def _finish(self) -> Run:
+        """The run: final codes in the table, numbers as they are stored."""
+        if self.source is not None:
+            assert isinstance(self.trainer, Trainer)
+            for scenes in torch.arange(len(self.data.names), device=self.device).split(self.config.train.scenes):
+                codes = self.source.final_codes(scenes, self.trainer.generator, self._loss_of(scenes))
+                with torch.no_grad():
+                    self.model.latents.codes[scenes] = codes
         summary = {
             "steps": self.progress.step,
             "seconds": self.progress.seconds,
@@ -187,171 +300,90 @@ class Fit:
             "parameters": self.model.networks_numel(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
-        checkpoint.write_atomically(self.out / checkpoint.SUMMARY, json.dumps(summary, indent=1).encode())
-        return self.model
-
-    @contextlib.contextmanager
-    def _saving_on_interrupt(self) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._save_state()
-            raise
-
-    # The clock ------------------------------------------------------------------------------------------------
-
-    def _share(self) -> tuple[float, float]:
-        """(first, last) fraction of the fit that belongs to the scene at work; all of it when fitted together."""
-        if not self.config.individually:
-            return 0.0, 1.0
-        count = len(self.family.names)
-        return self.progress.scene / count, (self.progress.scene + 1) / count
-
-    def _elapsed(self) -> float:
-        if self.config.steps is not None:
-            return self.progress.step / self.config.steps
-        assert self.config.minutes is not None
-        return self.progress.seconds / (60.0 * self.config.minutes)
-
-    def _finished(self) -> bool:
-        return self.progress.scene >= len(self.family.names) if self.config.individually else self._elapsed() >= 1.0
-
-    def _advance(self) -> None:
-        """Move the clock of the schedule; when a scene that is fitted alone is done, keep it and begin the next."""
-        first, last = self._share()
-        self.progress.fraction = (self._elapsed() - first) / (last - first)
-        if self.config.individually and self.progress.fraction >= 1.0:
-            assert isinstance(self.module, SceneWeights)
-            bound, _ = self.module.bind(torch.zeros(1))
-            with torch.no_grad():
-                self.model.latents.codes[self.progress.scene] = flatten(bound.weights, bound.field.spec)[0]
-            self.progress.scene += 1
-            self.progress.fraction = 0.0
-            if not self._finished():
-                self._begin_optimization()
-
-    # What is optimised ----------------------------------------------------------------------------------------
-
-    def _begin_optimization(self) -> None:
-        field = self.model.config.field
-        self.module: nn.Module
-        bind: Callable[[Tensor], tuple[BoundField, Tensor | None]]
-        if self.config.individually:
-            torch.manual_seed(self.config.seed + self.progress.scene)
-            self.module = SceneWeights(field).to(self.device)
-            scenes, bind, groups = torch.tensor([self.progress.scene]), self.module.bind, self.module.groups()
-            # One scene does better with more and smaller steps (NUMBERS.md).
-            recipe = dataclasses.replace(self.recipe, scenes=1, samples=min(self.recipe.samples, 2**13))
-        else:
-            self.module, recipe = self.model, self.recipe
-            scenes, bind, groups = (
-                torch.arange(len(self.family.names)),
-                self._bind,
-                parameter_groups(self.model),
-            )
+        if self.out is not None:
+            write_model(self.out, self.model)
             if self.source is not None:
-                groups["networks"], groups["latents"] = (
-                    groups["networks"] + self.source.networks(),
-                    self.source.tables(),
-                )
-        objective = Objective(self.family, field, recipe, len(scenes), self.device, self.precision)
-        self.optimization = Optimization(bind, groups, objective, scenes, self.config.seed + self.progress.scene)
-        if self.graphs is not None:
-            self.graphs.forget()
-            self.optimization.graphs = self.graphs
-
-    def _bind(self, local: Tensor) -> tuple[BoundField, Tensor | None]:
-        """The fields of a step's scenes, and the codes that the recipe's prior is put on."""
-        work, hypernet = self.optimization, self.model.hypernet
-        penalty: Tensor | None = None
-        if self.source is None:
-            codes = self.model.latents(local)
-        else:
-            codes, penalty = self.source.codes(local, work.generator, self._loss_of(local))
-        with hypernet.drawing(work.generator):
-            bound = self.model.bind(codes)
-        if hypernet.divergence is not None:
-            extra = hypernet.bayes.weight * hypernet.divergence
-            penalty = extra if penalty is None else penalty + extra
-        work.penalty = penalty
-        return bound, codes if self.source is None or self.source.prior else None
-
-    def _loss_of(self, local: Tensor) -> Callable[[Tensor], Tensor]:
-        """Codes of scenes -> the sum of their losses on fresh samples."""
-        work = self.optimization
-        return lambda codes: work.objective(self.model.bind(codes), local, local, work.generator) * len(local)
-
-    def _settle(self) -> None:
-        """Bring the codes of another source into the table, and write the source beside the model."""
-        if self.source is None:
-            return
-        every = torch.arange(len(self.family.names), device=self.device)
-        for scenes in every.split(self.recipe.scenes):
-            codes = self.source.settled(scenes, self.optimization.generator, self._loss_of(scenes))
-            with torch.no_grad():
-                self.model.latents.codes[scenes] = codes
-        tensors = {name: value.detach().half().contiguous() for name, value in self.source.state_dict().items()}
-        checkpoint.write_atomically(self.out / checkpoint.SOURCE, safetensors.torch.save(tensors))
+                write_source(self.out, self.source)
+            write_atomically(self.out / SUMMARY, json.dumps(summary, indent=1).encode())
+        # What is rendered is what `evaluate` measures and what files hold.
+        for module in (self.model, self.source):
+            if module is not None:
+                module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
+                module.eval()
+        self.model.latents.sparse = False
+        return Run(self.config, self.model, self.out, self.source, summary)
 
     # On disk --------------------------------------------------------------------------------------------------
 
     def _log(self) -> None:
-        line = json.dumps(
-            {
-                "step": self.progress.step,
-                "seconds": round(self.progress.seconds, 3),
-                "loss": self.progress.loss,
-            }
-        )
+        if self.out is None:
+            return
+        line = {
+            "step": self.progress.step,
+            "seconds": round(self.progress.seconds, 3),
+            "loss": self.progress.loss,
+        }
         try:
-            with open(self.out / checkpoint.METRICS, "a") as file:
-                file.write(line + "\n")
+            with open(self.out / METRICS, "a") as file:
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise InputError(f"{self.out / checkpoint.METRICS}: cannot be written: {error.strerror}") from None
+            raise InputError(f"{self.out / METRICS}: cannot be written: {error.strerror}") from None
 
     def _save_state(self) -> None:
+        if self.out is None:
+            return
+        self.trainer.sync(self.progress)
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.config.individually:
-            tensors |= {f"module.{name}": value for name, value in self.module.state_dict().items()}
         if self.source is not None:
             tensors |= {f"source.{name}": value for name, value in self.source.state_dict().items()}
-        tensors |= self.optimization.state()
+        tensors |= {f"trainer.{name}": value for name, value in self.trainer.state_dict().items()}
         header = {"progress": json.dumps(dataclasses.asdict(self.progress))}
-        data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, header)
-        checkpoint.write_atomically(self.out / checkpoint.STATE, data)
+        stored = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, header)
+        write_atomically(self.out / STATE, stored)
 
-    def _resume(self, path: Path) -> None:
-        old = checkpoint.read_config(self.out)
-        for left in path.parent.glob(".*.tmp"):  # by a kill in the middle of a write
-            left.unlink()
-        if "model" in old:  # settings that are newer than the run have their defaults
-            old["model"] = json.loads(json.dumps(checkpoint.to_json(checkpoint.from_json(old["model"]))))
-        for key in ("kind", "scenes", "fingerprint", "model", "recipe", "fit", "codes"):
-            new = json.loads(json.dumps(self.record[key]))
-            if old.get(key) != new:
+    def _resume(self) -> None:
+        if self.out is None:
+            raise InputError("resume: wanted the folder of the fit to go on with, out=")
+        path = self.out / STATE
+        old = read_config(self.out, parts_of(self.config))
+        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes"):
+            ours, theirs = getattr(self.config, key), getattr(old, key)
+            if key == "fit":  # its length may be another
+                theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)
+            if json.dumps(to_json(ours)) != json.dumps(to_json(theirs)):
                 raise InputError(
                     f"{self.out}: its {key} differs from this call's; resume with the same family and settings"
                 )
+        self.config = dataclasses.replace(self.config, sources=self.config.sources or old.sources)
+        if json.dumps(to_json(old)) != json.dumps(to_json(self.config)):
+            write_config(self.out, self.config)
         if not path.is_file():
             return  # stopped before the first state was written: begin at the beginning
-        tensors, header = checkpoint.read_tensors(path)
+        tensors, header = read_tensors(path)
         try:
             self.progress = Progress(**json.loads(header["progress"]))
-            if not self._finished():
-                self._begin_optimization()
-                self.module.load_state_dict(part(tensors, "module." if self.config.individually else "model."))
-                self.optimization.restore(tensors)
+            self.model.load_state_dict(with_prefix(tensors, "model."))
             if self.source is not None:
-                self.source.load_state_dict(part(tensors, "source."))
-            self.model.load_state_dict(part(tensors, "model."))
-        except (KeyError, ValueError, RuntimeError) as error:
+                self.source.load_state_dict(with_prefix(tensors, "source."))
+            self.trainer.load_state_dict(with_prefix(tensors, "trainer."))
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
-        log = self.out / checkpoint.METRICS
-        if log.is_file():
-            lines = [
-                line for line in log.read_text().splitlines(True) if json.loads(line)["step"] <= self.progress.step
-            ]
-            checkpoint.write_atomically(log, "".join(lines).encode())
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        """Drop lines of the log after the state that is gone on with, and one that was cut by a kill or a full disk."""
+        assert self.out is not None
+        log = self.out / METRICS
+        if not log.is_file():
+            return
+        kept = []
+        for line in log.read_text(errors="replace").splitlines(True):
+            try:
+                if json.loads(line)["step"] <= self.progress.step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):
+                continue
+        write_atomically(log, "".join(kept).encode())
 
 
 @contextlib.contextmanager
@@ -362,7 +394,7 @@ def between_steps() -> Iterator[Callable[[], None]]:
     """
     asked = False
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
             raise SystemExit(130)
@@ -375,7 +407,7 @@ def between_steps() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():  # only it may handle signals
         yield stop_if_asked
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, on_signal)
     try:
         yield stop_if_asked
     finally:
@@ -385,70 +417,3 @@ def between_steps() -> Iterator[Callable[[], None]]:
 def alone(model: ModelConfig) -> ModelConfig:
     """The same field without a hypernetwork: every scene owns its table and its networks."""
     return ModelConfig(model.field, Independent(), numel(model.field.spec))
-
-
-def describe(family: SceneDataset) -> dict[str, Any]:
-    """What pictures of a family look like, so that a run renders without its data."""
-    truth = first_truth(family)
-    if isinstance(truth, Mesh):
-        meshes = [family.reference(number) for number in range(len(family.names))]
-        frames = [[m.scale, *m.center] for m in meshes if isinstance(m, Mesh)]
-        return {"frames": dict(zip(family.names, frames, strict=True))}
-    if isinstance(truth, list):
-        camera = truth[0].camera
-        position = camera.T_world_camera[:3, 3]
-        return {
-            "size": [camera.height, camera.width],
-            "fov": 2.0 * math.atan(0.5 * camera.width / camera.fx),
-            "radius": float(position.norm()),
-            "elevation": math.asin(float(position[2] / position.norm())),
-        }
-    return {"size": [truth.shape[0], truth.shape[1]]}
-
-
-def first_truth(family: SceneDataset) -> Tensor | Mesh | list[View]:
-    """What the first scene looks like, from whichever split there is."""
-    for split in ("test", "val", "train"):
-        try:
-            return family.reference(0, split)
-        except InputError:
-            if split == "train":
-                raise
-    raise AssertionError
-
-
-def fit(
-    family: SceneDataset,
-    out: str | Path,
-    config: FitConfig,
-    *,
-    model: ModelConfig | None = None,
-    recipe: TrainConfig | None = None,
-    resume: bool = False,
-    report: Callable[[Progress], None] = lambda progress: None,
-    device: str = "cpu",
-    precision: Precision = "float32",
-    graphs: bool = True,
-) -> HyperField:
-    """Fit a family into the folder `out` and return the model. `model` and `recipe` replace the preset's.
-
-    A fit of so many steps gives the same bits again on the same machine and threads, resumed or not; one of so many
-    minutes follows the clock. On a GPU the last bits may change from run to run.
-
-    Args:
-        device: "cpu", "cuda" or "cuda:N".
-        precision: "mixed" takes 16-bit inputs to the products of generated MLPs (NVIDIA GPUs from 8.0 on).
-        graphs: record steps on an NVIDIA GPU as CUDA graphs and replay them.
-
-    Raises:
-        InputError: the folder holds another fit, or cannot be written; a device or a precision that cannot be had.
-        KeyboardInterrupt: after the state is saved; `resume=True` goes on.
-
-    Warns:
-        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs.
-    """
-    fitting = Fit(
-        family, Path(out), config, model=model, recipe=recipe, resume=resume, device=device, precision=precision,
-        graphs=graphs,
-    )  # fmt: skip
-    return fitting.run(report)

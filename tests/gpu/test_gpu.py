@@ -25,13 +25,13 @@ from hyperfields import (
     TrainConfig,
     ops,
 )
-from hyperfields.data import Images, Kind, Pixels, Points
+from hyperfields.data import Kind, Pixels, Points
 from hyperfields.fields import Field
 from hyperfields.model import HyperField, parameter_groups
 from hyperfields.ops.devices import Precision
-from hyperfields.rendering.pictures import render_picture
+from hyperfields.scenes.images import Images
+from hyperfields.tasks import render_picture, task_of
 from hyperfields.training.cuda_graphs import Graphs
-from hyperfields.training.objective import Objective
 from hyperfields.training.optim import LOOK, Optimization, Progress
 
 if not torch.cuda.is_available():
@@ -44,7 +44,7 @@ needs_tcnn = pytest.mark.skipif(bool(ops.backends()["tcnn"]), reason=ops.backend
 def pictures() -> Images:
     v, u = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
     scenes = [torch.stack((u, v, (u * (n + 1) * 5).sin() * 0.5 + 0.5), -1) for n in range(4)]
-    return Images(torch.stack(scenes))
+    return Images([str(n) for n in range(4)], torch.stack(scenes))
 
 
 def psnr_of(run: Path, device: str) -> float:
@@ -142,7 +142,7 @@ def optimization(kind: Kind, graphs: bool) -> Optimization:
         field = SDFField(grid) if kind == "shapes" else RadianceField(grid, step=0.05, occupancy=16)
     family = pictures() if kind == "images" else Boxes(kind)
     model = HyperField(ModelConfig(field, LowRank(2), 16), 4).cuda()
-    objective = Objective(family, field, TrainConfig(2, 2**12), 4, "cuda")  # type: ignore[arg-type]
+    objective = task_of(kind).objective(family, field, TrainConfig(2, 2**12), 4, device="cuda")  # type: ignore[arg-type]
     run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(4), 0)
     run.graphs = Graphs(torch.device("cuda")) if graphs else None
     return run
@@ -171,7 +171,7 @@ def test_a_step_waits_for_nothing(kind: Kind, graphs: bool) -> None:
 
 def places(run: Optimization) -> list[Tensor]:
     """All tensors that a step changes."""
-    optimizers, ahead = run.optimizers.all, run.objective.ahead
+    optimizers, ahead = run.optimizers.all, run.objective.static
     found = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     found += [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
     found += [run.optimizers.norm] if isinstance(run.optimizers.norm, Tensor) else []
@@ -190,7 +190,7 @@ def test_replayed_steps_are_the_steps(kind: Kind) -> None:
     graphs, before = run.graphs, [t.detach().clone() for t in places(run)]
     assert graphs is not None
     assert graphs.recorded, graphs.reason
-    generator, order, place, calls = run.generator.get_state(), run.deck.order, run.deck.place, run.objective.calls
+    generator, order, place, count = run.generator.get_state(), run.deck.order, run.deck.place, run.count
     address = [t.data_ptr() for t in places(run)]
     losses, last = [], []
     for recorder in (graphs, None):
@@ -199,7 +199,7 @@ def test_replayed_steps_are_the_steps(kind: Kind) -> None:
             for there, value in zip(places(run), before, strict=True):
                 there.copy_(value)
         run.generator.set_state(generator)
-        run.deck.order, run.deck.place, run.objective.calls = order, place, calls
+        run.deck.order, run.deck.place, run.count = order, place, count
         found = []
         for _ in range(20):
             run.step(progress)

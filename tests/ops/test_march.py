@@ -208,9 +208,18 @@ def test_the_number_of_threads_does_not_change_a_bit() -> None:
 
 
 @each_backend
-def test_samples_carry_no_gradient(backend: ops.Backend) -> None:
-    origins, directions = (t.requires_grad_() for t in rays_at_random(1, 8))
-    edges, _ = ops.ray_march(origins, directions, full(), 0.1, backend=backend)
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_rays_that_require_a_gradient_are_refused(part: int, backend: ops.Backend) -> None:
+    """There would be none, without a word: a pose would stay where it is."""
+    arguments = [*rays_at_random(1, 8), torch.rand(1, 8)]
+    arguments[part].requires_grad_()
+    origins, directions, offset = arguments
+    with pytest.raises(ValueError, match="rays: require a gradient, which marching does not give; detach them"):
+        ops.ray_march(origins, directions, full(), 0.1, offset, backend=backend)
+    with pytest.raises(ValueError, match="rays: require a gradient"):
+        ops.ray_march_padded(origins, directions, full(), 0.1, offset)
+    with torch.no_grad():
+        edges, _ = ops.ray_march(origins, directions, full(), 0.1, offset, backend=backend)
     assert not edges.requires_grad
 
 
@@ -226,7 +235,7 @@ O, D = torch.zeros(2, 5, 3), torch.ones(2, 5, 3)  # noqa: E741
             full(2),
             0.1,
             ValueError,
-            r"march: got origins \(5, 3\), directions \(5, 3\); wanted \[s r 3\]",
+            r"rays: got origins \(5, 3\), directions \(5, 3\); wanted \[s r 3\]",
         ),
         (O, D[:, :4], full(2), 0.1, ValueError, r"directions \(2, 4, 3\); wanted \[s r 3\]"),
         (

@@ -31,7 +31,7 @@ from ._parity import (
 if reason := ops.backends()["triton"]:
     pytest.skip(f"{reason} (test_triton_interpreted.py runs these without one)", allow_module_level=True)
 
-from hyperfields.ops import dispatch as choice
+from hyperfields.ops import dispatch
 from hyperfields.ops._triton import packing
 
 DEVICE = "cpu" if ops.interpreting() else "cuda"
@@ -352,11 +352,11 @@ def test_marching_apart_finds_the_same_samples() -> None:
 def ray_march_padded(*rays: Any) -> ops.PaddedSamples:
     """By triton, whatever "auto" would take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "choose", lambda *_, **__: "triton")
+        patch.setattr(dispatch, "select", lambda *_, **__: "triton")
         return ops.ray_march_padded(*rays)
 
 
-def test_samples_and_reach_are_those_of_the_reference() -> None:
+def test_samples_and_early_termination_are_those_of_the_reference() -> None:
     generator = seeded(4)
     numbers = torch.randint(0, 80, (40,), generator=generator)
     first = numbers.cumsum(0) - numbers

@@ -1,0 +1,92 @@
+"""The verb that adds scenes to a run: `add`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from hyperfields.cli.common import data_of, has_data, load, read_data, size_of, source_of
+from hyperfields.cli.options import (
+    DEFAULT_MINUTES,
+    Count,
+    FamilyPath,
+    Folder,
+    Minutes,
+    RunPath,
+    Text,
+    parse_names,
+    require_length,
+)
+from hyperfields.errors import InputError
+
+
+def add(
+    run: RunPath,
+    family: FamilyPath,
+    *,
+    out: Annotated[Path, arg(metavar="NEW", help_behavior_hint="(required)")],
+    method: Literal["extension", "output", "frozen", "naive"] = "extension",
+    old: Folder = None,
+    minutes: Minutes = None,
+    steps: Count = None,
+    numbers: Annotated[int, arg(metavar="N")] = 16,
+    bases: Count = None,
+    weight: Annotated[float, arg(metavar="W")] = 2.0,
+    scenes: Text = None,
+    limit: Count = None,
+    seed: Annotated[int, arg(metavar="N")] = 0,
+) -> None:
+    """Add scenes to a run without forgetting those in it, and say how good old and new ones are.
+
+    Data of the old scenes are not needed; if they are there, the old scenes are measured before and after.
+
+    $ hyperfields add runs/cars newcars --out runs/more --minutes 3
+    $ hyperfields add runs/cars newcars --out runs/codes --method frozen
+    $ hyperfields add runs/cars newcars --out runs/forgot --method naive
+
+    Args:
+        out: folder of the new run; with frozen, of the codes of the new scenes.
+        method: fit only what is added to the networks, which old scenes do not use; output fits all of them and holds
+            what they generate for old scenes; frozen fits codes and changes of each scene's weights beside the old run;
+            naive just goes on, and forgets.
+        old: where the data of the old scenes are now, to measure them.
+        minutes: how long; without this and --steps, 2 minutes.
+        steps: how long, in steps.
+        numbers: how many more a code gets; old scenes leave them at 0.
+        bases: how many tables of a hash grid those numbers mix; without, one for every four new scenes.
+        weight: how firmly output holds old scenes.
+        scenes: names or patterns with * of the scenes to add; without, all that the run does not have.
+        limit: only the first N scenes by name.
+        seed: of all random numbers.
+    """
+    from hyperfields.evaluation.added import add_and_measure, format_added
+
+    require_length(minutes, steps)
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    loaded = load(run)
+    size = size_of(loaded)
+    data = read_data(family, kind=None, size=size, scenes=parse_names(scenes), limit=limit)
+    if scenes is None and set(data.names) & set(loaded.names) and data.kind == loaded.kind:
+        fresh = [name for name in data.names if name not in loaded.names]
+        if not fresh:
+            raise InputError(f"{family}: {run} has all of its scenes already")
+        data = read_data(family, kind=data.kind, size=size, scenes=fresh)
+    report = add_and_measure(
+        loaded,
+        data,
+        out,
+        old_data=data_of(loaded, old) if old is not None or has_data(loaded) else None,
+        minutes=minutes,
+        steps=steps,
+        method=method,
+        numbers=numbers,
+        bases=bases,
+        weight=weight,
+        seed=seed,
+        sources=(source_of(family, data, size, None),),
+    )
+    print(format_added(report))
+    print(f"wrote {out}")

@@ -1,0 +1,109 @@
+"""The verb that compares generators: `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from hyperfields.cli.common import Stopped, read_data
+from hyperfields.cli.options import (
+    DEFAULT_MINUTES,
+    QUIET,
+    AnyFamilyPath,
+    Count,
+    KindChoice,
+    Minutes,
+    Size,
+    parse_size,
+    require_length,
+)
+from hyperfields.errors import InputError
+
+
+def compare(
+    family: AnyFamilyPath = None,
+    *,
+    out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="(required)")],
+    generators: Annotated[str, arg(metavar="A,B,C")] = "hierarchical,low-rank,full",
+    minutes: Minutes = None,
+    steps: Count = None,
+    bytes: Annotated[str | None, arg(metavar="B,B", help_behavior_hint=QUIET)] = None,
+    seeds: Annotated[int, arg(metavar="N")] = 1,
+    leaders: Count = None,
+    unseen: Annotated[int, arg(metavar="N")] = 0,
+    preset: Literal["tiny", "default", "faithful"] = "default",
+    kind: KindChoice = None,
+    size: Size = None,
+    limit: Count = None,
+) -> None:
+    """Compare generators fairly: the same family, field and budget, and only the generator differs.
+
+    A line a result as it comes; then a table, a JSON and a plot. Stopped, the same command goes on.
+    Generators take settings: low-rank:rank=8, low-rank:layer=1, chunked:chunk=64:hidden=32, full:hidden=64.
+    `direct` fits each scene alone, to compare with. Without FAMILY nothing is fitted: the table and the plot are made
+    again from the results that DIR holds.
+
+    $ hyperfields compare faces --out cmp --size 64x64 --generators hierarchical,full --bytes 5000 --minutes 2
+    $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
+    $ hyperfields compare --out cmp2
+
+    Args:
+        out: folder of the comparison, new or to go on with.
+        generators: names with commas between them; an unknown one lists those there are.
+        minutes: of each fit; without this and --steps, 2 minutes.
+        steps: of each fit.
+        bytes: of a scene, all networks counted; one or more sizes that generators grow to; without, the preset's.
+        seeds: fits of each generator.
+        leaders: only the N best at the first size and seed get the other sizes and seeds.
+        unseen: leave out N scenes, evenly spread over the names, and infer them afterwards.
+        preset: whose encoding and field all share.
+        kind: what the folder holds; without, it is detected.
+        size: height and width that pictures are brought to; without, they keep their own.
+        limit: only the first N scenes by name.
+    """
+    from hyperfields.evaluation.compare import Comparison, format_result, hold_out, parse_bytes, redo_report
+    from hyperfields.evaluation.compare import compare as run_all
+    from hyperfields.training.progress import Meter, step_text
+
+    if family is None:
+        _show_comparison(redo_report(out), out)
+        return
+    require_length(minutes, steps)
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    names = tuple(name.strip() for name in generators.split(",") if name.strip())
+    comparison = Comparison(names, minutes, steps, parse_bytes(bytes), seeds, leaders, preset)
+    data = read_data(family, kind=kind, size=parse_size(size), limit=limit)
+    held = None
+    if unseen:
+        parts = hold_out(data.names, unseen)
+        data, held = (read_data(family, kind=data.kind, size=parse_size(size), scenes=part) for part in parts)
+    try:
+        with Meter("compare") as meter:
+            report = run_all(
+                data,
+                out,
+                comparison,
+                unseen=held,
+                show=lambda name, progress: meter.show(progress.fraction, f"{name}, {step_text(progress)}"),
+                tell=lambda result: print(format_result(result), flush=True),
+            )
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on") from None
+    _show_comparison(report, out)
+
+
+def _show_comparison(report: dict[str, Any], out: Path) -> None:
+    """The table of a comparison, and its plot where it can be drawn."""
+    from hyperfields.evaluation.compare import PLOT, REPORT, format_table
+    from hyperfields.evaluation.plots import plot
+
+    print(format_table(report))
+    print(f"wrote {out / REPORT}")
+    try:
+        plot(report, out / PLOT)
+        print(f"wrote {out / PLOT}")
+    except InputError as error:
+        print(f"no plot: {error}")

@@ -1,0 +1,79 @@
+"""Scenes added to a run, with the quality of old and new ones before and after: the report of `hyperfields add`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hyperfields.data import SceneDataset
+from hyperfields.evaluation.report import evaluate
+from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.run import SUMMARY, Run
+from hyperfields.training.continual import ADDED, CODES, Method, add, drift
+from hyperfields.training.inference import load_codes
+
+
+def add_and_measure(
+    run: Run, data: SceneDataset, out: Path, *, old_data: SceneDataset | None = None, method: Method, **options: Any
+) -> dict[str, Any]:
+    """The report of `training.continual.add`, which is also written to OUT/add.json.
+
+    Args:
+        old_data: data of the scenes that are in the run, only to measure them.
+        options: of `add`.
+
+    Returns:
+        `method`, `old` {scenes before after} and `new` {scenes after} (means of the metrics, None without the data),
+        `drift` (root mean square by which weights of old scenes moved, in units of their initial standard deviation),
+        `bytes_per_scene`, `steps`, `seconds`.
+
+    Raises:
+        InputError: see `add`.
+    """
+    before = evaluate(run, old_data)["mean"] if old_data is not None else None
+    new = add(run, data, out, method=method, **options)
+    report: dict[str, Any] = {"method": method, "old": {"scenes": list(run.names), "before": before, "after": before}}
+    if method == "frozen":
+        inferred = load_codes(out / CODES, run)
+        after = evaluate(run, data, scenes=[inferred.scene(run, name) for name in inferred.names])["mean"]
+        numbers = inferred.codes[0].numel() + sum(value[0].numel() for value in inferred.residual.values())
+        report["new"] = {"scenes": list(inferred.names), "after": after}
+        report |= {"drift": 0.0, "bytes_per_scene": {"amortised": None, "marginal": 2 * numbers}}
+    else:
+        if old_data is not None:
+            report["old"]["after"] = evaluate(new, old_data, scenes=[new[name] for name in run.names])["mean"]
+        after = evaluate(new, data, scenes=[new[name] for name in data.names])["mean"]
+        report["new"] = {"scenes": list(data.names), "after": after}
+        with torch.no_grad():
+            report["drift"] = math.sqrt(float(drift(run.model, new.model, torch.arange(len(run.names)))))
+        report["bytes_per_scene"] = dict(zip(("amortised", "marginal"), new.model.bytes_per_scene(), strict=True))
+        summary = json.loads((out / SUMMARY).read_bytes())
+        report |= {"steps": summary["steps"], "seconds": summary["seconds"]}
+    write_atomically(out / ADDED, json.dumps(report, indent=1).encode())
+    return report
+
+
+def format_added(found: dict[str, Any]) -> str:
+    """A report of `add` as text."""
+    lines = []
+    for group in ("old", "new"):
+        part = found[group]
+        head = f"{len(part['scenes'])} {group} scenes"
+        if part["after"] is None:
+            lines.append(f"{head}: n/a without their data; say where they are with --old DIR")
+            continue
+        before = part.get("before") or {}
+        values = []
+        for name, value in part["after"].items():
+            if value is not None:
+                was = f"{before[name]:.4g} -> " if before.get(name) is not None else ""
+                values.append(f"{name} {was}{value:.4g}")
+        lines.append(f"{head}: {', '.join(values)}")
+    sizes = found["bytes_per_scene"]
+    amortised = "" if sizes["amortised"] is None else f"{sizes['amortised']:,.0f} bytes a scene, "
+    lines.append(f"{amortised}{sizes['marginal']:,} for one more; weights of old scenes moved by {found['drift']:.3g}")
+    return "\n".join(lines)

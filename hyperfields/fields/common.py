@@ -1,0 +1,62 @@
+"""The parts that fields are made of: the spec of an MLP, and an MLP on encoded points, as one kernel where there is
+one.
+
+Points are `[s n d]`, or packed `[m d]` with `counts [s]`; the answer has the same leading axes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from hyperfields import ops
+from hyperfields.fields.encodings import TABLE, Encoding, GridEncoding
+from hyperfields.weights import WeightEntry, Weights, WeightSpec, linear_spec
+
+# Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
+ACTIVATION: ops.Activation = "leaky_relu"
+Layers = list[tuple[Tensor, Tensor | None]]  # weights `[s o i]` and biases `[s o]`
+FREQUENCY = 30.0  # of the first layer of sine fields, for coordinates in [-1, 1] (Sitzmann et al. 2020, section 3.2)
+
+
+@runtime_checkable
+class Field(Protocol):
+    """A function of points whose weights are an argument: a frozen config that owns no parameters.
+
+    `kind` names the task that knows how such fields are fitted, measured and shown. `networks` gives the widths of each
+    MLP, for counts of operations; it may be left out.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def encoding(self) -> Encoding: ...
+
+    @property
+    def dims(self) -> int: ...
+
+    @property
+    def spec(self) -> WeightSpec: ...
+
+
+def mlp_spec(
+    prefix: str, widths: tuple[int, ...], activation: ops.Activation, frequency: float
+) -> dict[str, WeightEntry]:
+    """Entries of an MLP that reads coordinates, initialised as its activation wants it."""
+    return linear_spec(prefix, widths, frequency if activation == "sine" else None)
+
+
+def encoded_mlp(
+    encoding: Encoding,
+    weights: Weights,
+    network: Layers,
+    activation: ops.Activation,
+    x: Tensor,
+    counts: Tensor | None,
+    encoded: Tensor | None = None,
+) -> Tensor:
+    """Outputs of a network on encoded points in [0, 1]^d, `[... o]`; a grid and its network can be one kernel."""
+    if isinstance(encoding, GridEncoding):
+        return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, activation, counts=counts, encoded=encoded)
+    return ops.batched_mlp(encoding(x, weights, counts), network, activation, counts=counts)

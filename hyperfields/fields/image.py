@@ -1,0 +1,44 @@
+"""Images: a colour for every point of the unit square."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from torch import Tensor
+
+from hyperfields import ops
+from hyperfields.fields.common import ACTIVATION, FREQUENCY, encoded_mlp, mlp_spec
+from hyperfields.fields.encodings import Encoding
+from hyperfields.weights import Weights, WeightSpec, layers
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageField:
+    """(x, y) in [0, 1]^2 -> colour in about [0, 1] (sRGB, not clamped)."""
+
+    kind: ClassVar[str] = "images"
+
+    encoding: Encoding
+    hidden: tuple[int, ...] = (32, 32)
+    channels: int = 3
+    activation: ops.Activation = ACTIVATION
+    frequency: float = FREQUENCY  # sine only
+
+    @property
+    def dims(self) -> int:
+        return 2
+
+    @property
+    def networks(self) -> tuple[tuple[int, ...], ...]:
+        """Widths of its MLP."""
+        return ((self.encoding.channels, *self.hidden, self.channels),)
+
+    @property
+    def spec(self) -> WeightSpec:
+        network = mlp_spec("mlp", self.networks[0], self.activation, self.frequency)
+        return {**self.encoding.spec, **network}
+
+    def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """x `[s n 2]` -> `[s n c]`."""
+        return encoded_mlp(self.encoding, weights, layers(weights, "mlp"), self.activation, x, counts) + 0.5

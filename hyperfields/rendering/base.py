@@ -1,0 +1,43 @@
+"""What all renderers share: the functions that they ask, what rays see, and how much is asked at a time.
+
+A function answers packed points: `fn(x [m d], counts [s])` for images and distances, `fn(x, d, counts)` for radiance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hyperfields import ops
+from hyperfields.cameras import Rays
+
+PointFn = Callable[[Tensor, Tensor], Tensor]  # (x [m d], counts [s]) -> [m c]
+# (x, d, counts) -> density [m 1], rgb [m 3]; also with `encoded` of ops.VisibleSamples
+RadianceFn = Callable[..., tuple[Tensor, Tensor]]
+# (rays, occupancy, offset, opaque) -> the samples that can be seen, or None for all
+VisibleSamplesFn = Callable[[Rays, Tensor, Tensor | None, float], ops.VisibleSamples | None]
+
+POINTS_PER_BLOCK = 2**18  # that a renderer asks for at a time: bounds the memory of a picture of any size
+
+
+class Rendered(NamedTuple):
+    """What rays saw. Colours are premultiplied: add `(1 - alpha) * background`."""
+
+    rgb: Tensor  # [s r 3]
+    alpha: Tensor  # [s r]
+    depth: Tensor  # [s r] mean distance along the ray, world units; inf where alpha is 0
+    normals: Tensor | None = None  # [s r 3] unit, world frame, zero where nothing was hit
+    samples: int = 0  # points that the function was asked for
+
+
+def points_per_block(device: torch.device) -> int:
+    """Points that a renderer asks for at a time; of few, a GPU spends its time on launches and on waiting."""
+    return POINTS_PER_BLOCK if device.type == "cpu" else 8 * POINTS_PER_BLOCK
+
+
+def on_background(rendered: Rendered, background: float = 1.0) -> Tensor:
+    """Colours over an even background, `[s r 3]`."""
+    return rendered.rgb + (1.0 - rendered.alpha[..., None]) * background

@@ -1,0 +1,149 @@
+"""The config of a run, typed and versioned: `config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hyperfields import codes, fields, hypernets
+from hyperfields.configs import from_json, known_as, to_json
+from hyperfields.errors import InputError
+from hyperfields.fields import encodings
+from hyperfields.model import ModelConfig
+from hyperfields.ops import GridSpec
+from hyperfields.runs.atomic import write_atomically
+from hyperfields.tasks import TASKS, TrainConfig, losses
+from hyperfields.tasks import config as training
+
+FORMAT = 2
+CONFIG = "config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSource:
+    """Where scenes of a run came from: a folder, absolute, and how it was read. `scenes` are those that it gave."""
+
+    path: str
+    scenes: tuple[str, ...]
+    size: tuple[int, int] | None = None  # (height, width) that pictures were brought to
+    views: tuple[int, ...] | None = None  # numbers of the training views that were used
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """Length and seed of a fit; exactly one of `minutes` and `steps`."""
+
+    preset: str = "default"
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    individually: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run records of how it was made.
+
+    codes: where codes came from, None for a table. picture: sizes, cameras and frames of the data, from the task, so
+    that a run renders without its data. added: scenes that `add` brought, see `training.continual`. task: of a kind
+    that is a user's.
+    """
+
+    kind: str
+    scenes: tuple[str, ...]
+    model: ModelConfig
+    train: TrainConfig
+    fit: FitSettings
+    codes: Any = None
+    picture: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sources: tuple[DataSource, ...] = ()
+    fingerprint: str | None = None
+    device: str = "cpu"
+    precision: str = "float32"
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    added: tuple[dict[str, Any], ...] = ()
+    task: Any = None
+    format: int = FORMAT
+
+
+def ours() -> dict[str, Any]:
+    """Classes that files may name, by their names."""
+    generators = {type(make()) for make in {**hypernets.GENERATORS, **hypernets.OF_TIME}.values()}
+    return known_as(
+        (
+            GridSpec, encodings.Identity, encodings.Fourier, encodings.HashGrid, encodings.FactoredGrid,
+            encodings.SphericalHarmonics, fields.ImageField, fields.SDFField, fields.RadianceField,
+            *generators, hypernets.Stability, hypernets.Bayes, hypernets.Extension,
+            *codes.SOURCES.values(), ModelConfig, TrainConfig, training.Cosine, training.Adam, training.RelativeClip,
+            *losses.LOSSES, RunConfig, FitSettings, DataSource,
+        )
+    )  # fmt: skip
+
+
+def config_from_json(value: Any, trust: Iterable[Any] = ()) -> Any:
+    """A config of ours, or of `trust`: classes and functions of the user's that files may name.
+
+    Raises:
+        InputError: see `configs.from_json`.
+    """
+    return from_json(value, {**ours(), **known_as(trust)})
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run was made with."""
+    from hyperfields import __version__
+
+    return {"hyperfields": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Write `config.json`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    write_atomically(folder / CONFIG, json.dumps(to_json(config), indent=1).encode())
+
+
+def read_config(folder: Path, trust: Iterable[Any] = ()) -> RunConfig:
+    """The settings of a run.
+
+    Raises:
+        InputError: no run there, a damaged one, one of another version, or one with classes that are not trusted.
+    """
+    path = folder / CONFIG
+    if not folder.is_dir() or not path.is_file():
+        raise InputError(
+            f"{folder}: not a run, it has no {CONFIG}; make one with: hyperfields fit FAMILY --out {folder}"
+        )
+    damaged = f"{path}: damaged, not the JSON that fit writes; restore it or fit again"
+    try:
+        content = json.loads(path.read_bytes())
+        number = content["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(damaged) from None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InputError(damaged)
+    if number > FORMAT:
+        raise InputError(f"{path}: format {number} is newer than this version's {FORMAT}; update hyperfields")
+    if number < FORMAT:
+        raise InputError(f"{path}: format {number} is older than this version's {FORMAT}; fit again")
+    try:
+        config = config_from_json(content, trust)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except RecursionError:
+        raise InputError(damaged) from None
+    if not isinstance(config, RunConfig) or not config.scenes:
+        raise InputError(damaged)
+    if config.task is None and config.kind not in TASKS:
+        raise InputError(f"{path}: kind {config.kind!r}: unknown, wanted one of {', '.join(TASKS)}")
+    if getattr(config.model.field, "kind", None) != config.kind:
+        raise InputError(f"{path}: its field is not one of {config.kind}; restore it or fit again")
+    return config

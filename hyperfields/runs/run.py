@@ -1,0 +1,264 @@
+"""A run: fitted scenes with their model, in memory or in a folder of safetensors and JSON.
+
+    config.json         what was fitted and how, see `config.RunConfig`
+    model.safetensors   networks, codes and shared tensors, 16 bits a number
+    codes.safetensors   where codes come from, when they are not found by descent alone (an encoder, distributions)
+    state/              all that an exact resume needs, in one file, 32 bits a number
+    metrics.jsonl       a line every few seconds of a fit          summary.json   what a finished fit took
+
+Every file is written under a temporary name, synced and renamed: a failed write leaves the last good one. Nothing on
+any load path unpickles, and nothing is imported by a name from a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from hyperfields.codes import interpolate
+from hyperfields.errors import InputError
+from hyperfields.fields import BoundField
+from hyperfields.model import HyperField, ModelConfig
+from hyperfields.runs import codec
+from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.config import FORMAT, RunConfig, config_from_json, read_config, write_config
+from hyperfields.runs.scene import Scene
+from hyperfields.tasks import Task, task_of
+
+MODEL, STATE, METRICS, SUMMARY, SOURCE = (
+    "model.safetensors", "state/resume.safetensors", "metrics.jsonl", "summary.json", "codes.safetensors",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Run:
+    """Fitted scenes. `run["bus"]` is a scene: a function of points with `render`, `mesh` and `save`.
+
+    Numbers of the model are those of its file: the quality that `evaluate` reports is that of what is rendered.
+
+    path: folder of the run, None for one in memory. source: of the codes, as it was fitted, for `infer`.
+    summary: cost of the fit: `steps`, `seconds`, `loss`, `parameters`, `peak_memory_bytes`; empty when it is not known.
+    """
+
+    config: RunConfig
+    model: HyperField
+    path: Path | None = None
+    source: nn.Module | None = None
+    summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self.names[:3])) + (", ..." if len(self.names) > 3 else "")
+        return f"Run({self.label}: {len(self.names)} scenes of {self.kind}, {names})"
+
+    @property
+    def kind(self) -> str:
+        return self.config.kind
+
+    @property
+    def task(self) -> Task:
+        """Knowledge of the kind of these scenes."""
+        task: Task = self.config.task or task_of(self.config.kind)
+        return task
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.config.scenes
+
+    @property
+    def label(self) -> str:
+        """Name of the run in messages."""
+        return "this run" if self.path is None else str(self.path)
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Short hash of the model's numbers: tells which model a file of codes belongs to."""
+        if self.path is not None:
+            return hashlib.sha256((self.path / MODEL).read_bytes()).hexdigest()[:16]
+        return hashlib.sha256(_model_file(self.model)).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __getitem__(self, name: str) -> Scene:
+        """A scene by its name.
+
+        Raises:
+            InputError: no scene of that name; the text lists the nearest ones.
+        """
+        return Scene(self, name, self.codes(name))
+
+    def between(self, first: str, second: str, t: float, mode: str = "lerp") -> Scene:
+        """A scene on the way from one to another in latent space: `t` 0 is the first, 1 the second.
+
+        mode: "lerp" is straight, "slerp" turns directions and interpolates lengths.
+
+        Raises:
+            InputError: unknown names.
+        """
+        ends = self.codes(first, second)
+        if mode == "lerp":
+            code = torch.lerp(ends[:1], ends[1:], t)
+        else:
+            code = interpolate(ends, 1001, mode)[[round(1000 * min(max(t, 0.0), 1.0))]]
+        return Scene(self, f"{first}-{second}-{t:g}", code, fitted=False)
+
+    def index(self, name: str) -> int:
+        """Number of a scene.
+
+        Raises:
+            InputError: no scene of that name; the text lists the nearest ones.
+        """
+        if name in self._numbers:
+            return self._numbers[name]
+        near = difflib.get_close_matches(name, self.names, 3, 0.0)
+        raise InputError(f"scene {name!r}: not in {self.label}; the nearest names are {', '.join(near)}")
+
+    def codes(self, *names: str) -> Tensor:
+        """Latent codes of scenes `[s z]`."""
+        return self.model.latents.codes.detach()[[self.index(name) for name in names]]
+
+    def bind(self, *names: str) -> BoundField:
+        """Fields of scenes as one function of points; not differentiable."""
+        with torch.no_grad():
+            return self.model.bind(self.codes(*names))
+
+    def with_codes(self, names: Sequence[str], codes: Tensor) -> Run:
+        """The same networks with other scenes: `names` and their codes `[s z]`."""
+        with torch.device("meta"):
+            model = HyperField(self.model.config, len(names))
+        model.hypernet = self.model.hypernet
+        model.latents.codes = nn.Parameter(codes.detach().clone())
+        return dataclasses.replace(
+            self, config=dataclasses.replace(self.config, scenes=tuple(names)), model=model.eval()
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> Run:
+        """The run in a folder, new or empty, from which `load_run` reads it.
+
+        Raises:
+            InputError: a folder in use, or one that cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder}: is in use; wanted a new or an empty folder for the run")
+        write_config(folder, self.config)
+        write_model(folder, self.model)
+        if self.source is not None:
+            write_source(folder, self.source)
+        if self.summary:
+            write_atomically(folder / SUMMARY, json.dumps(self.summary, indent=1).encode())
+        return dataclasses.replace(self, path=folder)
+
+
+def _model_file(model: HyperField) -> bytes:
+    return safetensors.torch.save(codec.encode(model.state_dict()), {"format": str(FORMAT)})
+
+
+def write_model(folder: Path, model: HyperField) -> None:
+    """Write all numbers of the model at 16 bits: the size of this file is what `bytes_per_scene` counts."""
+    write_atomically(folder / MODEL, _model_file(model))
+
+
+def write_source(folder: Path, source: nn.Module) -> None:
+    """Write where codes come from, beside the model."""
+    write_atomically(folder / SOURCE, safetensors.torch.save(codec.encode(source.state_dict())))
+
+
+def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, trust: Iterable[Any] = ()) -> Run:
+    """A run for rendering, evaluation, export or inference, on `device`.
+
+    Args:
+        trust: classes and functions of yours that the run may name: generators, encodings, losses and so on. Nothing is
+            imported by a name from a file.
+
+    Raises:
+        InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names
+        classes
+            which are not trusted.
+    """
+    folder = Path(folder)
+    config = read_config(folder, trust)
+    path = folder / MODEL
+    if not path.is_file():
+        raise InputError(f"{folder}: has no {MODEL} yet; finish it with: hyperfields fit ... --out {folder} --resume")
+    tensors, _ = read_tensors(path)
+    try:
+        model = model_from_tensors(config.model, len(config.scenes), codec.decode(tensors))
+    except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: damaged or of another model than config.json says: {reason}") from None
+    return Run(config, model.eval().to(device), folder, summary=read_summary(folder))
+
+
+def model_from_tensors(config: ModelConfig, scenes: int, tensors: dict[str, Tensor]) -> HyperField:
+    """A model with given numbers.
+
+    Raises:
+        ValueError: tensors that are not those of the model.
+    """
+    with torch.device("meta"):  # shapes first: a damaged config allocates nothing
+        shapes = {name: value.shape for name, value in HyperField(config, scenes).state_dict().items()}
+    if set(shapes) != set(tensors):
+        raise ValueError(f"tensor {sorted(set(shapes) ^ set(tensors))[0]!r} is missing or does not belong to it")
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise ValueError(f"{name} is {list(tensors[name].shape)}, wanted {list(shape)}")
+    with torch.random.fork_rng(devices=[]):
+        model = HyperField(config, scenes)
+    model.load_state_dict(tensors)
+    return model
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Cost of a finished fit; empty when the fit is not finished or the file is damaged."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: cannot be read as safetensors: {reason}") from None
+
+
+def field_from_json(text: str, trust: Iterable[Any] = ()) -> Any:
+    """A field's config from the header of a file.
+
+    Raises:
+        InputError: damaged, or with classes that are not trusted.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError("the header is not JSON") from None
+    return config_from_json(content, trust)

@@ -1,0 +1,223 @@
+"""Objectives: the loss of a batch of scenes on fresh samples, and the state that changes beside the parameters.
+
+A loop of your own, a step:
+
+    objective.plan(step)                                # only where steps are recorded or the host must not wait
+    bound = model(local)
+    objective.update(bound, local, step, generator)     # once a step
+    loss = objective(bound, scenes, local, generator)   # as often as you like
+
+Random numbers of a step come from the one generator in this order: occupancy update, batch, ray offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hyperfields.data import Pixels, Points, SceneDataset, on_device
+from hyperfields.fields import BoundField, Field
+from hyperfields.ops import devices
+from hyperfields.ops.devices import Precision, products
+from hyperfields.ops.profiling import region
+from hyperfields.rendering.occupancy import OccupancyGrid
+from hyperfields.rendering.static_shapes import (
+    SAMPLES_PER_RAY,
+    StaticStepPlan,
+    rays_per_scene,
+    render_static,
+)
+from hyperfields.rendering.volume import render_volume
+from hyperfields.tasks.config import TrainConfig
+
+Loss = Callable[[Any, Any], Tensor]  # (prediction, batch) -> unreduced [s n ...], see PointObjective and RayObjective
+
+
+class Objective(Protocol):
+    """The loss that a fit minimises, with the state that goes with it."""
+
+    device: torch.device
+    field: Field
+    config: TrainConfig
+
+    def plan(self, step: int) -> Hashable:
+        """The host's decisions about a step. Steps of equal plans launch identical kernels; None: nothing to decide."""
+
+    def update(self, bound: BoundField, local: Tensor, step: int, generator: torch.Generator) -> None:
+        """Bring what is kept beside the parameters up to date: once a step, before its losses. Not differentiable.
+
+        Args:
+            bound: the fields of this step's scenes.
+            local: `[s]`, their numbers among the scenes of this objective.
+            step: number of the step, from 0.
+        """
+
+    def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean loss `[]` of `bound`, the fields of `scenes` `[s]` (numbers in the data), on fresh samples.
+
+        local: `[s]`, their numbers among the scenes of this objective.
+        """
+
+    def sync(self) -> None:
+        """Read what a GPU counted in the last steps: waits for it."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that an exact resume needs."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state`."""
+
+
+class PointObjective:
+    """The loss of fields that answer points: images and shapes."""
+
+    def __init__(
+        self,
+        data: SceneDataset,
+        field: Field,
+        config: TrainConfig,
+        loss: Loss,
+        *,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        """loss: (answer `[s n c]`, `Points`) -> unreduced `[s n ...]`."""
+        self.field, self.config, self.loss = field, config, loss
+        self.device, self.precision = torch.device(device), precision
+        self.data = on_device(data, self.device)
+
+    def plan(self, step: int) -> None:
+        return None
+
+    def update(self, bound: BoundField, local: Tensor, step: int, generator: torch.Generator) -> None:
+        pass
+
+    def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+        with products(self.precision, self.device):
+            count = max(self.config.samples // len(scenes), 1)
+            batch = self.data.batch(scenes, count, generator)
+            if not isinstance(batch, Points):
+                raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Points")
+            return _unreduced(self.loss(bound(batch.x), batch), batch.x).mean()
+
+    def sync(self) -> None:
+        pass
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+class RayObjective:
+    """The loss of rendered rays, with the occupancy that skips empty space: radiance fields."""
+
+    def __init__(
+        self,
+        data: SceneDataset,
+        field: Any,
+        config: TrainConfig,
+        scenes: int,
+        loss: Loss,
+        *,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        """field: with the members of `RadianceField`, `step` and `occupancy` among them.
+        loss: (rendered rays with `rgb` (premultiplied), `alpha`, `depth`; `Pixels`) -> unreduced `[s r ...]`.
+
+        scenes: how many there are; `local` numbers them.
+        """
+        self.field, self.config, self.loss = field, config, loss
+        self.device, self.precision = torch.device(device), precision
+        self.data = on_device(data, self.device)
+        self.per_ray = SAMPLES_PER_RAY  # samples that a ray has had lately, to keep the points of a step even
+        self.occupancy = OccupancyGrid(scenes, field.occupancy, step=field.step, device=self.device)
+        self.static: StaticStepPlan | None = None  # on devices that the host does not wait for
+        if devices.is_async(self.device):
+            self.static = StaticStepPlan(config.samples, min(config.scenes, scenes), self.occupancy)
+
+    def plan(self, step: int) -> Hashable:
+        return None if self.static is None else self.static.plan(step)
+
+    def update(self, bound: BoundField, local: Tensor, step: int, generator: torch.Generator) -> None:
+        with products(self.precision, self.device):
+            if self.static is None:
+                self.occupancy.update(bound.density, local, step, generator)
+                return
+            if self.static.step != step:
+                self.static.plan(step)
+            if self.static.parts:
+                self.occupancy.update_part(bound.density, local, self.static.part, self.static.parts, generator)
+
+    def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
+        with products(self.precision, self.device):
+            if self.static is not None:
+                return self._static_loss(self.static, bound, scenes, local, generator)
+            rays = rays_per_scene(self.config.samples, self.per_ray, len(scenes))
+            with region("batch"):
+                batch = self._batch(scenes, rays, generator)
+            offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
+            cells, step = self.occupancy.cells(local), self.field.step
+            rendered = render_volume(bound, batch.rays, cells, step=step, offset=offset, visible=bound.visible_samples)
+            self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
+            return _unreduced(self.loss(rendered, batch), rendered.alpha).mean()
+
+    def _static_loss(
+        self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The same in tensors of planned sizes: mean over the rays that fit into the sample budget."""
+        batch = self._batch(scenes, static.rays, generator)
+        offset = torch.rand(len(scenes), static.rays, generator=generator, device=self.device)
+        cells, step = self.occupancy.cells(local), self.field.step
+        rendered = render_static(
+            bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=static.max_samples
+        )
+        static.count(rendered.num_visible)
+        error = _unreduced(self.loss(rendered, batch), rendered.fits)
+        fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
+        values = fits.sum() * error.shape[2:].numel()
+        return (error * fits).sum() / values.clamp(min=1)
+
+    def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
+        batch = self.data.batch(scenes, rays, generator)
+        if not isinstance(batch, Pixels):
+            raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Pixels")
+        return batch
+
+    def sync(self) -> None:
+        if self.static is not None:
+            self.static.sync()
+
+    def state(self) -> dict[str, Tensor]:
+        per_ray = self.per_ray if self.static is None else float(self.static.per_ray)
+        occupancy = {f"occupancy.{name}": value for name, value in self.occupancy.state_dict().items()}
+        return {"per_ray": torch.tensor(per_ray, dtype=torch.float64), **occupancy}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.per_ray = float(state["per_ray"])
+        prefix = "occupancy."
+        self.occupancy.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        )
+        if self.static is not None:
+            self.static.per_ray.fill_(self.per_ray)
+            self.sync()
+
+
+def _unreduced(error: Tensor, samples: Tensor) -> Tensor:
+    """`error`, the values of a loss.
+
+    Raises:
+        ValueError: it is not one value, or several, for each of `samples` `[s n ...]`.
+    """
+    if error.shape[:2] != samples.shape[:2]:
+        wanted = f"[{samples.shape[0]}, {samples.shape[1]}, ...]"
+        raise ValueError(
+            f"loss: got shape {list(error.shape)}, wanted unreduced values {wanted}; leave the mean to the objective"
+        )
+    return error

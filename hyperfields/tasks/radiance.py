@@ -1,0 +1,219 @@
+"""Radiance: fields of density and colour in [-1, 1]^3, fitted to photographs along their rays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hyperfields.cameras import Camera, Rays
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset
+from hyperfields.fields import BoundField, Field, RadianceField
+from hyperfields.hypernets import rate_of
+from hyperfields.model import ModelConfig
+from hyperfields.ops.devices import Precision
+from hyperfields.ops.threads import one_torch_thread
+from hyperfields.rendering.base import Rendered, on_background
+from hyperfields.rendering.image import Window
+from hyperfields.rendering.meshing import mesh_from_field
+from hyperfields.rendering.pictures import CELLS, camera_picture, render_rays, require_channel
+from hyperfields.rendering.surface import surface_normals
+from hyperfields.rendering.volume import render_volume
+from hyperfields.tasks import losses
+from hyperfields.tasks.base import (
+    FREQUENCIES,
+    MESH_RESOLUTION,
+    PICTURE_METRICS,
+    Metric,
+    Note,
+    ObservationConfig,
+    PictureMetric,
+    first_reference,
+    generator_of,
+    grid_of,
+    mlp_outputs,
+    on_white,
+    picture_metrics,
+    require_camera,
+    require_one,
+    waves,
+)
+from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.objective import Loss, Objective, RayObjective
+from hyperfields.weights import Weights
+
+
+class RadianceTask:
+    """The task of families of photographed scenes; `tasks.base.Task` says what each member is."""
+
+    kind: ClassVar[str] = "views"
+    field: ClassVar[type] = RadianceField
+    batch: ClassVar[type[Points] | type[Pixels]] = Pixels
+    box: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    channels: ClassVar[tuple[str, ...]] = ("rgb", "depth", "normals")
+    metrics: ClassVar[tuple[Metric, ...]] = PICTURE_METRICS
+    has_camera: ClassVar[bool] = True
+    has_mesh: ClassVar[bool] = True
+    has_splits: ClassVar[bool] = True
+    sized: ClassVar[bool] = True
+    unit: ClassVar[str] = "of a colour from 0 to 1"
+    supersample: ClassVar[int] = 1
+    preview_cells: ClassVar[int] = 80
+    loss: Loss = losses.PixelLoss()
+    inner_rate: ClassVar[float] = 5.0
+
+    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+        generator = generator_of(preset, 32)
+        # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
+        # scenes, so that a scene costs about a quarter of what it costs alone.
+        shared = 1 + (scenes if scenes <= 16 else min(max(scenes // 5, 6), 64))
+        bases = {"tiny": 0, "default": shared, "faithful": 64}[preset]
+        # Cells finer than the pixels fit the known views and spoil the others.
+        field = RadianceField(grid_of(3, 8, 13, 8, min(side, 128), bases), step=0.025)
+        samples = 2**11 * min(max(scenes, 16), 32)
+        rate = self.network_rate(generator, scenes)
+        return ModelConfig(field, generator, 64), TrainConfig(
+            min(scenes, 32), samples, rate_grid=3e-2, rate_networks=rate
+        )
+
+    def network_rate(self, generator: Any, scenes: int) -> float:
+        return 5e-3 * rate_of(generator, self.kind)
+
+    def objective(
+        self,
+        data: SceneDataset,
+        field: Field,
+        config: TrainConfig,
+        scenes: int,
+        *,
+        device: torch.device | str = "cpu",
+        precision: Precision = "float32",
+        loss: Loss | None = None,
+    ) -> Objective:
+        return RayObjective(data, field, config, scenes, loss or self.loss, device=device, precision=precision)
+
+    def describe(self, data: SceneDataset) -> dict[str, Any]:
+        views = first_reference(data)
+        assert isinstance(views, list)
+        camera = views[0].camera
+        position = camera.T_world_camera[:3, 3]
+        return {
+            "size": [camera.height, camera.width],
+            "fov": 2.0 * math.atan(0.5 * camera.width / camera.fx),
+            "radius": float(position.norm()),
+            "elevation": math.asin(float(position[2] / position.norm())),
+        }
+
+    def picture(
+        self,
+        bound: BoundField,
+        camera: Camera | Window | None,
+        size: tuple[int, int],
+        channel: str = "rgb",
+        background: float = 1.0,
+        *,
+        supersample: int | None = None,
+        cells: int = CELLS,
+        pause: Callable[[], None] | None = None,
+    ) -> Tensor:
+        require_one(bound)
+        require_channel(channel, self.channels)
+        return camera_picture(
+            _renderer(bound, cells, channel == "normals"),
+            require_camera(camera, bound.device),
+            size,
+            channel,
+            background,
+            supersample=supersample or self.supersample,
+            pause=pause,
+        )
+
+    @one_torch_thread()
+    def render_rays(
+        self,
+        bound: BoundField,
+        rays: Rays,
+        *,
+        normals: bool = False,
+        cells: int = CELLS,
+        pause: Callable[[], None] | None = None,
+    ) -> Rendered:
+        """Normals come from differences of the transmittance round the mean depth of each ray: smoother than those of
+        the depth, and a few points a ray."""
+        return render_rays(_renderer(bound, cells, normals), rays, pause=pause)
+
+    def measure(
+        self,
+        bound: BoundField,
+        data: SceneDataset,
+        scene: int,
+        split: str,
+        perceptual: Mapping[str, PictureMetric],
+        note: Note = lambda line: None,
+    ) -> dict[str, float]:
+        views = data.reference(scene, split)
+        assert isinstance(views, list)
+        rays = [view.camera.to(bound.device).rays() for view in views]
+        together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
+        pictures = on_background(self.render_rays(bound, together))
+        truth = on_white(torch.stack([view.rgba for view in views]))
+        return picture_metrics(pictures.reshape(truth.shape).cpu(), truth, data.names[scene], perceptual, note)
+
+    def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
+        """The surface where a sample becomes more opaque than clear."""
+        step = bound.field.step
+
+        def clearness(x: Tensor) -> Tensor:
+            return torch.exp(-step * bound.density(x)) - 0.5
+
+        return mesh_from_field(clearness, resolution=resolution, safety=math.inf, device=bound.device)
+
+    def observe(
+        self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator
+    ) -> Tensor:
+        """Rays as Pluecker coordinates with their colours (premultiplied) and opacity."""
+        batch = data.batch(scenes, config.points, generator)
+        assert isinstance(batch, Pixels)
+        origins, directions = batch.rays
+        moment = torch.linalg.cross(origins, directions)
+        color = batch.rgba[..., :3] * batch.rgba[..., 3:]
+        return torch.cat((waves(directions), waves(moment), color, batch.rgba[..., 3:]), -1)
+
+    def observed_features(self, config: ObservationConfig) -> int:
+        return 6 * (1 + 2 * FREQUENCIES) + 4
+
+    def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
+        outputs = mlp_outputs("density", field.encoding(points, weights), field, weights)
+        geometry = list(outputs.values())[-1][..., 1:]
+        directions = field.directions(torch.nn.functional.normalize(points - 0.5, dim=-1))
+        return outputs | mlp_outputs("color", torch.cat((geometry, directions), -1), field, weights)
+
+    def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
+        return 1.0 - torch.exp(-bound.density(points) * bound.field.step).squeeze(-1)
+
+
+def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], Rendered]:
+    """Rays `[1 r 3]` of one scene -> what they see; `cells` a side of the grid that skips empty space."""
+    step = bound.field.step
+
+    def transmittance_proxy(x: Tensor, counts: Tensor) -> Tensor:  # grows outwards, as a distance does
+        return torch.exp(-step * bound.density(x, counts))
+
+    def render(rays: Rays) -> Rendered:
+        rendered = render_volume(bound, rays, bound.occupancy(cells), step=step, visible=bound.visible_samples)
+        if not normals:
+            return rendered
+        hit = rendered.depth[0].isfinite().nonzero().squeeze(1)
+        x = torch.addcmul(rays.origins[0, hit], rendered.depth[0, hit, None], rays.directions[0, hit])
+        unit = torch.zeros_like(rays.origins)
+        counts = torch.tensor([len(hit)], device=x.device)
+        unit[0, hit] = surface_normals(transmittance_proxy, x, counts, reach=step)
+        return rendered._replace(normals=unit)
+
+    return render
+
+
+RADIANCE = RadianceTask()
