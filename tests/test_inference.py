@@ -1,4 +1,4 @@
-"""Codes of unseen scenes, and distributions over them: they are wide where nothing is known, and predicted standard deviations rank the errors."""
+"""Codes of unseen scenes, and distributions over them, which are wide where nothing was seen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hyperfields.codes import CAVIA
 from hyperfields.codes.table import gaussian_kl
 from hyperfields.data import Points
 from hyperfields.errors import InputError
@@ -22,11 +23,12 @@ from hyperfields.rendering.image import sample_image
 from hyperfields.runs.run import Run
 from hyperfields.tasks import TrainConfig
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import InferredCodes, infer, load_codes
+from hyperfields.training.inference import By, InferredCodes, infer, load_codes
 from hyperfields.training.optim import Optimizers
-from hyperfields.training.trainer import Progress
+from hyperfields.training.trainer import Progress, Trainer
 
 from ._analytic import Balls, Discs
+from ._no_gpu import Fake, Watching, pretend_gpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +153,10 @@ def test_an_inference_that_cannot_be_is_one_line(run: Run, tmp_path: Path) -> No
     cases: list[tuple[dict[str, Any], str]] = [
         ({"by": "posterior", "steps": 1, "refine": True}, "--refine: goes with --by descent, not with posterior"),
         ({"by": "encoder"}, "was fitted without an encoder; make such a run with: hyperfields fit --by encoder"),
-        ({"by": "steps"}, "was fitted not for a few steps; make such a run with: hyperfields fit --by cavia or reptile"),
+        (
+            {"by": "steps"},
+            "was fitted not for a few steps; make such a run with: hyperfields fit --by cavia or reptile",
+        ),
         ({}, "give one of the two"),
     ]
     for settings, message in cases:
@@ -167,20 +172,19 @@ def test_an_inference_that_cannot_be_is_one_line(run: Run, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("by", ["descent", "posterior", "steps"])
 def test_everything_is_made_where_the_model_is(by: By, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On fake tensors of a GPU that is not there, each operation refuses tensors of two devices."""
-    train = TrainConfig(4, 64)
-    made = fit(Discs(), steps=1, model=MODEL, train=train, codes=CAVIA() if by == "steps" else None, progress=False)
-    monkeypatch.setattr(torch.nn.Module, "to", moved)
-    devices = fake_cuda(monkeypatch)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        run = dataclasses.replace(made, model=copy.deepcopy(made.model).to("cuda"))
-        if made.source is not None:
-            run = dataclasses.replace(run, source=copy.deepcopy(made.source).to("cuda"))
-        steps = None if by == "steps" else 2
-        with contextlib.suppress(DataDependent):
-            inferred = infer(run, Discs(), by=by, steps=steps, refine=by == "descent", progress=False)
-            assert inferred.codes.device.type == "cuda"
-    assert devices
+    """Tables, scenes, generators, codes and residuals; on the meta device, which refuses tensors of another one."""
+    codes = CAVIA() if by == "steps" else None
+    made = fit(Discs(), steps=1, model=MODEL, train=TrainConfig(4, 64), codes=codes, progress=False)
+    pytest.importorskip("triton")
+    pretend_gpu(monkeypatch)
+    monkeypatch.setattr(Trainer, "warm_up", lambda trainer: None)  # it reads the state, which may wait
+    run = dataclasses.replace(made, model=made.model.to("meta"), source=made.source and made.source.to("meta"))
+    data, steps = Fake("images"), None if by == "steps" else 2
+    with Watching(upload=True):
+        inferred = infer(run, data, by=by, steps=steps, refine=by == "descent", progress=False)
+    tensors = [inferred.codes, *inferred.residual.values(), *((inferred.std is not None and [inferred.std]) or [])]
+    assert {value.device.type for value in tensors} == {"meta"}
+    assert len(tensors) == {"descent": 5, "posterior": 2, "steps": 1}[by]
 
 
 def test_the_divergence_is_that_of_torch() -> None:

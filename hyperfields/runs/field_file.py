@@ -49,7 +49,7 @@ def load_field(path: str | os.PathLike[str], *, trust: Iterable[Any] = ()) -> Bo
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     check_weights(path, field, tensors)
-    return BoundField(field, tensors, 1)
+    return BoundField(field, {name: value.float() for name, value in tensors.items()}, 1)
 
 
 def check_weights(path: str | os.PathLike[str], field: Any, tensors: dict[str, Any]) -> None:
