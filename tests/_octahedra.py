@@ -6,7 +6,6 @@ weights themselves, so what lies between two octahedra is an octahedron.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,14 +56,14 @@ def code(kind: Kind, value: float) -> Tensor:
     return flatten(weights, field.spec)
 
 
-def run_of(kind: Kind, path: Path = Path("run"), **scenes: float) -> Run:
+def run_of(kind: Kind, **scenes: float) -> Run:
     """A run with octahedra of these radii (or images of these grey levels), default small 0.5 and big 0.8."""
     scenes = scenes or {"small": 0.5, "big": 0.8}
     field = FIELDS[kind]
-    model = HyperField(ModelConfig(field, Independent(), numel(field.spec)), len(scenes))
+    config = ModelConfig(field, Independent(), numel(field.spec))
+    model = HyperField(config, len(scenes))
     with torch.no_grad():
         model.latents.codes.copy_(torch.cat([code(kind, value) for value in scenes.values()]))
-    config = RunConfig(
-        kind, tuple(scenes), model.config, TrainConfig(scenes=1, samples=1), FitSettings(), picture=PICTURES[kind]
-    )
-    return Run(config, model.eval(), path)
+    fit = FitSettings(steps=1, individually=True)
+    settings = RunConfig(kind, tuple(scenes), config, TrainConfig(2, 64), fit, picture=PICTURES[kind])
+    return Run(settings, model.eval())
