@@ -198,7 +198,7 @@ def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUD
 
 
 def describe(shared: SharedState, latent: Tensor) -> dict[str, Any]:
-    """What a page shows of a latent."""
+    """Facts about a latent that a page shows."""
     scene = shared.number_at(latent)
     names = shared.names
     return {
