@@ -155,6 +155,7 @@ class Fit:
             train=train,
             fit=settings,
             codes=codes,
+            regularizers=tuple(getattr(part, "__qualname__", None) or repr(part) for part in regularizers),
             picture=picture,
             sources=sources,
             fingerprint=fingerprint(data),
@@ -346,7 +347,7 @@ class Fit:
             raise InputError("resume: wanted the folder of the fit to go on with, out=")
         path = self.out / STATE
         old = read_config(self.out, parts_of(self.config))
-        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes"):
+        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes", "regularizers"):
             ours, theirs = getattr(self.config, key), getattr(old, key)
             if key == "fit":  # its length may be another
                 theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)
