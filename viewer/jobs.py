@@ -227,7 +227,7 @@ class Jobs:
         codes = interpolate(torch.cat([shared.code(stop) for stop in stops]), frames, requests.mode(message))
         views: list[Any] = [shared.first_view(size)] * frames
         if message.get("orbit") is True and shared.task.has_camera:
-            views = list(render.orbit_cameras(shared.run, frames, size))
+            views = list(orbit_cameras(shared.run, frames, size))
 
         def pictures() -> Iterator[Tensor]:
             for code, view in zip(codes, views, strict=True):
