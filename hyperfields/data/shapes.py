@@ -15,6 +15,7 @@ from torch import Tensor
 from hyperfields.data.base import Kind, Mesh, Points, scene_names
 from hyperfields.data.triangles import areas, check_triangles, morton_order, scene_mesh
 from hyperfields.errors import InputError
+from hyperfields.ops.gather import gather_rows
 
 SYSTEM_LIBRARIES = "libegl1 libgl1 libx11-6 libusb-1.0-0 libgomp1"  # Debian packages that open3d loads
 
@@ -88,7 +89,7 @@ class Shapes:
         """
         index = torch.randint(self._points_each, (len(scenes), n), generator=generator, device=generator.device)
         rows = (scenes[:, None] * self._points_each + index).reshape(-1)
-        drawn = self._pool.index_select(0, rows).reshape(len(scenes), n, 4)
+        drawn = gather_rows(self._pool, rows).reshape(len(scenes), n, 4)
         return Points(drawn[..., :3].contiguous(), drawn[..., 3:].contiguous())
 
     def to(self, device: torch.device | str) -> Shapes:

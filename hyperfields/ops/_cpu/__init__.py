@@ -14,6 +14,7 @@ from hyperfields.ops._cpu.basis import mix_cpu as mix_cpu
 from hyperfields.ops._cpu.encode import encoded_cpu as encoded_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu_backward as hash_encode_cpu_backward
+from hyperfields.ops._cpu.gather import gather_rows_cpu as gather_rows_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu as mlp_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu_backward as mlp_cpu_backward
 from hyperfields.ops._cpu.radiance import emission_cpu as emission_cpu
