@@ -5,8 +5,8 @@
     run = hf.fit(hf.Images(pixels), minutes=1)
     picture = run["3"].render()
 
-The names below are imported when they are first used (PEP 562), so `import hyperfields` itself loads neither torch nor any
-kernel, and `hyperfields --help` stays quick.
+The names below are imported when they are first used (PEP 562), so `import hyperfields` itself loads neither torch nor
+any kernel, and `hyperfields --help` stays quick.
 """
 
 from __future__ import annotations
