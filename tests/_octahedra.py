@@ -6,7 +6,6 @@ weights themselves, so what lies between two octahedra is an octahedron.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,9 @@ from hyperfields.fields.encodings import Identity, SphericalHarmonics
 from hyperfields.hypernets import Independent
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.ops.reference.mlp import NEGATIVE_SLOPE
-from hyperfields.runs.checkpoint import Run
+from hyperfields.runs.config import FitSettings, RunConfig
+from hyperfields.runs.run import Run
+from hyperfields.tasks import TrainConfig
 from hyperfields.weights import flatten, numel
 
 STEEP = 200.0  # how fast the logarithm of the density falls
@@ -55,11 +56,14 @@ def code(kind: Kind, value: float) -> Tensor:
     return flatten(weights, field.spec)
 
 
-def run_of(kind: Kind, path: Path = Path("run"), **scenes: float) -> Run:
+def run_of(kind: Kind, **scenes: float) -> Run:
     """A run with octahedra of these radii (or images of these grey levels), default small 0.5 and big 0.8."""
     scenes = scenes or {"small": 0.5, "big": 0.8}
     field = FIELDS[kind]
-    model = HyperField(ModelConfig(field, Independent(), numel(field.spec)), len(scenes))
+    config = ModelConfig(field, Independent(), numel(field.spec))
+    model = HyperField(config, len(scenes))
     with torch.no_grad():
         model.latents.codes.copy_(torch.cat([code(kind, value) for value in scenes.values()]))
-    return Run(path, {"scenes": list(scenes), "picture": PICTURES[kind]}, model.eval())
+    fit = FitSettings(steps=1, individually=True)
+    settings = RunConfig(kind, tuple(scenes), config, TrainConfig(2, 64), fit, picture=PICTURES[kind])
+    return Run(settings, model.eval())

@@ -16,6 +16,7 @@ import pytest
 # `__init__` is the front door of hyperfields: it may see everything, and nothing inside comes back to it.
 LAYERS = {
     "errors": 0,
+    "process": 0,
     "ops": 0,
     "configs": 0,
     "weights": 1,
@@ -37,7 +38,7 @@ LAYERS = {
     "__init__": 10,
 }
 # Tighter than the layer: the only other rooms that these may import.
-ONLY = {"ops": {"errors"}, "scenes": {"cameras", "errors", "data"}}
+ONLY = {"ops": {"errors", "process"}, "scenes": {"cameras", "errors", "data"}}
 # The definition of the ops must not lean on what is tested against it: of ours it imports only the layout of
 # the grid and the spherical harmonics, which are plain formulas and import nothing.
 ALONE = {

@@ -13,16 +13,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hyperfields import RadianceField, Rays, ops
 from hyperfields.data import Kind, Pixels, Points
+from hyperfields.fields import BoundField
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import LowRank
-from hyperfields.model import BoundField, HyperField, ModelConfig, parameter_groups
+from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices, dispatch
 from hyperfields.rendering.occupancy import OccupancyGrid
 from hyperfields.rendering.static_shapes import StaticStepPlan, rays_per_scene, render_static
 from hyperfields.rendering.volume import OPAQUE
-from hyperfields.tasks import task_of
-from hyperfields.tasks.presets import PRESETS, Preset, TrainConfig, preset
-from hyperfields.training.optim import Optimization, Progress
+from hyperfields.tasks import PRESETS, Preset, TrainConfig, preset, task_of
+from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.step import StaticStep
+from hyperfields.training.trainer import Fields, Progress, Trainer
 
 
 def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:
@@ -94,7 +96,7 @@ def test_what_fits_has_the_colours_and_gradients_of_the_exact_sizes(denser: floa
     weights = torch.randn(2, 20, 3)
     results = []
     for samples in (None, 2000):
-        bound, _ = model.bind_scenes(torch.arange(2))
+        bound = model(torch.arange(2))
         bound.weights["density.1.bias"] = bound.weights["density.1.bias"] + denser
         if samples is None:
             rgb, alpha, counts = exactly(bound, rays, cells, offset)
@@ -114,7 +116,7 @@ def test_what_fits_has_the_colours_and_gradients_of_the_exact_sizes(denser: floa
 @pytest.mark.usefixtures("somewhere")
 def test_rays_that_do_not_fit_see_nothing_and_the_others_are_whole() -> None:
     model, rays, cells, offset = scene()
-    bound, _ = model.bind_scenes(torch.arange(2))
+    bound = model(torch.arange(2))
     call: Callable[[int], Any] = lambda samples: render_static(  # noqa: E731
         bound, bound.density, rays, cells, step=0.1, offset=offset, samples=samples
     )
@@ -132,7 +134,7 @@ def test_rays_that_do_not_fit_see_nothing_and_the_others_are_whole() -> None:
 @pytest.mark.usefixtures("somewhere")
 def test_nothing_is_seen_where_nothing_is() -> None:
     model, rays, cells, offset = scene()
-    bound, _ = model.bind_scenes(torch.arange(2))
+    bound = model(torch.arange(2))
     seen = render_static(bound, bound.density, rays, cells & False, step=0.1, offset=offset, samples=64)
     assert seen.fits.all()
     assert not seen.num_visible.any()
@@ -255,24 +257,32 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, called: Preset, monkeyp
     for name in ("randperm", "rand"):
         plain = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *a, generator=None, plain=plain, **k: plain(*a, **k))
-    monkeypatch.setattr(Optimization, "look", lambda *_: None)
+    monkeypatch.setattr(StaticStep, "sync", lambda *_: None)
     config = preset(called, kind, 5, 16)[0]
-    model = HyperField(config, 5).to("meta")
-    objective = task_of(Fake(kind).kind).objective(Fake(kind), config.field, TrainConfig(2, 2**10), 5, device="meta")
+    model, train = HyperField(config, 5, sparse=True).to("meta"), TrainConfig(2, 2**10)
+    objective = task_of(kind).objective(Fake(kind), config.field, train, 5, device="meta")
     assert (getattr(objective, "static", None) is not None) == (kind == "views")
-    run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(5), 0)
+
+    def bind(local: Tensor, generator: torch.Generator) -> Fields:
+        codes = model.latents(local)
+        return Fields(model.bind(codes), codes)
+
+    groups, prior = parameter_groups(model), GaussianPrior(train.prior)
+    trainer = Trainer(bind, groups, objective, torch.arange(5), train, 0, regularizers=(prior,))
+    assert isinstance(trainer.execute, StaticStep)
     seen: dict[Any, Any] = {}
     for number in range(12):
         with Watching():
-            kind_of_step = run.prepare()
-            run.optimizers.set_rate(0.5)
+            plan = trainer.prepare()
+            trainer.optimizers.set_rate(0.5)
         with Watching() as watching:
-            run.work()
+            trainer.execute.work()
+        trainer.steps += 1
         if number:  # the first step makes the moments
-            assert seen.setdefault(kind_of_step, watching.shapes) == watching.shapes
+            assert seen.setdefault(plan, watching.shapes) == watching.shapes
     progress = Progress()
     with Watching():
         for _ in range(3):
-            run.step(progress)
+            trainer.step(progress)
     assert progress.step == 3
     assert len(seen) == (2 if kind == "views" else 1)

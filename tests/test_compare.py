@@ -13,7 +13,6 @@ from hyperfields import hypernets
 from hyperfields.cli import main
 from hyperfields.errors import InputError
 from hyperfields.evaluation.compare import (
-    KNOBS,
     Comparison,
     compare,
     format_result,
@@ -27,8 +26,8 @@ from hyperfields.evaluation.plots import pareto, plot
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.model import ModelConfig
-from hyperfields.runs.checkpoint import load_run
-from hyperfields.tasks.presets import RATES
+from hyperfields.runs.run import load_run
+from hyperfields.tasks import TASKS
 from hyperfields.training.cost import count
 from hyperfields.training.fit import Fit
 
@@ -50,6 +49,9 @@ def test_equal_bytes_are_reached_from_below(name: str) -> None:
     assert count(dataclasses.replace(found, latent_size=found.latent_size + 1), 4).amortised > wanted
 
 
+KNOBS = {name: made.knob for name in SHARING if (made := hypernets.parse(name)).knob}
+
+
 @pytest.mark.parametrize(("name", "knob"), KNOBS.items())
 def test_the_own_setting_grows_before_the_latent(name: str, knob: str) -> None:
     config = ModelConfig(FIELD, hypernets.LowRank(3), 8)
@@ -68,9 +70,9 @@ def test_bases_follow_the_bytes() -> None:
     assert half.field.encoding.bases == 2
 
 
-def test_every_generator_has_rates() -> None:
-    assert set(RATES) == set(SHARING)
-    assert set(KNOBS) <= set(SHARING)
+@pytest.mark.parametrize("name", SHARING)
+def test_every_generator_has_rates(name: str) -> None:
+    assert set(hypernets.parse(name).rates) == set(TASKS)
 
 
 def test_bytes_that_nothing_fits_into_are_refused() -> None:

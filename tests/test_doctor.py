@@ -16,9 +16,9 @@ from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full, LowRank, Stability
 from hyperfields.hypernets.init import Head
 from hyperfields.model import ModelConfig
-from hyperfields.runs.checkpoint import Run, load_run
-from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.fit import FitConfig, fit
+from hyperfields.runs.run import Run
+from hyperfields.tasks import TrainConfig
+from hyperfields.training.fit import fit
 
 from ._analytic import FAMILIES
 
@@ -30,8 +30,8 @@ FIELDS: dict[Kind, Field] = {
 
 def run_of(folder: Path, kind: Kind, stability: Stability | None = None) -> Run:
     model = ModelConfig(FIELDS[kind], LowRank(2) if stability is None else Full(), 8, stability or Stability())
-    fit(FAMILIES[kind], folder, FitConfig(steps=3), model=model, recipe=TrainConfig(4, 4 * 256))
-    return load_run(folder)
+    train = TrainConfig(4, 4 * 256)
+    return fit(FAMILIES[kind], folder, steps=3, model=model, train=train, progress=False)
 
 
 @pytest.mark.parametrize("kind", FIELDS)

@@ -17,11 +17,16 @@ from hyperfields.cameras import Rays, orbit
 from hyperfields.data import Kind, Mesh, Pixels, Points, View
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import LpipsUnavailable
-from hyperfields.evaluation.report import evaluate, format_report, render_views
+from hyperfields.evaluation.report import evaluate, format_report
+from hyperfields.rendering import pictures
+from hyperfields.rendering.base import on_background
 from hyperfields.rendering.image import sample_image
-from hyperfields.runs.checkpoint import Run, load_run
+from hyperfields.rendering.meshing import mesh_from_field
+from hyperfields.runs.config import FitSettings
+from hyperfields.runs.run import Run, load_run
+from hyperfields.tasks import RADIANCE, SHAPES, base
 from hyperfields.tasks.metrics import ssim
-from hyperfields.training.fit import Fit, FitConfig
+from hyperfields.training.fit import Fit
 
 evaluation = importlib.import_module("hyperfields.evaluation.report")  # the module; the package's name is the function
 KEYS = {"kind", "scenes", "mean", "bytes_per_scene", "parameters", "fit_seconds", "peak_memory_bytes"}
@@ -82,9 +87,16 @@ class Shapes:
         return Points(x, x.norm(dim=-1, keepdim=True) - self.radii[scenes][:, None, None])
 
     def reference(self, scene: int, split: str = "test") -> Mesh:
-        from hyperfields.rendering.meshing import mesh_from_field
-
         return mesh_from_field(ball(float(self.radii[scene])), resolution=96)
+
+
+def render_views(run: Run, views: list[View]) -> Tensor:
+    """The disc as the cameras of `views` see it, on white, `[v h w 3]`."""
+    bound, shown = run.bind("disc"), []
+    for view in views:
+        rays = Rays(*(part[None] for part in view.camera.rays()))
+        shown.append(on_background(RADIANCE.render_rays(bound, rays)).reshape(*view.rgba.shape[:2], 3))
+    return torch.stack(shown)
 
 
 def ball(radius: float) -> Callable[[Tensor], Tensor]:
@@ -97,7 +109,7 @@ def noise(count: int, height: int = 16, width: int = 12) -> dict[str, Tensor]:
 
 
 def fitted(family: Any, folder: Path, **config: Any) -> Run:
-    Fit(family, folder / "run", FitConfig(steps=2, preset="tiny", **config)).run()
+    Fit(family, folder / "run", FitSettings(steps=2, preset="tiny", **config)).run()
     return load_run(folder / "run")
 
 
@@ -116,7 +128,7 @@ def test_images_by_hand(tmp_path: Path) -> None:
     family = Pictures(noise(3))
     run = fitted(family, tmp_path)
     seen: list[tuple[int, int, str]] = []
-    report = evaluate(run, family, report=lambda *progress: seen.append(progress))
+    report = evaluate(run, family, progress=lambda *progress: seen.append(progress))
     assert report.keys() >= KEYS
     assert report["kind"] == "images"
     assert report["mean"].keys() == {"psnr", "ssim", "lpips_alex", "lpips_vgg"}
@@ -197,13 +209,13 @@ def test_lpips_is_used_when_it_is_there(tmp_path: Path, monkeypatch: pytest.Monk
         return lambda a, b: (a - b).abs().mean((1, 2, 3)) + (0.0 if net == "alex" else 1.0)
 
     monkeypatch.setattr(evaluation, "load_lpips", load)
-    monkeypatch.setattr(evaluation, "PICTURES", 2)
+    monkeypatch.setattr(base, "PICTURES", 2)
     family = Views()
     run = fitted(family, tmp_path)
     report = evaluate(run, family, lpips_weights=tmp_path)
     assert asked == [("alex", tmp_path), ("vgg", tmp_path)]
     with torch.no_grad():
-        pictures = render_views(run.bind("disc"), family.reference(0)).clamp(0.0, 1.0)
+        pictures = render_views(run, family.reference(0)).clamp(0.0, 1.0)
     expected = float((pictures - on_white(family.rgba)).abs().mean())
     assert report["mean"]["lpips_alex"] == pytest.approx(expected, abs=1e-6)
     assert report["mean"]["lpips_vgg"] == pytest.approx(expected + 1.0, abs=1e-6)
@@ -220,7 +232,7 @@ def test_views_are_averaged_on_white(tmp_path: Path) -> None:
     run = fitted(family, tmp_path)
     report = evaluate(run, family)
     with torch.no_grad():
-        pictures = render_views(run.bind("disc"), family.reference(0))
+        pictures = render_views(run, family.reference(0))
     assert pictures.shape == (3, 12, 12, 3)
     errors = (pictures.clamp(0.0, 1.0) - on_white(family.rgba)).square().mean((1, 2, 3))
     expected = float((-10.0 * errors.log10()).mean())
@@ -232,10 +244,10 @@ def test_views_in_parts_are_the_views_at_once(tmp_path: Path, monkeypatch: pytes
     family = Views()
     run = fitted(family, tmp_path)
     with torch.no_grad():
-        whole = render_views(run.bind("disc"), family.reference(0))
-        monkeypatch.setattr(evaluation, "RAYS", 50)
-        parts = render_views(run.bind("disc"), family.reference(0))
-        one = render_views(run.bind("disc"), family.reference(0)[1:2])
+        whole = render_views(run, family.reference(0))
+        monkeypatch.setattr(pictures, "RAYS_PER_BLOCK", 50)
+        parts = render_views(run, family.reference(0))
+        one = render_views(run, family.reference(0)[1:2])
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=0)  # rays end early, by less than this
     torch.testing.assert_close(one[0], whole[1], atol=1e-3, rtol=0)
 
@@ -254,7 +266,7 @@ def test_shapes_and_a_field_without_surface(tmp_path: Path, monkeypatch: pytest.
     for field in fields.values():
         field.device = torch.device("cpu")  # type: ignore[attr-defined]
     monkeypatch.setattr(Run, "bind", lambda self, name: fields[name])
-    monkeypatch.setattr(evaluation, "MESH_RESOLUTION", 96)
+    monkeypatch.setattr(SHAPES, "mesh", lambda bound: mesh_from_field(bound, resolution=96), raising=False)
     report = evaluate(run, family)
     big, none, small = (report["scenes"][name] for name in ("big", "none", "small"))
     assert big["iou"] > 0.995

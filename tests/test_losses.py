@@ -4,37 +4,56 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from hyperfields.tasks.losses import BACKGROUND_OPACITY_L1, color_loss, distance_loss, pixel_loss
+from hyperfields.cameras import Rays
+from hyperfields.data import Pixels, Points
+from hyperfields.rendering.base import Rendered
+from hyperfields.tasks.losses import ColorLoss, DistanceLoss, PixelLoss
+
+OPACITY = PixelLoss().background_opacity_l1
+
+
+def points(target: Tensor) -> Points:
+    return Points(torch.zeros(*target.shape[:-1], 2), target)
+
+
+def pixels(rgba: Tensor) -> Pixels:
+    nowhere = torch.zeros(*rgba.shape[:-1], 3)
+    return Pixels(Rays(nowhere, nowhere), rgba)
+
+
+def rendered(rgb: Tensor, alpha: Tensor) -> Rendered:
+    return Rendered(rgb, alpha, torch.zeros_like(alpha))
 
 
 def test_color_loss_is_the_mean_square_of_the_channels() -> None:
-    loss = color_loss(
-        torch.tensor([[0.5, 0.0, 1.0], [0.2, 0.2, 0.2]]), torch.tensor([[0.0, 0.0, 1.0], [0.2, 0.2, 0.2]])
-    )
-    torch.testing.assert_close(loss, torch.tensor([0.25 / 3.0, 0.0]))
+    color = torch.tensor([[[0.5, 0.0, 1.0], [0.2, 0.2, 0.2]]])
+    target = torch.tensor([[[0.0, 0.0, 1.0], [0.2, 0.2, 0.2]]])
+    torch.testing.assert_close(ColorLoss()(color, points(target)), torch.tensor([[0.25 / 3.0, 0.0]]))
 
 
 def test_distance_loss_is_the_error_at_the_surface_and_relative_far_from_it() -> None:
-    target = torch.tensor([[0.0], [1.0], [-1.0]])
-    loss = distance_loss(target + 0.01, target, width=0.02)
-    torch.testing.assert_close(loss, torch.tensor([0.5, 0.01 / 1.02, 0.01 / 1.02]))
+    target = torch.tensor([[[0.0], [1.0], [-1.0]]])
+    loss = DistanceLoss(width=0.02)(target + 0.01, points(target))
+    torch.testing.assert_close(loss, torch.tensor([[0.5, 0.01 / 1.02, 0.01 / 1.02]]))
 
 
 def test_pixel_loss_is_the_mean_of_what_is_seen_on_black_and_on_white() -> None:
-    rgb, alpha = torch.tensor([[0.1, 0.4, 0.0]]), torch.tensor([0.5])
-    target = torch.tensor([[0.6, 0.2, 1.0, 0.25]])
+    rgb, alpha = torch.tensor([[[0.1, 0.4, 0.0]]]), torch.tensor([[0.5]])
+    target = torch.tensor([[[0.6, 0.2, 1.0, 0.25]]])
     errors = [
-        (rgb + (1.0 - alpha) * background) - (target[:, :3] * 0.25 + 0.75 * background) for background in (0.0, 1.0)
+        (rgb + (1.0 - alpha) * background) - (target[..., :3] * 0.25 + 0.75 * background) for background in (0.0, 1.0)
     ]
-    wanted = sum(float(error.square().mean()) for error in errors) / 2.0 + BACKGROUND_OPACITY_L1 * 0.25
-    assert float(pixel_loss(rgb, alpha, target)) == pytest.approx(wanted)
-    assert float(pixel_loss(target[:, :3] * 0.25, torch.tensor([0.25]), target)) == 0.0
+    expected = sum(float(error.square().mean()) for error in errors) / 2.0 + OPACITY * 0.25
+    assert float(PixelLoss()(rendered(rgb, alpha), pixels(target))) == pytest.approx(expected)
+    exact = rendered(target[..., :3] * 0.25, torch.tensor([[0.25]]))
+    assert float(PixelLoss()(exact, pixels(target))) == 0.0
 
 
 def test_thin_haze_is_pulled_to_nothing_as_hard_as_thick_haze() -> None:
     for thickness in (1e-4, 1e-2):
-        alpha = torch.tensor([thickness], requires_grad=True)
-        loss = pixel_loss(alpha[:, None].expand(1, 3), alpha, torch.zeros(1, 4))  # white haze where nothing is
-        (slope,) = torch.autograd.grad(loss.sum(), alpha)
-        assert BACKGROUND_OPACITY_L1 <= float(slope) < BACKGROUND_OPACITY_L1 + 2.0 * thickness
+        alpha = torch.tensor([[thickness]], requires_grad=True)
+        white = rendered(alpha[..., None].expand(1, 1, 3), alpha)  # haze where nothing is
+        (slope,) = torch.autograd.grad(PixelLoss()(white, pixels(torch.zeros(1, 1, 4))).sum(), alpha)
+        assert OPACITY <= float(slope) < OPACITY + 2.0 * thickness

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.runs.checkpoint import load_field
-from hyperfields.runs.render import export_scene, interpolate_run, orbit_cameras, render_run
+from hyperfields.runs.field_file import load_field
+from hyperfields.runs.render import export_scene, interpolate_run, orbit_cameras, render_scene
+from hyperfields.runs.scene import Scene
 from hyperfields.tasks import render_picture
 
 from ._octahedra import run_of
@@ -55,26 +56,26 @@ def vertices(path: Path) -> np.ndarray:
 def test_a_picture_file_holds_the_picture(tmp_path: Path, kind: Kind) -> None:
     run = run_of(kind)
     out = tmp_path / "x.png"
-    render_run(run, run.codes("big"), out, size=SIZE)
+    render_scene(run["big"], out, size=SIZE)
     camera = orbit_cameras(run, 1, SIZE)[0]
     wanted = render_picture(run.bind("big"), camera, SIZE)
     torch.testing.assert_close(pixels(out), wanted, rtol=0, atol=1.0 / 255.0)
     first = out.read_bytes()
-    render_run(run, run.codes("big"), out, size=SIZE)
+    render_scene(run["big"], out, size=SIZE)
     assert out.read_bytes() == first  # no randomness
 
 
 def test_pictures_have_the_size_that_was_fitted_unless_asked(tmp_path: Path) -> None:
-    render_run(run_of("images"), codes("images", "big"), tmp_path / "x.png")
+    render_scene(run_of("images")["big"], tmp_path / "x.png")
     assert pixels(tmp_path / "x.png").shape == (6, 8, 3)
-    render_run(run_of("views"), codes("views", "big"), tmp_path / "x.png", channel="depth")
+    render_scene(run_of("views")["big"], tmp_path / "x.png", channel="depth")
     assert pixels(tmp_path / "x.png").shape == (20, 20, 3)
 
 
 def test_an_animation_circles_the_scene(tmp_path: Path) -> None:
     run, out = run_of("views"), tmp_path / "x.gif"
     done: list[tuple[int, int]] = []
-    render_run(run, run.codes("big"), out, orbit=3, size=SIZE, report=lambda *count: done.append(count))
+    render_scene(run["big"], out, orbit=3, size=SIZE, progress=lambda *count: done.append(count))
     assert done == [(1, 3), (2, 3), (3, 3)]
     seen = frames(out)
     assert len(seen) == 3
@@ -99,13 +100,13 @@ def test_what_a_kind_cannot_give_is_refused(
     tmp_path: Path, kind: Kind, name: str, options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        render_run(run_of(kind), codes(kind, "big"), tmp_path / name, **options)  # type: ignore[arg-type]
+        render_scene(run_of(kind)["big"], tmp_path / name, **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
 def test_one_scene_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got 2 scenes, wanted one"):
-        render_run(run_of("views"), codes("views", "big", "small"), tmp_path / "x.png")
+        render_scene(Scene(run_of("views"), "both", codes("views", "big", "small")), tmp_path / "x.png")
 
 
 # ---------------------------------------------------------------------------------------------- interpolate
@@ -115,7 +116,7 @@ def test_a_walk_over_images_goes_evenly_from_end_to_end(tmp_path: Path) -> None:
     run, out = run_of("images", dark=0.2, light=0.8), tmp_path / "walk"
     done: list[tuple[int, int]] = []
     path = run.codes("dark", "light")
-    interpolate_run(run, path, out, frames=4, report=lambda *count: done.append(count))
+    interpolate_run(run, path, out, frames=4, progress=lambda *count: done.append(count))
     assert sorted(p.name for p in out.iterdir()) == [f"frame_00{i}.png" for i in range(4)]
     greys = [float(pixels(p).mean()) for p in sorted(out.iterdir())]
     assert greys == pytest.approx([0.2, 0.4, 0.6, 0.8], abs=0.003)
@@ -176,7 +177,7 @@ def test_a_walk_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interpolate_run(run_of("images"), codes("images", "small", "big"), tmp_path / "walk", report=stop)
+        interpolate_run(run_of("images"), codes("images", "small", "big"), tmp_path / "walk", progress=stop)
     assert not list(tmp_path.iterdir())
 
 
@@ -186,7 +187,7 @@ def test_a_walk_that_fails_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["images", "shapes", "views"])
 def test_a_field_alone_answers_as_the_bound_scene(tmp_path: Path, kind: Kind) -> None:
     run, out = run_of(kind), tmp_path / "x.safetensors"
-    export_scene(run, "big", out)
+    export_scene(run["big"], out)
     bound, alone = run.bind("big"), load_field(out)
     x = torch.rand(1, 50, 2 if kind == "images" else 3)
     points = (x, torch.nn.functional.normalize(x, dim=-1)) if kind == "views" else (x,)
@@ -195,23 +196,23 @@ def test_a_field_alone_answers_as_the_bound_scene(tmp_path: Path, kind: Kind) ->
 
 def test_a_shape_goes_back_into_the_frame_of_its_file(tmp_path: Path) -> None:
     out = tmp_path / "x.ply"
-    export_scene(run_of("shapes"), "small", out, resolution=32)  # p_file = 2 p + (1, 0, 0)
+    export_scene(run_of("shapes")["small"], out, resolution=32)  # p_file = 2 p + (1, 0, 0)
     v = vertices(out) - np.array([1.0, 0.0, 0.0])
     assert np.abs(v).sum(1).max() == pytest.approx(1.0, abs=0.01)
     # A scene that the run was not fitted to came from no file that the run knows.
-    export_scene(run_of("shapes"), "small", out, codes("shapes", "big"), resolution=32)
+    export_scene(Scene(run_of("shapes"), "small", codes("shapes", "big"), fitted=False), out, resolution=32)
     assert np.abs(vertices(out)).sum(1).max() == pytest.approx(0.8, abs=0.01)
 
 
 def test_views_become_the_mesh_of_what_is_opaque(tmp_path: Path) -> None:
-    export_scene(run_of("views"), "small", tmp_path / "x.ply", resolution=32)
+    export_scene(run_of("views")["small"], tmp_path / "x.ply", resolution=32)
     reach = np.abs(vertices(tmp_path / "x.ply")).sum(1)
     assert reach.max() == pytest.approx(0.5, abs=0.04)
     assert reach.min() > 0.4
 
 
 def test_pictures_are_exported_as_they_were_fitted(tmp_path: Path) -> None:
-    export_scene(run_of("images", grey=0.3), "grey", tmp_path / "x.png")
+    export_scene(run_of("images", grey=0.3)["grey"], tmp_path / "x.png")
     torch.testing.assert_close(pixels(tmp_path / "x.png"), torch.full((6, 8, 3), 0.3), rtol=0, atol=0.003)
 
 
@@ -220,10 +221,10 @@ def test_pictures_are_exported_as_they_were_fitted(tmp_path: Path) -> None:
     [
         ("images", "big", "x.ply", r"suffix \.ply cannot hold a scene of images; use one of \.png"),
         ("views", "big", "x.gif", r"suffix \.gif cannot hold a scene of views"),
-        ("shapes", "bog", "x.ply", "scene 'bog': not in run; the nearest names are big"),
+        ("shapes", "bog", "x.ply", "scene 'bog': not in this run; the nearest names are big"),
     ],
 )
 def test_exports_that_cannot_be_are_refused(tmp_path: Path, kind: Kind, name: str, out: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        export_scene(run_of(kind), name, tmp_path / out)
+        export_scene(run_of(kind)[name], tmp_path / out)
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Rays, orbit
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
-from hyperfields.fields import BoundField, kind_of
+from hyperfields.fields import BoundField
 from hyperfields.rendering import pictures
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.pictures import CHANNELS, Channel
@@ -29,7 +29,7 @@ def bound_of(kind: Kind, name: str = "big") -> BoundField:
 
 
 def rendered(bound: BoundField, camera: Camera) -> Rendered:
-    return task_of(kind_of(bound.field)).render_rays(bound, Rays(*(part[None] for part in camera.rays())))
+    return task_of(bound.field.kind).render_rays(bound, Rays(*(part[None] for part in camera.rays())))
 
 
 def picture_of(kind: Kind, channel: Channel = "rgb", **options: float) -> Tensor:
@@ -161,7 +161,7 @@ def test_occupancy_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not bool(cells[0, 0, 0, 0])
     monkeypatch.setattr(BoundField, "density", None)
     assert bound.occupancy() is cells
-    with pytest.raises(TypeError, match="'shapes', wanted 'views'"):
+    with pytest.raises(TypeError, match="a SDFField has none; wanted a RadianceField"):
         bound_of("shapes").occupancy()
 
 

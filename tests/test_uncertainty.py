@@ -12,24 +12,23 @@ from torch import Tensor
 
 from hyperfields.cameras import Rays
 from hyperfields.errors import InputError
+from hyperfields.evaluation.plots import plot_calibration
 from hyperfields.evaluation.uncertainty import (
     ErrorCells,
     calibrate,
     coverage,
-    deviation_picture,
     misfit,
-    plot,
     rank_correlation,
+    std_picture,
     uncertainty_image,
 )
 from hyperfields.fields import ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full
 from hyperfields.model import BoundField, HyperField, ModelConfig
-from hyperfields.runs.checkpoint import load_run
-from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.fit import FitConfig, fit
-from hyperfields.training.posterior import infer_posterior
+from hyperfields.tasks import TrainConfig
+from hyperfields.training.fit import fit
+from hyperfields.training.inference import infer
 
 from ._analytic import RADII, Balls, Discs, Spheres
 
@@ -51,16 +50,14 @@ class Painted(Balls):
 
 def test_errors_of_unseen_scenes_are_expected_where_they_were_seen(tmp_path: Path) -> None:
     field = RadianceField(Fourier(3, 2), hidden=(16,), geometry=7, color_hidden=(16,), step=0.1, occupancy=16)
-    model, recipe = ModelConfig(field, Full(), 6), TrainConfig(4, 4 * 1024, rate_networks=1e-2)
-    fit(Balls(), tmp_path / "run", FitConfig(steps=200), model=model, recipe=recipe)
-    run, unseen = load_run(tmp_path / "run"), Painted()
-    posterior = infer_posterior(run, unseen, steps=60, weight=1e-4)
+    model, train = ModelConfig(field, Full(), 6), TrainConfig(4, 4 * 1024, rate_networks=1e-2)
+    run, unseen = fit(Balls(), steps=200, model=model, train=train, progress=False), Painted()
+    posterior = infer(run, unseen, by="posterior", steps=60, weight=1e-4, progress=False)
 
     def fields(name: str) -> tuple[BoundField, list[BoundField]]:
         codes = posterior.sample(name, 4, torch.Generator().manual_seed(0))
         with torch.no_grad():
-            mean = posterior.mean[posterior.names.index(name)]
-            return run.model.bind(mean[None]), [run.model.bind(code[None]) for code in codes]
+            return posterior.bind(run, name), [run.model.bind(code[None]) for code in codes]
 
     report = calibrate(unseen.names, fields, unseen)
     for row in report["scenes"].values():
@@ -69,7 +66,7 @@ def test_errors_of_unseen_scenes_are_expected_where_they_were_seen(tmp_path: Pat
     assert curve[0.95] > 0.8
     assert json.loads(json.dumps(report))["kind"] == "views"
     pytest.importorskip("matplotlib", reason="matplotlib (hyperfields[plots]) is missing")
-    plot(report, tmp_path / "figure.png")
+    plot_calibration(report, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
     with pytest.raises(InputError, match="scene 'x': not in the family"):
         misfit(fields("a")[0], unseen, "x")
@@ -99,11 +96,11 @@ def test_a_sharp_edge_is_uncertain_and_a_plain_area_is_not() -> None:
 
     bound = Step(field, {"a": torch.zeros(1)}, 1)
     none = ErrorCells.gather(torch.rand(9, 2), torch.zeros(9), (5,))
-    picture, deviation = deviation_picture(bound, dataclasses.replace(misfit_of_nothing(), surface=none), None, (8, 9))
+    picture, std = std_picture(bound, dataclasses.replace(misfit_of_nothing(), surface=none), None, (8, 9))
     assert picture.shape == (8, 9, 3)
-    assert float(deviation[:, 4].min()) > 0.08  # the edge goes through the middle of these pixels
-    assert float(deviation[:, :4].max()) == float(deviation[:, 5:].max()) == 0.0
-    assert float(uncertainty_image(deviation).max()) == pytest.approx(1.0)
+    assert float(std[:, 4].min()) > 0.08  # the edge goes through the middle of these pixels
+    assert float(std[:, :4].max()) == float(std[:, 5:].max()) == 0.0
+    assert float(uncertainty_image(std).max()) == pytest.approx(1.0)
 
 
 def misfit_of_nothing():  # type: ignore[no-untyped-def]

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Mesh, Points, SceneDataset, View, on_device
+from hyperfields.data import Points, SceneDataset, View, on_device
 from hyperfields.errors import InputError
 from hyperfields.evaluation.tables import text_table
 from hyperfields.fields import BoundField
@@ -351,8 +351,7 @@ def _compared(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(errors `[m c]`, standard deviations `[m]`, which are inside `[m]`) of a scene."""
     errors, number = misfit(bound, data, name, task=task), data.names.index(name)
-    reference = data.reference(number, split)
-    if isinstance(reference, Mesh):
+    if not task.sized:  # no pictures to compare with: values at points that were not drawn before
         generator = torch.Generator(bound.device).manual_seed(1)
         probe = torch.tensor([number], device=bound.device)
         batch = on_device(data, bound.device).batch(probe, SEEN // 4, generator)
@@ -360,6 +359,7 @@ def _compared(
         error = (bound(batch.x) - batch.target)[0]
         std = points_std(errors, batch.x[0], samples, bound, task=task)
         return error, std, torch.ones(len(error), dtype=torch.bool, device=error.device)
+    reference = data.reference(number, split)
     if isinstance(reference, Tensor):
         size = (reference.shape[0], reference.shape[1])
         color, std = std_picture(bound, errors, None, size, samples, task=task)

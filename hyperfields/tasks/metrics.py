@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hyperfields.data import Mesh
 from hyperfields.data.shapes import require_open3d
+from hyperfields.data.solids import Solid, solid_of
 from hyperfields.data.triangles import areas, morton_order
 
 SSIM_WINDOW = 11  # pixels
@@ -74,7 +75,8 @@ def shape_metrics(mesh: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int 
     triangles.
 
     - `iou`: volume of the intersection over volume of the union, by `samples` uniform points in the box round
-      both meshes, enlarged by 0.02 L on each side. Both meshes are taken as closed.
+      both meshes, enlarged by 0.02 L on each side. `mesh` is taken as closed and never meets itself, as marching
+      cubes makes it; `truth` may be made of parts that touch or overlap, of which only the outside is compared.
     - `surface_distance`: mean distance to the other surface, averaged over the two directions, in L.
     - `chamfer`: mean squared distance to the other surface, summed over the two directions, in L squared.
     - `f_score`: harmonic mean of precision (share of the points of `mesh` within 0.01 L of `truth`) and
@@ -107,14 +109,16 @@ def shape_metrics(mesh: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int 
     generator = torch.Generator().manual_seed(seed)
     used = truth.vertices[truth.faces.flatten()]
     side = float((used.amax(0) - used.amin(0)).max())
-    scene_mesh, scene_truth = _raycasting_scene(mesh), _raycasting_scene(truth)
+    solid = solid_of(truth)  # made of parts that touch or overlap: only their outside is compared
+    shown = truth if solid is None else _soup(solid.surface)
+    scene_mesh, scene_truth = _raycasting_scene(mesh), _raycasting_scene(shown)
     # From mesh to truth (precision) and from truth to mesh (recall).
     forward = _compare(sample_surface(mesh, samples, generator), scene_truth)
-    backward = _compare(sample_surface(truth, samples, generator), scene_mesh)
+    backward = _compare(sample_surface(shown, samples, generator), scene_mesh)
     radius = F_SCORE_RADIUS * side
     precision, recall = (float((c.distances <= radius).double().mean()) for c in (forward, backward))
     return {
-        "iou": _iou(mesh, truth, scene_mesh, scene_truth, samples, 0.02 * side, generator),
+        "iou": _iou(mesh, shown, scene_mesh, solid or scene_truth, samples, 0.02 * side, generator),
         "surface_distance": float(forward.distances.mean() + backward.distances.mean()) / (2.0 * side),
         "chamfer": float(forward.distances.square().mean() + backward.distances.square().mean()) / side**2,
         "f_score": 2.0 * precision * recall / (precision + recall) if precision + recall > 0.0 else 0.0,
@@ -172,7 +176,7 @@ def _iou(
     mesh: Mesh,
     truth: Mesh,
     scene_mesh: Any,
-    scene_truth: Any,
+    inside_truth: Any,
     samples: int,
     margin: float,
     generator: torch.Generator,
@@ -180,13 +184,23 @@ def _iou(
     both = torch.cat([m.vertices[m.faces.flatten()] for m in (mesh, truth)])
     low, high = both.amin(0) - margin, both.amax(0) + margin
     points = low + (high - low) * torch.rand(samples, 3, generator=generator)
-    query = _tensor(points[_morton_order(points)])
-    # Three rays a point and the majority: one ray can run along an edge.
-    inside, wanted = (
-        torch.from_numpy(s.compute_occupancy(query, nsamples=3).numpy()) > 0.5 for s in (scene_mesh, scene_truth)
-    )
-    union = int((inside | wanted).sum())
-    return int((inside & wanted).sum()) / union if union else 0.0
+    points = points[_morton_order(points)]
+    here, there = (_inside(solid, points) for solid in (scene_mesh, inside_truth))
+    union = int((here | there).sum())
+    return int((here & there).sum()) / union if union else 0.0
+
+
+def _inside(solid: Any, points: Tensor) -> Tensor:
+    """`[n]` for a Solid, or for a scene of rays: three a point and the majority, as one can run along an edge."""
+    if isinstance(solid, Solid):
+        return torch.from_numpy(solid.inside(points.double().numpy()))
+    return torch.from_numpy(solid.compute_occupancy(_tensor(points), nsamples=3).numpy()) > 0.5
+
+
+def _soup(corners: Any) -> Mesh:
+    """A mesh of triangles `[t 3 3]`, each with corners of its own."""
+    vertices = torch.from_numpy(corners).reshape(-1, 3).float()
+    return Mesh(vertices, torch.arange(len(vertices)).reshape(-1, 3))
 
 
 def _raycasting_scene(mesh: Mesh) -> Any:

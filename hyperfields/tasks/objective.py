@@ -216,8 +216,8 @@ def _unreduced(error: Tensor, samples: Tensor) -> Tensor:
         ValueError: it is not one value, or several, for each of `samples` `[s n ...]`.
     """
     if error.shape[:2] != samples.shape[:2]:
+        wanted = f"[{samples.shape[0]}, {samples.shape[1]}, ...]"
         raise ValueError(
-            f"loss: got shape {list(error.shape)}, wanted unreduced values {[*samples.shape[:2], '...']}; "
-            "leave the mean to the objective"
+            f"loss: got shape {list(error.shape)}, wanted unreduced values {wanted}; leave the mean to the objective"
         )
     return error

@@ -155,6 +155,7 @@ class Fit:
             train=train,
             fit=settings,
             codes=codes,
+            regularizers=tuple(getattr(part, "__qualname__", None) or repr(part) for part in regularizers),
             picture=picture,
             sources=sources,
             fingerprint=fingerprint(data),
@@ -293,17 +294,17 @@ class Fit:
                 codes = self.source.final_codes(scenes, self.trainer.generator, self._loss_of(scenes))
                 with torch.no_grad():
                     self.model.latents.codes[scenes] = codes
+        summary = {
+            "steps": self.progress.step,
+            "seconds": self.progress.seconds,
+            "loss": self.progress.loss,
+            "parameters": self.model.networks_numel(),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
         if self.out is not None:
             write_model(self.out, self.model)
             if self.source is not None:
                 write_source(self.out, self.source)
-            summary = {
-                "steps": self.progress.step,
-                "seconds": self.progress.seconds,
-                "loss": self.progress.loss,
-                "parameters": self.model.networks_numel(),
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
             write_atomically(self.out / SUMMARY, json.dumps(summary, indent=1).encode())
         # What is rendered is what `evaluate` measures and what files hold.
         for module in (self.model, self.source):
@@ -311,7 +312,7 @@ class Fit:
                 module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
                 module.eval()
         self.model.latents.sparse = False
-        return Run(self.config, self.model, self.out, self.source)
+        return Run(self.config, self.model, self.out, self.source, summary)
 
     # On disk --------------------------------------------------------------------------------------------------
 
@@ -346,7 +347,7 @@ class Fit:
             raise InputError("resume: wanted the folder of the fit to go on with, out=")
         path = self.out / STATE
         old = read_config(self.out, parts_of(self.config))
-        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes"):
+        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes", "regularizers"):
             ours, theirs = getattr(self.config, key), getattr(old, key)
             if key == "fit":  # its length may be another
                 theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)
