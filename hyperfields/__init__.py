@@ -5,8 +5,8 @@
     run = hf.fit(hf.Images(pixels), minutes=1)
     picture = run["3"].render()
 
-The names below are imported when they are first used (PEP 562), so `import hyperfields` itself loads neither torch nor any
-kernel, and `hyperfields --help` stays quick.
+The names below are imported when they are first used (PEP 562), so `import hyperfields` itself loads neither torch nor
+any kernel, and `hyperfields --help` stays quick.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ _EXPORTS = {
     "ssim": "tasks.metrics",
     "task_of": "tasks",
     "trace_surface": "rendering",
+    "tune_process": "process",
     "write_animation": "runs.video",
     "write_image": "runs.images",
     "write_mesh": "runs.meshes",
@@ -186,6 +187,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
     from hyperfields.model import parameter_groups as parameter_groups
+    from hyperfields.process import tune_process as tune_process
     from hyperfields.rendering import OccupancyGrid as OccupancyGrid
     from hyperfields.rendering import Rendered as Rendered
     from hyperfields.rendering import mesh_from_field as mesh_from_field

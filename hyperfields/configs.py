@@ -1,7 +1,7 @@
 """Configs as text and as JSON.
 
-On a command line: `rank=8:mode=add`, or after a name, `low-rank:rank=8:mode=add`. In files: a dataclass is its fields and
-the name of its class, which is looked up among classes that are known; nothing is imported by a name from a file.
+On a command line: `rank=8:mode=add`, or after a name, `low-rank:rank=8:mode=add`. In files: a dataclass is its fields
+and the name of its class, which is looked up among classes that are known; nothing is imported by a name from a file.
 """
 
 from __future__ import annotations
@@ -98,6 +98,17 @@ def to_json(value: Any) -> Any:
     raise TypeError(
         f"{type(value).__name__}: cannot be saved in a run; wanted a frozen dataclass, a function or plain data"
     )
+
+
+def parts_of(value: Any) -> set[Any]:
+    """Classes and functions that a config is made of, at any depth: what `from_json` has to know to read it back."""
+    if isinstance(value, types.FunctionType):
+        return {value}
+    if isinstance(value, tuple | list):
+        return set().union(*map(parts_of, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {type(value)}.union(*(parts_of(getattr(value, f.name)) for f in dataclasses.fields(value)))
+    return set()
 
 
 def known_as(values: Iterable[Any]) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class HyperField(nn.Module):
         model = HyperField(config, scenes=100)
         field = model(torch.tensor([3, 7]))   # the fields of two scenes as one function of points
 
-    sparse: gradients of the latent table are sparse, for optimisers that take them; with the default, any optimiser works.
+    sparse: gradients of the latent table are sparse, for optimisers that take them; with the default, any optimiser
+    works.
     """
 
     def __init__(self, config: ModelConfig, scenes: int, *, sparse: bool = False) -> None:
@@ -63,7 +64,9 @@ class HyperField(nn.Module):
         return str(self.config.field.kind)
 
     def forward(self, scenes: Tensor) -> BoundField:
-        """Fields of fitted scenes, by number `[s]` int64. Differentiable in the networks and in the codes of these scenes."""
+        """Fields of fitted scenes, by number `[s]` int64. Differentiable in the networks and in the codes of these
+        scenes.
+        """
         return self.bind(self.latents(scenes))
 
     def bind(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> BoundField:

@@ -17,8 +17,9 @@ from hyperfields.errors import InputError
 from hyperfields.scenes import images, meshes, views
 from hyperfields.scenes.reader import Reader
 
-__all__ = ["READERS", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
+__all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
 
+SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars and cars_views
 READERS: tuple[Reader, ...] = (images.READER, meshes.READER, views.READER)  # of one kind, the first that detects reads
 
 

@@ -27,7 +27,7 @@ from hyperfields.scenes._polygons import read_binary_ply, read_off
 from hyperfields.scenes.reader import Reader
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
-CACHE_FORMAT = 1  # raise when the meaning of a cached pool changes
+CACHE_FORMAT = 2  # raise when the meaning of a cached pool changes
 
 
 def open_meshes(
@@ -60,14 +60,15 @@ def open_meshes(
     for done, name in enumerate(names):
         content = _content(files[name])
         mesh = _mesh(files[name], content)
-        digest = hashlib.sha256(repr((CACHE_FORMAT, LONGEST_SIDE, tuple(sampling))).encode())
+        digest = hashlib.sha256(repr((1, LONGEST_SIDE, tuple(sampling))).encode())
         digest.update(content)
-        key = digest.hexdigest()
-        pool = _load_pool(cache / f"{key}.npz", sampling) if cache else None
+        key = digest.hexdigest()  # decides the points too
+        cached = cache and cache / f"{key}-{CACHE_FORMAT}.npz"
+        pool = _load_pool(cached, sampling) if cached else None
         if pool is None:
             require_open3d(f"{files[name]}: ")
             pool = sample_pool(mesh, sampling, seed=int(key[:16], 16))
-            if cache and not _save_pool(cache / f"{key}.npz", pool):
+            if cached and not _save_pool(cached, pool):
                 cache = None
         meshes.append(mesh)
         pools.append(pool)

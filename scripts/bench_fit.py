@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hyperfields.ops import _reference
-from hyperfields.ops import dispatch as choice
+from hyperfields.ops import dispatch
 from hyperfields.ops.profiling import Profiler
+from hyperfields.ops.reference import mlp as reference
 from hyperfields.scenes import open_family
 
 # Before torch, whose idle threads the package tells to sleep.
@@ -36,9 +36,7 @@ def padded_vmap(x: Tensor, layers: list[tuple[Tensor, Tensor]], activation: str,
     """Generated MLPs as they are usually run: one module, `vmap(functional_call)` over the scenes' weights."""
     assert activation == "leaky_relu"
     sizes = [x.shape[1], *(weight.shape[1] for weight, _ in layers)]
-    parts = [
-        p for i, o in itertools.pairwise(sizes) for p in (nn.Linear(i, o), nn.LeakyReLU(_reference.NEGATIVE_SLOPE))
-    ]
+    parts = [p for i, o in itertools.pairwise(sizes) for p in (nn.Linear(i, o), nn.LeakyReLU(reference.NEGATIVE_SLOPE))]
     module = nn.Sequential(*parts[:-1])
     names = [name for name, _ in module.named_parameters()]
     weights = dict(zip(names, (t for layer in layers for t in layer), strict=True))
@@ -51,8 +49,8 @@ def padded_vmap(x: Tensor, layers: list[tuple[Tensor, Tensor]], activation: str,
 def plain_torch() -> Iterator[None]:
     """Within it, every op runs as its reference, and generated MLPs through `vmap(functional_call)`."""
     with (
-        mock.patch.object(choice, "choose", return_value="reference"),
-        mock.patch.object(_reference, "batched_mlp", padded_vmap),
+        mock.patch.object(dispatch, "select", return_value="reference"),
+        mock.patch.object(reference, "batched_mlp", padded_vmap),
     ):
         yield
 

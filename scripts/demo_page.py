@@ -24,7 +24,7 @@ from hyperfields.runs.export import write_image
 from hyperfields.runs.render import bind, orbit_cameras
 from hyperfields.scenes import open_family
 from hyperfields.tasks import SHAPES, render_picture
-from hyperfields.viewer.truth import mesh_picture
+from hyperfields.viewer.reference import mesh_picture
 
 SAMPLES = Path("scenes/samples")
 SHAPE_SIZE = (200, 240)  # of a shape beside its truth
@@ -52,7 +52,7 @@ class Part:
         run = str(out / self.name)
         commands = [["eval", run, "--out", f"{run}.json"]]
         commands += [["interpolate", run, *self.walk, "--out", f"{run}_walk.gif", *self.walk_options]]
-        for scene, channel in self.turns:
+        for scene, channel in self.lock:
             options = ["--orbit", "32", "--size", "160x192", "--channel", channel]
             commands += [["render", run, "--scene", scene, "--out", f"{run}_{scene}_{channel}.gif", *options]]
         return commands
@@ -70,7 +70,7 @@ def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
         if isinstance(truth, Mesh):
             camera = orbit_cameras(run, 1, SHAPE_SIZE)[0]
             result = render_picture(bound, camera, SHAPE_SIZE)
-            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, samples=SHAPES.supersample), result))
+            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, supersample=SHAPES.supersample), result))
         elif isinstance(truth, list):
             for view in truth[:: max(len(truth) // 2, 1)][:2]:
                 rgb = view.rgba[..., :3] * view.rgba[..., 3:] + 1.0 - view.rgba[..., 3:]
@@ -150,7 +150,7 @@ def section(out: Path, part: Part, report: dict[str, Any]) -> str:
             picture(out / f"{part.name}_{scene}_{channel}.gif", scene),
             scene if channel == "rgb" else f"{scene}, {channel}",
         )
-        for scene, channel in part.turns
+        for scene, channel in part.lock
     )
     typed = "\n".join(shlex.join(["hyperfields", *words]) for words in (part.fit(out), *part.rest(out)))
     chips = "".join(f"<li><b>{value}</b> {label}</li>" for label, value in facts(report)[:5])
@@ -246,7 +246,7 @@ img { display: block; width: 100%; height: auto; border-radius: 8px; background:
 .shapes img, .views img { aspect-ratio: 6 / 5; object-fit: cover; }
 .body { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.2rem; align-items: start; }
 .images .body { grid-template-columns: minmax(0, 1fr) minmax(0, 2fr); }
-.turns { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem 1rem; }
+.lock { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem 1rem; }
 .shapes .seen, .views .seen { grid-column: 1 / -1; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 1rem; }
 .images .pairs { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }

@@ -18,7 +18,7 @@ from hyperfields.cli import main as run_cli
 from hyperfields.evaluation.report import evaluate
 from hyperfields.rendering.image import sample_image
 from hyperfields.runs.checkpoint import SOURCE, Run, load_run, read_tensors
-from hyperfields.runs.export import write_image
+from hyperfields.runs.images import write_image
 from hyperfields.scenes import open_family
 from hyperfields.training.posterior import draw_fields, new_code
 

@@ -21,7 +21,7 @@ from hyperfields.data import SceneDataset, View
 from hyperfields.evaluation.uncertainty import calibrate, deviation_picture, misfit, plot, uncertainty_image
 from hyperfields.fields import BoundField
 from hyperfields.runs.checkpoint import Run, load_run
-from hyperfields.runs.export import write_image
+from hyperfields.runs.images import write_image
 from hyperfields.scenes import open_family
 from hyperfields.training.fit import FitConfig, fit
 from hyperfields.training.posterior import Posterior, infer_posterior

@@ -16,7 +16,7 @@ from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import Identity, SphericalHarmonics
 from hyperfields.hypernets import Independent
 from hyperfields.model import HyperField, ModelConfig
-from hyperfields.ops._reference import NEGATIVE_SLOPE
+from hyperfields.ops.reference.mlp import NEGATIVE_SLOPE
 from hyperfields.runs.config import FitSettings, RunConfig
 from hyperfields.runs.run import Run
 from hyperfields.tasks import TrainConfig

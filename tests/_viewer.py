@@ -48,9 +48,11 @@ def saved(kind: Kind, folder: Path) -> Path:
     return folder
 
 
-def get(viewer: Viewer, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """(status, headers, body) of a request."""
-    request = urllib.request.Request(viewer.url.rstrip("/") + path, headers=headers)
+def get(viewer: Viewer, path: str, *, cookie: bool = True, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """(status, headers, body) of a request, by default of a browser that has opened the address."""
+    if cookie:
+        headers["Cookie"] = viewer.gate.cookie.partition(";")[0]
+    request = urllib.request.Request(viewer.gate.origin + path, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, dict(answer.headers), answer.read()
@@ -63,10 +65,10 @@ class Client:
     """A page without a browser."""
 
     def __init__(self, viewer: Viewer) -> None:
-        origin = viewer.url.rstrip("/")
+        origin = viewer.gate.origin
         self.socket: ClientConnection = connect(
-            origin.replace("http", "ws") + "/live",
-            origin=origin,
+            f"{origin.replace('http', 'ws')}/live?token={viewer.gate.token}",
+            origin=origin,  # type: ignore[arg-type]
             max_size=None,
             proxy=None,  # type: ignore[arg-type]
         )
@@ -82,28 +84,25 @@ class Client:
         self.socket.send(json.dumps(message))
 
     def hear(self, timeout: float = 20.0) -> dict[str, Any]:
-        """The next message; a picture's is in "image", `[h w 3]`."""
+        """The next message; a picture's is in "image", `[h w 3]`, other bytes in "bytes"."""
         data = self.socket.recv(timeout)
         if isinstance(data, str):
             return dict(json.loads(data))
         (length,) = struct.unpack("<I", data[:4])
-        return {**json.loads(data[4 : 4 + length]), "image": decoded(data[4 + length :])}
+        message, data = dict(json.loads(data[4 : 4 + length])), data[4 + length :]
+        return message | ({"image": decoded(data)} if message["type"] == "picture" else {"bytes": data})
 
-    def until(self, **wanted: Any) -> dict[str, Any]:
+    def until(self, **values: Any) -> dict[str, Any]:
         """The next message with these values."""
         while True:
             message = self.hear()
-            if all(message.get(name) == value for name, value in wanted.items()):
+            if all(message.get(name) == value for name, value in values.items()):
                 return message
 
-    def look(self, number: int = 1, **more: Any) -> None:
+    def request(self, number: int = 1, **more: Any) -> None:
         """Ask for a picture."""
-        asked = {"latent": {"scene": "big"}, "size": [24, 32], **more}
-        if self.hello["kind"] != "images":
-            asked = {"view": CAMERA, **asked}
-        else:
-            asked = {"view": {"window": [0, 0, 1, 1]}, **asked}
-        self.send(type="look", id=number, **asked)
+        view = CAMERA if self.hello["has_camera"] else {"window": [0, 0, 1, 1]}
+        self.send(**{"type": "view", "id": number, "latent": {"scene": "big"}, "size": [24, 32], "view": view, **more})
 
 
 def decoded(data: bytes) -> Tensor:

@@ -17,8 +17,7 @@ from hyperfields.fields import BoundField
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import LowRank
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.ops import devices
-from hyperfields.ops import dispatch as choice
+from hyperfields.ops import devices, dispatch
 from hyperfields.rendering.occupancy import OccupancyGrid
 from hyperfields.rendering.static_shapes import StaticStepPlan, rays_per_scene, render_static
 from hyperfields.rendering.volume import OPAQUE
@@ -47,14 +46,14 @@ def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:
 )
 def somewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every op takes one backend, and counts may add up to less than there are points, as on a GPU."""
-    pack = choice.pack
+    pack = dispatch.pack
 
     def lenient(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
         return pack(x, counts, name) if counts is None or x.dim() != 2 else (x, counts)
 
-    monkeypatch.setattr(choice, "pack", lenient)
+    monkeypatch.setattr(dispatch, "pack", lenient)
     monkeypatch.setattr(
-        choice, "choose", triton_or_reference if request.param == "triton" else lambda *_, **__: "reference"
+        dispatch, "select", triton_or_reference if request.param == "triton" else lambda *_, **__: "reference"
     )
     torch.use_deterministic_algorithms(True)  # fills new tensors with NaN: what nobody wrote shows
     yield
@@ -252,7 +251,7 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, called: Preset, monkeyp
     """
     pytest.importorskip("triton")
     monkeypatch.setattr(devices, "is_async", lambda device: True)
-    monkeypatch.setattr(choice, "choose", triton_or_reference)  # its operators say what comes out of them
+    monkeypatch.setattr(dispatch, "select", triton_or_reference)  # its operators say what comes out of them
     monkeypatch.setattr(torch, "Generator", Anywhere)
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda parameter: None)
     for name in ("randperm", "rand"):

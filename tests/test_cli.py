@@ -369,7 +369,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     found = {re.split(r"\s{2,}", line)[0]: line for line in lines}
     assert torch.__version__.split("+")[0] in found["torch"]
     assert found["backend reference"].endswith("usable")
-    for name in ("python", "numba", "open3d", "viser", "threads", "cache", "device cuda", "lpips weights"):
+    for name in ("python", "numba", "open3d", "websockets", "threads", "cache", "device cuda", "lpips weights"):
         assert name in found
 
 
@@ -819,16 +819,12 @@ def test_misspelt(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("hyperfields ")
 
 
-def test_help_is_quick_and_light() -> None:
-    """Half a second is the aim on an idle machine; the bound leaves room for a busy one."""
-    code = "import sys; from hyperfields.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
-    best = 10.0
-    for _ in range(5):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
-        best = min(best, time.perf_counter() - started)
-        assert done.stdout.splitlines()[-1] == "False"
-    assert best < 1.0
+def test_help_is_light() -> None:
+    """Nothing that takes long to import is imported: half a second is the aim."""
+    heavy = {"numba", "numpy", "rich", "torch", "trimesh", "viser"}
+    code = "import sys; from hyperfields.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.splitlines()[-1].split())
 
 
 def test_help_of_a_verb_loads_no_torch() -> None:

@@ -233,7 +233,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hyperfields.runs.export import write_image
+    from hyperfields.runs.images import write_image
 
     (tmp_path / "discs").mkdir()
     for number, name in enumerate(Discs().names):

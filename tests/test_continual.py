@@ -238,7 +238,7 @@ def test_an_added_run_is_not_gone_on_with_by_mistake(runs: Callable[[str], Run],
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from hyperfields.runs.export import write_image
+    from hyperfields.runs.images import write_image
 
     (tmp_path / "discs").mkdir()
     for number, name in enumerate(Discs().names):

@@ -17,8 +17,7 @@ from hyperfields.cli import console
 from hyperfields.cli import show as showing
 from hyperfields.data import Images
 from hyperfields.errors import InputError
-from hyperfields.ops import dispatch as choice
-from hyperfields.ops import points
+from hyperfields.ops import dispatch, mlp
 from hyperfields.ops.devices import require_precision, saying_what_to_lower, usable_device
 from hyperfields.training.fit import Fit
 
@@ -36,14 +35,14 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Card")
 
-    choice.capability.cache_clear()
+    dispatch.capability.cache_clear()
     return pretend
 
 
 @pytest.fixture(autouse=True)
 def forget_capabilities() -> Any:
     yield
-    choice.capability.cache_clear()
+    dispatch.capability.cache_clear()
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -103,7 +102,7 @@ def test_a_fit_on_a_card_without_triton_says_that_it_is_slow(
     card: Callable[[tuple[int, int]], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     card((9, 0))
-    monkeypatch.setattr(choice, "_triton_missing", lambda: "triton is not installed: pip install triton")
+    monkeypatch.setattr(dispatch, "_triton_missing", lambda: "triton is not installed: pip install triton")
     monkeypatch.setattr(
         sys.modules["hyperfields.training.fit"], "usable_device", lambda name: SimpleNamespace(type="cuda")
     )
@@ -192,6 +191,6 @@ def test_backends_say_why_they_cannot_run(card: Callable[[tuple[int, int]], None
 def test_products_are_in_16_bits_only_where_there_are_matrix_units(card: Callable[[tuple[int, int]], None]) -> None:
     for capability, wanted in (((7, 5), "float32"), ((8, 0), "float16")):
         card(capability)
-        choice.capability.cache_clear()
+        dispatch.capability.cache_clear()
         with FakeTensorMode(), torch.device("cuda:0"):
-            assert points.product_precision(torch.zeros(1, dtype=torch.float16)) == wanted
+            assert mlp.product_precision(torch.zeros(1, dtype=torch.float16)) == wanted

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,11 @@ from torch import Tensor
 
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
-from hyperfields.rendering.meshing import mesh_from_field, require_suffix, write_animation, write_image, write_mesh
-from hyperfields.runs import export
+from hyperfields.rendering.meshing import mesh_from_field
+from hyperfields.runs.atomic import new_folder, require_suffix, write_atomically
+from hyperfields.runs.images import write_image
+from hyperfields.runs.meshes import MESH_SUFFIXES, write_mesh
+from hyperfields.runs.video import write_animation
 
 Field = Callable[[Tensor], Tensor]
 TETRAHEDRON = Mesh(
@@ -148,16 +153,57 @@ def test_without_skimage_the_message_says_what_to_install(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb", ".stl"])
 @pytest.mark.parametrize("frame", ["file", "scene"])
-def test_meshes_come_back_through_open3d(suffix: str, frame: str, tmp_path: Path) -> None:
-    o3d = pytest.importorskip("open3d", reason="open3d (hyperfields[shapes]) is missing", exc_type=ImportError)
+def test_meshes_come_back(suffix: str, frame: str, tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh", reason="trimesh (hyperfields[shapes]) is missing")
     path = tmp_path / f"mesh{suffix}"
     write_mesh(path, TETRAHEDRON, "file" if frame == "file" else "scene")
-    read = o3d.io.read_triangle_mesh(str(path))
-    corners = torch.tensor(np.asarray(read.vertices)[np.asarray(read.triangles)])
+    read = trimesh.load_mesh(str(path), process=False)
+    corners = torch.tensor(np.asarray(read.vertices)[np.asarray(read.faces)])
     wanted = TETRAHEDRON.vertices.double()
     if frame == "file":
         wanted = wanted * 3.0 + torch.tensor([10.0, -2.0, 0.1], dtype=torch.float64)
+    exact = 1e-6 if suffix in (".stl", ".ply") else 1e-11
+    torch.testing.assert_close(corners, wanted[TETRAHEDRON.faces], atol=exact, rtol=exact)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".stl"])
+def test_meshes_come_back_through_open3d(suffix: str, tmp_path: Path) -> None:
+    o3d = pytest.importorskip("open3d", reason="open3d (hyperfields[shapes]) is missing", exc_type=ImportError)
+    write_mesh(tmp_path / f"mesh{suffix}", TETRAHEDRON)
+    read = o3d.io.read_triangle_mesh(str(tmp_path / f"mesh{suffix}"))
+    corners = torch.tensor(np.asarray(read.vertices)[np.asarray(read.triangles)])
+    wanted = TETRAHEDRON.vertices.double() * 3.0 + torch.tensor([10.0, -2.0, 0.1], dtype=torch.float64)
     torch.testing.assert_close(corners, wanted[TETRAHEDRON.faces], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+@pytest.mark.parametrize(("scale", "center"), [(6.78, (448262.254, 5411932.519, 113.364)), (1e-5, (0.02, 0.01, 0.0))])
+def test_a_mesh_far_from_the_origin_comes_back_to_where_it_was(
+    suffix: str, scale: float, center: tuple[float, float, float], tmp_path: Path
+) -> None:
+    """A house at survey coordinates, which float32 would move by half a metre, or a part of a chip."""
+    trimesh = pytest.importorskip("trimesh", reason="trimesh (hyperfields[shapes]) is missing")
+    path = tmp_path / f"far{suffix}"
+    write_mesh(path, TETRAHEDRON._replace(scale=scale, center=center))
+    read = trimesh.load_mesh(str(path), process=False)
+    local = torch.tensor((np.asarray(read.vertices)[np.asarray(read.faces)] - np.array(center)) / scale)
+    torch.testing.assert_close(local.float(), TETRAHEDRON.vertices[TETRAHEDRON.faces], atol=1e-6, rtol=0)
+
+
+def test_an_stl_far_from_the_origin_says_what_it_loses(tmp_path: Path) -> None:
+    pytest.importorskip("trimesh", reason="trimesh (hyperfields[shapes]) is missing")
+    with pytest.warns(
+        UserWarning, match=r"far\.stl: \.stl has 32 bits .* vertices move by up to 0\.\d+; write a \.ply"
+    ):
+        write_mesh(tmp_path / "far.stl", TETRAHEDRON._replace(center=(448262.254, 5411932.519, 113.364)))
+
+
+def test_without_trimesh_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trimesh", None)
+    with pytest.raises(InputError, match=r"a\.obj: trimesh.*hyperfields\[shapes\]'?, or write a \.ply"):
+        write_mesh(tmp_path / "a.obj", TETRAHEDRON)
+    write_mesh(tmp_path / "a.ply", TETRAHEDRON)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ply"]
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb", ".stl"])
@@ -252,7 +298,7 @@ def test_a_suffix_or_folder_that_cannot_be_is_refused_with_what_can(tmp_path: Pa
         write_mesh(tmp_path / "a", TETRAHEDRON)
     with pytest.raises(InputError, match="does not exist; make it first"):
         write_mesh(tmp_path / "no" / "a.ply", TETRAHEDRON)
-    assert require_suffix(tmp_path / "A.PLY", export.MESH_SUFFIXES, "a mesh") == ".ply"
+    assert require_suffix(tmp_path / "A.PLY", MESH_SUFFIXES, "a mesh") == ".ply"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -285,3 +331,30 @@ def test_files_are_readable_by_others(tmp_path: Path) -> None:
     finally:
         os.umask(mask)
     assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "walk") as folder:
+        write_atomically(folder / "deep" / "a.txt", b"a")
+        assert not (tmp_path / "walk").exists()
+    assert (tmp_path / "walk" / "deep" / "a.txt").read_bytes() == b"a"
+    with contextlib.suppress(RuntimeError), new_folder(tmp_path / "other") as folder:
+        (folder / "a.txt").touch()
+        raise RuntimeError("half way")
+    with pytest.raises(InputError, match="walk: exists already"), new_folder(tmp_path / "walk"):
+        pass
+    with pytest.raises(InputError, match="x: cannot be written"), new_folder(tmp_path / "no" / "x"):
+        pass
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / "empty") as folder:
+        (folder / "b").touch()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.txt", "b", "deep", "empty", "walk"]
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """Threads of one process too: each has a temporary name of its own, and one of the whole files stays."""
+    contents = [bytes([number]) * 10_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_atomically(tmp_path / "a.bin", content), contents))
+    assert (tmp_path / "a.bin").read_bytes() in contents
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]

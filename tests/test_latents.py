@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
 import torch
 
-from hyperfields.codes.table import LatentTable, RowAdam, gaussian_prior, interpolate
+from hyperfields.codes.table import LatentTable, gaussian_prior, interpolate
 
 
 def test_codes_start_as_a_standard_normal() -> None:
@@ -100,38 +99,3 @@ def test_a_path_needs_two_codes_two_frames_and_a_known_mode() -> None:
         interpolate(codes, 1)
     with pytest.raises(ValueError, match="interpolate mode: got 'cubic', wanted 'lerp' or 'slerp'"):
         interpolate(codes, 5, "cubic")
-
-
-def test_adam_of_rows_is_that_of_torch_and_leaves_the_other_rows() -> None:
-    results = []
-    for make in (RowAdam, torch.optim.SparseAdam):
-        torch.manual_seed(0)
-        table = LatentTable(9, 5)
-        start = table.codes.detach().clone()
-        optimizer = make([{"params": [table.codes], "lr": 0.1}], betas=(0.9, 0.99), eps=1e-15)
-        for step in range(12):
-            rows = torch.randperm(8)[: 3 + step % 2]  # row 8 never comes
-            optimizer.zero_grad()
-            (table(rows) - torch.arange(5.0)).square().sum().backward()
-            optimizer.step()
-        assert torch.equal(table.codes[8], start[8])
-        assert not torch.equal(table.codes[:8], start[:8])
-        results.append(table.codes.detach())
-    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
-
-
-def test_adam_of_rows_adds_up_what_comes_twice_and_goes_on_from_a_saved_state() -> None:
-    torch.manual_seed(0)
-    tables = LatentTable(4, 3), LatentTable(4, 3)
-    optimizers = [RowAdam([{"params": [t.codes], "lr": 0.1}], betas=(0.9, 0.99), eps=1e-15) for t in tables]
-    tables[1].load_state_dict(tables[0].state_dict())
-    for number in range(4):
-        if number == 2:
-            optimizers[1] = RowAdam([{"params": [tables[1].codes], "lr": 0.1}], betas=(0.9, 0.99), eps=1e-15)
-            optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
-        for table, optimizer, rows in zip(tables, optimizers, ([1, 1, 3], [1, 3]), strict=True):
-            optimizer.zero_grad()
-            weight = 1.0 if len(rows) == 3 else torch.tensor([[2.0], [1.0]])
-            (table(torch.tensor(rows)).square() * weight).sum().backward()
-            optimizer.step()
-    torch.testing.assert_close(tables[0].codes, tables[1].codes)

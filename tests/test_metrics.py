@@ -182,3 +182,19 @@ def test_surface_samples_are_uniform_by_area_and_carry_normals() -> None:
     torch.testing.assert_close(found.points[low].mean(0), torch.tensor([1.0, 2 / 3, 0.0]), atol=0.02, rtol=0)
     torch.testing.assert_close(found.normals[low].mean(0), torch.tensor([0.0, 0.0, 1.0]))
     torch.testing.assert_close(found.normals[~low].mean(0), torch.tensor([0.0, 0.0, -1.0]))
+
+
+@pytest.mark.usefixtures("open3d")
+def test_a_truth_of_two_cubes_that_share_a_wall_is_one_solid() -> None:
+    left, right = cube(-0.5, 0.0), cube(0.0, 0.5)
+    squeeze = torch.tensor([1.0, 0.4, 0.4])
+    low, high = (
+        m._replace(vertices=(m.vertices - c) * torch.tensor([1.0, 0.8, 0.8]) + torch.tensor([s, 0.0, 0.0]))
+        for m, c, s in ((left, -0.25, -0.25), (right, 0.25, 0.25))
+    )
+    truth = Mesh(torch.cat((low.vertices, high.vertices)), torch.cat((low.faces, high.faces + len(low.vertices))))
+    whole = cube(-0.5, 0.5)._replace(vertices=cube(-0.5, 0.5).vertices * squeeze)
+    found = shape_metrics(whole, truth)
+    assert found["iou"] > 0.995
+    assert found["surface_distance"] < 1e-5
+    assert found["f_score"] == 1.0

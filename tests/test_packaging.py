@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
-import os
+import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ def test_public_name_resolves(name: str) -> None:
     if name != "__version__":
         module = importlib.import_module(f"hyperfields.{hyperfields._EXPORTS[name]}")
         assert value is getattr(module, name)
-        assert value.__module__.startswith("hyperfields."), f"{name} is not ours: {value.__module__}"
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__module__.startswith("hyperfields."), f"{name} is not ours: {value.__module__}"
 
 
 def test_no_public_name_is_listed_twice() -> None:
@@ -59,17 +61,25 @@ def test_version_is_that_of_the_distribution() -> None:
     assert hyperfields.__version__ == importlib.metadata.version("hyperfields")
 
 
-@pytest.mark.parametrize(
-    ("given", "wanted"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")]
-)
-def test_idle_threads_are_told_to_sleep_unless_somebody_chose_otherwise(given: dict[str, str], wanted: str) -> None:
-    chosen = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    environment = {name: value for name, value in os.environ.items() if name not in chosen} | given
-    code = "import os, hyperfields; print(os.environ.get('GOMP_SPINCOUNT', ''))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == wanted
+def test_importing_leaves_the_process_as_it_is() -> None:
+    """No environment variable, thread count, random state or default type changes, whatever is imported."""
+    code = """
+import os, random, signal, sys, warnings
+import numpy, numba, torch
+def state():
+    numbers = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    threads = torch.get_num_threads(), numba.get_num_threads()
+    host = dict(os.environ), signal.getsignal(signal.SIGINT), warnings.filters[:]
+    return host, numbers, threads, torch.get_default_dtype()
+before = state()
+import hyperfields, hyperfields.scenes
+for name in hyperfields.__all__:
+    getattr(hyperfields, name)
+for a, b in zip(before, state(), strict=True):
+    assert a == b, (a, b)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_package_is_marked_as_typed() -> None:
@@ -79,6 +89,35 @@ def test_package_is_marked_as_typed() -> None:
 def test_command_is_declared() -> None:
     scripts = importlib.metadata.entry_points(group="console_scripts", name="hyperfields")
     assert [script.value for script in scripts] == ["hyperfields.cli:main"]
+
+
+@pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="runs in the repository only")
+def test_every_room_is_in_the_wheel() -> None:
+    """`packages` names each folder with Python files once, and `package-data` has a pattern for every other file."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {name: ROOT / path for name, path in settings["package-dir"].items()}
+    if not all(folder.is_dir() for folder in folders.values()):
+        pytest.skip("runs in the repository only: no folders of the package")
+    packages: set[str] = set()
+    unlisted: list[Path] = []
+    for name, top in folders.items():
+        packages |= {".".join((name, *file.parent.relative_to(top).parts)) for file in top.rglob("*.py")}
+        shipped = {file for pattern in settings["package-data"][name] for file in top.glob(pattern)}
+        others = {file for file in top.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+        unlisted += sorted(file for file in others - shipped if file.suffix not in (".nbi", ".nbc"))
+    assert sorted(settings["packages"]) == sorted(packages), "say so in `packages` of pyproject.toml"
+    assert not unlisted, "add these to package-data of pyproject.toml"
+
+
+@pytest.mark.skipif(not (ROOT / "scripts/setup.sh").is_file(), reason="runs in the repository only")
+def test_every_place_says_the_same_lowest_python() -> None:
+    lowest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    major, minor = lowest.split(".")
+    setup = (ROOT / "scripts/setup.sh").read_text()
+    assert set(re.findall(r"Python (\d\.\d+)", setup)) == {lowest}
+    assert f"sys.version_info < ({major}, {minor})" in setup
+    assert f'"{lowest}"' in (ROOT / ".github/workflows/ci.yml").read_text()
+    assert f"Python {lowest}" in (ROOT / "README.md").read_text()
 
 
 def test_samples_are_shipped_whole() -> None:

@@ -14,7 +14,6 @@ from hyperfields.cameras import Rays
 from hyperfields.errors import InputError
 from hyperfields.evaluation.plots import plot_calibration
 from hyperfields.evaluation.uncertainty import (
-    SEEN,
     ErrorCells,
     calibrate,
     coverage,
@@ -119,11 +118,15 @@ def test_every_kind_has_its_deviation() -> None:
         model = HyperField(ModelConfig(field, Full(), 4), 2)  # type: ignore[arg-type]
         with torch.no_grad():
             bound, other = (model.bind(torch.randn(1, 4)) for _ in range(2))
-        report = calibrate(family.names[:1], lambda name: (bound, [bound, other]), family)  # noqa: B023
-        row = next(iter(report["scenes"].values()))
-        assert row["rank_all"] == row["rank_inside"]
-        assert row["deviation"] > 0.0
-    assert SEEN >= 2**14
+        name = family.names[0]
+        rows = [
+            calibrate([name], lambda _: (bound, samples), family)["scenes"][name]  # noqa: B023
+            for samples in ([], [bound, bound], [bound, other])
+        ]
+        # What the field gets wrong counts without samples too; samples that differ add their variance.
+        assert 0.0 < rows[0]["deviation"] == rows[1]["deviation"] < rows[2]["deviation"]
+        assert all(row["rank_all"] == row["rank_inside"] for row in rows)
+        assert len({row["error"] for row in rows}) == 1
 
 
 def test_coverage_of_errors_that_follow_their_deviations() -> None:

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from hyperfields.data import Kind
+from hyperfields.tasks import task_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 15_000  # ms that anything may take
@@ -24,7 +27,7 @@ SECONDS = 15_000  # ms that anything may take
 
 def missing() -> str:
     """Why there is no browser to test with; empty when there is."""
-    for module in ("viser", "playwright"):
+    for module in ("websockets", "playwright"):
         if importlib.util.find_spec(module) is None:
             return f"no {module}: pip install {module}"
     return "" if any(map(shutil.which, BROWSERS)) else "no browser: apt-get install chromium"
@@ -38,7 +41,7 @@ from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402 - a
 
 from hyperfields.viewer.app import Viewer  # noqa: E402
 
-from ._viewer import viewing  # noqa: E402
+from ._viewer import decoded, viewing  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,8 @@ class Visit:
         self.page.on("console", lambda m: self.wrong.append(m.text) if m.type == "error" else None)
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("websocket", lambda ws: self.asked.append(ws.url))
-        self.own = (viewer.url, viewer.url.replace("http", "ws"), f"blob:{viewer.url}", "data:")
+        origin = viewer.gate.origin
+        self.own = (origin, origin.replace("http", "ws"), f"blob:{origin}", "data:")
         self.page.goto(viewer.url)
         self.still()
 
@@ -107,16 +111,20 @@ class Visit:
 def test_a_person_explores_a_run(browser: Browser, shots: Path, kind: Kind) -> None:
     with viewing(kind, small=0.5, middle=0.65, big=0.8) as viewer:
         visit = Visit(browser, viewer)
-        page = visit.page
+        page, task = visit.page, task_of(kind)
         assert visit.caption == "small"
+        assert "token" not in page.url
         page.screenshot(path=shots / f"{kind}_latent.png")
         drag_the_map(visit)
         walk(visit, shots / f"{kind}_interpolate.png")
-        if kind == "images":
-            look_closer(visit)
-        else:
+        if task.has_camera:
             film(visit)
+            overview(visit, shots / f"{kind}_overview.png")
+        else:
+            look_closer(visit)
         page.screenshot(path=shots / f"{kind}_camera.png")
+        if task.has_mesh:
+            mesh(visit, shots / f"{kind}_mesh.png")
         choose(visit, kind)
         page.keyboard.press("t")
         visit.still()
@@ -183,7 +191,7 @@ def walk(visit: Visit, shot: Path) -> None:
 
 
 def film(visit: Visit) -> None:
-    """A camera path: keyframes, preview, film, file, 3-D."""
+    """A camera path: keyframes, preview, film, file."""
     page = visit.page
     page.keyboard.press("3")
     canvas = page.locator("#picture").bounding_box()
@@ -226,10 +234,66 @@ def film(visit: Visit) -> None:
     assert page.locator("#keys li").count() == 0
     page.set_input_files("#path-file", str(path))
     page.wait_for_selector("#keys li:nth-child(2)")
+
+
+def pixels(visit: Visit, canvas: str) -> Tensor:
+    """What a canvas shows, `[h w 3]`."""
+    return decoded(visit.page.locator(canvas).screenshot())
+
+
+def drag(visit: Visit, canvas: str) -> None:
+    page, box = visit.page, visit.page.locator(canvas).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 150, box["y"] + box["height"] / 2 + 40, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+
+
+def overview(visit: Visit, shot: Path) -> None:
+    """The path from outside: it turns without the server."""
+    page = visit.page
+    page.click("#circle")
+    page.wait_for_timeout(300)
     page.keyboard.press("v")
-    page.wait_for_selector("#result iframe")
-    page.frame_locator("#result iframe").locator("canvas").first.wait_for()
-    page.wait_for_timeout(1200)
+    page.wait_for_selector("body[data-level=still]")
+    page.wait_for_selector("body[data-covered=true]")
+    page.wait_for_timeout(300)
+    page.screenshot(path=shot)
+    before, pictures = pixels(visit, "#solid"), visit.pictures()
+    orange = torch.tensor([0.835, 0.369, 0.0])  # of the keyframes
+    assert float(((before - orange).abs().amax(-1) < 0.1).float().mean()) > 2e-4
+    drag(visit, "#solid")
+    assert float((pixels(visit, "#solid") - before).abs().mean()) > 0.005
+    assert visit.pictures() == pictures
+    page.keyboard.press("v")
+    page.wait_for_selector("body[data-covered=false]")
+    visit.still()
+
+
+def mesh(visit: Visit, shot: Path) -> None:
+    """A mesh lies where the picture showed the scene, and turns without the server."""
+    page = visit.page
+    page.keyboard.press("h")
+    page.keyboard.press("4")
+    visit.still()
+    page.wait_for_timeout(300)
+    picture = pixels(visit, "#picture")
+    page.check("#show-mesh")
+    page.wait_for_selector("body[data-covered=true]")
+    page.wait_for_timeout(300)
+    page.screenshot(path=shot)
+    drawn = pixels(visit, "#solid")
+    scene, solid = ((image - image[0, 0]).abs().amax(-1) > 0.1 for image in (picture, drawn))
+    assert float((scene & solid).sum() / (scene | solid).sum()) > 0.95
+    pictures = visit.pictures()
+    drag(visit, "#picture")
+    assert float((pixels(visit, "#solid") - drawn).abs().mean()) > 0.005
+    assert visit.pictures() == pictures
+    assert "mesh=1" in page.url
+    page.uncheck("#show-mesh")
+    visit.still()
 
 
 def look_closer(visit: Visit) -> None:
@@ -252,18 +316,17 @@ def look_closer(visit: Visit) -> None:
 def choose(visit: Visit, kind: Kind) -> None:
     """Search, channels, downloads, what is missing."""
     page = visit.page
-    if page.get_attribute("#overview", "aria-pressed") == "true":
-        page.keyboard.press("v")
     page.keyboard.press("/")
     page.fill("#search", "bi")
     assert page.locator("#scenes li").count() == 1
     page.keyboard.press("Enter")
     visit.await_caption("big")
-    if kind != "images":
+    task = task_of(kind)
+    if "depth" in task.channels:
         page.check("input[value=depth]")
         visit.still()
-        mesh = visit.download("[data-export='.ply']", "#export-jobs")
-        assert mesh.startswith(b"ply\n")
+    if task.has_mesh:
+        assert visit.download("[data-export='.ply']", "#export-jobs").startswith(b"ply\n")
     assert visit.download("[data-export='.png']", "#export-jobs").startswith(b"\x89PNG")
     page.click("#measure")
     page.wait_for_selector("#measure-jobs :text('does not say which family')")
@@ -280,7 +343,7 @@ def come_back(visit: Visit, kind: Kind) -> None:
     assert visit.caption == "big"
     assert page.get_attribute("[data-tab=scene]", "aria-selected") == "true"
     assert page.evaluate("viewer.camera.text()") == position
-    if kind != "images":
+    if "depth" in task_of(kind).channels:
         assert page.is_checked("input[value=depth]")
     page.wait_for_timeout(300)
     assert page.url == url
@@ -292,6 +355,21 @@ def test_a_page_says_when_the_viewer_has_gone(browser: Browser) -> None:
         assert visit.page.inner_text("#link") == "connected"
     visit.page.wait_for_selector("#link:has-text('gone')")
     visit.page.close()
+
+
+def test_a_link_without_the_token_works_in_the_same_browser_only(browser: Browser) -> None:
+    with viewing("images") as viewer:
+        visit = Visit(browser, viewer)
+        visit.page.goto("about:blank")
+        visit.page.goto(f"{viewer.gate.origin}/#scene=big")
+        visit.await_caption("big")
+        other = browser.new_page()
+        answer = other.goto(f"{viewer.gate.origin}/#scene=big")
+        assert answer is not None
+        assert answer.status == 403
+        assert "no token" in other.inner_text("body")
+        other.close()
+        visit.close()
 
 
 def test_names_are_text_and_never_markup(browser: Browser) -> None:

@@ -15,45 +15,46 @@ __all__ = ["serve"]
 
 def serve(
     run: Run,
-    open_family: Callable[[], SceneDataset] | None = None,
+    open_dataset: Callable[[], SceneDataset] | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8780,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     stop: threading.Event | None = None,
 ) -> None:
     """Serve the viewer of a run until Ctrl-C, or until `stop` is set.
 
     Args:
-        open_family: reads the data that were fitted, for truth and metrics; called when first asked for.
-        host: address to listen on; other than the loopback's, others can reach the viewer, and `say` says so.
+        open_dataset: reads the data that were fitted, for references and metrics; called when first asked for.
+        host: address to listen on; other than the loopback's, others can reach the viewer, and `log` gets a warning.
         port: the first free one from here on is taken.
-        say: gets the lines for the user.
+        log: takes the lines for the user; one holds the address with its token.
 
     Raises:
-        InputError: viser is not installed, an address that is not one of this machine, or no free port.
+        InputError: websockets is not installed, an address that is not one of this machine, or no free port.
     """
     try:
-        from hyperfields.viewer.app import LOOPBACK, Viewer
+        from hyperfields.viewer.app import Viewer
+        from hyperfields.viewer.server import LOOPBACK
     except ImportError as error:
         raise InputError(
-            f"viser, which the viewer needs, cannot be imported ({error}): pip install 'hyperfields[viewer]'"
+            f"websockets, which the viewer needs, cannot be imported ({error}): pip install 'hyperfields[viewer]'"
         ) from error
-    viewer = Viewer(run, open_family, host=host, port=port)
+    viewer = Viewer(run, open_dataset, host=host, port=port)
     try:
         if viewer.port != port and port:
-            say(f"port {port} is busy: taking {viewer.port}")
+            log(f"port {port} is busy: taking {viewer.port}")
         if host not in LOOPBACK:
-            say(f"listening on {host}: whoever can reach this machine can look at the run and make it compute")
-        say(f"viewer of {Path(run.path)} ({run.kind}, {len(run.names):,} scenes): {viewer.url}")
-        say(f"from another machine: ssh -L {viewer.port}:127.0.0.1:{viewer.port} {_ssh_name()}, then the same address")
-        say("Ctrl-C ends it")
+            log(f"listening on {host}: whoever has the address below can look at the run and make this machine compute")
+        log(f"viewer of {Path(run.path)} ({run.kind}, {len(run.names):,} scenes): {viewer.url}")
+        log(f"from another machine: ssh -L {viewer.port}:127.0.0.1:{viewer.port} {_ssh_name()}, then the same address")
+        log("Ctrl-C ends it")
         (stop or threading.Event()).wait()
     except KeyboardInterrupt:
         pass
     finally:
         viewer.close()
-    say("viewer closed")
+    log("viewer closed")
 
 
 def _ssh_name() -> str:

@@ -1,11 +1,10 @@
-"""Paths of a camera through keyframes, and nerfstudio's file for them."""
+"""Paths of a camera through keyframes, and nerfstudio's file for them. All frames of a path are computed at once."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,18 +20,11 @@ _FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # OpenCV's camera axes
 
 
 @dataclasses.dataclass(frozen=True)
-class Keyframe:
-    """Where the camera passes."""
-
-    T_world_camera: Tensor  # [4 4], OpenCV, rigid
-    fov: float  # vertical, radians
-
-
-@dataclasses.dataclass(frozen=True)
 class CameraPath:
     """Keyframes, passed at even times."""
 
-    keyframes: tuple[Keyframe, ...]
+    poses: Tensor  # [k 4 4], T_world_camera, OpenCV, rigid
+    fovs: Tensor  # [k], vertical, radians
     seconds: float = 4.0
     fps: float = 24.0
     size: tuple[int, int] = (256, 256)  # (height, width)
@@ -42,55 +34,58 @@ class CameraPath:
     def frames(self) -> int:
         return max(round(self.seconds * self.fps), 1)
 
-    def at(self, time: float) -> Keyframe:
-        """The camera at `time` in [0, 1]: positions and fields of view on a Catmull-Rom spline, directions turned
-        evenly between their neighbours, smoothly at the keyframes.
+    def frame_times(self) -> Tensor:
+        """Times in [0, 1] of the frames `[f]`; a loop does not repeat its first one."""
+        last = self.frames if self.loop else max(self.frames - 1, 1)
+        return torch.arange(self.frames, dtype=torch.float64) / last
 
-        Source: Catmull and Rom 1974; Shoemake 1985, "Animating rotation with quaternion curves".
+    def at(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses `[t 4 4]` and fields of view `[t]` at times `[t]` in [0, 1].
+
+        Positions and fields of view lie on a Catmull-Rom spline; directions turn evenly between their neighbours,
+        smoothly at the keyframes. Source: Catmull and Rom 1974; Shoemake 1985, "Animating rotation with quaternion
+        curves".
         """
-        count = len(self.keyframes)
-        if count == 1:
-            return self.keyframes[0]
-        spans = count if self.loop else count - 1
-        place = min(max(time, 0.0), 1.0) * spans
-        first = min(int(place), spans - 1)
-        t = place - first
-        four = [self._keyframe(first + offset) for offset in (-1, 0, 1, 2)]
-        weights = torch.tensor(
-            [
+        count = len(self.poses)
+        spans = count if self.loop else max(count - 1, 1)
+        place = times.double().clamp(0.0, 1.0) * spans
+        first = place.long().clamp(max=spans - 1)
+        t = (place - first)[:, None]
+        weights = torch.cat(
+            (
                 -0.5 * t + t**2 - 0.5 * t**3,
                 1.0 - 2.5 * t**2 + 1.5 * t**3,
                 0.5 * t + 2.0 * t**2 - 1.5 * t**3,
                 -0.5 * t**2 + 0.5 * t**3,
-            ]
+            ),
+            -1,
         )
-        pose = torch.eye(4)
-        pose[:3, 3] = weights @ torch.stack([key.T_world_camera[:3, 3] for key in four])
-        turns = [quaternion(key.T_world_camera[:3, :3]) for key in four]
-        for i in (1, 2, 3):  # q and -q are the same turn: take the nearer one
-            if float(turns[i] @ turns[i - 1]) < 0.0:
-                turns[i] = -turns[i]
-        turn = weights @ torch.stack(turns)
-        if float(turn.norm()) < 1e-3:  # opposite directions cancel
-            turn = turns[1] if t < 0.5 else turns[2]
-        pose[:3, :3] = _rotation(turn / turn.norm())
-        fov = float(weights @ torch.tensor([key.fov for key in four]))
-        return Keyframe(pose, min(max(fov, 0.02), 3.0))
-
-    def _keyframe(self, number: int) -> Keyframe:
-        count = len(self.keyframes)
-        return self.keyframes[number % count if self.loop else min(max(number, 0), count - 1)]
+        neighbours = first[:, None] + torch.arange(-1, 3)
+        neighbours = neighbours % count if self.loop else neighbours.clamp(0, count - 1)
+        position = torch.einsum("tk,tkd->td", weights, self.poses[neighbours, :3, 3].double())
+        fov = (weights * self.fovs[neighbours].double()).sum(-1).clamp(0.02, 3.0)
+        rotations = quaternions(self.poses[:, :3, :3])[neighbours]
+        for i in (1, 2, 3):  # q and -q are the same rotation: take the nearer one
+            opposite = (rotations[:, i] * rotations[:, i - 1]).sum(-1, keepdim=True) < 0.0
+            rotations[:, i] = torch.where(opposite, -rotations[:, i], rotations[:, i])
+        blend = torch.einsum("tk,tkq->tq", weights, rotations)
+        length = blend.norm(dim=-1, keepdim=True)
+        nearer = torch.where(t < 0.5, rotations[:, 1], rotations[:, 2])
+        blend = torch.where(length < 1e-3, nearer, blend / length.clamp(min=1e-12))  # opposite directions cancel
+        poses = torch.eye(4, dtype=torch.float64).repeat(len(times), 1, 1)
+        poses[:, :3, :3], poses[:, :3, 3] = rotation_matrices(blend), position
+        return poses.float(), fov.float()
 
     def cameras(self) -> list[Camera]:
-        """One camera a frame; a loop does not repeat its first one."""
-        last = self.frames if self.loop else max(self.frames - 1, 1)
-        return [camera(self.at(i / last), self.size) for i in range(self.frames)]
+        """One camera a frame."""
+        poses, fovs = self.at(self.frame_times())
+        return [camera(pose, fov, self.size) for pose, fov in zip(poses, fovs.tolist(), strict=True)]
 
 
-def camera(keyframe: Keyframe, size: tuple[int, int]) -> Camera:
-    """A pinhole camera of (height, width) pixels."""
-    focal = 0.5 * size[0] / math.tan(0.5 * keyframe.fov)
-    return Camera(keyframe.T_world_camera, focal, focal, 0.5 * size[1], 0.5 * size[0], size[1], size[0])
+def camera(pose: Tensor, fov: float, size: tuple[int, int]) -> Camera:
+    """A pinhole camera of (height, width) pixels at `pose` `[4 4]`, with the vertical angle `fov` in radians."""
+    focal = 0.5 * size[0] / math.tan(0.5 * fov)
+    return Camera(pose, focal, focal, 0.5 * size[1], 0.5 * size[0], size[1], size[0])
 
 
 def to_nerfstudio(path: CameraPath) -> dict[str, Any]:
@@ -100,13 +95,13 @@ def to_nerfstudio(path: CameraPath) -> dict[str, Any]:
     """
     height, width = path.size
 
-    def entry(keyframe: Keyframe, name: str) -> dict[str, Any]:
-        matrix = keyframe.T_world_camera @ _FLIP
-        return {name: matrix.flatten().tolist(), "fov": math.degrees(keyframe.fov), "aspect": width / height}
+    def entries(poses: Tensor, fovs: Tensor, name: str) -> list[dict[str, Any]]:
+        matrices, degrees = (poses @ _FLIP).flatten(1).tolist(), fovs.double().rad2deg().tolist()
+        pairs = zip(matrices, degrees, strict=True)
+        return [{name: matrix, "fov": fov, "aspect": width / height} for matrix, fov in pairs]
 
-    last = path.frames if path.loop else max(path.frames - 1, 1)
     return {
-        "keyframes": [entry(keyframe, "matrix") for keyframe in path.keyframes],
+        "keyframes": entries(path.poses, path.fovs, "matrix"),
         "camera_type": "perspective",
         "render_height": height,
         "render_width": width,
@@ -114,33 +109,33 @@ def to_nerfstudio(path: CameraPath) -> dict[str, Any]:
         "seconds": path.seconds,
         "is_cycle": path.loop,
         "smoothness_value": 0.0,
-        "camera_path": [entry(path.at(i / last), "camera_to_world") for i in range(path.frames)],
+        "camera_path": entries(*path.at(path.frame_times()), "camera_to_world"),
     }
 
 
-def from_nerfstudio(text: str | dict[str, Any]) -> CameraPath:
-    """Read nerfstudio's file; without keyframes, each frame of its path becomes one.
+def from_nerfstudio(content: str | dict[str, Any]) -> CameraPath:
+    """A path from nerfstudio's file; without keyframes, each frame of its path becomes one.
 
     Raises:
         InputError: damaged, too large, or not such a file.
     """
-    if isinstance(text, str) and len(text) > MOST_BYTES:
-        raise InputError(f"camera path: {len(text)} bytes, wanted at most {MOST_BYTES}")
+    if isinstance(content, str) and len(content) > MOST_BYTES:
+        raise InputError(f"camera path: {len(content)} bytes, wanted at most {MOST_BYTES}")
     try:
-        content = json.loads(text) if isinstance(text, str) else text
-        entries = content.get("keyframes") or content["camera_path"]
+        fields = json.loads(content) if isinstance(content, str) else content
+        entries = fields.get("keyframes") or fields["camera_path"]
         if not isinstance(entries, list):
             raise TypeError
-        keyframes = tuple(_keyframe(entry) for entry in entries[: MOST_KEYFRAMES + 1])
-        size = (int(content.get("render_height", 256)), int(content.get("render_width", 256)))
+        entries = entries[: MOST_KEYFRAMES + 1]
         path = CameraPath(
-            keyframes,
-            float(content.get("seconds", 4.0)),
-            float(content.get("fps", 24.0)),
-            size,
-            bool(content.get("is_cycle", False)),
+            from_opengl([_matrix(entry) for entry in entries]) if entries else torch.zeros(0, 4, 4),
+            torch.tensor([_fov(entry) for entry in entries]),
+            float(fields.get("seconds", 4.0)),
+            float(fields.get("fps", 24.0)),
+            (int(fields.get("render_height", 256)), int(fields.get("render_width", 256))),
+            bool(fields.get("is_cycle", False)),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InputError("camera path: damaged, not the JSON that nerfstudio and this viewer write") from None
     return checked(path)
 
@@ -151,8 +146,8 @@ def checked(path: CameraPath) -> CameraPath:
     Raises:
         InputError: no keyframes, or a length, rate or size out of range.
     """
-    if not 0 < len(path.keyframes) <= MOST_KEYFRAMES:
-        count = len(path.keyframes) or "no"
+    if not 0 < len(path.poses) <= MOST_KEYFRAMES:
+        count = len(path.poses) or "no"
         raise InputError(f"camera path: {count} keyframes came, wanted 1 to {MOST_KEYFRAMES}")
     if not (path.seconds > 0.0 and 0.0 < path.fps <= 120.0 and path.seconds * path.fps <= MOST_FRAMES):
         raise InputError(
@@ -163,60 +158,67 @@ def checked(path: CameraPath) -> CameraPath:
     return path
 
 
-def from_opengl(numbers: Sequence[float]) -> Tensor:
-    """16 numbers of an OpenGL camera's pose, row by row -> `T_world_camera` `[4 4]` (OpenCV), made exactly rigid.
+def from_opengl(matrices: list[list[float]]) -> Tensor:
+    """Poses of OpenGL cameras, 16 numbers each, row by row -> `T_world_camera` `[n 4 4]` (OpenCV), exactly rigid.
 
     Raises:
         ValueError: not 16 finite numbers, or no rotation in them.
     """
-    matrix = torch.tensor([float(number) for number in numbers])
-    if matrix.numel() != 16 or not bool(matrix.isfinite().all()):
+    if any(len(matrix) != 16 for matrix in matrices):
         raise ValueError("wanted 16 finite numbers")
-    matrix = matrix.reshape(4, 4)
-    left, scale, right = torch.linalg.svd(matrix[:3, :3])
+    given = torch.tensor(matrices, dtype=torch.float32).reshape(-1, 4, 4)
+    if not bool(given.isfinite().all()):
+        raise ValueError("wanted 16 finite numbers")
+    left, scale, right = torch.linalg.svd(given[:, :3, :3])
     rotation = left @ right
-    if float(scale.min()) < 1e-4 or float(torch.linalg.det(rotation)) < 0.0:
+    if float(scale.min()) < 1e-4 or float(torch.linalg.det(rotation).min()) < 0.0:
         raise ValueError("wanted a rotation")
-    pose = torch.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation, matrix[:3, 3]
-    return pose @ _FLIP
+    poses = torch.eye(4).repeat(len(given), 1, 1)
+    poses[:, :3, :3], poses[:, :3, 3] = rotation, given[:, :3, 3]
+    return poses @ _FLIP
 
 
-def _keyframe(entry: Any) -> Keyframe:
-    numbers = entry["matrix"] if "matrix" in entry else entry["camera_to_world"]
-    if isinstance(numbers, str):  # an older version writes the list as text
-        numbers = json.loads(numbers)
-    if isinstance(numbers, list) and numbers and isinstance(numbers[0], list):
-        numbers = [number for row in numbers for number in row]
+def _matrix(entry: Any) -> list[float]:
+    values = entry["matrix"] if "matrix" in entry else entry["camera_to_world"]
+    if isinstance(values, str):  # an older version writes the list as text
+        values = json.loads(values)
+    if isinstance(values, list) and values and isinstance(values[0], list):
+        values = [value for row in values for value in row]
+    return [float(value) for value in values]
+
+
+def _fov(entry: Any) -> float:
     fov = math.radians(float(entry.get("fov", 40.0)))
     if not 0.02 <= fov <= 3.0:
         raise ValueError(f"fov {fov}")
-    return Keyframe(from_opengl(numbers), fov)
+    return fov
 
 
-def quaternion(rotation: Tensor) -> Tensor:
-    """`[3 3]` -> w x y z `[4]`, of length 1: the eigenvector of Bar-Itzhack 2000, which no case tells apart."""
-    (a, b, c), (d, e, f), (g, h, i) = rotation.double().tolist()
-    k = torch.tensor(
-        [
-            [a - e - i, b + d, c + g, h - f],
-            [b + d, e - a - i, f + h, c - g],
-            [c + g, f + h, i - a - e, d - b],
-            [h - f, c - g, d - b, a + e + i],
-        ],
-        dtype=torch.float64,
+def quaternions(rotations: Tensor) -> Tensor:
+    """`[n 3 3]` -> w x y z `[n 4]`, of length 1, float64.
+
+    Each row of 4 q q^T is a multiple of q: the one with the largest diagonal loses no digits (Shepperd 1978).
+    """
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in rotations.double().unbind(-2))
+    outer = torch.stack(
+        (
+            torch.stack((1 + a + e + i, h - f, c - g, d - b), -1),
+            torch.stack((h - f, 1 + a - e - i, b + d, c + g), -1),
+            torch.stack((c - g, b + d, 1 - a + e - i, f + h), -1),
+            torch.stack((d - b, c + g, f + h, 1 - a - e + i), -1),
+        ),
+        -2,
     )
-    x, y, z, w = torch.linalg.eigh(k)[1][:, -1].float().tolist()
-    return torch.tensor([w, x, y, z])
+    largest = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    return torch.nn.functional.normalize(outer[torch.arange(len(outer)), largest], dim=-1)
 
 
-def _rotation(quaternion: Tensor) -> Tensor:
-    """w x y z `[4]` of length 1 -> `[3 3]`."""
-    w, x, y, z = quaternion.tolist()
-    return torch.tensor(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
+def rotation_matrices(quaternions: Tensor) -> Tensor:
+    """w x y z `[n 4]` of length 1 -> `[n 3 3]`."""
+    w, x, y, z = quaternions.unbind(-1)
+    rows = (
+        torch.stack((1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)), -1),
+        torch.stack((2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)), -1),
+        torch.stack((2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)), -1),
     )
+    return torch.stack(rows, -2)

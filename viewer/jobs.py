@@ -1,9 +1,10 @@
-"""What takes longer than a picture: films, meshes, fields, measurements. One at a time for all clients."""
+"""Jobs that take longer than a picture: films, meshes, fields, measurements. One at a time for all clients."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import secrets
 import shutil
@@ -13,25 +14,34 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from hyperfields.codes.table import interpolate
 from hyperfields.errors import InputError
-from hyperfields.runs import render as movie
-from hyperfields.runs.export import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, MESH_SUFFIXES, write_animation, write_image
-from hyperfields.tasks import task_of
-from hyperfields.viewer import messages
-from hyperfields.viewer.camera_path import CameraPath, from_nerfstudio
-from hyperfields.viewer.frame import frame
-from hyperfields.viewer.room import Room
+from hyperfields.model import BoundField
+from hyperfields.runs import render
+from hyperfields.runs.export import (
+    ANIMATION_SUFFIXES,
+    IMAGE_SUFFIXES,
+    MESH_SUFFIXES,
+    write_animation,
+    write_image,
+    write_mesh,
+)
+from hyperfields.viewer import requests
+from hyperfields.viewer.camera_path import from_nerfstudio
+from hyperfields.viewer.requests import ViewRequest
+from hyperfields.viewer.shared import FINE, FieldInTurns, SharedState
 
 MOST_WAITING = 16  # jobs of all clients together
 MOST_FILES = 8  # that are kept for one client, newest last
 MOST_FRAMES = 480
 
-Tell = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], None]
+T = TypeVar("T")
 
 
 class Cancelled(Exception):
@@ -44,34 +54,42 @@ class Job:
 
     number: int  # of the page
     owner: str
-    tell: Tell
+    send: Send
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
-    def report(self, done: int, total: int, *_: object) -> None:
-        """Progress; ends the work when it was cancelled."""
+    def check(self) -> None:
+        """Raises Cancelled when the job was cancelled."""
         if self.cancelled.is_set():
             raise Cancelled
-        self.tell({"type": "progress", "job": self.number, "done": done, "total": total})
+
+    def progress(self, done: int, total: int) -> None:
+        self.check()
+        self.send({"type": "progress", "job": self.number, "done": done, "total": total})
 
 
 class Jobs:
-    """A queue with one worker, and the files that come out: temporary, under names that cannot be guessed."""
+    """A queue with one worker, and the files that come out: temporary, under names that cannot be guessed.
 
-    def __init__(self, room: Room) -> None:
-        self.room = room
+    The steps of a job (a frame, a scene) hold the lock one by one and give way in between, so that no page waits for
+    a job. What a step computes besides fields (an encoder, nearest neighbours) runs beside the pages.
+    """
+
+    def __init__(self, shared: SharedState) -> None:
+        self.shared = shared
         self._folder = Path(tempfile.mkdtemp(prefix="hyperfields-view-"))
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="hyperfields-viewer-job")
         self._mutex = threading.Lock()
         self._jobs: dict[tuple[str, int], Job] = {}
         self._files: dict[str, list[Path]] = {}
+        self._report: dict[str, Any] | None = None
 
-    def start(self, owner: str, message: dict[str, Any], tell: Tell) -> None:
-        """Queue what a page asks for; `tell` hears of progress, the end, or an error.
+    def start(self, owner: str, message: dict[str, Any], send: Send) -> None:
+        """Queue what a page asks for; `send` gets progress, the end, or an error.
 
         Raises:
             InputError: too much is waiting already, or no such job.
         """
-        number = int(messages.number(message.get("id", 0), "id", 0, 2**53))
+        number = int(requests.number(message.get("id", 0), "id", 0, 2**53))
         makers: dict[str, Callable[[Job, dict[str, Any]], None]] = {
             "export": self._export,
             "walk": self._walk,
@@ -79,9 +97,9 @@ class Jobs:
             "measure": self._measure,
         }
         what = message.get("what")
-        if what not in makers:
-            raise InputError(f"job: got {what!r}, wanted one of {', '.join(makers)}")
-        job = Job(number, owner, tell)
+        if not isinstance(what, str) or what not in makers:
+            raise InputError(f"job: got {str(what)[:40]!r}, wanted one of {', '.join(makers)}")
+        job = Job(number, owner, send)
         with self._mutex:
             if (owner, number) in self._jobs:
                 raise InputError(f"job {number}: is under way already")
@@ -119,21 +137,21 @@ class Jobs:
 
     def _run(self, job: Job, make: Callable[[Job, dict[str, Any]], None], message: dict[str, Any]) -> None:
         try:
-            job.report(0, 1)
+            job.progress(0, 1)
             make(job, message)
         except Cancelled:
-            job.tell({"type": "cancelled", "job": job.number})
+            job.send({"type": "cancelled", "job": job.number})
         except (InputError, ValueError) as error:
-            job.tell({"type": "failed", "job": job.number, "text": str(error)})
+            job.send({"type": "failed", "job": job.number, "text": str(error)})
         except Exception as error:  # one bad job must not end the worker
             traceback.print_exc()
-            job.tell({"type": "failed", "job": job.number, "text": f"failed: {error}"})
+            job.send({"type": "failed", "job": job.number, "text": f"failed: {error}"})
         finally:
             with self._mutex:
                 self._jobs.pop((job.owner, job.number), None)
 
     def _deliver(self, job: Job, name: str, write: Callable[[Path], None]) -> None:
-        """Make a file and tell where it is."""
+        """Make a file and send its address."""
         path = self._folder / secrets.token_urlsafe(16) / name
         path.parent.mkdir()
         try:
@@ -151,83 +169,142 @@ class Jobs:
                 shutil.rmtree(kept.pop(0).parent, ignore_errors=True)
         size = path.stat().st_size
         address = f"/file/{path.parent.name}/{name}"
-        job.tell({"type": "file", "job": job.number, "name": name, "bytes": size, "url": address})
+        job.send({"type": "file", "job": job.number, "name": name, "bytes": size, "url": address})
+
+    # In turns -------------------------------------------------------------------------------------------------
+
+    def _in_turns(self, job: Job, steps: Iterator[T], total: int) -> Iterator[T]:
+        """The same items; each is computed while holding the lock."""
+        for done in itertools.count(1):
+            with self.shared.lock.held():
+                job.check()
+                item = next(steps, None)
+            if item is None:
+                return
+            yield item
+            job.progress(min(done, total), total)
+
+    def _pause(self, job: Job) -> Callable[[], None]:
+        """What is called between blocks while the lock is held."""
+
+        def pause() -> None:
+            job.check()
+            self.shared.lock.give_way()
+
+        return pause
+
+    def _field(self, job: Job, coordinates: Tensor) -> BoundField:
+        with self.shared.lock.held():
+            return FieldInTurns(self.shared.bind(coordinates), self.shared.lock, job.check)
+
+    # The jobs -------------------------------------------------------------------------------------------------
 
     def _export(self, job: Job, message: dict[str, Any]) -> None:
-        """A mesh, a standalone field, or the picture as it is looked at."""
-        run = self.room.run
-        coordinates = messages.latent(message.get("latent"), self.room)
-        scene = self.room.scene_at(coordinates)
-        code = None if scene is not None else self.room.code(coordinates)
+        """A mesh, a standalone field, or the picture as it is seen."""
+        run, task = self.shared.run, self.shared.task
+        coordinates = requests.latent(message.get("latent"), self.shared)
+        scene = self.shared.scene_at(coordinates)
         name = run.names[scene] if scene is not None else "blend"
-        suffix = _suffix(message, (*IMAGE_SUFFIXES, *MESH_SUFFIXES, movie.FIELD_SUFFIX))
+        meshes = MESH_SUFFIXES if task.has_mesh else ()
+        suffix = _suffix(message, (*IMAGE_SUFFIXES, *meshes, render.FIELD_SUFFIX))
 
         def write(path: Path) -> None:
             if suffix in IMAGE_SUFFIXES:
-                wish = messages.look(message, self.room)
-                write_image(path, self._picture(coordinates, wish.view, wish))
+                request = requests.view_request(message, self.shared)
+                write_image(path, next(self._in_turns(job, self._pictures(job, request, [request.view]), 1)))
+            elif suffix in meshes:
+                mesh = task.mesh(self._field(job, coordinates))
+                frame = run.config["picture"].get("frames", {}).get(name) if scene is not None else None
+                if frame is not None:  # scale and centre in the file that the scene came from
+                    mesh = mesh._replace(scale=frame[0], center=tuple(frame[1:]))
+                write_mesh(path, mesh)
             else:
-                movie.export_scene(run, name, path, code)
+                code = None if scene is not None else self.shared.code(coordinates)
+                with self.shared.lock.held():
+                    render.export_scene(run, name, path, code)
 
         self._deliver(job, _file_name(name) + suffix, write)
 
     def _walk(self, job: Job, message: dict[str, Any]) -> None:
-        """A film of a walk through latent space, from where the page looks or from a circle."""
-        stops = messages.walk(message.get("walk"), self.room)
-        frames = int(messages.number(message.get("frames", 48), "frames", 2, MOST_FRAMES))
-        orbit = message.get("orbit") is True
+        """A film of a walk through latent space, from the first view or from a circle."""
+        shared = self.shared
+        stops = requests.walk(message.get("walk"), shared)
+        frames = int(requests.number(message.get("frames", 48), "frames", 2, MOST_FRAMES))
         suffix = _suffix(message, ANIMATION_SUFFIXES)
-        size = messages.pair(message.get("size"), "size", 16, messages.MOST_SIDE)
-        codes = torch.cat([self.room.code(stop) for stop in stops])
-        mode = messages.mode(message)
+        size = requests.pair(message.get("size"), "size", 16, requests.MOST_SIDE)
+        codes = interpolate(torch.cat([shared.code(stop) for stop in stops]), frames, requests.mode(message))
+        views: list[Any] = [shared.first_view(size)] * frames
+        if message.get("orbit") is True and shared.task.has_camera:
+            views = list(render.orbit_cameras(shared.run, frames, size))
 
-        def write(path: Path) -> None:
-            movie.interpolate_run(
-                self.room.run, codes, path, frames=frames, mode=mode, orbit=orbit, size=size, report=job.report
-            )
+        def pictures() -> Iterator[Tensor]:
+            for code, view in zip(codes, views, strict=True):
+                bound = render.bind(shared.run, code[None])
+                yield shared.task.picture(bound, view, size, cells=FINE, pause=self._pause(job))
 
-        self._deliver(job, f"morph{suffix}", write)
+        self._deliver(
+            job, f"morph{suffix}", lambda path: write_animation(path, self._in_turns(job, pictures(), frames), 24.0)
+        )
 
     def _path(self, job: Job, message: dict[str, Any]) -> None:
         """A film along a camera path."""
-        if self.room.run.kind == "images":
-            raise InputError("path: images have no camera; export a morph instead")
+        if not self.shared.task.has_camera:
+            raise InputError("path: these scenes have no camera; export a morph instead")
         text = message.get("path")
         path = from_nerfstudio(text if isinstance(text, dict) else str(text))
         if path.frames > MOST_FRAMES:
             raise InputError(f"path: {path.frames} frames, wanted at most {MOST_FRAMES}")
-        coordinates = messages.latent(message.get("latent"), self.room)
-        wish = messages.look(
-            {**message, "view": {"position": [3, 0, 0], "target": [0, 0, 0]}, "size": [64, 64]}, self.room
-        )
+        view = {"position": [3, 0, 0], "target": [0, 0, 0]}
+        request = requests.view_request({**message, "view": view, "size": [64, 64]}, self.shared)
+        request = dataclasses.replace(request, size=path.size)
         suffix = _suffix(message, ANIMATION_SUFFIXES)
 
         def write(out: Path) -> None:
-            write_animation(out, self._frames(job, path, coordinates, wish), path.fps)
+            pictures = self._pictures(job, request, path.cameras())
+            write_animation(out, self._in_turns(job, pictures, path.frames), path.fps)
 
         self._deliver(job, f"path{suffix}", write)
 
-    def _frames(self, job: Job, path: CameraPath, coordinates: Tensor, wish: messages.Look) -> Iterator[Tensor]:
-        for done, place in enumerate(path.cameras()):
-            yield self._picture(coordinates, place, dataclasses.replace(wish, size=path.size))
-            job.report(done + 1, path.frames)
-
-    def _picture(self, coordinates: Tensor, view: Any, wish: messages.Look) -> Tensor:
-        """One finished picture, made when nobody who looks at the page is waiting."""
-
-        def pause() -> None:
-            self.room.turns.let_others(urgent=False)
-
-        with self.room.turns.turn(urgent=False):
-            return frame(
-                self.room.bind(coordinates), view, wish.size, wish.channel,
-                samples=task_of(self.room.run.kind).supersample, background=wish.background, pause=pause,
+    def _pictures(self, job: Job, request: ViewRequest, views: list[Any]) -> Iterator[Tensor]:
+        """Finished pictures of one latent from several views."""
+        bound = self.shared.bind(request.latent)
+        for view in views:
+            yield self.shared.task.picture(
+                bound, view, request.size, request.channel, request.background,
+                cells=FINE, pause=self._pause(job),
             )  # fmt: skip
 
     def _measure(self, job: Job, message: dict[str, Any]) -> None:
-        """What `hyperfields eval` measures."""
-        report = self.room.report(job.report)
-        job.tell({"type": "report", "job": job.number, "scenes": report["scenes"], "mean": report["mean"]})
+        """The metrics of all scenes that `hyperfields eval` measures, as texts; measured once.
+
+        Learned distances are left out: `eval` may load them from the network.
+        """
+        shared = self.shared
+        if self._report is None:
+            dataset, metrics = shared.dataset(), shared.task.metrics
+            rows: dict[str, list[float | None]] = {}
+            for done, name in enumerate(shared.run.names):
+                if name not in dataset.names:
+                    raise InputError(f"scene {name!r}: is not among the data any more")
+                field = self._field(job, shared.map.coordinates[done])
+                values = shared.task.measure(field, dataset, dataset.names.index(name), "test", {})
+                finite = [values.get(metric.name, math.nan) for metric in metrics]
+                rows[name] = [value if math.isfinite(value) else None for value in finite]
+                job.progress(done + 1, len(shared.run.names))
+            columns = [[value for value in column if value is not None] for column in zip(*rows.values(), strict=True)]
+            means = [sum(column) / len(column) if column else None for column in columns]
+            there = [bool(column) for column in columns]
+
+            def texts(row: list[float | None]) -> list[str]:
+                pairs = itertools.compress(zip(metrics, row, strict=True), there)
+                return ["n/a" if value is None else metric.format.format(value) for metric, value in pairs]
+
+            self._report = {
+                "headings": [metric.heading for metric in itertools.compress(metrics, there)],
+                "scenes": {name: texts(row) for name, row in rows.items()},
+                "mean": texts(means),
+            }
+        job.send({"type": "report", "job": job.number, **self._report})
 
 
 def _suffix(message: dict[str, Any], allowed: tuple[str, ...]) -> str:

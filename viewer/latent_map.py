@@ -34,6 +34,10 @@ class LatentMap:
         """Coordinates `[k]` -> latent code `[1 z]`."""
         return (self.mean + (coordinates * self.std) @ self.axes)[None]
 
+    def coordinates_of(self, code: Tensor) -> Tensor:
+        """Latent code `[z]` -> coordinates `[k]` of its nearest point on the axes."""
+        return (code - self.mean) @ self.axes.T / self.std
+
     def places(self) -> Tensor:
         """Where the scenes lie on the map: `[s 2]`."""
         return self._plane(self.coordinates)
@@ -54,16 +58,16 @@ class LatentMap:
         if float(distance[nearest]) < 1e-3:
             return self.coordinates[nearest].clone()
         weights = (distance / distance[nearest]) ** -_BLEND
-        found: Tensor = (weights / weights.sum()) @ self.coordinates
-        axes = min(2, len(found))
-        found[:axes] = point[:axes]
-        return found
+        blend: Tensor = (weights / weights.sum()) @ self.coordinates
+        axes = min(2, len(blend))
+        blend[:axes] = point[:axes]
+        return blend
 
     def nearest(self, coordinates: Tensor, count: int) -> list[tuple[int, float]]:
         """The scenes nearest to coordinates `[k]`: (number, distance between the codes), nearest first."""
         distance = ((self.coordinates - coordinates) * self.std).norm(dim=-1)
-        found = distance.topk(min(count, len(distance)), largest=False)
-        return [(int(i), float(d)) for d, i in zip(*found, strict=True)]
+        distances, scenes = distance.topk(min(count, len(distance)), largest=False)
+        return list(zip(scenes.tolist(), distances.tolist(), strict=True))
 
     def draw(self, seed: int) -> Tensor:
         """Coordinates `[k]` of a random blend of a scene and its two nearest: inside what was learned, where pictures
@@ -72,8 +76,8 @@ class LatentMap:
         first = int(torch.randint(len(self.coordinates), (1,), generator=generator))
         chosen = [scene for scene, _ in self.nearest(self.coordinates[first], 3)]
         weights = -torch.rand(len(chosen), generator=generator).clamp(min=1e-6).log()
-        found: Tensor = (weights / weights.sum()) @ self.coordinates[chosen]
-        return found
+        blend: Tensor = (weights / weights.sum()) @ self.coordinates[chosen]
+        return blend
 
     def to_text(self, coordinates: Tensor) -> str:
         """Coordinates as text for a URL: 16 bits each, base64."""

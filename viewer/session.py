@@ -1,4 +1,4 @@
-"""One client: a thread of its own that answers its latest wish, and drops what nobody waits for any more."""
+"""One client: a thread of its own that answers its latest request, and drops what nobody waits for any more."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from hyperfields.data import View
+from hyperfields.data import Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.rendering.pictures import CELLS
-from hyperfields.tasks import task_of
-from hyperfields.viewer.encode import jpeg
-from hyperfields.viewer.frame import frame
-from hyperfields.viewer.messages import AXES, Look
-from hyperfields.viewer.room import COARSE, Room
-from hyperfields.viewer.truth import Truths, truth_picture, view_picture
+from hyperfields.model import BoundField
+from hyperfields.viewer.reference import References, photograph_picture, reference_picture
+from hyperfields.viewer.requests import AXES, ViewRequest, view_request
+from hyperfields.viewer.shared import COARSE, FINE, FieldInTurns, SharedState, jpeg
 
 BUDGET = 0.055  # seconds that a picture may take while something moves
 SMALLEST, LARGEST = 64, 320  # pixels on the longer side of such a picture
@@ -30,30 +28,30 @@ MOVING_QUALITY, STILL_QUALITY = 82, 93  # of JPEG
 NEAREST = 6
 
 Send = Callable[[str | bytes], None]
-ShowMesh = Callable[[Look, Any], None]
 
 
 class Superseded(Exception):
-    """There is a newer wish: nobody waits for this picture."""
+    """There is a newer request: nobody waits for this picture."""
 
 
 class Session:
-    """Pictures for one page. `wish` may be called from any thread and never waits."""
+    """Pictures for one page. `request` may be called from any thread and never waits."""
 
-    def __init__(self, room: Room, send: Send, show_mesh: ShowMesh | None = None) -> None:
-        self.room, self._send, self._show_mesh = room, send, show_mesh
+    def __init__(self, shared: SharedState, send: Send) -> None:
+        self.shared, self._send = shared, send
         self._condition = threading.Condition()
-        self._wish: Look | None = None
+        self._message: dict[str, Any] | None = None
         self._closed = False
         self._pixel_seconds = 4e-6  # of this scene on this machine, learned as we go
-        self._truths: Truths | None = None
+        self._timed: BoundField | None = None  # the field of the last picture
+        self._references: References | None = None
         self._thread = threading.Thread(target=self._run, name="hyperfields-viewer-session", daemon=True)
         self._thread.start()
 
-    def wish(self, wish: Look) -> None:
+    def request(self, message: dict[str, Any]) -> None:
         """Answer this one next; an older one that has not been answered never will be."""
         with self._condition:
-            self._wish = wish
+            self._message = message
             self._condition.notify()
 
     def close(self) -> None:
@@ -69,115 +67,117 @@ class Session:
     def _run(self) -> None:
         while True:
             with self._condition:
-                while self._wish is None and not self._closed:
+                while self._message is None and not self._closed:
                     self._condition.wait()
                 if self._closed:
                     return
-                wish, self._wish = self._wish, None
-            assert wish is not None
+                message, self._message = self._message, None
+            assert message is not None
             try:
-                self._answer(wish)
+                self._answer(view_request(message, self.shared))
             except Superseded:
                 continue
             except (InputError, ValueError) as error:
-                self._tell({"type": "error", "id": wish.number, "text": str(error)})
+                self._tell({"type": "error", "id": message.get("id"), "text": str(error)})
             except Exception as error:  # one bad picture must not end the session
                 traceback.print_exc()
-                self._tell({"type": "error", "id": wish.number, "text": f"this picture failed: {error}"})
+                self._tell({"type": "error", "id": message.get("id"), "text": f"this picture failed: {error}"})
 
-    def _answer(self, wish: Look) -> None:
+    def _answer(self, request: ViewRequest) -> None:
         began = time.monotonic()
-        wish, photograph = self._from_photograph(wish)
-        with self.room.turns.turn(urgent=True):
-            bound = self.room.bind(wish.latent)
-            size = moving_size(wish.size, self._pixel_seconds)
+        request, photograph = self._from_photograph(request)
+        lock, task = self.shared.lock, self.shared.task
+        with lock.held(urgent=True):
+            bound = self.shared.bind(request.latent)
+            size = moving_size(request.size, self._pixel_seconds)
             started = time.monotonic()
-            if self.room.run.kind == "views":
-                bound.occupancy(COARSE)
-                started = time.monotonic()
-            picture = frame(bound, wish.view, size, wish.channel, cells=COARSE, background=wish.background)
-            spent = (time.monotonic() - started) / (size[0] * size[1])
-            self._pixel_seconds = 0.7 * self._pixel_seconds + 0.3 * spent
-        self._send_picture(wish, picture, "moving", began)
-        if wish.moving:
+            picture = task.picture(
+                bound, request.view, size, request.channel, request.background, supersample=1, cells=COARSE
+            )
+            if bound is self._timed:  # the first picture of a field also finds its empty space
+                seconds = (time.monotonic() - started) / (size[0] * size[1])
+                self._pixel_seconds = 0.7 * self._pixel_seconds + 0.3 * seconds
+            self._timed = bound
+        self._send_picture(request, picture, "moving", began)
+        if request.moving:
             return
-
-        def pause() -> None:
-            if self._closed or self._wish is not None:
-                raise Superseded
-            self.room.turns.let_others(urgent=False)
-
-        finest = 1 if wish.mesh else task_of(self.room.run.kind).supersample
-        for samples in sorted({1, finest}):  # whole first, then smooth edges
-            with self.room.turns.turn(urgent=False):
-                pause()
-                picture = frame(
-                    bound, wish.view, wish.size, wish.channel,
-                    samples=samples, cells=CELLS, background=wish.background, pause=pause,
+        passes = {1} if request.mesh else {1, task.supersample}  # a mesh will cover the picture
+        for supersample in sorted(passes):  # whole first, then smooth edges
+            with lock.held():
+                self._pause()
+                picture = task.picture(
+                    bound, request.view, request.size, request.channel, request.background,
+                    supersample=supersample, cells=FINE, pause=self._pause,
                 )  # fmt: skip
-            self._send_picture(wish, picture, "still", began)
-        if wish.truth:
-            self._send_truth(wish, photograph, began)
-        if wish.mesh and self._show_mesh is not None and self.room.run.kind != "images":
-            pause()
-            self._show_mesh(wish, bound)
+            self._send_picture(request, picture, "still", began)
+        if request.reference:
+            self._send_reference(request, photograph, began)
+        if request.mesh and task.has_mesh:
+            mesh = task.mesh(FieldInTurns(bound, lock, self._check), task.preview_cells)
+            header = {"type": "mesh", "id": request.number, "key": self.shared.map.to_text(request.latent)}
+            self._send(pack(header | mesh_header(mesh), mesh_bytes(mesh)))
 
-    def _from_photograph(self, wish: Look) -> tuple[Look, View | None]:
-        """A look from the camera of a photograph, with its shape."""
-        if wish.photograph is None or self.room.run.kind != "views":
-            return wish, None
-        scene = self.room.scene_at(wish.latent)
-        if scene is None:
-            return wish, None
-        views = self._truth(self.room.run.names[scene])
+    def _check(self) -> None:
+        if self._closed or self._message is not None:
+            raise Superseded
+
+    def _pause(self) -> None:
+        """Between blocks of a picture, holding the lock."""
+        self._check()
+        self.shared.lock.give_way()
+
+    def _from_photograph(self, request: ViewRequest) -> tuple[ViewRequest, View | None]:
+        """A view from the camera of a photograph, with its shape."""
+        if request.photograph is None or not self.shared.task.has_splits:
+            return request, None
+        scene = self.shared.scene_at(request.latent)
+        views = None if scene is None else self._reference_of(self.shared.run.names[scene])
         if not views:
-            return wish, None
-        view = views[wish.photograph % len(views)]
+            return request, None
+        view = views[request.photograph % len(views)]
         height, width = view.camera.height, view.camera.width
-        scale = max(wish.size) / max(height, width)
+        scale = max(request.size) / max(height, width)
         size = max(round(height * scale), 8), max(round(width * scale), 8)
-        return dataclasses.replace(wish, view=view.camera, size=size), view
+        return dataclasses.replace(request, view=view.camera, size=size), view
 
-    def _truth(self, name: str) -> Any:
-        if self._truths is None:
-            self._truths = Truths(self.room.family())
-        return self._truths.of(name)
+    def _reference_of(self, name: str) -> Any:
+        if self._references is None:
+            self._references = References(self.shared.dataset())
+        return self._references.of(name)
 
-    def _send_truth(self, wish: Look, photograph: View | None, began: float) -> None:
-        """The truth of the scene, from the same place; a word where there is none."""
-        scene = self.room.scene_at(wish.latent)
+    def _send_reference(self, request: ViewRequest, photograph: View | None, began: float) -> None:
+        """Send the data's picture of the scene from the same place, or a word where there is none."""
+
+        def no_reference(text: str, **more: Any) -> None:
+            self._tell({"type": "no reference", "id": request.number, "text": text, **more})
+
+        scene = self.shared.scene_at(request.latent)
         if scene is None:
-            self._tell({"type": "no truth", "id": wish.number, "text": "between scenes there is no truth"})
-            return
-        name = self.room.run.names[scene]
+            return no_reference("between scenes the data show nothing")
         try:
-            truth = self._truth(name)
-            if isinstance(truth, list):
-                if photograph is None:
-                    text = f"choose one of {len(truth)} test views to compare with"
-                    self._tell({"type": "no truth", "id": wish.number, "text": text, "views": len(truth)})
-                    return
-                picture = view_picture(photograph, wish.background)
-            else:
-                picture = truth_picture(truth, wish.view, wish.size, wish.background)
+            reference = self._reference_of(self.shared.run.names[scene])
+            count = len(reference) if isinstance(reference, list) else 0
+            if photograph is None and count:
+                return no_reference(f"choose one of {count} test views to compare with", views=count)
+            with self.shared.lock.held():
+                if photograph is not None:
+                    picture = photograph_picture(photograph, request.background)
+                else:
+                    picture = reference_picture(reference, request.view, request.size, request.background, self._pause)
         except InputError as error:
-            self._tell({"type": "no truth", "id": wish.number, "text": str(error)})
-            return
-        count = len(truth) if isinstance(truth, list) else 0
-        self._send_picture(wish, picture, "truth", began, {"views": count})
+            return no_reference(str(error))
+        self._send_picture(request, picture, "reference", began, views=count)
 
-    def _send_picture(
-        self, wish: Look, picture: torch.Tensor, level: str, began: float, more: dict[str, Any] | None = None
-    ) -> None:
+    def _send_picture(self, request: ViewRequest, picture: Tensor, level: str, began: float, **more: Any) -> None:
         data = jpeg(picture, MOVING_QUALITY if level == "moving" else STILL_QUALITY)
         header = {
             "type": "picture",
-            "id": wish.number,
+            "id": request.number,
             "level": level,
             "size": list(picture.shape[:2]),
             "ms": round(1e3 * (time.monotonic() - began), 1),
-            "latent": describe(self.room, wish.latent),
-            **(more or {}),
+            "latent": describe(self.shared, request.latent),
+            **more,
         }
         self._send(pack(header, data))
 
@@ -191,26 +191,51 @@ def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUD
     pixels = budget / max(pixel_seconds, 1e-9)
     side = math.sqrt(pixels * longest / min(full))
     side = min(max(side, SMALLEST), LARGEST, longest)
-    side = (
-        side if side == longest else 16.0 * max(math.floor(side / 16.0), 1)
-    )  # a picture that keeps its size looks calm
+    if side != longest:  # a picture that keeps its size looks calm
+        side = 16.0 * max(math.floor(side / 16.0), 1)
     return max(round(full[0] * side / longest), 1), max(round(full[1] * side / longest), 1)
 
 
-def describe(room: Room, latent: torch.Tensor) -> dict[str, Any]:
+def describe(shared: SharedState, latent: Tensor) -> dict[str, Any]:
     """What a page shows of a latent."""
-    scene = room.scene_at(latent)
-    names = room.run.names
+    scene = shared.scene_at(latent)
+    names = shared.run.names
     return {
         "scene": None if scene is None else names[scene],
-        "key": room.map.to_text(latent),
-        "place": [round(float(v), 4) for v in room.map.place(latent)],
+        "key": shared.map.to_text(latent),
+        "place": [round(float(v), 4) for v in shared.map.place(latent)],
         "coordinates": [round(float(v), 3) for v in latent[:AXES]],
-        "nearest": [[names[i], round(d, 3)] for i, d in room.map.nearest(latent, NEAREST)],
+        "nearest": [[names[i], round(d, 3)] for i, d in shared.map.nearest(latent, NEAREST)],
     }
 
 
+def mesh_header(mesh: Mesh) -> dict[str, int]:
+    """The sizes of the arrays of `mesh_bytes`."""
+    return {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+
+
+def mesh_bytes(mesh: Mesh) -> bytes:
+    """A mesh for WebGL, little-endian: positions `[v 3]` float32, normals `[v 4]` int8 (x y z 0), faces `[f 3]` uint32.
+
+    The normal of a vertex is the mean of those of its faces, weighted by their area.
+    """
+    corners = mesh.vertices[mesh.faces]  # [f 3 3]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    sums = torch.zeros_like(mesh.vertices).index_add_(0, mesh.faces.flatten(), normals.repeat_interleave(3, 0))
+    unit = torch.nn.functional.pad(torch.nn.functional.normalize(sums, dim=-1), (0, 1))
+    arrays = (
+        mesh.vertices.numpy().astype("<f4"),
+        (unit * 127.0).round().to(torch.int8).numpy(),
+        mesh.faces.numpy().astype("<u4"),
+    )
+    return b"".join(array.tobytes() for array in arrays)
+
+
 def pack(header: dict[str, Any], data: bytes) -> bytes:
-    """A message of JSON and bytes: the length of the JSON (32 bit, little-endian), the JSON, the bytes."""
+    """A message of JSON and bytes: the length of the JSON (32 bit, little-endian), the JSON, the bytes.
+
+    Spaces after the JSON bring the bytes to a multiple of 4, so that a page can use them as numbers.
+    """
     text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 4)
     return struct.pack("<I", len(text)) + text + data

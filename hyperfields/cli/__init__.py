@@ -24,6 +24,7 @@ from hyperfields.cli.compare import compare
 from hyperfields.cli.fit import fit, infer
 from hyperfields.cli.show import calibrate, doctor, evaluate, export, import_, inspect, interpolate, render, view
 from hyperfields.errors import InputError
+from hyperfields.process import tune_process
 
 # The first line of a verb's docstring is its line in `hyperfields --help`; lines with $ are its examples.
 VERBS: dict[str, Callable[..., None]] = {
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: help was asked for, or an option is misspelt (exit code 2).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    tune_process()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("always", category=UserWarning, module=r"hyperfields\.")

@@ -19,7 +19,7 @@ OPTIONAL = {
     "lpips": ("metrics", "linear heads of the learned image distance"),
     "av": ("video", ".mp4 files"),
     "OpenEXR": ("exr", ".exr pictures"),
-    "viser": ("viewer", "the viewer"),
+    "websockets": ("viewer", "the viewer"),
     "tensorboard": ("log", "curves of a fit"),
     "matplotlib": ("plots", "plots of comparisons"),
 }

@@ -178,7 +178,7 @@ def infer(
         seed: of all random numbers.
         device: where to look, "cpu", "cuda" or "cuda:N".
     """
-    from hyperfields.runs.suffixes import require_suffix
+    from hyperfields.runs.atomic import require_suffix
     from hyperfields.training.inference import POSTERIOR_WEIGHT
     from hyperfields.training.inference import infer as find_codes
 

@@ -69,7 +69,7 @@ def evaluate(
     """
     from hyperfields.evaluation.report import evaluate as measure
     from hyperfields.evaluation.report import format_report
-    from hyperfields.runs.suffixes import require_suffix
+    from hyperfields.runs.atomic import require_suffix
     from hyperfields.training.progress import Meter
 
     if out is not None:
@@ -122,9 +122,9 @@ def render(
     """
     from hyperfields.evaluation.uncertainty import misfit, std_picture, uncertainty_image
     from hyperfields.runs import render as rendering
+    from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
     from hyperfields.runs.scene import Scene
-    from hyperfields.runs.suffixes import require_suffix
     from hyperfields.training.inference import load_codes, new_code
     from hyperfields.training.progress import Meter
 
@@ -186,7 +186,7 @@ def calibrate(
     from hyperfields.evaluation.plots import plot_calibration
     from hyperfields.evaluation.uncertainty import calibrate as compare
     from hyperfields.evaluation.uncertainty import format_calibration
-    from hyperfields.runs.suffixes import require_suffix
+    from hyperfields.runs.atomic import require_suffix
     from hyperfields.training.inference import load_codes
     from hyperfields.training.progress import Meter
 
@@ -308,8 +308,8 @@ def import_(
     Args:
         out: the standalone field, .safetensors.
     """
+    from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.field_file import write_field
-    from hyperfields.runs.suffixes import require_suffix
     from hyperfields.runs.tcnn import read_tcnn
 
     require_suffix(out, (".safetensors",), "a standalone field")
@@ -338,7 +338,7 @@ def view(
     from hyperfields.viewer import serve
 
     loaded = load(run)
-    serve(loaded, lambda: data_of(loaded, family), host=host, port=port, say=lambda text: print(text, flush=True))
+    serve(loaded, lambda: data_of(loaded, family), host=host, port=port, log=lambda text: print(text, flush=True))
 
 
 def inspect(

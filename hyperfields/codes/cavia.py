@@ -28,8 +28,10 @@ from hyperfields.errors import InputError
 class CAVIA(Codes):
     """steps: inner ones. order: 1 or 2, see above. rate: of the inner steps at first; 0 takes that of the task.
 
-    longest: a step moves the numbers of a code by no more than this, root mean square. slower: factor on the rates of grids and
-    networks: with the rates of a table, codes overshoot, networks and codes grow together, and the loss becomes infinite.
+    longest: a step moves the numbers of a code by no more than this, root mean square. slower: factor on the rates of
+    grids and
+    networks: with the rates of a table, codes overshoot, networks and codes grow together, and the loss becomes
+    infinite.
     """
 
     at_once: ClassVar[bool] = True

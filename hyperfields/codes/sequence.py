@@ -33,8 +33,8 @@ class FrameTimes:
 
     def __post_init__(self) -> None:
         if self.sequence.shape != self.time.shape or self.time.dim() != 1 or len(self.time) == 0:
-            raise InputError(f"FrameTimes: got sequences {tuple(self.sequence.shape)} and times {tuple(self.time.shape)}, "
-                             "wanted one of each a frame")  # fmt: skip
+            shapes = f"sequences {tuple(self.sequence.shape)} and times {tuple(self.time.shape)}"
+            raise InputError(f"FrameTimes: got {shapes}, wanted one of each a frame")
         if float(self.time.min()) < 0.0 or float(self.time.max()) > 1.0:
             raise InputError(f"FrameTimes: times from {float(self.time.min()):g} to {float(self.time.max()):g}, "
                              "wanted 0 to 1")  # fmt: skip

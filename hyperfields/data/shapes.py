@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfields.data.base import Kind, Mesh, Points, scene_names
+from hyperfields.data.solids import solid_of
 from hyperfields.data.triangles import areas, check_triangles, morton_order, scene_mesh
 from hyperfields.errors import InputError
 
@@ -131,14 +132,28 @@ def sample_pool(mesh: Mesh, sampling: Sampling, seed: int) -> NDArray[np.float32
 def signed_distance(mesh: Mesh, points: NDArray[np.float32], rays: int = 3) -> NDArray[np.float32]:
     """Distances `[n]` of `points` `[n 3]` to the surface, negative inside, scene units. Not differentiable.
 
+    Parts that touch or overlap are one solid, and what of them lies inside it is no surface: see `solids`.
+
+    Args:
+        rays: votes on inside or outside, for surfaces that never meet themselves.
+
     Raises:
         InputError: open3d is missing.
     """
     o3d = require_open3d()
     scene = o3d.t.geometry.RaycastingScene(nthreads=torch.get_num_threads())
-    scene.add_triangles(o3d.core.Tensor(mesh.vertices.numpy()), o3d.core.Tensor(mesh.faces.numpy().astype(np.uint32)))
-    distance: NDArray[np.float32] = scene.compute_signed_distance(o3d.core.Tensor(points), nsamples=rays).numpy()
-    return distance
+    solid = solid_of(mesh)
+    distance: NDArray[np.float32]
+    if solid is None:
+        vertices, faces = mesh.vertices.numpy(), mesh.faces.numpy().astype(np.uint32)
+        scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(faces))
+        distance = scene.compute_signed_distance(o3d.core.Tensor(points), nsamples=rays).numpy()
+        return distance
+    vertices = solid.surface.reshape(-1, 3).astype(np.float32)
+    faces = np.arange(len(vertices), dtype=np.uint32).reshape(-1, 3)
+    scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(faces))
+    distance = scene.compute_distance(o3d.core.Tensor(points)).numpy()
+    return np.where(solid.inside(points.astype(np.float64)), -distance, distance)
 
 
 def require_open3d(where: str = "") -> Any:

@@ -48,7 +48,7 @@ def scene_mesh(points: NDArray[np.float64], faces: NDArray[np.int64], where: str
     if not extent > 0.0:
         raise InputError(f"{where}: all vertices are at one place; wanted a mesh with an extent")
     scale, center = extent / LONGEST_SIDE, 0.5 * (low + high)
-    points, faces = _joined((points - center) / scale, faces)
+    points, faces = joined((points - center) / scale, faces)
     if not areas(points[faces]).sum() > 0.0:
         raise InputError(f"{where}: every face is without area; wanted a triangle mesh")
     if not is_closed(faces):
@@ -94,7 +94,7 @@ def morton_order(cells: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(code, kind="stable")
 
 
-def _joined(points: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def joined(points: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """One vertex for all that agree to 1e-6 (scene units), without unused vertices and collapsed faces."""
     _, first, inverse = np.unique(np.round(points, 6), axis=0, return_index=True, return_inverse=True)
     faces = inverse.reshape(-1)[faces]

@@ -27,8 +27,8 @@ def add_and_measure(
         options: of `add`.
 
     Returns:
-        `method`, `old` {scenes before after} and `new` {scenes after} (means of the metrics, None without the data), `drift`
-        (root mean square by which weights of old scenes moved, in units of their initial standard deviation),
+        `method`, `old` {scenes before after} and `new` {scenes after} (means of the metrics, None without the data),
+        `drift` (root mean square by which weights of old scenes moved, in units of their initial standard deviation),
         `bytes_per_scene`, `steps`, `seconds`.
 
     Raises:

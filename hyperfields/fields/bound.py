@@ -32,7 +32,7 @@ class BoundField:
         return next(iter(self.weights.values())).device
 
     def __call__(self, x: Tensor, *directions_and_counts: Tensor | None) -> Any:
-        """x `[s n d]` -> `[s n c]` for images and shapes; x, d -> (density `[s n 1]`, colour `[s n 3]`) for radiance."""
+        """Values `[s n c]` at x `[s n d]`; of radiance, at x and d: density `[s n 1]` and colour `[s n 3]`."""
         return self.field(self.weights, x, *directions_and_counts)
 
     def density(self, x: Tensor, counts: Tensor | None = None) -> Tensor:

@@ -1,4 +1,5 @@
-"""The parts that fields are made of: the spec of an MLP, and an MLP on encoded points, as one kernel where there is one.
+"""The parts that fields are made of: the spec of an MLP, and an MLP on encoded points, as one kernel where there is
+one.
 
 Points are `[s n d]`, or packed `[m d]` with `counts [s]`; the answer has the same leading axes.
 """

@@ -1,7 +1,7 @@
 """Encodings of points and directions. Each is a frozen config with a `spec` and a call; none owns a parameter.
 
-An encoding of your own is a frozen dataclass with the members of `Encoding`. Its tensors are named by its `spec`, say where
-they come from (generated, shared, factored), and arrive in the `weights` of the call.
+An encoding of your own is a frozen dataclass with the members of `Encoding`. Its tensors are named by its `spec`, say
+where they come from (generated, shared, factored), and arrive in the `weights` of the call.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class GridEncoding:
 
     @property
     def flops(self) -> int:
-        """Operations for one point, by level: the cell, the weight of each corner (d - 1 products), a step of the sum."""
+        """Operations for one point: of each level the cell, corner weights (d - 1 products), a step of the sum."""
         corners: int = 2**self.dims
         return self.levels * (3 * self.dims + corners * (self.dims - 1 + 2 * self.features))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from hyperfields import ops
@@ -58,9 +57,8 @@ class RadianceField:
     def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 3]` -> density `[s n 1]`."""
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
-        return torch.exp(
-            self._density_output(weights, x, counts, self._density_only(weights)).clamp(max=MAX_LOG_DENSITY)
-        )
+        log_density = self._density_output(weights, x, counts, self._density_only(weights))
+        return ops.truncated_exp(log_density, MAX_LOG_DENSITY)
 
     def visible_samples(
         self, weights: Weights, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float

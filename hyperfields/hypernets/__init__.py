@@ -1,11 +1,11 @@
 """Hypernetworks: a latent code in, the weights of a field out. One generator a file, one interface.
 
-Lives here: `Hypernet`, which sees a `WeightSpec` (names, shapes, fan-ins, sources) and never the field; generators; what
-stabilises them (`stability`), makes them distributions (`bayes`), extends and refines them (`extension`, `residual`).
-Shared entries are plain parameters, factored ones are combined from bases, generated ones go to the generator.
-May import: `ops`, `weights`, `configs`.
-To add a generator, write one file with a frozen dataclass on `base.Generator`, and a line in `GENERATORS` for a name on the
-command line; from outside the package the dataclass is enough: docs/extending.md.
+Lives here: `Hypernet`, which sees a `WeightSpec` (names, shapes, fan-ins, sources) and never the field; generators;
+what stabilises them (`stability`), makes them distributions (`bayes`), extends and refines them (`extension`,
+`residual`). Shared entries are plain parameters, factored ones are combined from bases, generated ones go to the
+generator. May import: `ops`, `weights`, `configs`. To add a generator, write one file with a frozen dataclass on
+`base.Generator`, and a line in `GENERATORS` for a name on the command line; from outside the package the dataclass is
+enough: docs/extending.md.
 """
 
 from __future__ import annotations

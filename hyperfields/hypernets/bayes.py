@@ -26,7 +26,8 @@ from hyperfields.weights import Weights, WeightSpec, flatten, split
 class Bayes:
     """kind: `none` generates weights, the others draw them while fitting; what a run shows without drawing is the mean.
 
-    deviation: of factors at first, in units of the standard deviation that the spec asks for. numbers: of the noise that is read.
+    deviation: of factors at first, in units of the standard deviation that the spec asks for. numbers: of the noise
+    that is read.
     weight: of the divergence in the loss: about twice the variance of the noise of a sample over a scene's samples.
     """
 

@@ -21,22 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfields.ops.dispatch import installed
+from hyperfields.ops.dispatch import TCNN_GUIDE
 from hyperfields.ops.grid import GridSpec
 
-GUIDE = "https://github.com/NVlabs/tiny-cuda-nn#pytorch-extension"
 WIDTHS = (16, 32, 64, 128)  # of hidden layers, in its fully fused networks
 GRANULE = 256  # points of a call are padded to a multiple of this
 ACTIVATIONS = {"relu": "ReLU", "leaky_relu": "LeakyReLU"}  # the slope of its LeakyReLU is 0.01, as ours
-
-
-def missing() -> str:
-    """Why tinycudann cannot be used here, and what to do; empty when it can, as far as one can tell without a call."""
-    if not installed("tinycudann"):
-        return f"tinycudann is not installed (it is built for one's own GPU: {GUIDE}); only used when asked for"
-    if not torch.cuda.is_available():
-        return "tinycudann needs a CUDA device, and torch sees none"
-    return ""
 
 
 # Layouts --------------------------------------------------------------------------------------------------------------
@@ -201,7 +191,7 @@ def _call(module: Any, x: Tensor, params: Tensor) -> Tensor:
     if function is None or not hasattr(module, "native_tcnn_module"):
         raise ValueError(
             "backend 'tcnn' cannot run this call: this tinycudann takes no parameters from outside "
-            f"(no modules._module_function); use another version ({GUIDE}) or backend='auto'"
+            f"(no modules._module_function); use another version ({TCNN_GUIDE}) or backend='auto'"
         )
     n = x.shape[0]
     points = torch.nn.functional.pad(x.float(), (0, 0, 0, -n % GRANULE)).contiguous()

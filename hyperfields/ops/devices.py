@@ -1,4 +1,4 @@
-"""Which device and which precision a fit or a rendering may use here, and what to say when it may not."""
+"""Devices and precisions that a fit or a rendering may use here, and the errors for those that it may not."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Literal
 
 import torch
 
-from hyperfields import ops
 from hyperfields.errors import InputError
-from hyperfields.ops import dispatch as choice
+from hyperfields.ops import dispatch
 
 Precision = Literal["float32", "mixed"]
 
 
 def usable_device(name: str) -> torch.device:
-    """The device that `--device NAME` means: "cpu", "cuda", "cuda:1", or another of torch's.
+    """Device of `--device NAME`: "cpu", "cuda", "cuda:1", or another of torch's.
 
     Raises:
         InputError: torch does not know it, sees none of it, or it is an NVIDIA GPU that is too old.
@@ -42,8 +41,8 @@ def _require_cuda(name: str, device: torch.device) -> None:
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
         raise InputError(f"--device {name}: torch sees {count} CUDA devices, numbers 0 to {count - 1}")
-    if torch.version.hip is None and (had := torch.cuda.get_device_capability(device)) < choice.OLDEST:
-        had_text, wanted = ".".join(map(str, had)), ".".join(map(str, choice.OLDEST))
+    if torch.version.hip is None and (had := torch.cuda.get_device_capability(device)) < dispatch.MIN_CAPABILITY:
+        had_text, wanted = ".".join(map(str, had)), ".".join(map(str, dispatch.MIN_CAPABILITY))
         raise InputError(
             f"--device {name}: {torch.cuda.get_device_name(device)} has compute capability {had_text}, the kernels "
             f"need {wanted}; use --device cpu"
@@ -51,15 +50,15 @@ def _require_cuda(name: str, device: torch.device) -> None:
 
 
 def is_async(device: torch.device) -> bool:
-    """Whether a step on `device` never waits for it: triton's kernels need no numbers from it, other paths do."""
-    return device.type == "cuda" and not ops.backends()["triton"]
+    """True where a step on `device` never waits for it: triton's kernels need no numbers from it, other paths do."""
+    return device.type == "cuda" and not dispatch.why_unavailable("triton")
 
 
 def require_precision(precision: Precision, device: torch.device) -> None:
-    """Whether `--precision` can be had on `device`.
+    """Raises InputError unless `--precision` can be had on `device`.
 
     Raises:
-        InputError: mixed precision without matrix units that triton reaches.
+        InputError: an unknown precision, or mixed precision without matrix units that triton reaches.
     """
     if precision not in ("float32", "mixed"):
         raise InputError(f"--precision {precision}: wanted float32 or mixed")
@@ -67,7 +66,7 @@ def require_precision(precision: Precision, device: torch.device) -> None:
         return
     if device.type != "cuda":
         raise InputError(f"--precision mixed: needs --device cuda; fitting on {device} is in float32")
-    if reason := ops.backends()["triton"]:
+    if reason := dispatch.why_unavailable("triton"):
         raise InputError(f"--precision mixed: {reason}; use --precision float32")
     had = torch.cuda.get_device_capability(device)
     if had < (8, 0):
@@ -77,7 +76,7 @@ def require_precision(precision: Precision, device: torch.device) -> None:
 
 
 def products(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Inside, generated MLPs compute in `precision`; everything else stays float32."""
+    """Context in which generated MLPs compute in `precision`; everything else stays float32."""
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.float16)
@@ -85,7 +84,7 @@ def products(precision: Precision, device: torch.device) -> contextlib.AbstractC
 
 @contextlib.contextmanager
 def saying_what_to_lower(what: str) -> Iterator[None]:
-    """Turns "out of memory" on a device into one line that says which setting to lower.
+    """Context that turns "out of memory" on a device into one line that says which setting to lower.
 
     Raises:
         InputError: the device has too little memory.

@@ -1,4 +1,4 @@
-"""Which backend runs a call: those there are, why one cannot, and what every op checks first."""
+"""Selection of the backend that runs a call, and the checks that every op makes first."""
 
 from __future__ import annotations
 
@@ -17,55 +17,53 @@ from torch.autograd import forward_ad
 Backend = Literal["auto", "triton", "cpu", "reference", "tcnn"]
 Activation = Literal["leaky_relu", "relu", "sine"]
 
-
-OLDEST = (7, 5)  # compute capability that the triton kernels are compiled for
+MIN_CAPABILITY = (7, 5)  # compute capability that the triton kernels are compiled for
+TCNN_GUIDE = "https://github.com/NVlabs/tiny-cuda-nn#pytorch-extension"
+NOT_IN_TCNN = "tinycudann has no such operation"
 _CPU_DTYPES = (torch.float32, torch.float64)
 _GPU_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-
-_TWICE: ContextVar[bool] = ContextVar("twice", default=False)
+_second_derivatives: ContextVar[bool] = ContextVar("second_derivatives", default=False)
 
 
 @contextlib.contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Within it, `backend="auto"` takes the reference for all that has derivatives; kernels have first ones."""
-    before = _TWICE.set(True)
+    """Context in which `backend="auto"` takes the reference for all that has derivatives: kernels have first ones."""
+    before = _second_derivatives.set(True)
     try:
         yield
     finally:
-        _TWICE.reset(before)
+        _second_derivatives.reset(before)
 
 
 def backends() -> dict[str, str]:
-    """Each backend with `""` when it can run here, else with the reason why not and what to do."""
-    return {name: missing(name) for name in ("triton", "cpu", "reference", "tcnn")}
+    """Reasons why each backend cannot run here, and what to do; `""` for those that can."""
+    return {name: why_unavailable(name) for name in ("triton", "cpu", "reference", "tcnn")}
 
 
 @functools.cache
 def installed(package: str) -> bool:
-    """Whether a package can be imported; asked once, since it takes a search of `sys.path`."""
+    """True where a package can be imported; asked once, since it takes a search of `sys.path`."""
     return importlib.util.find_spec(package) is not None
 
 
-def missing(backend: str) -> str:
-    """Why a backend cannot run here, or nothing."""
+def why_unavailable(backend: str) -> str:
+    """Reason why a backend cannot run here, or `""`."""
     if backend == "triton":
-        return _triton_missing()
+        return _why_no_triton()
     if backend == "tcnn":
-        from hyperfields.ops import _tcnn
-
-        return _tcnn.missing()
+        return _why_no_tcnn()
     if backend == "cpu" and not installed("numba"):
         return "numba is not installed: pip install numba"
     return ""
 
 
 def interpreting() -> bool:
-    """Whether triton's kernels run on the CPU, slowly, for tests: the environment says so."""
+    """True where triton's kernels run on the CPU, slowly, for tests: the environment says so."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _triton_missing() -> str:
+def _why_no_triton() -> str:
     if not installed("triton"):
         return "triton is not installed: pip install triton (it comes with CUDA builds of torch on Linux)"
     if interpreting():
@@ -75,62 +73,76 @@ def _triton_missing() -> str:
     return "" if torch.version.hip is None else "an AMD GPU: the triton kernels are tested for NVIDIA's alone"
 
 
+def _why_no_tcnn() -> str:  # as far as one can tell without a call
+    if not installed("tinycudann"):
+        return f"tinycudann is not installed (it is built for one's own GPU: {TCNN_GUIDE}); only used when asked for"
+    return "" if torch.cuda.is_available() else "tinycudann needs a CUDA device, and torch sees none"
+
+
 @functools.cache
 def capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a CUDA device."""
     return torch.cuda.get_device_capability(device)
 
 
-def _refused(backend: str, refusal: str, tensor: Tensor, others: tuple[Tensor | None, ...]) -> str:
-    """Why a backend cannot take tensors like these, or nothing; `refusal` is what the operation itself says."""
+def _why_refused(backend: str, refusal: str, tensor: Tensor, others: tuple[Tensor | None, ...]) -> str:
+    """Reason why a backend cannot take tensors like these, or `""`; `refusal` is the operation's own reason."""
     device, dtype = tensor.device, tensor.dtype
     if backend == "cpu" and device.type != "cpu":
         return f"tensors are on {device}"
     if backend == "cpu" and dtype not in _CPU_DTYPES:
         return f"dtype is {dtype}, the cpu kernels take float32 and float64"
-    if backend in ("triton", "tcnn") and (why := missing(backend)):
+    if backend in ("triton", "tcnn") and (why := why_unavailable(backend)):
         return why
     if backend in ("triton", "tcnn") and device.type != "cuda" and not (backend == "triton" and interpreting()):
         return f"tensors are on {device}, it takes those on a CUDA device"
     if backend in ("triton", "tcnn") and dtype not in _GPU_DTYPES:
         return f"dtype is {dtype}, it takes float32, float16 and bfloat16"
-    if device.type == "cuda" and capability(device) < OLDEST:
-        had, wanted = ".".join(map(str, capability(device))), ".".join(map(str, OLDEST))
-        return f"{device} has compute capability {had}, wanted at least {wanted}"
+    if device.type == "cuda" and capability(device) < MIN_CAPABILITY:
+        had, least = ".".join(map(str, capability(device))), ".".join(map(str, MIN_CAPABILITY))
+        return f"{device} has compute capability {had}, wanted at least {least}"
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (tensor, *others)):
         # torch would give a tangent of zero, silently: an operator without a forward-mode formula loses it.
         return f"forward-mode derivatives (the {backend} kernels have those of reverse mode)"
-    return refusal or missing(backend)
+    return refusal or why_unavailable(backend)
 
 
-def choose(
+def select(
     backend: Backend, tensor: Tensor, *others: Tensor | None, cpu: str = "", triton: str = "", tcnn: str = ""
 ) -> str:
-    """The backend to use; `cpu`, `triton` and `tcnn` say why those cannot take this call, or are empty.
+    """Name of the backend that runs a call: "triton", "cpu", "reference" or "tcnn".
 
-    `tensor` and `others` are all that may carry a derivative; they have one dtype and one device.
+    Args:
+        tensor, others: all that may carry a derivative, of one dtype and on one device.
+        cpu, triton, tcnn: reasons why these cannot take this call, or `""`.
+
+    Raises:
+        ValueError: a backend that is asked for by name and cannot run the call, or an unknown one.
     """
     refusals = {"triton": triton, "cpu": cpu, "tcnn": tcnn}
     if backend not in ("auto", "reference", *refusals):
-        wanted = ", ".join(map(repr, ("auto", "triton", "cpu", "reference", "tcnn")))
-        raise ValueError(f"backend: got {backend!r}, wanted one of {wanted}")
-    if backend == "reference" or (backend == "auto" and _TWICE.get() and torch.is_grad_enabled()):
+        known = ", ".join(map(repr, ("auto", "triton", "cpu", "reference", "tcnn")))
+        raise ValueError(f"backend: got {backend!r}, wanted one of {known}")
+    if backend == "reference" or (backend == "auto" and _second_derivatives.get() and torch.is_grad_enabled()):
         return "reference"
-    chosen = backend if backend != "auto" else "triton" if tensor.device.type == "cuda" else "cpu"
-    refusal = _refused(chosen, refusals[chosen], tensor, others)
+    selected = backend if backend != "auto" else "triton" if tensor.device.type == "cuda" else "cpu"
+    refusal = _why_refused(selected, refusals[selected], tensor, others)
     if refusal and backend != "auto":
         raise ValueError(f"backend {backend!r} cannot run this call: {refusal}; use backend='reference' or 'auto'")
-    return "reference" if refusal else chosen
-
-
-NO_TCNN = "tinycudann has no such operation"
+    return "reference" if refusal else selected
 
 
 def float32_only(dtype: torch.dtype) -> str:
+    """Reason why triton's kernels of rays cannot take a dtype, or `""`."""
     return "" if dtype == torch.float32 else f"dtype is {dtype}, along rays the triton kernels take float32"
 
 
 def pack(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
-    """`[s n d]` or packed `[m d]` with counts -> packed and counts."""
+    """Packed `[m d]` and counts `[s]`, from `[s n d]` or from packed ones.
+
+    Raises:
+        ValueError, TypeError: shapes, dtype or device that do not fit; counts whose sum is not m.
+    """
     if x.dim() == 3 and counts is None:
         counts = torch.full((x.shape[0],), x.shape[1], dtype=torch.int64, device=x.device)
         return x.reshape(-1, x.shape[-1]), counts
@@ -149,14 +161,21 @@ def pack(x: Tensor, counts: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     return x, counts
 
 
-def without_gradient(what: str, *tensors: Tensor | None) -> None:
-    """Raises ValueError where a derivative would be lost: `what` does not give one."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        raise ValueError(f"{what}; detach them, or call within torch.no_grad()")
-
-
-def same_kind(**tensors: Tensor) -> None:
+def require_same_kind(**tensors: Tensor) -> None:
+    """Raises TypeError unless all have one dtype and one device."""
     kinds = {(t.dtype, t.device) for t in tensors.values()}
     if len(kinds) > 1:
         got = ", ".join(f"{name} {t.dtype} on {t.device}" for name, t in tensors.items())
         raise TypeError(f"got {got}; wanted one dtype and one device")
+
+
+def require_shape(name: str, tensor: Tensor, *shape: int) -> None:
+    """Raises ValueError unless a tensor has this shape."""
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, wanted {list(shape)}")
+
+
+def require_no_gradient(message: str, *tensors: Tensor | None) -> None:
+    """Raises ValueError, with a message and what to do, where the derivative of one of these would be lost."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        raise ValueError(f"{message}; detach them, or call within torch.no_grad()")

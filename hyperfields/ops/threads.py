@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import torch
 
+from hyperfields import process
+
 
 class _Here(threading.local):
     kernels = 0  # threads for the kernels that are called from this thread; 0: as many as torch has
@@ -22,8 +24,9 @@ _here = _Here()
 
 
 def kernel_threads() -> int:
-    """Number of threads that the CPU kernels called from this thread run on: torch's, or what it was before
-    `one_torch_thread`."""
+    """Number of threads that the CPU kernels called from this thread run on: torch's, or its former one within
+    `one_torch_thread`.
+    """
     return _here.kernels or torch.get_num_threads()
 
 
@@ -32,8 +35,8 @@ def one_torch_thread() -> Iterator[None]:
     """Within it, torch computes on one thread in the calling thread, and our kernels on as many as torch had.
 
     For loops in which the kernels do the work: fits, inference, pictures, measurements. Other threads of the process
-    keep their number; afterwards, also after an exception, this thread has its former number again. May be nested,
-    and decorates functions too.
+    keep their number; afterwards, also after an exception, this thread has its former number again. Freed memory stays
+    with the process meanwhile (`process.kept_memory`). May be nested, and decorates functions too.
     """
     if _here.kernels:
         yield
@@ -42,7 +45,8 @@ def one_torch_thread() -> Iterator[None]:
     _here.kernels = before
     try:
         _set_here(1, elsewhere=before)
-        yield
+        with process.kept_memory():
+            yield
     finally:
         _here.kernels = 0
         _set_here(before, elsewhere=before)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import PointFn, points_per_block
 
 POINTS_PER_PAUSE = 2**16  # of a picture that may be stopped
@@ -30,6 +31,7 @@ def pixel_centers(height: int, width: int, device: torch.device | str = "cpu") -
     return torch.stack((u, v), -1).reshape(-1, 2)
 
 
+@one_torch_thread()
 @torch.no_grad()
 def sample_image(fn: PointFn, scenes: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Images `[s h w c]` of `scenes` image functions, in blocks of bounded memory. Not differentiable.

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
+from hyperfields.ops.threads import one_torch_thread
 
 _TILE = 4  # samples a side of the tiles that `mesh_from_field` decides about
 
 
+@one_torch_thread()
 def mesh_from_field(
     distance: Callable[[Tensor], Tensor],
     *,

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.ops.profiling import region
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import PointFn, points_per_block
 
 
+@one_torch_thread()
 @torch.no_grad()
 def occupancy_grid(
     density: PointFn,

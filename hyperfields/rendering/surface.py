@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import PointFn, Rendered
 from hyperfields.rendering.shading import ambient_occlusion, shade
 
@@ -20,6 +21,7 @@ def box_interval(rays: Rays, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]
     return torch.minimum(a, b).amax(-1).clamp(min=0.0), torch.maximum(a, b).amin(-1)
 
 
+@one_torch_thread()
 def trace_surface(
     fn: PointFn,
     rays: Rays,

@@ -50,8 +50,9 @@ class FitSettings:
 class RunConfig:
     """Everything that a run records of how it was made.
 
-    codes: where codes came from, None for a table. picture: sizes, cameras and frames of the data, from the task, so that a run
-    renders without its data. added: scenes that `add` brought, see `training.continual`. task: of a kind that is a user's.
+    codes: where codes came from, None for a table. picture: sizes, cameras and frames of the data, from the task, so
+    that a run renders without its data. added: scenes that `add` brought, see `training.continual`. task: of a kind
+    that is a user's.
     """
 
     kind: str

@@ -30,7 +30,8 @@ def write_field(path: Path, bound: BoundField, info: dict[str, Any]) -> None:
 
 
 def load_field(path: str | os.PathLike[str], *, trust: Iterable[Any] = ()) -> BoundField:
-    """A standalone field written by `Scene.save` or `hyperfields export ... --out x.safetensors`, as a function of points.
+    """A standalone field written by `Scene.save` or `hyperfields export ... --out x.safetensors`, as a function of
+    points.
 
     Args:
         trust: classes of yours that the file may name.

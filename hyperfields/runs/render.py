@@ -15,11 +15,13 @@ from hyperfields.cameras import orbit as orbit_path
 from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.rendering.pictures import Channel, require_channel
-from hyperfields.runs import export
-from hyperfields.runs.atomic import new_folder
+from hyperfields.runs.atomic import new_folder, require_suffix
 from hyperfields.runs.field_file import write_field
+from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
+from hyperfields.runs.meshes import MESH_SUFFIXES, write_mesh
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
+from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks.base import MESH_RESOLUTION
 
 FRAMES = 48  # of an animation for which no number was given
@@ -54,9 +56,9 @@ def render_scene(
         InputError: a suffix, an orbit or a channel that this kind cannot give; a file that cannot be written.
     """
     run, task = scene.run, scene.run.task
-    suffixes = export.IMAGE_SUFFIXES + (export.ANIMATION_SUFFIXES if task.has_camera else ())
-    suffix = export.require_suffix(out, suffixes, f"a rendering of {run.kind}")
-    still = suffix in export.IMAGE_SUFFIXES
+    suffixes = IMAGE_SUFFIXES + (ANIMATION_SUFFIXES if task.has_camera else ())
+    suffix = require_suffix(out, suffixes, f"a rendering of {run.kind}")
+    still = suffix in IMAGE_SUFFIXES
     if orbit is not None and (still or orbit < 1):
         todo = "use a .gif or .mp4 and at least 1 frame" if task.has_camera else "leave it out"
         raise InputError(f"--orbit {orbit}: no camera circles {run.kind} into {out}; {todo}")
@@ -66,9 +68,9 @@ def render_scene(
     cameras = orbit_cameras(run, frames, size)
     pictures = _counted((task.picture(scene.field, camera, size, channel) for camera in cameras), frames, progress)
     if still:
-        export.write_image(out, next(pictures))
+        write_image(out, next(pictures))
     else:
-        export.write_animation(out, pictures, FPS)
+        write_animation(out, pictures, FPS)
 
 
 @torch.no_grad()
@@ -98,7 +100,7 @@ def interpolate_run(
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
             is not empty; a file that cannot be written.
     """
-    animated = out.suffix.lower() in export.ANIMATION_SUFFIXES
+    animated = out.suffix.lower() in ANIMATION_SUFFIXES
     if not animated and out.suffix:
         raise InputError(f"{out}: suffix {out.suffix} cannot hold a walk; use .gif, .mp4 or a folder")
     task = run.task
@@ -113,20 +115,20 @@ def interpolate_run(
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
     bounds = (run.model.bind(code[None]) for code in path)
     if animated:
-        export.require_suffix(out, export.ANIMATION_SUFFIXES, "a walk")
+        require_suffix(out, ANIMATION_SUFFIXES, "a walk")
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
-        export.write_animation(out, _counted(pictures, frames, progress), FPS)
+        write_animation(out, _counted(pictures, frames, progress), FPS)
         return
     with new_folder(out) as folder:
         if as_meshes:
             for number, mesh in enumerate(
                 _counted((task.mesh(bound, resolution) for bound in bounds), frames, progress)
             ):
-                export.write_mesh(folder / f"frame_{number:03d}.ply", mesh)
+                write_mesh(folder / f"frame_{number:03d}.ply", mesh)
         else:
             pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
             for number, picture in enumerate(_counted(pictures, frames, progress)):
-                export.write_image(folder / f"frame_{number:03d}.png", picture)
+                write_image(folder / f"frame_{number:03d}.png", picture)
 
 
 def export_scene(
@@ -145,9 +147,9 @@ def export_scene(
         InputError: a suffix that this kind cannot give, or a file that cannot be written.
     """
     run, task, more = scene.run, scene.run.task, dict(formats or {})
-    meshes = export.MESH_SUFFIXES if task.has_mesh else ()
-    allowed = dict.fromkeys((*export.IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX, *more))
-    suffix = export.require_suffix(out, tuple(allowed), f"a scene of {run.kind}")
+    meshes = MESH_SUFFIXES if task.has_mesh else ()
+    allowed = dict.fromkeys((*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX, *more))
+    suffix = require_suffix(out, tuple(allowed), f"a scene of {run.kind}")
     if suffix in more:
         more[suffix](scene, out)
     elif suffix == FIELD_SUFFIX:
@@ -156,9 +158,9 @@ def export_scene(
             picture["frames"] = {scene.name: scene.frame}
         write_field(out, scene.field, {"name": scene.name, "kind": run.kind, "picture": picture})
     elif suffix in meshes:
-        export.write_mesh(out, scene.mesh(resolution))
+        write_mesh(out, scene.mesh(resolution))
     else:
-        export.write_image(out, scene.render())
+        write_image(out, scene.render())
 
 
 def native_size(run: Run) -> tuple[int, int]:

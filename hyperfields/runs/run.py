@@ -6,8 +6,8 @@
     state/              all that an exact resume needs, in one file, 32 bits a number
     metrics.jsonl       a line every few seconds of a fit          summary.json   what a finished fit took
 
-Every file is written under a temporary name, synced and renamed: a failed write leaves the last good one. Nothing on any
-load path unpickles, and nothing is imported by a name from a file.
+Every file is written under a temporary name, synced and renamed: a failed write leaves the last good one. Nothing on
+any load path unpickles, and nothing is imported by a name from a file.
 """
 
 from __future__ import annotations
@@ -42,19 +42,25 @@ MODEL, STATE, METRICS, SUMMARY, SOURCE = (
 )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Run:
     """Fitted scenes. `run["bus"]` is a scene: a function of points with `render`, `mesh` and `save`.
 
     Numbers of the model are those of its file: the quality that `evaluate` reports is that of what is rendered.
 
     path: folder of the run, None for one in memory. source: of the codes, as it was fitted, for `infer`.
+    summary: cost of the fit: `steps`, `seconds`, `loss`, `parameters`, `peak_memory_bytes`; empty when it is not known.
     """
 
     config: RunConfig
     model: HyperField
     path: Path | None = None
     source: nn.Module | None = None
+    summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self.names[:3])) + (", ..." if len(self.names) > 3 else "")
+        return f"Run({self.label}: {len(self.names)} scenes of {self.kind}, {names})"
 
     @property
     def kind(self) -> str:
@@ -158,6 +164,8 @@ class Run:
         write_model(folder, self.model)
         if self.source is not None:
             write_source(folder, self.source)
+        if self.summary:
+            write_atomically(folder / SUMMARY, json.dumps(self.summary, indent=1).encode())
         return dataclasses.replace(self, path=folder)
 
 
@@ -183,7 +191,8 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
             imported by a name from a file.
 
     Raises:
-        InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names classes
+        InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names
+        classes
             which are not trusted.
     """
     folder = Path(folder)
@@ -197,7 +206,7 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: damaged or of another model than config.json says: {reason}") from None
-    return Run(config, model.eval().to(device), folder)
+    return Run(config, model.eval().to(device), folder, summary=read_summary(folder))
 
 
 def model_from_tensors(config: ModelConfig, scenes: int, tensors: dict[str, Tensor]) -> HyperField:

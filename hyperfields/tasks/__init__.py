@@ -20,6 +20,7 @@ from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.model import ModelConfig
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.pictures import CELLS
 from hyperfields.tasks.base import PRESETS as PRESETS
@@ -55,6 +56,7 @@ def preset(name: str, kind: str, scenes: int, side: int = 64) -> tuple[ModelConf
     return task_of(kind).model(name, scenes, side)
 
 
+@one_torch_thread()
 def render_picture(
     bound: BoundField,
     camera: Camera | Window | None,

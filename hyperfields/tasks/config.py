@@ -28,8 +28,8 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-    """Settings of Adam. Rows of a table that few points reach have tiny gradients, which a small eps keeps alive; in the
-    networks the same eps blows noise up to full steps, and fits diverge.
+    """Settings of Adam. Rows of a table that few points reach have tiny gradients, which a small eps keeps alive; in
+    the networks the same eps blows noise up to full steps, and fits diverge.
     """
 
     betas: tuple[float, float] = (0.9, 0.99)
@@ -53,7 +53,8 @@ class TrainConfig:
     """How a model is fitted. Rates are the peaks of the schedule.
 
     scenes: of a step. samples: points of a step, over all its scenes; for views points along rays.
-    prior: weight of the Gaussian prior on latents. loss: `loss(prediction, batch)` -> unreduced errors; None takes the task's.
+    prior: weight of the Gaussian prior on latents. loss: `loss(prediction, batch)` -> unreduced errors; None takes the
+    task's.
     rates: of parameter groups of your own, (name, rate) each.
     """
 

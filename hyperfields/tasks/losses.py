@@ -1,6 +1,7 @@
 """Losses: a prediction and the batch that it is of in, unreduced errors out.
 
-A loss of your own is any such callable, given as `fit(..., loss=mine)`; as a frozen dataclass its settings are saved in the run.
+A loss of your own is any such callable, given as `fit(..., loss=mine)`; as a frozen dataclass its settings are saved in
+the run.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class DistanceLoss:
 class PixelLoss:
     """Squared error on a black and on a white background, averaged (right on both is right on any).
 
-    background_opacity_l1: weight of the absolute error of opacity, whose square does not see thin haze in front of the background.
+    background_opacity_l1: weight of the absolute error of opacity, whose square does not see thin haze in front of the
+    background.
     """
 
     background_opacity_l1: float = 1e-2

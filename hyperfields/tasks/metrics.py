@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from hyperfields.data import Mesh
-from hyperfields.errors import InputError
+from hyperfields.data.shapes import require_open3d
+from hyperfields.data.solids import Solid, solid_of
+from hyperfields.data.triangles import areas, morton_order
 
 SSIM_WINDOW = 11  # pixels
 F_SCORE_RADIUS = 0.01  # of the longest side of the truth's bounding box
@@ -106,14 +108,16 @@ def shape_metrics(mesh: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int 
     generator = torch.Generator().manual_seed(seed)
     used = truth.vertices[truth.faces.flatten()]
     side = float((used.amax(0) - used.amin(0)).max())
-    scene_mesh, scene_truth = _raycasting_scene(mesh), _raycasting_scene(truth)
+    solid = solid_of(truth)  # made of parts that touch or overlap: only their outside is compared
+    shown = truth if solid is None else _soup(solid.surface)
+    scene_mesh, scene_truth = _raycasting_scene(mesh), _raycasting_scene(shown)
     # From mesh to truth (precision) and from truth to mesh (recall).
     forward = _compare(sample_surface(mesh, samples, generator), scene_truth)
-    backward = _compare(sample_surface(truth, samples, generator), scene_mesh)
+    backward = _compare(sample_surface(shown, samples, generator), scene_mesh)
     radius = F_SCORE_RADIUS * side
     precision, recall = (float((c.distances <= radius).double().mean()) for c in (forward, backward))
     return {
-        "iou": _iou(mesh, truth, scene_mesh, scene_truth, samples, 0.02 * side, generator),
+        "iou": _iou(mesh, shown, scene_mesh, solid or scene_truth, samples, 0.02 * side, generator),
         "surface_distance": float(forward.distances.mean() + backward.distances.mean()) / (2.0 * side),
         "chamfer": float(forward.distances.square().mean() + backward.distances.square().mean()) / side**2,
         "f_score": 2.0 * precision * recall / (precision + recall) if precision + recall > 0.0 else 0.0,
@@ -171,7 +175,7 @@ def _iou(
     mesh: Mesh,
     truth: Mesh,
     scene_mesh: Any,
-    scene_truth: Any,
+    inside_truth: Any,
     samples: int,
     margin: float,
     generator: torch.Generator,
@@ -179,60 +183,49 @@ def _iou(
     both = torch.cat([m.vertices[m.faces.flatten()] for m in (mesh, truth)])
     low, high = both.amin(0) - margin, both.amax(0) + margin
     points = low + (high - low) * torch.rand(samples, 3, generator=generator)
-    query = _tensor(points[_morton_order(points)])
-    # Three rays a point and the majority: one ray can run along an edge.
-    inside, wanted = (
-        torch.from_numpy(s.compute_occupancy(query, nsamples=3).numpy()) > 0.5 for s in (scene_mesh, scene_truth)
-    )
-    union = int((inside | wanted).sum())
-    return int((inside & wanted).sum()) / union if union else 0.0
+    points = points[_morton_order(points)]
+    here, there = (_inside(solid, points) for solid in (scene_mesh, inside_truth))
+    union = int((here | there).sum())
+    return int((here & there).sum()) / union if union else 0.0
+
+
+def _inside(solid: Any, points: Tensor) -> Tensor:
+    """`[n]` for a Solid, or for a scene of rays: three a point and the majority, as one can run along an edge."""
+    if isinstance(solid, Solid):
+        return torch.from_numpy(solid.inside(points.double().numpy()))
+    return torch.from_numpy(solid.compute_occupancy(_tensor(points), nsamples=3).numpy()) > 0.5
+
+
+def _soup(corners: Any) -> Mesh:
+    """A mesh of triangles `[t 3 3]`, each with corners of its own."""
+    vertices = torch.from_numpy(corners).reshape(-1, 3).float()
+    return Mesh(vertices, torch.arange(len(vertices)).reshape(-1, 3))
 
 
 def _raycasting_scene(mesh: Mesh) -> Any:
     """open3d's RaycastingScene of one mesh."""
-    o3d = _open3d()
+    o3d = require_open3d()
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(_tensor(mesh.vertices, "float32"), _tensor(mesh.faces, "uint32"))
     return scene
 
 
-def _open3d() -> Any:
-    try:
-        import open3d
-    except (ImportError, OSError) as error:  # OSError: a system library that is missing
-        raise InputError(
-            f"open3d, which the shape metrics need, cannot be imported ({error}): "
-            "pip install 'hyperfields[shapes]', and on a bare Debian "
-            "apt-get install libegl1 libgl1 libx11-6 libusb-1.0-0"
-        ) from error
-    return open3d
-
-
 def _tensor(values: Tensor, dtype: str = "float32") -> Any:
     """An open3d tensor of the same values."""
-    return _open3d().core.Tensor(values.detach().cpu().numpy().astype(dtype, order="C"))
+    return require_open3d().core.Tensor(values.detach().cpu().numpy().astype(dtype, order="C"))
 
 
 def _morton_order(points: Tensor) -> Tensor:
-    """Indices that put `points` `[n 3]` along a space-filling curve.
-
-    Neighbours in a row walk the same branches of the ray caster's tree: nearest-point queries get faster.
-    """
+    """Indices that put `points` `[n 3]` along a space-filling curve, which makes queries faster."""
     low = points.amin(0)
     extent = (points.amax(0) - low).max().clamp_min(1e-30)
-    cell = ((points - low) / extent * 1023.0).long()  # 10 bits a coordinate
-    # Spread the bits: abc -> a00b00c (Morton, 1966).
-    for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
-        cell = (cell | (cell << shift)) & mask
-    return (cell[:, 0] | (cell[:, 1] << 1) | (cell[:, 2] << 2)).argsort()
+    return torch.from_numpy(morton_order(((points - low) / extent * 1023.0).long().cpu().numpy()))
 
 
 def _has_area(mesh: Mesh) -> bool:
     if len(mesh.faces) == 0:
         return False
-    corners = mesh.vertices.double()[mesh.faces]
-    cross = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return bool(cross.norm(dim=-1).sum() > 0.0)
+    return bool(areas(mesh.vertices.detach().cpu().double().numpy()[mesh.faces.cpu().numpy()]).sum() > 0.0)
 
 
 def _require_same_shape(name: str, image: Tensor, truth: Tensor) -> None:

@@ -15,6 +15,7 @@ from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import Rendered, on_background
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.meshing import mesh_from_field
@@ -130,6 +131,7 @@ class RadianceTask:
             pause=pause,
         )
 
+    @one_torch_thread()
     def render_rays(
         self,
         bound: BoundField,

@@ -1,4 +1,6 @@
-"""Every scene alone: models of one scene, `hypernets.Independent` weights, fitted one after another by the same trainer."""
+"""Every scene alone: models of one scene, `hypernets.Independent` weights, fitted one after another by the same
+trainer.
+"""
 
 from __future__ import annotations
 

@@ -16,12 +16,13 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hyperfields.codes import LatentTable
+from hyperfields.configs import parts_of
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.hypernets import Extension, shares_networks
@@ -72,8 +73,8 @@ class Drift:
 def extend(run: Run, scenes: int, extension: Extension) -> HyperField:
     """The run's model with room for more scenes; those that it has are generated exactly as before.
 
-    Codes of new scenes are drawn with the mean and the standard deviation of the fitted ones, their new numbers from N(0, 1).
-    Draws from torch's global generator, as modules do.
+    Codes of new scenes are drawn with the mean and the standard deviation of the fitted ones, their new numbers from
+    N(0, 1). Draws from torch's global generator, as modules do.
     """
     old = run.model
     config = dataclasses.replace(
@@ -115,8 +116,8 @@ def add(
     Args:
         method: `extension` fits only what is added to the networks and the new codes. `output` fits all networks and
             holds what is generated for old scenes. `frozen` changes no network: codes and low-rank residuals of the new
-            scenes go to OUT/codes.safetensors, to be used with the old run, which is returned. `naive` just goes on fitting,
-            and forgets: to compare with. All but `frozen` extend codes and networks in the same way.
+            scenes go to OUT/codes.safetensors, to be used with the old run, which is returned. `naive` just goes on
+            fitting, and forgets: to compare with. All but `frozen` extend codes and networks in the same way.
         numbers: how many more a code gets. All but `frozen`.
         bases: of a hash grid's tables, which those numbers mix; without, one for every four new scenes.
         weight: of the regulariser of `output` at the end of the fit.
@@ -160,14 +161,7 @@ def add(
     with torch.no_grad():
         model.latents.codes[count:] = table.codes
     _write(run, data, out, model, method, sources, state)
-    return load_run(out, table.codes.device, trust=user_classes(run))
-
-
-def user_classes(run: Run) -> list[Any]:
-    """Classes and functions of a user's that a run is made of."""
-    model, train = run.config.model, run.config.train
-    parts = [model.field, getattr(model.field, "encoding", None), model.generator, run.config.codes, train.schedule]
-    return [type(part) for part in (*parts, run.config.task) if part is not None] + ([train.loss] if train.loss else [])
+    return load_run(out, table.codes.device, trust=parts_of(run.config))
 
 
 def _check(run: Run, data: SceneDataset, out: Path) -> None:

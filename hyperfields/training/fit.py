@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.codes import Codes, CodeSource, FitContext
-from hyperfields.configs import to_json
+from hyperfields.configs import parts_of, to_json
 from hyperfields.data import SceneDataset, fingerprint, stays_on_device
 from hyperfields.errors import InputError
 from hyperfields.hypernets import Independent, shares_networks
@@ -78,12 +77,14 @@ def fit(
     the clock. On a GPU the last bits may change from run to run. No global random state is read or changed.
 
     Args:
-        data: scenes of one kind, see `data.SceneDataset`: `hf.Images`, `hf.Shapes`, `hf.Views`, `hf.open_family`, or your own.
+        data: scenes of one kind, see `data.SceneDataset`: `hf.Images`, `hf.Shapes`, `hf.Views`, `hf.open_family`, or
+        your own.
         out: folder for the run, new or empty; without, it stays in memory (`Run.save` writes it).
         minutes, steps: length of the fit, one of them.
         preset: "tiny", "default" or "faithful": a named model and recipe for the kind of data.
         model, train: instead of the preset's; see `hf.preset`.
-        codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Reptile()`, `hf.Sequence()`, or your
+        codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Reptile()`, `hf.Sequence()`,
+        or your
             own; default a table that is fitted with the networks (an auto-decoder).
         loss: `loss(prediction, batch)` -> unreduced errors, instead of the task's; see `tasks.Task.objective`.
         regularizers: callables of a `StepState`, added to the loss.
@@ -96,7 +97,8 @@ def fit(
         task: of a kind that is your own.
 
     Raises:
-        InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or a
+        InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or
+        a
             precision that cannot be had.
         FloatingPointError: a loss or a gradient became infinite; the last good state is on disk.
         KeyboardInterrupt: after the state is saved; `resume=True` goes on.
@@ -106,8 +108,8 @@ def fit(
     """
     fitting = Fit(
         data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually), model=model,
-        train=train, codes=codes, loss=loss, regularizers=regularizers, resume=resume, device=device, precision=precision,
-        graphs=graphs, task=task,
+        train=train, codes=codes, loss=loss, regularizers=regularizers, resume=resume, device=device,
+        precision=precision, graphs=graphs, task=task,
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
         return fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
@@ -291,17 +293,17 @@ class Fit:
                 codes = self.source.final_codes(scenes, self.trainer.generator, self._loss_of(scenes))
                 with torch.no_grad():
                     self.model.latents.codes[scenes] = codes
+        summary = {
+            "steps": self.progress.step,
+            "seconds": self.progress.seconds,
+            "loss": self.progress.loss,
+            "parameters": self.model.networks_numel(),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
         if self.out is not None:
             write_model(self.out, self.model)
             if self.source is not None:
                 write_source(self.out, self.source)
-            summary = {
-                "steps": self.progress.step,
-                "seconds": self.progress.seconds,
-                "loss": self.progress.loss,
-                "parameters": self.model.networks_numel(),
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
             write_atomically(self.out / SUMMARY, json.dumps(summary, indent=1).encode())
         # What is rendered is what `evaluate` measures and what files hold.
         for module in (self.model, self.source):
@@ -309,7 +311,7 @@ class Fit:
                 module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
                 module.eval()
         self.model.latents.sparse = False
-        return Run(self.config, self.model, self.out, self.source)
+        return Run(self.config, self.model, self.out, self.source, summary)
 
     # On disk --------------------------------------------------------------------------------------------------
 
@@ -343,8 +345,7 @@ class Fit:
         if self.out is None:
             raise InputError("resume: wanted the folder of the fit to go on with, out=")
         path = self.out / STATE
-        trust = [type(item) for item in self._user_objects()] + [self.config.train.loss]
-        old = read_config(self.out, [item for item in trust if item is not None])
+        old = read_config(self.out, parts_of(self.config))
         for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes"):
             ours, theirs = getattr(self.config, key), getattr(old, key)
             if key == "fit":  # its length may be another
@@ -368,13 +369,6 @@ class Fit:
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
         self._cut_log()
-
-    def _user_objects(self) -> list[Any]:
-        """Configs of this call that may be of a user's classes."""
-        return [
-            self.config.model.field, getattr(self.config.model.field, "encoding", None), self.config.model.generator,
-            self.config.codes, self.config.train.schedule, self.config.train.loss, self.config.task,
-        ]  # fmt: skip
 
     def _cut_log(self) -> None:
         """Drop lines of the log after the state that is gone on with, and one that was cut by a kill or a full disk."""

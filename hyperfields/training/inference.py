@@ -115,7 +115,8 @@ def infer(
     """Codes of the scenes of `data`, with the run's networks frozen; written to `out` (safetensors) if it is given.
 
     Args:
-        by: "descent" or "posterior" fit for `minutes` or `steps`; "encoder" and "steps" take one go, with runs that were
+        by: "descent" or "posterior" fit for `minutes` or `steps`; "encoder" and "steps" take one go, with runs that
+        were
             fitted for it.
         refine: with descent, then fit low-rank residuals of each scene's weights in half of the time.
         prior: with descent, weight of the Gaussian prior; more holds codes closer to the fitted ones when data are few.
@@ -224,8 +225,8 @@ def _posterior(
 
     Noise at the input of the hypernetwork gives an implicit distribution over weights (Krueger et al. 2017, "Bayesian
     hypernetworks", section 3.2). Here it is the code's, mean-field, found by reparametrised gradients with the networks
-    frozen (Kingma, Welling 2014, "Auto-encoding variational Bayes", section 2.3). What the networks cannot show with any
-    code is no part of it: see `evaluation.uncertainty`.
+    frozen (Kingma, Welling 2014, "Auto-encoding variational Bayes", section 2.3). What the networks cannot show with
+    any code is no part of it: see `evaluation.uncertainty`.
     """
     model, count, size = run.model, len(data.names), run.model.config.latent_size
     fitted = model.latents.codes.detach()

@@ -1,50 +1,17 @@
-"""Optimisers: Adam for grids and networks, a row-wise one for latents, and the clipping of gradients."""
+"""Optimisers of a fit: Adam for grids and networks, a row-wise one for latents, and the clipping of gradients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hyperfields.ops import devices
+from hyperfields.ops.adam import FusedAdam, RowAdam, gradient_norm
 from hyperfields.ops.profiling import region
 from hyperfields.tasks.config import TrainConfig
-
-
-class RowAdam(torch.optim.Optimizer):
-    """Adam that only touches the rows of a table that have a gradient, `torch.optim.SparseAdam` in its results.
-
-    Nothing in a step depends on what is in a tensor, so it can be recorded into a CUDA graph.
-    """
-
-    def __init__(self, groups: Iterable[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> None:
-        # torch puts the step of a capturable group where its parameters are.
-        super().__init__(groups, {"betas": betas, "eps": eps, "capturable": True})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            (b1, b2), lr, eps = group["betas"], group["lr"], group["eps"]
-            for table in group["params"]:
-                if table.grad is None:
-                    continue
-                # The scenes of a batch differ, so no row comes twice; elsewhere than here to look would make us wait.
-                grad = table.grad.coalesce() if table.grad.device.type == "cpu" else table.grad
-                state = self.state[table]
-                if not state:
-                    state["step"] = torch.zeros((), device=table.device)
-                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
-                state["step"] += 1
-                rows, slope = grad._indices()[0], grad._values()
-                mean = state["exp_avg"][rows].lerp_(slope, 1.0 - b1)
-                square = state["exp_avg_sq"][rows].lerp_(slope.square(), 1.0 - b2)
-                state["exp_avg"].index_copy_(0, rows, mean)
-                state["exp_avg_sq"].index_copy_(0, rows, square)
-                length = lr * (1.0 - b2 ** state["step"]).sqrt() / (1.0 - b1 ** state["step"])
-                table.index_add_(0, rows, -length * mean / (square.sqrt() + eps))
 
 
 class Optimizers:
@@ -73,7 +40,7 @@ class Optimizers:
         self.norm: float | Tensor = math.inf  # running mean of the gradient's norm; on a GPU it stays there
         self.all: list[torch.optim.Optimizer] = []
         if dense:
-            self.all.append(torch.optim.Adam(dense, fused=True, **settings))
+            self.all.append(FusedAdam(dense, **settings))
         if groups.get("latents"):
             rate = config.rate("latents")
             self.all.append(RowAdam([{"params": groups["latents"], "lr": rate, "peak": rate}], **settings))
@@ -118,7 +85,7 @@ class Optimizers:
         if isinstance(self.norm, Tensor):
             self._clip_on_device(gradients, self.norm)
             return
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = gradient_norm(gradients)
         if not math.isfinite(norm):
             raise FloatingPointError(f"the norm of the gradients is {norm}")
         if not self.clip.limit:

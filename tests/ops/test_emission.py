@@ -164,7 +164,7 @@ def test_opcheck_of_both_operators() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d": torch.zeros(2, 4, 3)}, r"emission: got out \(2, 5, 4\), d \(2, 4, 3\), degree 2; wanted"),
+        ({"d": torch.zeros(2, 4, 3)}, r"radiance_head: got out \(2, 5, 4\), d \(2, 4, 3\), degree 2; wanted"),
         ({"degree": 5}, r"degree 5; wanted \[\.\.\. 1\+g\], \[\.\.\. 3\] and 1 to 4"),
         (
             {"layers": [(torch.zeros(2, 3, 9), None)]},

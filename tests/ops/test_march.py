@@ -235,7 +235,7 @@ O, D = torch.zeros(2, 5, 3), torch.ones(2, 5, 3)  # noqa: E741
             full(2),
             0.1,
             ValueError,
-            r"march: got origins \(5, 3\), directions \(5, 3\); wanted \[s r 3\]",
+            r"rays: got origins \(5, 3\), directions \(5, 3\); wanted \[s r 3\]",
         ),
         (O, D[:, :4], full(2), 0.1, ValueError, r"directions \(2, 4, 3\); wanted \[s r 3\]"),
         (

@@ -135,16 +135,16 @@ def test_what_requires_a_gradient_is_refused(part: int, backend: ops.Backend) ->
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     origins, directions, edges = some_samples()
-    with pytest.raises(ValueError, match=r"samples: got origins \(4, 3\), directions \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"gather_samples: got origins \(4, 3\), directions \(3, 3\)"):
         ops.gather_samples(origins, directions[:3], edges, FIRST, COUNTS)
     with pytest.raises(
         ValueError, match=r"got first torch\.int64 \(3,\), counts torch\.int64 \(4,\); wanted int64 \[4\]"
     ):
         ops.gather_samples(origins, directions, edges, FIRST[:3], COUNTS)
     for first, counts in ((FIRST + 1, COUNTS), (FIRST - 1, COUNTS), (FIRST, -COUNTS)):
-        with pytest.raises(ValueError, match=r"samples: first and counts leave the 9 rows of edges"):
+        with pytest.raises(ValueError, match=r"gather_samples: first and counts leave the 9 rows of edges"):
             ops.gather_samples(origins, directions, edges, first, counts)
-    with pytest.raises(ValueError, match=r"reach: got density \(8,\), edges \(9, 2\), opacity \(4,\)"):
+    with pytest.raises(ValueError, match=r"early_termination: got density \(8,\), edges \(9, 2\), opacity \(4,\)"):
         ops.early_termination(torch.ones(8), edges, COUNTS, torch.zeros(4), 0.9)
     with pytest.raises(ValueError, match=r"opacity \(3,\); wanted \[m\], \[m 2\] and \[4\]"):
         ops.early_termination(torch.ones(9), edges, COUNTS, torch.zeros(3), 0.9)

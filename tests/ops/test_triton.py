@@ -31,7 +31,7 @@ from ._parity import (
 if reason := ops.backends()["triton"]:
     pytest.skip(f"{reason} (test_triton_interpreted.py runs these without one)", allow_module_level=True)
 
-from hyperfields.ops import dispatch as choice
+from hyperfields.ops import dispatch
 from hyperfields.ops._triton import packing
 
 DEVICE = "cpu" if ops.interpreting() else "cuda"
@@ -352,7 +352,7 @@ def test_marching_apart_finds_the_same_samples() -> None:
 def ray_march_padded(*rays: Any) -> ops.PaddedSamples:
     """By triton, whatever "auto" would take."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "choose", lambda *_, **__: "triton")
+        patch.setattr(dispatch, "select", lambda *_, **__: "triton")
         return ops.ray_march_padded(*rays)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.ops import dispatch as choice
+from hyperfields.ops import dispatch
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
@@ -60,7 +60,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter[str]:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(driver, "_active", Driver())
     monkeypatch.setattr(JITFunction, "run", run)
-    monkeypatch.setattr(choice, "_refused", lambda *_: "")
+    monkeypatch.setattr(dispatch, "_why_refused", lambda *_: "")
     return number
 
 

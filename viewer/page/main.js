@@ -1,35 +1,38 @@
 // The page: one state, which is also in the address; whatever changes it asks for a picture.
 
+import { $, color } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { Link } from "./link.js";
 import { LatentMap } from "./map.js";
+import { mouse } from "./mouse.js";
+import { Solid } from "./solid.js";
 import { CameraTab, SceneTab, WalkTab } from "./tabs.js";
 import { Thumbs } from "./thumbs.js";
-import { Camera, Zoom } from "./view.js";
+import { Camera, Zoom, matrixOf } from "./view.js";
 
-export const $ = (id) => document.getElementById(id);
 const TABS = ["latent", "walk", "camera", "scene"];
 const STILL = 160; // milliseconds without a change until all is still
-const LONGEST = { images: 768, shapes: 512, views: 512 }; // pixels of a finished picture
+const LONGEST = { camera: 512, window: 768 }; // pixels of a finished picture
 
 class App {
   constructor() {
     this.latent = null;
     this.tab = "latent";
-    this.channel = "rgb";
-    this.truth = false;
+    this.channel = "";
+    this.reference = false;
     this.photograph = null;
-    this.mesh = false;
+    this.asMesh = false;
     this.sent = 0;
-    this.drawn = 0;
-    this.log = new Map(); // number of a look -> when it was asked for; also for measuring
+    this.drawing = Promise.resolve();
+    this.log = new Map(); // number of a request -> when it was made; also for measuring
     this.timer = 0;
+    if (location.search) history.replaceState(null, "", location.pathname + location.hash); // the token is in a cookie now
     this.theme(localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
-    this.link = new Link((message, blob) => this.hear(message, blob), (good, text) => this.linked(good, text));
+    this.link = new Link((message, bytes) => this.hear(message, bytes), (good, text) => this.linked(good, text));
     this.jobs = new Jobs(this.link);
-    addEventListener("hashchange", () => { if (location.hash !== this.hash) { this.read(); this.look(); } });
+    addEventListener("hashchange", () => { if (location.hash !== this.hash) { this.read(); this.request(); } });
     addEventListener("keydown", (event) => this.key(event));
-    new ResizeObserver(() => this.look()).observe($("stage"));
+    new ResizeObserver(() => this.request()).observe($("panes"));
     $("theme").addEventListener("click", () => this.theme(this.dark ? "light" : "dark"));
     $("help").addEventListener("click", () => $("keys-help").showModal());
     for (const tab of document.querySelectorAll("[role=tab]")) tab.addEventListener("click", () => this.open(tab.dataset.tab));
@@ -43,11 +46,13 @@ class App {
 
   get dark() { return document.documentElement.dataset.theme === "dark"; }
 
+  get background() { return this.dark ? 0.094 : 1; }
+
   theme(name) {
     document.documentElement.dataset.theme = name;
     localStorage.setItem("theme", name);
     this.map?.draw();
-    this.look();
+    this.request();
   }
 
   linked(good, text) {
@@ -58,12 +63,15 @@ class App {
 
   // What the server says ---------------------------------------------------------------------------------------
 
-  hear(message, blob) {
+  hear(message, bytes) {
     if (message.type === "hello") return this.hello(message);
-    if (message.type === "picture") return this.draw(message, blob);
+    if (message.type === "picture") { // decoded one after another: a small one may take longer than the large one after it
+      this.drawing = this.drawing.then(() => this.draw(message, new Blob([bytes], { type: "image/jpeg" }))).catch(reportError);
+      return;
+    }
     if (message.type === "path") return this.cameraTab.take(message.path);
-    if (message.type === "mesh") return this.solid(message);
-    if (message.type === "no truth") return this.note($("truth-note"), message.text, message.views);
+    if (message.type === "mesh") return this.takeMesh(message, bytes);
+    if (message.type === "no reference") return this.note($("reference-note"), message.text, message.views);
     if (message.job !== undefined) return this.jobs.hear(message);
     if (message.type === "error") {
       this.cameraTab.loading = false;
@@ -81,19 +89,19 @@ class App {
   hello(hello) {
     const again = this.about !== undefined;
     this.about = hello;
+    if (again) return this.request();
     document.title = `${hello.run} · hyperfields`;
     $("run").textContent = `${hello.run} · ${hello.scenes.length.toLocaleString("en")} ${hello.kind} · codes of ${hello.latent_size} · ${hello.bytes.toLocaleString("en")} bytes a scene`;
-    if (again) { this.frame?.remove(); this.frame = null; return this.look(); }
-    for (const element of document.querySelectorAll(".spatial")) element.hidden = hello.kind === "images";
-    for (const element of document.querySelectorAll(".flat")) element.hidden = hello.kind !== "images";
-    for (const element of document.querySelectorAll(".shapes")) element.hidden = hello.kind !== "shapes";
-    this.mesh = hello.kind === "shapes";
-    this.camera = hello.kind === "images" ? new Zoom(hello.aspect) : new Camera(hello.camera);
+    const there = { camera: hello.has_camera, window: !hello.has_camera, mesh: hello.has_mesh, splits: hello.has_splits };
+    for (const element of document.querySelectorAll("[data-needs]")) element.hidden = !there[element.dataset.needs];
+    this.channel = hello.channels[0];
+    this.camera = hello.has_camera ? new Camera(hello.camera) : new Zoom(hello.aspect);
+    if (hello.has_camera) this.openSolid();
     this.thumbs = new Thumbs(hello.thumbs, hello.scenes);
     this.map = new LatentMap($("map"), hello, this.thumbs, (at, moving) => {
       this.walkTab.pause();
       this.latent = { at };
-      this.look(moving);
+      this.request(moving);
     });
     $("names").replaceChildren(...hello.scenes.slice(0, 2000).map((name) => new Option(name)));
     this.sliders();
@@ -102,69 +110,67 @@ class App {
     this.sceneTab = new SceneTab(this);
     $("random").addEventListener("click", () => this.random());
     $("reset").addEventListener("click", () => this.reset());
-    this.mouse($("picture"));
+    mouse($("picture"), () => this.camera, (moving) => this.moved(moving));
     this.latent = { scene: hello.scenes[0] };
     this.read();
-    this.look();
+    this.request();
   }
 
   // Pictures ---------------------------------------------------------------------------------------------------
 
   // Ask for a picture: once a frame of the browser at most, and for a finished one when nothing moves any more.
-  look(moving = false) {
+  request(moving = false) {
     if (!this.latent) return;
     clearTimeout(this.timer);
     this.moving = moving;
     this.changed = performance.now();
-    $("picture").classList.remove("through");
-    document.body.dataset.level = "asked";
+    if (!this.covered) document.body.dataset.level = "asked";
     if (!this.asked) {
       this.asked = true;
       requestAnimationFrame(() => { this.asked = false; this.ask(); });
     }
-    if (moving) this.timer = setTimeout(() => this.look(false), STILL);
+    if (moving) this.timer = setTimeout(() => this.request(false), STILL);
     else this.timer = setTimeout(() => this.write(), 60);
   }
 
   ask() {
     const box = $("result").getBoundingClientRect();
     if (box.width < 8 || box.height < 8) return;
-    const ratio = Math.min(LONGEST[this.about.kind] / Math.max(box.width, box.height), window.devicePixelRatio || 1);
+    this.cover();
+    if (this.covered) return this.drawSolid();
+    const longest = LONGEST[this.about.has_camera ? "camera" : "window"];
+    const ratio = Math.min(longest / Math.max(box.width, box.height), window.devicePixelRatio || 1);
     const size = [Math.max(Math.round(box.height * ratio), 8), Math.max(Math.round(box.width * ratio), 8)];
     this.number = ++this.sent;
-    const view = this.path ?? this.camera.view(box.width / box.height);
-    if (this.path) view.fov = this.path.fov;
-    this.log.set(this.number, { changed: this.changed, sent: performance.now() });
+    this.log.set(this.number, { changed: this.changed, sent: performance.now(), latent: JSON.stringify(this.latent) });
     if (this.log.size > 600) this.log.delete(this.log.keys().next().value);
-    if (!this.moving && this.mesh && this.frame && !this.cameraTab.overview) this.place(view);
+    if (this.cameraTab.overview) this.drawSolid();
     this.link.send({
-      type: "look", id: this.number, latent: this.latent, view, size, channel: this.channel,
-      background: this.dark ? 0.094 : 1, moving: this.moving, truth: this.truth,
-      mesh: (this.mesh && this.channel === "rgb" && !this.photograph && !this.truth) || this.cameraTab.overview,
+      type: "view", id: this.number, latent: this.latent, view: this.view(box.width / box.height), size,
+      channel: this.channel, background: this.background, moving: this.moving, reference: this.reference,
+      mesh: this.showsMesh || (this.cameraTab.overview && this.about.has_mesh),
       ...(this.photograph ? { photograph: this.photograph - 1 } : {}),
     });
   }
 
+  view(aspect) { return this.path ?? this.camera.view(aspect); }
+
   async draw(message, blob) {
     const entry = this.log.get(message.id);
     const image = await createImageBitmap(blob);
-    if (message.level !== "truth" && message.id < this.drawn) return; // a newer one is there already
-    const canvas = message.level === "truth" ? $("truth-picture") : $("picture");
-    if (message.level === "truth") {
-      $("truth-note").hidden = true;
+    const canvas = message.level === "reference" ? $("reference-picture") : $("picture");
+    if (message.level === "reference") {
+      $("reference-note").hidden = true;
       if (message.views) $("photograph").max = message.views;
-    } else this.drawn = message.id;
+    }
     fit(canvas, image);
-    if (message.level === "truth") return;
+    if (message.level === "reference") return;
     $("readout").textContent = `${message.size[1]}×${message.size[0]} · ${message.ms.toFixed(0)} ms`;
     if (entry) entry[message.level] ??= performance.now();
     document.body.dataset.level = message.id === this.number ? message.level : "moving";
     document.body.dataset.pictures = Number(document.body.dataset.pictures || 0) + 1;
     this.describe(message.latent);
-    if (message.level === "still") {
-      this.thumbs.load();
-      if ((this.mesh || this.cameraTab.overview) && !this.frame) this.openSolid();
-    }
+    if (message.level === "still") this.thumbs.load();
   }
 
   // What a latent is called, where it lies, what is near.
@@ -191,41 +197,55 @@ class App {
     this.sceneTab.describe(latent);
   }
 
-  // The mesh in viser's scene, below the picture ---------------------------------------------------------------
+  // The mesh and the camera path, drawn here -------------------------------------------------------------------
 
   openSolid() {
-    this.frame = document.createElement("iframe");
-    this.frame.title = "Mesh and camera path in 3-D";
-    this.frame.tabIndex = -1;
-    this.frame.src = `/viser/${this.about.session}/${this.dark ? "?darkMode" : ""}`;
-    this.frame.addEventListener("load", () => {
-      const style = this.frame.contentDocument.createElement("style");
-      style.textContent = ".mantine-Paper-root,.mantine-Notifications-root,.mantine-Notification-root,.mantine-Affix-root{display:none!important}";
-      this.frame.contentDocument.head.append(style);
-    });
-    $("result").prepend(this.frame);
-    this.place(this.camera.view($("result").clientWidth / $("result").clientHeight));
-  }
-
-  // Where viser looks from: as we do, or from farther away where the path is to be seen.
-  place(view) {
-    if (this.cameraTab.overview) {
-      const far = Object.assign(Object.create(Object.getPrototypeOf(this.camera)), this.camera);
-      far.radius *= 2.4;
-      far.turn(0.35, 0.3);
-      view = far.view($("result").clientWidth / $("result").clientHeight);
+    try {
+      this.solid = new Solid($("solid"));
+    } catch (error) { // without WebGL all else works
+      for (const id of ["show-mesh", "overview"]) Object.assign($(id), { disabled: true, title: error.message });
+      return;
     }
-    this.link.send({ type: "stage", view, dark: this.dark, overview: this.cameraTab.overview });
+    const moved = (moving) => { this.moving = moving; requestAnimationFrame(() => this.drawSolid()); };
+    mouse($("solid"), () => this.outside, moved);
   }
 
-  solid(message) {
-    if (message.id !== this.number || this.moving || !this.frame || this.cameraTab.overview) return;
-    clearTimeout(this.through);
-    this.through = setTimeout(() => {
-      const shown = this.frame?.contentDocument?.querySelector("canvas");
-      if (message.id === this.number && shown && this.mesh) $("picture").classList.add("through");
-      else if (message.id === this.number && this.mesh) this.solid(message);
-    }, 700);
+  // The mesh stands for the picture: nothing else is compared with it or seen in it.
+  get showsMesh() {
+    return Boolean(this.solid && this.asMesh && this.channel === this.about.channels[0] && !this.photograph && !this.reference);
+  }
+
+  get hasMesh() { return Boolean(this.solid?.mesh) && this.meshOf === JSON.stringify(this.latent); }
+
+  takeMesh(message, bytes) {
+    const of = this.log.get(message.id)?.latent;
+    if (!this.solid || of !== JSON.stringify(this.latent)) return;
+    this.meshOf = of;
+    this.solid.show({ vertices: message.vertices, faces: message.faces, bytes });
+    if (!message.faces) this.note($("notice"), "no surface: this latent has no mesh");
+    this.cover();
+    this.drawSolid();
+  }
+
+  // Whether what is drawn here covers the picture: then the camera moves without the server.
+  cover() {
+    const overview = Boolean(this.cameraTab?.overview), mesh = this.hasMesh && this.solid.mesh.faces > 0;
+    this.covered = (overview && (this.hasMesh || !this.about.has_mesh)) || (mesh && this.showsMesh);
+    $("solid").hidden = !(overview || this.covered);
+    $("picture").classList.toggle("away", overview);
+    $("picture").classList.toggle("through", this.covered && !overview);
+    document.body.dataset.covered = String(this.covered);
+  }
+
+  drawSolid() {
+    const canvas = $("solid");
+    if (!this.solid || canvas.hidden) return;
+    const aspect = canvas.clientWidth / canvas.clientHeight, overview = this.cameraTab.overview;
+    const rgb = (name) => [1, 3, 5].map((i) => parseInt(color(name).slice(i, i + 2), 16) / 255);
+    if (overview && !this.hasMesh) this.solid.show(null);
+    this.solid.lines = overview ? this.cameraTab.lines(matrixOf(this.view(aspect)), rgb("--mark"), rgb("--accent"), rgb("--line")) : [];
+    this.solid.draw(overview ? this.outside.view(aspect) : this.view(aspect), Array(3).fill(this.background));
+    if (this.covered) document.body.dataset.level = this.moving ? "moving" : "still";
   }
 
   // Latents ----------------------------------------------------------------------------------------------------
@@ -233,7 +253,7 @@ class App {
   go(name) {
     this.walkTab.pause();
     this.latent = { scene: name };
-    this.look();
+    this.request();
   }
 
   step(by) {
@@ -245,7 +265,7 @@ class App {
   random() {
     this.walkTab.pause();
     this.latent = { seed: Math.floor(Math.random() * 2 ** 31) };
-    this.look();
+    this.request();
   }
 
   reset() { this.go(this.about.scenes[0]); }
@@ -265,7 +285,7 @@ class App {
         if (!this.sliding) this.sliding = { key: this.now.key };
         const coordinates = this.bars.map((bar) => Number(bar.input.value));
         this.latent = { key: this.sliding.key, coordinates };
-        this.look(true);
+        this.request(true);
       });
       input.addEventListener("change", () => { this.sliding = null; });
       $("sliders").append(label, input, output);
@@ -281,11 +301,11 @@ class App {
     if (this.now.scene) hash.set("scene", this.now.scene);
     else hash.set("key", this.now.key);
     hash.set("tab", this.tab);
-    hash.set(this.about.kind === "images" ? "window" : "camera", this.camera.text());
-    if (this.channel !== "rgb") hash.set("channel", this.channel);
-    if (this.truth) hash.set("truth", "1");
+    hash.set(this.about.has_camera ? "camera" : "window", this.camera.text());
+    if (this.channel !== this.about.channels[0]) hash.set("channel", this.channel);
+    if (this.reference) hash.set("reference", "1");
     if (this.photograph) hash.set("view", this.photograph);
-    if (this.about.kind === "shapes" && !this.mesh) hash.set("mesh", "0");
+    if (this.asMesh) hash.set("mesh", "1");
     const stops = this.walkTab.text();
     if (stops) hash.set("walk", stops);
     this.hash = `#${hash}`;
@@ -300,9 +320,9 @@ class App {
     const view = hash.get("camera") ?? hash.get("window");
     if (view) this.camera.read(view);
     if (this.about.channels.includes(hash.get("channel"))) this.channel = hash.get("channel");
-    this.truth = hash.get("truth") === "1";
+    this.reference = hash.get("reference") === "1";
     this.photograph = Number(hash.get("view")) || null;
-    this.mesh = this.about.kind === "shapes" && hash.get("mesh") !== "0";
+    this.asMesh = Boolean(this.solid && this.about.has_mesh) && hash.get("mesh") === "1";
     if (hash.get("walk")) this.walkTab.read(hash.get("walk"));
     this.sceneTab.sync();
     this.open(TABS.includes(hash.get("tab")) ? hash.get("tab") : this.tab);
@@ -317,100 +337,30 @@ class App {
       button.tabIndex = name === tab ? 0 : -1;
     }
     this.map?.draw();
-    if (this.about) { clearTimeout(this.timer); this.timer = setTimeout(() => this.moving ? this.look() : this.write(), 80); }
+    if (this.about) { clearTimeout(this.timer); this.timer = setTimeout(() => this.moving ? this.request() : this.write(), 80); }
   }
 
   // Mouse and keys ---------------------------------------------------------------------------------------------
 
   // The camera was moved by hand.
-  moved() {
-    this.path = null;
-    if (this.photograph) { this.photograph = null; this.sceneTab.sync(); }
-    this.look(true);
-  }
-
-  mouse(canvas) {
-    const flat = this.about.kind === "images";
-    const aspect = () => canvas.clientWidth / canvas.clientHeight;
-    const fingers = new Map();
-    canvas.addEventListener("pointerdown", (event) => {
-      canvas.setPointerCapture(event.pointerId);
-      canvas.focus();
-      fingers.set(event.pointerId, [event.clientX, event.clientY]);
-    });
-    canvas.addEventListener("pointermove", (event) => {
-      const before = fingers.get(event.pointerId);
-      if (!before) return;
-      const dx = event.clientX - before[0], dy = event.clientY - before[1];
-      if (fingers.size === 2) {
-        const other = [...fingers].find(([id]) => id !== event.pointerId)[1];
-        const apart = (p) => Math.hypot(p[0] - other[0], p[1] - other[1]) || 1;
-        const factor = apart(before) / apart([event.clientX, event.clientY]);
-        if (flat) this.camera.zoom(factor, aspect());
-        else this.camera.zoom(factor);
-      } else if (flat) this.camera.pan(dx / canvas.clientWidth, dy / canvas.clientHeight, aspect());
-      else if (event.shiftKey || event.buttons & 6) {
-        const scale = 2 * Math.tan(this.camera.fov / 2) / Math.min(canvas.clientHeight, canvas.clientWidth);
-        this.camera.move(-dx * scale, dy * scale, 0);
-      } else this.camera.turn(-dx * 0.008, dy * 0.008);
-      fingers.set(event.pointerId, [event.clientX, event.clientY]);
-      this.moved();
-    });
-    for (const name of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(name, (event) => { if (fingers.delete(event.pointerId)) this.look(); });
+  moved(moving = true) {
+    if (moving) {
+      this.path = null;
+      if (this.photograph) { this.photograph = null; this.sceneTab.sync(); }
     }
-    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      const box = canvas.getBoundingClientRect();
-      const at = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-      this.zoom(Math.exp(event.deltaY * 0.0012), at);
-    }, { passive: false });
-    this.held = new Set();
-    canvas.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const turn = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-      if (turn) {
-        event.preventDefault();
-        const step = event.shiftKey ? 4 : 1;
-        if (flat) this.camera.pan(turn[0] * 0.03 * step, turn[1] * 0.03 * step, aspect());
-        else this.camera.turn(-turn[0] * 0.06 * step, turn[1] * 0.06 * step);
-        this.moved();
-      } else if (!flat && "wasdqe".includes(event.key.toLowerCase()) && event.key.length === 1) {
-        event.preventDefault();
-        this.held.add(event.key.toLowerCase());
-        this.fly();
-      }
-    });
-    canvas.addEventListener("keyup", (event) => this.held.delete(event.key.toLowerCase()));
-    canvas.addEventListener("blur", () => this.held.clear());
+    this.request(moving);
   }
 
-  fly() {
-    if (this.flying) return;
-    let last = performance.now();
-    const step = (now) => {
-      const t = Math.min((now - last) / 1000, 0.1) * 0.5;
-      last = now;
-      const key = (name) => (this.held.has(name) ? t : 0);
-      this.camera.move(key("d") - key("a"), key("e") - key("q"), key("w") - key("s"));
-      this.moved();
-      this.flying = this.held.size ? requestAnimationFrame(step) : 0;
-    };
-    this.flying = requestAnimationFrame(step);
-  }
-
-  zoom(factor, at) {
+  zoom(factor) {
     const canvas = $("picture");
-    if (this.about.kind === "images") this.camera.zoom(factor, canvas.clientWidth / canvas.clientHeight, at);
-    else this.camera.zoom(factor);
+    this.camera.zoom(factor, canvas.clientWidth / canvas.clientHeight);
     this.moved();
   }
 
   home() {
     this.camera.reset();
     this.moved();
-    this.look();
+    this.request();
   }
 
   key(event) {

@@ -8,8 +8,8 @@ export class LatentMap {
     this.at = [0, 0];
     this.hover = -1;
     this.near = [];
-    const spread = (axis) => Math.max(1e-3, ...this.places.map((p) => Math.abs(p[axis])));
-    this.extent = [spread(0) * 1.2, spread(1) * 1.25];
+    const farthest = (axis) => Math.max(1e-3, ...this.places.map((p) => Math.abs(p[axis])));
+    this.extent = [farthest(0) * 1.2, farthest(1) * 1.25];
     this.zoom = 1;
     this.center = [0, 0];
     this.queued = false;
@@ -137,9 +137,9 @@ export class LatentMap {
     order.forEach((i, n) => {
       const [px, py] = this.pixel(this.places[i]);
       if (px < -side || py < -side || px > w + side || py > h + side) return;
-      const found = this.thumbs.find(i), big = n === this.places.length ? 1.5 : 1, s = side * big;
-      if (found) {
-        const [image, sx, sy, from] = found;
+      const thumb = this.thumbs.find(i), big = n === this.places.length ? 1.5 : 1, s = side * big;
+      if (thumb) {
+        const [image, sx, sy, from] = thumb;
         pen.save();
         pen.beginPath();
         pen.roundRect(px - s / 2, py - s / 2, s, s, 0.16 * s);

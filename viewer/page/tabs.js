@@ -1,20 +1,7 @@
 // The tabs Interpolate, Camera and Scene.
 
-const $ = (id) => document.getElementById(id);
-
-function item(...content) {
-  const li = document.createElement("li");
-  li.append(...content);
-  return li;
-}
-
-function button(text, label, act) {
-  const made = document.createElement("button");
-  Object.assign(made, { type: "button", textContent: text, title: label });
-  made.setAttribute("aria-label", label);
-  made.addEventListener("click", act);
-  return made;
-}
+import { $, button, item } from "./dom.js";
+import { frustum } from "./view.js";
 
 export class WalkTab {
   constructor(app) {
@@ -30,7 +17,7 @@ export class WalkTab {
     $("mode").addEventListener("change", () => this.show(Number($("time").value), false));
     $("walk-export").addEventListener("click", () => {
       const side = Number($("walk-size").value);
-      const wide = app.about.kind === "images" ? app.about.aspect : 1;
+      const wide = app.about.has_camera ? 1 : app.about.aspect;
       const size = wide > 1 ? [Math.round(side / wide), side] : [side, Math.round(side * wide)];
       app.jobs.start($("walk-jobs"), "morph", {
         what: "walk", walk: this.stops, mode: $("mode").value, suffix: $("walk-suffix").value,
@@ -51,10 +38,10 @@ export class WalkTab {
   add(name) {
     if (!name) return;
     const names = this.app.about.scenes;
-    const found = this.app.thumbs.number.has(name) ? name : names.find((n) => n.toLowerCase().includes(name.toLowerCase()));
-    if (!found) return this.app.note($("notice"), `${name}: no such scene`);
+    const scene = this.app.thumbs.number.has(name) ? name : names.find((n) => n.toLowerCase().includes(name.toLowerCase()));
+    if (!scene) return this.app.note($("notice"), `${name}: no such scene`);
     $("stop-name").value = "";
-    this.push(found);
+    this.push(scene);
   }
 
   addCurrent() { if (this.app.now) this.push(this.app.now.scene ?? { key: this.app.now.key }); }
@@ -88,10 +75,10 @@ export class WalkTab {
     $("time").value = time;
     $("time-text").textContent = `${Math.round(100 * time)} %`;
     this.app.latent = { walk: this.stops, time, mode: $("mode").value };
-    this.app.look(moving);
+    this.app.request(moving);
   }
 
-  toggle() { if (this.playing) { this.pause(); this.app.look(); } else this.play(); }
+  toggle() { if (this.playing) { this.pause(); this.app.request(); } else this.play(); }
 
   play() {
     if (this.stops.length < 2) return;
@@ -149,7 +136,23 @@ export class CameraTab {
     this.draw();
   }
 
-  get flat() { return this.app.about.kind === "images"; }
+  get flat() { return !this.app.about.has_camera; }
+
+  // The path from outside, for the 3-D view: its line, its keyframes, and where we look from.
+  lines(matrix, mark, accent, faint) {
+    const edges = (pairs, color) => pairs.map((ends) => ({ ends, color }));
+    const side = [-1, 1], box = [0, 1, 2].flatMap((axis) => side.flatMap((a) => side.map((b) => side.map((c) => {
+      const corner = [a, b];
+      corner.splice(axis, 0, c);
+      return corner;
+    }))));
+    const eyes = this.frames.map((frame) => [3, 7, 11].map((i) => frame.camera_to_world[i]));
+    const way = eyes.slice(1).map((eye, i) => [eyes[i], eye]);
+    if (eyes.length > 2 && $("loop").checked) way.push([eyes[eyes.length - 1], eyes[0]]);
+    const keys = this.keys.flatMap((key) => frustum(key.matrix, key.fov * Math.PI / 180, 1, 0.22));
+    const ours = frustum(matrix, this.app.path?.fov ?? this.app.camera.fov, 1, 0.3);
+    return [...edges(box, faint), ...edges(way, accent), ...edges(keys, mark), ...edges(ours, accent)];
+  }
 
   add() {
     if (this.flat) return;
@@ -183,6 +186,7 @@ export class CameraTab {
     this.draw();
     this.frames = [];
     if (this.keys.length) this.app.link.send({ type: "path", path: this.file() });
+    else if (this.overview) this.app.drawSolid();
   }
 
   // The server has read a path: ours, with its frames, or one from a file.
@@ -190,6 +194,7 @@ export class CameraTab {
     this.frames = path.camera_path;
     this.saved = path;
     if (this.waiting) this.play();
+    if (this.overview) this.app.drawSolid();
     if (!this.loading) return; // our own fields may have changed meanwhile
     this.loading = false;
     this.keys = path.keyframes;
@@ -222,7 +227,7 @@ export class CameraTab {
     const frame = this.frames[Math.min(Math.round(time * (this.frames.length - 1)), this.frames.length - 1)];
     $("path-time").value = time;
     this.app.path = { matrix: frame.camera_to_world, fov: frame.fov * Math.PI / 180 };
-    this.app.look(true);
+    this.app.request(true);
   }
 
   play() {
@@ -248,18 +253,17 @@ export class CameraTab {
   }
 
   toggle() {
-    if (this.flat) return;
+    if (this.flat || !this.app.solid) return;
     this.overview = !this.overview;
+    if (this.overview) this.app.outside = this.app.camera.outside();
     $("overview").setAttribute("aria-pressed", String(this.overview));
-    $("picture").classList.toggle("away", this.overview);
-    if (this.app.frame) this.app.place(this.app.camera.view($("result").clientWidth / $("result").clientHeight));
-    this.app.look();
+    this.app.request();
   }
 
   render() {
     this.app.jobs.start($("path-jobs"), "path", {
       what: "path", path: this.file(), latent: this.app.latent, channel: this.app.channel,
-      background: this.app.dark ? 0.094 : 1, suffix: $("path-suffix").value,
+      background: this.app.background, suffix: $("path-suffix").value,
     });
   }
 
@@ -273,11 +277,6 @@ export class CameraTab {
   }
 }
 
-const HEADINGS = {
-  psnr: "psnr [dB]", ssim: "ssim", lpips_alex: "lpips alex", lpips_vgg: "lpips vgg", iou: "iou",
-  surface_distance: "surface distance [side]", chamfer: "chamfer [side²]", f_score: "f-score at 1 %",
-  normal_consistency: "normal consistency",
-};
 const CHANNELS = { rgb: "colour", depth: "depth", normals: "normals" };
 
 export class SceneTab {
@@ -300,21 +299,21 @@ export class SceneTab {
     $("channels").replaceChildren(...app.about.channels.map((channel) => {
       const label = document.createElement("label"), input = document.createElement("input");
       Object.assign(input, { type: "radio", name: "channel", value: channel });
-      input.addEventListener("change", () => { app.channel = channel; app.look(); });
+      input.addEventListener("change", () => { app.channel = channel; app.request(); });
       label.append(input, ` ${CHANNELS[channel] ?? channel}`);
       return label;
     }));
-    $("show-truth").addEventListener("change", () => {
-      app.truth = $("show-truth").checked;
-      app.photograph = app.truth && app.about.kind === "views" ? Number($("photograph").value) || 1 : null;
+    $("show-reference").addEventListener("change", () => {
+      app.reference = $("show-reference").checked;
+      app.photograph = app.reference && app.about.has_splits ? Number($("photograph").value) || 1 : null;
       this.sync();
-      app.look();
+      app.request();
     });
     $("photograph").addEventListener("change", () => {
       app.photograph = Math.max(Number($("photograph").value) || 1, 1);
-      app.look();
+      app.request();
     });
-    $("show-mesh").addEventListener("change", () => { app.mesh = $("show-mesh").checked; app.look(); });
+    $("show-mesh").addEventListener("change", () => { app.asMesh = $("show-mesh").checked; app.request(); });
     $("measure").addEventListener("click", () => app.jobs.start($("measure-jobs"), "measuring", { what: "measure" }, (report) => {
       this.report = report;
       this.metrics();
@@ -322,16 +321,16 @@ export class SceneTab {
     for (const made of document.querySelectorAll("[data-export]")) {
       made.addEventListener("click", () => app.jobs.start($("export-jobs"), `making ${made.dataset.export}`, {
         what: "export", suffix: made.dataset.export, latent: app.latent, channel: app.channel,
-        view: app.path ?? app.camera.view(1), size: [512, 512], background: app.dark ? 0.094 : 1,
+        view: app.path ?? app.camera.view(1), size: [512, 512], background: app.background,
       }));
     }
     this.list();
   }
 
   list() {
-    const wanted = $("search").value.trim().toLowerCase();
-    const found = this.app.about.scenes.filter((name) => name.toLowerCase().includes(wanted)).slice(0, 120);
-    $("scenes").replaceChildren(...found.map((name) => {
+    const query = $("search").value.trim().toLowerCase();
+    const names = this.app.about.scenes.filter((name) => name.toLowerCase().includes(query)).slice(0, 120);
+    $("scenes").replaceChildren(...names.map((name) => {
       const li = item(this.app.thumbs.element(name), this.app.thumbs.label(name));
       li.setAttribute("role", "option");
       li.dataset.name = name;
@@ -339,7 +338,7 @@ export class SceneTab {
       li.addEventListener("click", () => this.app.go(name));
       return li;
     }));
-    if (!found.length) $("scenes").append(item("no scene of that name"));
+    if (!names.length) $("scenes").append(item("no scene of that name"));
     this.mark();
   }
 
@@ -360,23 +359,22 @@ export class SceneTab {
 
   metrics() {
     if (!this.report) return;
-    const values = this.report.scenes[this.app.now?.scene] ?? {}, mean = this.report.mean;
+    const { headings, scenes, mean } = this.report, values = scenes[this.app.now?.scene];
     const table = document.createElement("table");
     const row = (kind, ...cells) => {
       const tr = table.insertRow();
       cells.forEach((text) => { const cell = document.createElement(kind); cell.textContent = text; tr.append(cell); });
     };
-    const show = (value) => (value == null ? "n/a" : Math.abs(value) < 0.01 ? value.toExponential(1) : value.toFixed(value > 5 ? 2 : 4));
     row("th", "", "this scene", "mean");
-    for (const name of Object.keys(mean)) if (mean[name] != null) row("td", HEADINGS[name] ?? name, show(values[name]), show(mean[name]));
+    headings.forEach((heading, i) => row("td", heading, values?.[i] ?? "n/a", mean[i]));
     $("metrics").replaceChildren(table);
   }
 
   sync() {
-    $("show-truth").checked = this.app.truth;
-    $("show-mesh").checked = this.app.mesh;
-    $("truth").hidden = !this.app.truth;
-    document.querySelector(".views").hidden = !(this.app.truth && this.app.about.kind === "views");
+    $("show-reference").checked = this.app.reference;
+    $("show-mesh").checked = this.app.asMesh;
+    $("reference").hidden = !this.app.reference;
+    $("photograph-row").hidden = !(this.app.reference && this.app.about.has_splits);
     if (this.app.photograph) $("photograph").value = this.app.photograph;
     for (const input of document.querySelectorAll("[name=channel]")) input.checked = input.value === this.app.channel;
   }

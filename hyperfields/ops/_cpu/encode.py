@@ -20,6 +20,7 @@ from torch import Tensor
 from hyperfields.ops._cpu.threads import FAST, U, parallel, pieces_of, starts_of
 from hyperfields.ops._cpu.vectors import SIDE, add_row, copy_row, transpose
 from hyperfields.ops.profiling import region
+from hyperfields.ops.threads import kernel_threads
 
 _ROW = np.uint32  # numbers of table rows, with the wrap-around that the hash wants
 _GROUP = 64
@@ -447,7 +448,7 @@ def hash_encode_cpu_backward(
         tables = flat(grad_table)
         bounds = starts if scenes > 1 else starts[[0, -1]]
         # Several levels a task, since the cotangents of a point lie side by side; fewer where scenes are few.
-        parts = min(max(2 * torch.get_num_threads() // max(scenes, 1), 1), levels)
+        parts = min(max(2 * kernel_threads() // max(scenes, 1), 1), levels)
         cuts = [levels * part // parts for part in range(parts + 1)]
         tasks = np.array([(s, *cut) for s in range(scenes) for cut in itertools.pairwise(cuts)], np.int64).reshape(
             -1, 3

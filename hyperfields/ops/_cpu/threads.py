@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import hashlib
 import itertools
 import os
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from hyperfields.ops.threads import kernel_threads
 
 # NaN and infinity keep their meaning; only the order of sums may change.
 FAST = {"contract", "reassoc", "nsz"}
 U = np.uint64  # unsigned indices need no wrap-around check, which is what lets LLVM vectorise the loops
 
 
-def _keep_memory() -> None:
-    """Have the C library keep what is freed, as torch's allocator for CUDA does, instead of giving it back at once.
-
-    It returns blocks of more than 32 MB to the system whenever they are freed, and gets them anew, page by page: half
-    of the time of `hash_encode` on many points. Whoever has set one of glibc's own variables is left alone.
-    """
-    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
-    with contextlib.suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
-
-
-def forget_stale_kernels(folder: Path) -> None:
-    """Delete numba's indices of compiled kernels that are older than any source file beside them.
+def stamp_kernels() -> None:
+    """Have numba's cache compile kernels anew when any source beside them has changed.
 
     numba looks at the file of a kernel and not at those of what it calls: a pull that changes only these would leave
-    the old machine code in use.
+    the old machine code in use. Call it when all kernels are imported and before the first one runs.
     """
-    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
-    for index in (folder / "__pycache__").glob("*.nbi"):
-        with contextlib.suppress(OSError):  # another process was faster, or it is not ours
-            if index.stat().st_mtime < newest <= time.time():  # not where clocks disagree
-                index.unlink()
+    folder = Path(__file__).parent
+    sources = [*sorted(folder.glob("*.py")), folder.parent / "spherical_harmonics.py"]
+    stamp = hashlib.sha256(b"".join(source.read_bytes() for source in sources if source.is_file())).digest()
+    for name, module in list(sys.modules.items()):
+        if name.startswith(f"{__package__}."):
+            for value in vars(module).values():
+                file = getattr(getattr(value, "_cache", None), "_cache_file", None)
+                if hasattr(file, "_source_stamp"):  # numba has no public name for it
+                    file._source_stamp = stamp
 
 
-_keep_memory()
-forget_stale_kernels(Path(__file__).parent)
 ENOUGH = 2**18  # numbers that are moved, from which on a second thread helps
 _pool: ThreadPoolExecutor | None = None
 
@@ -63,13 +50,13 @@ os.register_at_fork(after_in_child=_forget_pool)
 
 
 def parallel(task: Callable[[int, int], None], count: int, numbers: int = ENOUGH) -> None:
-    """Run task(lo, hi) over ranges that cover 0 ... count, on as many threads as torch uses.
+    """Run task(lo, hi) over ranges that cover 0 ... count, on `kernel_threads()` threads.
 
     A range is a few pieces: entering a kernel from Python (about 10 us) is paid a few times an op, not once a piece.
     numbers: that are moved in all, where it may be so few that to wake a thread (about 100 us) takes longer.
     """
     global _pool
-    threads = min(torch.get_num_threads(), count) if numbers >= ENOUGH else 1
+    threads = min(kernel_threads(), count) if numbers >= ENOUGH else 1
     if threads <= 1:
         if count:
             task(0, count)

@@ -1,12 +1,12 @@
-"""Pictures of the viewer, its map of the latents, its camera paths, and whose turn it is: all without a server."""
+"""Pictures of the viewer, its map of the latents, its camera paths and its lock: all without a server."""
 
 from __future__ import annotations
 
 import json
 import math
+import struct
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,24 +15,23 @@ from torch import Tensor
 from hyperfields.cameras import Camera, look_at
 from hyperfields.data import Kind, Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.rendering import pictures as picture
+from hyperfields.rendering.image import Window
 from hyperfields.runs.render import bind, orbit_cameras
-from hyperfields.tasks import render_picture
-from hyperfields.viewer import frame as frame_module
+from hyperfields.tasks import task_of
 from hyperfields.viewer.camera_path import (
     CameraPath,
-    Keyframe,
     camera,
     from_nerfstudio,
     from_opengl,
-    quaternion,
+    quaternions,
+    rotation_matrices,
     to_nerfstudio,
 )
-from hyperfields.viewer.frame import Window, frame
 from hyperfields.viewer.latent_map import latent_map
-from hyperfields.viewer.session import moving_size
-from hyperfields.viewer.truth import mesh_picture, truth_picture, view_picture
-from hyperfields.viewer.turns import Turns
+from hyperfields.viewer.lock import FairLock
+from hyperfields.viewer.reference import mesh_picture, photograph_picture, reference_picture
+from hyperfields.viewer.session import mesh_bytes, moving_size, pack
+from hyperfields.viewer.shared import FieldInTurns
 
 from ._octahedra import run_of
 
@@ -42,50 +41,25 @@ SIZE = (20, 24)
 # Pictures ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kind", "channel"), [("shapes", "rgb"), ("views", "rgb"), ("views", "depth"), ("shapes", "normals")]
-)
-def test_a_frame_is_the_picture_that_render_makes(kind: Kind, channel: str) -> None:
-    run = run_of(kind)
-    bound, view = bind(run, run.codes("big")), orbit_cameras(run, 1, SIZE)[0]
-    seen = frame(bound, view, SIZE, channel, samples=2)  # type: ignore[arg-type]
-    wanted = render_picture(bound, view, SIZE, channel, supersample=2)  # type: ignore[arg-type]
-    torch.testing.assert_close(seen, wanted, atol=1e-6, rtol=0)
-
-
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_of("views")
-    bound, view = bind(run, run.codes("big")), orbit_cameras(run, 1, SIZE)[0]
-    whole = frame(bound, view, SIZE, "depth")
-    monkeypatch.setattr(picture, "RAYS", 37)
-    torch.testing.assert_close(frame(bound, view, SIZE, "depth"), whole)
-
-
-def test_the_background_is_where_nothing_is() -> None:
-    run = run_of("shapes")
-    seen = frame(bind(run, run.codes("small")), orbit_cameras(run, 1, SIZE)[0], SIZE, background=0.25)
-    assert seen[0, 0].tolist() == [0.25] * 3
-    assert float((seen[10, 12] - 0.25).abs().max()) > 0.1
-
-
 def ramp() -> tuple[object, Tensor]:
     """An image that is its own x in red and y in green, and that image at 8 x 8."""
     run = run_of("images")
     bound = bind(run, run.codes("small"))
     bound.weights["mlp.0.weight"][:] = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
     bound.weights["mlp.0.bias"][:] = -0.5
-    return bound, frame(bound, Window(), (8, 8))
+    return bound, task_of("images").picture(bound, Window(), (8, 8))
 
 
 def test_a_window_shows_that_part_of_an_image() -> None:
     bound, whole = ramp()
-    part = frame(bound, Window(0.5, 0.25, 1.0, 0.75), (4, 4))  # type: ignore[arg-type]
+    part = task_of("images").picture(bound, Window(0.5, 0.25, 1.0, 0.75), (4, 4))  # type: ignore[arg-type]
     torch.testing.assert_close(part, whole[2:6, 4:8])
 
 
 def test_outside_of_an_image_is_background() -> None:
     bound, whole = ramp()
-    wide = frame(bound, Window(-0.5, 0.0, 1.5, 1.0), (8, 16), background=0.75)  # type: ignore[arg-type]
+    window = Window(-0.5, 0.0, 1.5, 1.0)
+    wide = task_of("images").picture(bound, window, (8, 16), background=0.75)  # type: ignore[arg-type]
     torch.testing.assert_close(wide[:, 4:12], whole)
     assert bool((wide[:, :4] == 0.75).all())
     assert bool((wide[:, 12:] == 0.75).all())
@@ -96,8 +70,7 @@ class Enough(Exception):
 
 
 @pytest.mark.parametrize("kind", ["images", "shapes", "views"])
-def test_a_frame_can_be_given_up(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture, "RAYS", 100)
+def test_a_picture_can_be_given_up(kind: Kind) -> None:
     run, calls = run_of(kind), []
 
     def pause() -> None:
@@ -105,18 +78,11 @@ def test_a_frame_can_be_given_up(kind: Kind, monkeypatch: pytest.MonkeyPatch) ->
         if len(calls) == 2:
             raise Enough
 
-    view = Window() if kind == "images" else orbit_cameras(run, 1, SIZE)[0]
+    task, size = task_of(kind), (512, 512)
+    view = orbit_cameras(run, 1, size)[0] if task.has_camera else Window()
     with pytest.raises(Enough):
-        frame(bind(run, run.codes("big")), view, SIZE, pause=pause)
+        task.picture(bind(run, run.codes("big")), view, size, pause=pause)
     assert len(calls) == 2
-
-
-def test_a_view_of_another_kind_is_refused() -> None:
-    run = run_of("images")
-    with pytest.raises(ValueError, match="Camera for a field ImageField"):
-        frame(bind(run, run.codes("big")), orbit_cameras(run_of("shapes"), 1, SIZE)[0], SIZE)
-    with pytest.raises(InputError, match="these scenes give rgb"):
-        frame(bind(run, run.codes("big")), Window(), SIZE, "depth")
 
 
 def test_the_moving_size_keeps_to_its_budget() -> None:
@@ -137,54 +103,54 @@ def codes() -> Tensor:
 
 
 def test_coordinates_lead_back_to_the_codes(codes: Tensor) -> None:
-    found = latent_map(codes)
-    torch.testing.assert_close(torch.cat([found.code(c) for c in found.coordinates]), codes, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.coordinates.square().mean(0), torch.ones(5))
-    assert found.std.tolist() == sorted(found.std.tolist(), reverse=True)
+    made = latent_map(codes)
+    torch.testing.assert_close(torch.cat([made.code(c) for c in made.coordinates]), codes, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(made.coordinates.square().mean(0), torch.ones(5))
+    assert made.std.tolist() == sorted(made.std.tolist(), reverse=True)
 
 
 def test_fewer_scenes_than_numbers_leave_fewer_axes() -> None:
     codes = torch.randn(3, 40)
-    found = latent_map(codes)
-    assert found.axes.shape == (2, 40)
-    torch.testing.assert_close(torch.cat([found.code(c) for c in found.coordinates]), codes, atol=1e-4, rtol=1e-4)
+    made = latent_map(codes)
+    assert made.axes.shape == (2, 40)
+    torch.testing.assert_close(torch.cat([made.code(c) for c in made.coordinates]), codes, atol=1e-4, rtol=1e-4)
     alone = latent_map(codes[:1])
     torch.testing.assert_close(alone.code(alone.at(1.0, 2.0)), codes[:1])
     assert alone.place(alone.coordinates[0]).tolist() == [0.0, 0.0]
 
 
 def test_the_place_of_a_scene_is_that_scene(codes: Tensor) -> None:
-    found = latent_map(codes)
-    for place, coordinates in zip(found.places().tolist(), found.coordinates, strict=True):
-        assert torch.equal(found.at(*place), coordinates)
+    made = latent_map(codes)
+    for place, coordinates in zip(made.places().tolist(), made.coordinates, strict=True):
+        assert torch.equal(made.at(*place), coordinates)
 
 
 def test_between_places_the_map_is_exact_and_continuous(codes: Tensor) -> None:
-    found = latent_map(codes)
-    a, b = found.places()[:2]
-    previous = found.at(*a.tolist())
+    made = latent_map(codes)
+    a, b = made.places()[:2]
+    previous = made.at(*a.tolist())
     for t in torch.linspace(0.0, 1.0, 400)[1:]:
         point = torch.lerp(a, b, t)
-        here = found.at(*point.tolist())
-        torch.testing.assert_close(found.place(here), point, atol=2e-3, rtol=0)
+        here = made.at(*point.tolist())
+        torch.testing.assert_close(made.place(here), point, atol=2e-3, rtol=0)
         assert float((here - previous).norm()) < 0.3
         previous = here
 
 
 def test_neighbours_come_with_their_distance(codes: Tensor) -> None:
-    found = latent_map(codes)
-    near = found.nearest(found.coordinates[4], 3)
+    made = latent_map(codes)
+    near = made.nearest(made.coordinates[4], 3)
     distance = (codes - codes[4]).norm(dim=-1)
     assert [n for n, _ in near] == distance.argsort()[:3].tolist()
     assert [d for _, d in near] == pytest.approx(distance.sort().values[:3].tolist(), abs=1e-4)
 
 
 def test_text_keeps_coordinates(codes: Tensor) -> None:
-    found = latent_map(codes)
-    drawn = found.draw(7)
-    torch.testing.assert_close(found.from_text(found.to_text(drawn)), drawn, atol=3e-4, rtol=0)
-    assert torch.equal(found.draw(7), drawn)
-    assert not torch.equal(found.draw(8), drawn)
+    made = latent_map(codes)
+    drawn = made.draw(7)
+    torch.testing.assert_close(made.from_text(made.to_text(drawn)), drawn, atol=3e-4, rtol=0)
+    assert torch.equal(made.draw(7), drawn)
+    assert not torch.equal(made.draw(8), drawn)
 
 
 @pytest.mark.parametrize("text", ["", "AAAA", "!!", "A" * 401, "é"])
@@ -200,30 +166,46 @@ def pose(*position: float) -> Tensor:
     return look_at(torch.tensor(position), torch.zeros(3))
 
 
+ANGLES = (0.0, 1.0, 2.5, 4.0)
+
+
 def path(**more: object) -> CameraPath:
-    keys = [Keyframe(pose(math.cos(a) * 3, math.sin(a) * 3, 1.0), 0.6 + 0.1 * a) for a in (0.0, 1.0, 2.5, 4.0)]
-    return CameraPath(tuple(keys), **more)  # type: ignore[arg-type]
+    poses = torch.stack([pose(math.cos(a) * 3, math.sin(a) * 3, 1.0) for a in ANGLES])
+    return CameraPath(poses, torch.tensor([0.6 + 0.1 * a for a in ANGLES]), **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_a_path_goes_through_its_keyframes(loop: bool) -> None:
     whole = path(loop=loop)
-    for number, key in enumerate(whole.keyframes):
-        found = whole.at(number / (4 if loop else 3))
-        torch.testing.assert_close(found.T_world_camera, key.T_world_camera, atol=1e-5, rtol=0)
-        assert found.fov == pytest.approx(key.fov)
+    poses, fovs = whole.at(torch.arange(4, dtype=torch.float64) / (4 if loop else 3))
+    torch.testing.assert_close(poses, whole.poses, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fovs, whole.fovs)
     if loop:
-        torch.testing.assert_close(whole.at(1.0).T_world_camera, whole.at(0.0).T_world_camera, atol=1e-5, rtol=0)
+        first, last = whole.at(torch.tensor([0.0, 1.0]))[0]
+        torch.testing.assert_close(first, last, atol=1e-5, rtol=0)
 
 
 def test_every_camera_of_a_path_is_rigid_and_near_the_last() -> None:
-    whole = path(seconds=5.0, loop=True)
-    cameras = whole.cameras()
+    cameras = path(seconds=5.0, loop=True).cameras()
     assert len(cameras) == 120
     for before, after in zip(cameras, cameras[1:] + cameras[:1], strict=True):
         turn = after.T_world_camera[:3, :3]
         torch.testing.assert_close(turn @ turn.T, torch.eye(3), atol=1e-5, rtol=0)
         assert float((after.T_world_camera - before.T_world_camera).norm()) < 0.35
+
+
+def test_a_keyframe_alone_stands_still() -> None:
+    alone = CameraPath(pose(1.0, 2.0, 3.0)[None], torch.tensor([0.7]), seconds=0.5)
+    poses, fovs = alone.at(alone.frame_times())
+    torch.testing.assert_close(poses, alone.poses.expand(12, 4, 4), atol=1e-5, rtol=0)
+    assert fovs.tolist() == pytest.approx([0.7] * 12)
+
+
+def test_opposite_directions_do_not_cancel() -> None:
+    half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    there_and_back = CameraPath(torch.stack([torch.eye(4), half_turn, torch.eye(4)]), torch.full((3,), 0.7))
+    turns = there_and_back.at(torch.linspace(0.0, 1.0, 101))[0][:, :3, :3]
+    torch.testing.assert_close(turns @ turns.mT, torch.eye(3).expand_as(turns), atol=1e-5, rtol=0)
 
 
 def test_nerfstudio_reads_what_it_would_write() -> None:
@@ -239,14 +221,13 @@ def test_nerfstudio_reads_what_it_would_write() -> None:
     assert float(matrix[2, 1]) > 0.9  # its +Y is up
     again = from_nerfstudio(json.dumps(written))
     assert (again.size, again.seconds, again.fps, again.loop) == (whole.size, 1.0, 10.0, False)
-    for a, b in zip(again.keyframes, whole.keyframes, strict=True):
-        torch.testing.assert_close(a.T_world_camera, b.T_world_camera, atol=1e-5, rtol=0)
-        assert a.fov == pytest.approx(b.fov)
+    torch.testing.assert_close(again.poses, whole.poses, atol=1e-5, rtol=0)
+    torch.testing.assert_close(again.fovs, whole.fovs)
 
 
 def test_a_path_without_keyframes_is_read_from_its_frames() -> None:
     written = to_nerfstudio(path(seconds=0.5, fps=10.0)) | {"keyframes": []}
-    assert len(from_nerfstudio(written).keyframes) == 5
+    assert len(from_nerfstudio(written).poses) == 5
 
 
 GOOD = to_nerfstudio(path(seconds=0.5))
@@ -278,22 +259,26 @@ def test_other_files_are_refused(text: str) -> None:
         from_nerfstudio(text)
 
 
-def test_a_rotation_is_its_quaternion() -> None:
-    turn = pose(1.0, 2.0, 0.5)[:3, :3]
-    w, *v = quaternion(turn).tolist()
-    axis, point = torch.tensor(v), torch.tensor([0.3, -0.7, 0.2])
+def test_rotations_and_quaternions_lead_to_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = torch.nn.functional.normalize(torch.randn(200, 4, generator=generator, dtype=torch.float64), dim=-1)
+    given[:4] = torch.eye(4, dtype=torch.float64)  # half turns, where the naive formula divides by nothing
+    again = quaternions(rotation_matrices(given))
+    torch.testing.assert_close((again * given).sum(-1).abs(), torch.ones(200, dtype=torch.float64))
+    w, axis = given[:, :1], given[:, 1:]
+    point = torch.tensor([0.3, -0.7, 0.2], dtype=torch.float64).expand(200, 3)
     turned = point + 2.0 * torch.linalg.cross(axis, torch.linalg.cross(axis, point) + w * point)
-    torch.testing.assert_close(turned, turn @ point, atol=1e-5, rtol=0)
+    torch.testing.assert_close((rotation_matrices(given) @ point[..., None]).squeeze(-1), turned)
 
 
 def test_a_nearly_rigid_pose_becomes_rigid() -> None:
     crooked = to_nerfstudio(path())["keyframes"][1]["matrix"]
     crooked[0] += 0.01
-    turn = from_opengl(crooked)[:3, :3]
+    turn = from_opengl([crooked])[0, :3, :3]
     torch.testing.assert_close(turn @ turn.T, torch.eye(3), atol=1e-5, rtol=0)
 
 
-# Truth ------------------------------------------------------------------------------------------------
+# References -------------------------------------------------------------------------------------------
 
 
 def octahedron(radius: float) -> Mesh:
@@ -302,75 +287,120 @@ def octahedron(radius: float) -> Mesh:
     return Mesh(corners, torch.tensor(faces))
 
 
-def test_the_true_mesh_lies_where_its_field_lies() -> None:
+def test_the_mesh_of_the_data_lies_where_its_field_lies() -> None:
     pytest.importorskip("open3d")
     run = run_of("shapes")
     view = orbit_cameras(run, 1, SIZE)[0]
-    seen = frame(bind(run, run.codes("big")), view, SIZE)
-    truth = mesh_picture(octahedron(0.8), view, SIZE)
-    assert float((seen - truth).abs().mean()) < 0.02
+    picture = task_of("shapes").picture(bind(run, run.codes("big")), view, SIZE, supersample=1)
+    assert float((picture - mesh_picture(octahedron(0.8), view, SIZE)).abs().mean()) < 0.02
 
 
-def test_the_true_image_is_cropped_like_the_result() -> None:
+def test_ray_casting_pauses_between_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("open3d")
+    view = orbit_cameras(run_of("shapes"), 1, SIZE)[0]
+    whole = mesh_picture(octahedron(0.8), view, SIZE)
+    monkeypatch.setattr("hyperfields.viewer.reference.RAYS", 100)
+    pauses: list[int] = []
+    blocks = mesh_picture(octahedron(0.8), view, SIZE, pause=lambda: pauses.append(1))
+    torch.testing.assert_close(blocks, whole)
+    assert len(pauses) == 5
+
+
+def test_the_image_of_the_data_is_cropped_like_the_result() -> None:
     bound, whole = ramp()
     window = Window(0.25, 0.0, 1.25, 0.5)
-    seen = truth_picture(whole, window, (4, 8), 0.5)
-    torch.testing.assert_close(seen, frame(bound, window, (4, 8), background=0.5), atol=0.07, rtol=0)  # type: ignore[arg-type]
+    result = task_of("images").picture(bound, window, (4, 8), background=0.5)  # type: ignore[arg-type]
+    torch.testing.assert_close(reference_picture(whole, window, (4, 8), 0.5), result, atol=0.07, rtol=0)
 
 
 def test_a_photograph_lies_over_the_background() -> None:
     rgba = torch.tensor([[[1.0, 0.0, 0.0, 0.25]]])
-    view = View(camera(Keyframe(torch.eye(4), 0.5), (1, 1)), rgba)
-    assert view_picture(view, 0.2)[0, 0].tolist() == pytest.approx([0.4, 0.15, 0.15])
+    view = View(camera(torch.eye(4), 0.5, (1, 1)), rgba)
+    assert photograph_picture(view, 0.2)[0, 0].tolist() == pytest.approx([0.4, 0.15, 0.15])
 
 
-# Turns ------------------------------------------------------------------------------------------------
+# The lock ---------------------------------------------------------------------------------------------
 
 
-def test_turns_are_taken_in_order_and_the_urgent_first() -> None:
-    turns, order, waiting = Turns(), [], []
+def test_the_lock_goes_round_in_order_and_to_the_urgent_first() -> None:
+    lock, order, waiting = FairLock(), [], []
 
     def take(name: str, urgent: bool) -> None:
-        with turns.turn(urgent):
+        with lock.held(urgent=urgent):
             order.append(name)
 
-    with turns.turn(urgent=True):
+    with lock.held(urgent=True):
         for name, urgent in (("a", False), ("b", False), ("c", True), ("d", True)):
             thread = threading.Thread(target=take, args=(name, urgent))
+            before = sum(map(len, lock._queues))
             thread.start()
             waiting.append(thread)
-            time.sleep(0.02)
+            while sum(map(len, lock._queues)) == before:
+                time.sleep(0.001)
     for thread in waiting:
         thread.join(5.0)
     assert order == ["c", "d", "a", "b"]
 
 
-def test_a_long_turn_lets_others_in_between() -> None:
-    turns, order = Turns(), []
+def test_who_holds_the_lock_for_long_gives_way_in_between() -> None:
+    lock, order = FairLock(), []
 
     def short() -> None:
-        with turns.turn(urgent=True):
+        with lock.held(urgent=True):
             order.append("short")
 
-    with turns.turn(urgent=False):
+    with lock.held():
         thread = threading.Thread(target=short)
         thread.start()
-        while not any(turns._queues):
+        while not any(lock._queues):
             time.sleep(0.001)
         order.append("long")
-        turns.let_others(urgent=False)
+        lock.give_way()
         order.append("long again")
     thread.join(5.0)
     assert order == ["long", "short", "long again"]
-    turns.let_others(urgent=False)  # alone: nothing to wait for
+    with lock.held():
+        lock.give_way()  # alone: nothing to wait for
+
+
+@pytest.mark.parametrize("kind", ["shapes", "views"])
+def test_a_field_in_turns_is_the_field(kind: Kind) -> None:
+    run, task, lock = run_of(kind), task_of(kind), FairLock()
+    checks: list[bool] = []
+    field = FieldInTurns(bind(run, run.codes("big")), lock, lambda: checks.append(lock._busy))
+    bound = bind(run, run.codes("big"))
+    mesh, same = task.mesh(field, 24), task.mesh(bound, 24)
+    assert torch.equal(mesh.vertices, same.vertices)
+    view = orbit_cameras(run, 1, SIZE)[0]
+    assert torch.equal(task.picture(field, view, SIZE), task.picture(bound, view, SIZE))
+    assert len(checks) >= 2
+    assert not any(checks)  # free between blocks
+
+
+# Messages ---------------------------------------------------------------------------------------------
+
+
+def test_a_mesh_is_sent_as_arrays() -> None:
+    mesh = octahedron(0.5)
+    data = mesh_bytes(mesh)
+    assert len(data) == 6 * 12 + 6 * 4 + 8 * 12
+    assert struct.unpack("<3f", data[:12]) == (0.5, 0.0, 0.0)
+    assert struct.unpack("<4b", data[72:76]) == (127, 0, 0, 0)  # of the corner on +x
+    assert struct.unpack("<3I", data[96:108]) == (0, 1, 2)
+    empty = Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
+    assert mesh_bytes(empty) == b""
+
+
+def test_bytes_of_a_message_are_aligned() -> None:
+    for header in ({}, {"a": 1}, {"ab": 12}):
+        message = pack(header, b"data")
+        (length,) = struct.unpack("<I", message[:4])
+        assert length % 4 == 0
+        assert json.loads(message[4 : 4 + length]) == header
+        assert message[4 + length :] == b"data"
 
 
 def test_a_camera_has_its_vertical_angle() -> None:
-    made: Camera = camera(Keyframe(pose(3.0, 0.0, 0.0), 0.8), (100, 300))
+    made: Camera = camera(pose(3.0, 0.0, 0.0), 0.8, (100, 300))
     assert 2.0 * math.atan(0.5 * made.height / made.fy) == pytest.approx(0.8)
     assert (made.fx, made.cx, made.cy) == (made.fy, 150.0, 50.0)
-
-
-def test_frame_knows_no_server() -> None:
-    source = Path(frame_module.__file__).read_text()
-    assert not {"viser", "websockets", "threading"} & set(source.replace(".", " ").split())

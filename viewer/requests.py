@@ -1,10 +1,9 @@
-"""What a page may ask for: JSON read into checked values. Whatever cannot be read is an `InputError`."""
+"""Requests of a page: JSON read into checked values. Whatever cannot be read is an `InputError`."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,23 +12,22 @@ from torch import Tensor
 from hyperfields.cameras import Camera, look_at
 from hyperfields.codes.table import interpolate
 from hyperfields.errors import InputError
-from hyperfields.rendering.pictures import CHANNELS, Channel
-from hyperfields.viewer.camera_path import Keyframe, camera, from_opengl
-from hyperfields.viewer.frame import Window
+from hyperfields.rendering.image import Window
+from hyperfields.rendering.pictures import Channel
+from hyperfields.viewer.camera_path import camera, from_opengl
 from hyperfields.viewer.latent_map import LIMIT
-from hyperfields.viewer.room import Room
+from hyperfields.viewer.shared import SharedState
 
-MOST_BYTES = 2**20  # of a message: a long camera path fits
 MOST_SIDE = 1024  # pixels of a live picture
 MOST_WALK = 32  # scenes on a walk
 AXES = 8  # sliders
-MODES = ("lerp", "slerp")
+WALK_STEPS = 256  # of the path between two stops: places between its steps are interpolated
 Mode = Literal["lerp", "slerp"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """One look at one latent."""
+class ViewRequest:
+    """One view of one latent."""
 
     number: int  # of the page, comes back with the pictures
     latent: Tensor  # [k] coordinates on the map
@@ -38,9 +36,9 @@ class Look:
     channel: Channel
     background: float
     moving: bool  # something is being dragged: answer soon rather than well
-    truth: bool  # the truth as well
+    reference: bool  # the reference as well
     photograph: int | None  # number of a test view: look from its camera
-    mesh: bool  # show the mesh when all is still
+    mesh: bool  # send the mesh when all is still
 
 
 def decode(text: str | bytes) -> dict[str, Any]:
@@ -58,32 +56,33 @@ def decode(text: str | bytes) -> dict[str, Any]:
     return message
 
 
-def look(message: dict[str, Any], room: Room) -> Look:
+def view_request(message: dict[str, Any], shared: SharedState) -> ViewRequest:
     """
     Raises:
         InputError: something is missing, of another type, or out of range.
     """
-    channel = message.get("channel", "rgb")
-    allowed = CHANNELS[:1] if room.run.kind == "images" else CHANNELS
-    if channel not in allowed:
-        raise InputError(f"channel: got {_short(channel)}, wanted one of {', '.join(allowed)}")
+    channels = shared.task.channels
+    given = message.get("channel", channels[0])
+    channel = next((name for name in channels if name == given), None)
+    if channel is None:
+        raise InputError(f"channel: got {_short(given)}, wanted one of {', '.join(channels)}")
     photograph = message.get("photograph")
     size = pair(message.get("size"), "size", 8, MOST_SIDE)
-    return Look(
+    return ViewRequest(
         number=int(number(message.get("id", 0), "id", 0, 2**53)),
-        latent=latent(message.get("latent"), room),
-        view=view(message.get("view"), room, size),
+        latent=latent(message.get("latent"), shared),
+        view=view(message.get("view"), shared, size),
         size=size,
         channel=channel,
         background=number(message.get("background", 1.0), "background", 0.0, 1.0),
         moving=message.get("moving") is True,
-        truth=message.get("truth") is True,
+        reference=message.get("reference") is True,
         photograph=None if photograph is None else int(number(photograph, "photograph", 0, 10_000)),
         mesh=message.get("mesh") is True,
     )
 
 
-def latent(value: Any, room: Room) -> Tensor:
+def latent(value: Any, shared: SharedState) -> Tensor:
     """Coordinates `[k]` of a latent: one of {scene}, {at: [x, y]}, {key, coordinates}, {walk, time, mode}, {seed}.
 
     Raises:
@@ -92,39 +91,38 @@ def latent(value: Any, room: Room) -> Tensor:
     if not isinstance(value, dict):
         raise InputError(f"latent: got {_short(value)}, wanted an object")
     if "scene" in value:
-        return room.map.coordinates[room.run.index(_text(value["scene"], "scene"))]
+        return shared.map.coordinates[shared.run.index(_text(value["scene"], "scene"))]
     if "at" in value:
-        x, y = numbers(value["at"], "at", 2, 100.0)
-        return room.map.at(x, y)
+        x, y = vector(value["at"], "at", 2, 100.0)
+        return shared.map.at(x, y)
     if "walk" in value:
-        codes = walk(value["walk"], room)
-        place = number(value.get("time", 0.0), "time", 0.0, 1.0) * (len(codes) - 1)
-        first = min(int(place), len(codes) - 2)
-        if place == first:
-            return codes[first]
-        if place == first + 1:
-            return codes[first + 1]
-        # In code space, as `hyperfields interpolate` walks; then back to coordinates.
-        ends = torch.cat([room.code(code) for code in codes[first : first + 2]])
-        steps = 256
-        path = interpolate(ends, steps + 1, mode(value))
-        t = (place - first) * steps
-        low = min(int(t), steps - 1)
-        found = torch.lerp(path[low], path[low + 1], t - low)
-        return ((found - room.map.mean) @ room.map.axes.T) / room.map.std
+        return _on_walk(value, shared)
     if "seed" in value:
-        return room.map.draw(int(number(value["seed"], "seed", 0, 2**31)))
+        return shared.map.draw(int(number(value["seed"], "seed", 0, 2**31)))
     if "key" in value:
-        found = room.map.from_text(_text(value["key"], "key"))
+        coordinates = shared.map.from_text(_text(value["key"], "key"))
         if "coordinates" in value:
-            count = min(AXES, len(found))
-            given = numbers(value["coordinates"], "coordinates", count, LIMIT)
-            found[:count] = torch.tensor(given)
-        return found
+            count = min(AXES, len(coordinates))
+            coordinates[:count] = torch.tensor(vector(value["coordinates"], "coordinates", count, LIMIT))
+        return coordinates
     raise InputError("latent: wanted one of scene, at, key, walk, seed")
 
 
-def walk(value: Any, room: Room) -> list[Tensor]:
+def _on_walk(value: dict[str, Any], shared: SharedState) -> Tensor:
+    """Coordinates of a place on a walk: in code space, as `hyperfields interpolate` walks, then back."""
+    stops = walk(value["walk"], shared)
+    place = number(value.get("time", 0.0), "time", 0.0, 1.0) * (len(stops) - 1)
+    first = min(int(place), len(stops) - 2)
+    if place in (first, first + 1):
+        return stops[int(place)]
+    ends = torch.cat([shared.code(stop) for stop in stops[first : first + 2]])
+    path = interpolate(ends, WALK_STEPS + 1, mode(value))
+    t = (place - first) * WALK_STEPS
+    low = min(int(t), WALK_STEPS - 1)
+    return shared.map.coordinates_of(torch.lerp(path[low], path[low + 1], t - low))
+
+
+def walk(value: Any, shared: SharedState) -> list[Tensor]:
     """Coordinates of the stops of a walk; names of scenes, or objects as for `latent`.
 
     Raises:
@@ -133,12 +131,9 @@ def walk(value: Any, room: Room) -> list[Tensor]:
     if not isinstance(value, list) or not 2 <= len(value) <= MOST_WALK:
         count = len(value) if isinstance(value, list) else _short(value)
         raise InputError(f"walk: got {count} stops, wanted 2 to {MOST_WALK}")
-    found = []
-    for stop in value:
-        if isinstance(stop, dict) and "walk" in stop:
-            raise InputError("walk: a stop cannot be a walk")
-        found.append(latent(stop if isinstance(stop, dict) else {"scene": stop}, room))
-    return found
+    if any(isinstance(stop, dict) and "walk" in stop for stop in value):
+        raise InputError("walk: a stop cannot be a walk")
+    return [latent(stop if isinstance(stop, dict) else {"scene": stop}, shared) for stop in value]
 
 
 def mode(value: dict[str, Any]) -> Mode:
@@ -146,14 +141,14 @@ def mode(value: dict[str, Any]) -> Mode:
     Raises:
         InputError: an unknown one.
     """
-    found = value.get("mode", "lerp")
-    if found not in get_args(Mode):
-        raise InputError(f"mode: got {_short(found)}, wanted lerp or slerp")
-    return "slerp" if found == "slerp" else "lerp"
+    given = value.get("mode", "lerp")
+    if given not in get_args(Mode):
+        raise InputError(f"mode: got {_short(given)}, wanted lerp or slerp")
+    return "slerp" if given == "slerp" else "lerp"
 
 
-def view(value: Any, room: Room, size: tuple[int, int]) -> Camera | Window:
-    """A window for images; else a camera from {position, target, fov} or {matrix, fov}.
+def view(value: Any, shared: SharedState, size: tuple[int, int]) -> Camera | Window:
+    """A camera from {position, target, fov} or {matrix, fov}; a window where scenes have no camera.
 
     Angles are vertical and in radians; a matrix is an OpenGL camera's, row by row, as in nerfstudio's files.
 
@@ -162,21 +157,21 @@ def view(value: Any, room: Room, size: tuple[int, int]) -> Camera | Window:
     """
     if not isinstance(value, dict):
         raise InputError(f"view: got {_short(value)}, wanted an object")
-    if room.run.kind == "images":
-        left, top, right, bottom = numbers(value.get("window", [0, 0, 1, 1]), "window", 4, 100.0)
+    if not shared.task.has_camera:
+        left, top, right, bottom = vector(value.get("window", [0, 0, 1, 1]), "window", 4, 100.0)
         if not (right - left > 1e-4 and bottom - top > 1e-4):
             raise InputError("window: wanted left < right and top < bottom")
         return Window(left, top, right, bottom)
     fov = number(value.get("fov", 0.69), "fov", 0.02, 3.0)
     try:
         if "matrix" in value:
-            pose = from_opengl(numbers(value["matrix"], "matrix", 16, 1e4))
+            pose = from_opengl([vector(value["matrix"], "matrix", 16, 1e4)])[0]
         else:
-            position, target = (torch.tensor(numbers(value.get(k), k, 3, 1e3)) for k in ("position", "target"))
+            position, target = (torch.tensor(vector(value.get(k), k, 3, 1e3)) for k in ("position", "target"))
             pose = look_at(position, target)
     except ValueError as error:
         raise InputError(f"view: {error}") from None
-    return camera(Keyframe(pose, fov), size)
+    return camera(pose, fov, size)
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:
@@ -185,12 +180,12 @@ def number(value: Any, name: str, low: float, high: float) -> float:
         InputError: no finite number between `low` and `high`.
     """
     good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or not low <= value <= high:
+    if not good or not low <= value <= high:  # neither holds for nan; integers may be too large for a float
         raise InputError(f"{name}: got {_short(value)}, wanted a number from {low:g} to {high:g}")
     return float(value)
 
 
-def numbers(value: Any, name: str, count: int, limit: float) -> list[float]:
+def vector(value: Any, name: str, count: int, limit: float) -> list[float]:
     """
     Raises:
         InputError: not `count` finite numbers within +-`limit`.

@@ -1,4 +1,4 @@
-"""Whose turn it is to compute: one at a time, in order of arrival, what somebody drags at before what stands still."""
+"""A fair lock: one thread computes at a time, in order of arrival, what somebody drags before what stands still."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Iterator
 
 
-class Turns:
-    """A fair lock with two queues. `threading.Lock` may let the same thread in for ever."""
+class FairLock:
+    """A lock with two queues. `threading.Lock` may let the same thread in for ever."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -17,23 +17,23 @@ class Turns:
         self._queues: tuple[deque[threading.Event], deque[threading.Event]] = (deque(), deque())
 
     @contextlib.contextmanager
-    def turn(self, urgent: bool) -> Iterator[None]:
-        """Wait until it is our turn; the urgent go first."""
-        self._take(urgent)
+    def held(self, *, urgent: bool = False) -> Iterator[None]:
+        """Hold the lock; the urgent get it first."""
+        self._acquire(urgent)
         try:
             yield
         finally:
-            self._leave()
+            self._release()
 
-    def let_others(self, urgent: bool) -> None:
-        """Within a turn: let go, let those who wait come first, and take up again."""
+    def give_way(self, *, urgent: bool = False) -> None:
+        """While holding the lock: release it, let those who wait come first, and acquire it again."""
         with self._mutex:
             if not any(self._queues):
                 return
-        self._leave()
-        self._take(urgent)
+        self._release()
+        self._acquire(urgent)
 
-    def _take(self, urgent: bool) -> None:
+    def _acquire(self, urgent: bool) -> None:
         with self._mutex:
             if not self._busy:
                 self._busy = True
@@ -42,7 +42,7 @@ class Turns:
             self._queues[0 if urgent else 1].append(ours)
         ours.wait()
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         """Hands over directly, so that nobody who comes later slips in."""
         with self._mutex:
             for queue in self._queues:

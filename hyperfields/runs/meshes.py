@@ -1,0 +1,99 @@
+"""Meshes as files."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperfields.data import Mesh
+from hyperfields.errors import InputError
+from hyperfields.runs.atomic import require_suffix, write_atomically
+
+MESH_SUFFIXES = (".ply", ".obj", ".glb", ".stl")
+
+
+def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "file") -> None:
+    """Write `mesh` as .ply (binary), .obj, .glb or .stl (binary, without shared vertices).
+
+    `frame`: "file" puts the vertices back into the frame of the file that the scene came from
+    (p * scale + center), "scene" leaves them. Axes are kept, also in a .glb, whose viewers take +Y as up.
+
+    Far from the origin float32 is too coarse for a vertex: a .ply then has doubles, an .obj as many digits as it
+    takes, and a .glb, whose vertices stay in the scene frame, a node with the scale and the translation.
+
+    Raises:
+        InputError: for another suffix, a missing folder, a file that cannot be written, no trimesh.
+
+    Warns:
+        UserWarning: an .stl, which has float32 only, so far from the origin that vertices move.
+    """
+    path = Path(path)
+    suffix = require_suffix(path, MESH_SUFFIXES, "a mesh")
+    scale, center = (float(mesh.scale), mesh.center) if frame == "file" else (1.0, (0.0, 0.0, 0.0))
+    inside = mesh.vertices.detach().cpu().double().numpy()  # [v 3], scene frame
+    vertices = inside * scale + np.array(center, dtype=np.float64)
+    faces = mesh.faces.detach().cpu().numpy().astype(np.int64)
+    if suffix == ".ply":
+        write_atomically(path, _ply(vertices, faces, doubles=_rounding(vertices) > 1e-6 * abs(scale)))
+        return
+    trimesh = _trimesh(path)
+    if suffix == ".glb":
+        scene = trimesh.Scene()
+        if len(faces):  # an accessor of a glTF must not be empty
+            to_file = np.diag([scale, scale, scale, 1.0])
+            to_file[:3, 3] = center
+            scene.add_geometry(trimesh.Trimesh(inside, faces, process=False), transform=to_file)
+        write_atomically(path, trimesh.exchange.gltf.export_glb(scene, include_normals=False))
+        return
+    plain = trimesh.Trimesh(vertices, faces, process=False)
+    if suffix == ".obj":
+        digits = max(0, math.ceil(12.0 - math.log10(scale))) if scale > 0.0 else 12  # 1e-12 of the scene frame's unit
+        text = trimesh.exchange.obj.export_obj(
+            plain, include_normals=False, include_color=False, include_texture=False, digits=digits, header=None
+        )
+        write_atomically(path, text.encode())
+        return
+    if (moved := _rounding(vertices)) > 1e-5 * abs(scale):
+        warnings.warn(
+            f"{path}: .stl has 32 bits a coordinate, so far from the origin vertices move by up to {moved:.2g}; "
+            "write a .ply, .obj or .glb",
+            stacklevel=2,
+        )
+    write_atomically(path, trimesh.exchange.stl.export_stl(plain))
+
+
+def _rounding(vertices: NDArray[np.float64]) -> float:
+    """How far float32 moves a coordinate at most."""
+    return float(np.abs(vertices.astype(np.float32) - vertices).max(initial=0.0))
+
+
+def _ply(vertices: NDArray[np.float64], faces: NDArray[np.int64], doubles: bool) -> bytes:
+    """A binary .ply (Turk, 1994). Those of trimesh have float32 vertices only."""
+    kind, name = ("<f8", "double") if doubles else ("<f4", "float")
+    header = (
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n"
+        f"property {name} x\nproperty {name} y\nproperty {name} z\n"
+        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    rows = np.empty(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
+    rows["count"], rows["corners"] = 3, faces
+    return header.encode() + vertices.astype(kind).tobytes() + rows.tobytes()
+
+
+def _trimesh(path: Path) -> Any:
+    try:
+        import trimesh
+        import trimesh.exchange.gltf
+        import trimesh.exchange.obj
+        import trimesh.exchange.stl
+    except ImportError as error:
+        raise InputError(
+            f"{path}: trimesh, which this format needs, cannot be imported ({error}): pip install "
+            "'hyperfields[shapes]', or write a .ply"
+        ) from error
+    return trimesh

@@ -1,0 +1,223 @@
+"""The port: HTTP and websockets on an event loop in a thread of its own, and the gate that every request passes.
+
+Who may ask: a browser that has opened the address with the token that was printed (a cookie keeps it afterwards),
+under a name of this machine (`Host`); on websockets a page of this server (`Origin`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import http
+import logging
+import secrets
+import socket
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs, urlsplit
+
+import websockets.asyncio.server
+from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from hyperfields.errors import InputError
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+MOST_BYTES = 2**20  # of a message from a browser: a long camera path fits
+HANDSHAKE_SECONDS = 60.0  # a sheet of thumbnails on a busy machine takes some
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
+Respond = Callable[[Request], Awaitable[Response | None]]
+Talk = Callable[[ServerConnection], Awaitable[None]]
+
+# Below this the library logs lines of requests, and the token with them, and a traceback for each browser that opens
+# a connection in advance and lets it go.
+_logger = logging.getLogger("hyperfields.viewer")
+_logger.setLevel(logging.CRITICAL)
+
+
+class Server:
+    """A running server. `close` ends it."""
+
+    def __init__(self, host: str, port: int, respond: Respond, talk: Talk) -> None:
+        """
+        Args:
+            respond: the answer to a request; None lets a websocket open.
+            talk: serves one websocket until it returns.
+        """
+        self._stop: asyncio.Event
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(host, port, respond, talk)), name="hyperfields-viewer", daemon=True
+        )
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            raise InputError(f"--port {port}: cannot be opened ({self._failure}); choose another")
+        self.port = port
+
+    async def _serve(self, host: str, port: int, respond: Respond, talk: Talk) -> None:
+        self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+
+        async def process_request(connection: ServerConnection, request: Request) -> Response | None:
+            try:
+                return await respond(request)
+            except Exception:  # a bug must be seen
+                traceback.print_exc()
+                return text(http.HTTPStatus.INTERNAL_SERVER_ERROR, "this request failed: see the viewer's terminal")
+
+        try:
+            server = await websockets.asyncio.server.serve(
+                talk, host, port, process_request=process_request, max_size=MOST_BYTES, compression=None,
+                open_timeout=HANDSHAKE_SECONDS, close_timeout=1.0, server_header=None, logger=_logger,
+            )  # fmt: skip
+        except OSError as error:
+            self._failure = error
+            self._started.set()
+            return
+        self._started.set()
+        async with server:
+            await self._stop.wait()
+
+    def close(self) -> None:
+        """End all connections, then the thread."""
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+
+class Gate:
+    """Refusals of requests that do not come from who was given the address."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.token = secrets.token_urlsafe(24)
+        # Cookies are shared by all ports of a machine: each viewer has a name of its own.
+        self._cookie = f"hf-{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
+
+    @property
+    def origin(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address to open, with the token."""
+        return f"{self.origin}/?token={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """The header with which a browser keeps the token: out of reach for scripts and for pages of other sites."""
+        return f"{self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+
+    def refusal(self, request: Request) -> Response | None:
+        """The answer to whoever may not ask; None for others."""
+        host = request.headers.get("Host", "")
+        if not self._is_our_name(host):
+            return text(http.HTTPStatus.FORBIDDEN, f"this viewer is not called {host[:80]!r}: open {self.origin}")
+        if not self.has_token(request) and not self._has_cookie(request):
+            return text(http.HTTPStatus.FORBIDDEN, "wrong or no token: open the address that the viewer printed")
+        if is_websocket(request) and not _same_origin(request.headers.get("Origin"), host):
+            return text(http.HTTPStatus.FORBIDDEN, "only the viewer's own page may talk to it")
+        return None
+
+    def has_token(self, request: Request) -> bool:
+        """Whether the token is in the address."""
+        values = parse_qs(urlsplit(request.path).query).get("token", [])
+        return any(self._matches(value) for value in values)
+
+    def _has_cookie(self, request: Request) -> bool:
+        for header in request.headers.get_all("Cookie"):
+            for part in header.split(";"):
+                name, _, value = part.strip().partition("=")
+                if name == self._cookie and self._matches(value):
+                    return True
+        return False
+
+    def _matches(self, value: str) -> bool:
+        return secrets.compare_digest(value.encode(errors="surrogateescape"), self.token.encode())
+
+    def _is_our_name(self, host: str) -> bool:
+        """Whether the request was for this machine.
+
+        A page of another site whose name is made to point here (DNS rebinding) still gives that name.
+        """
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in LOOPBACK if self.host in LOOPBACK else bool(name)
+
+
+def free_port(host: str, port: int) -> int:
+    """The first port from `port` on that nobody listens at.
+
+    Raises:
+        InputError: the address is not one of this machine, or no port is free.
+    """
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port {port}: wanted a number from 0 to 65535")
+    try:
+        family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    except OSError as error:
+        raise InputError(f"--host {host}: unknown ({error.strerror}); leave it out to listen on 127.0.0.1") from None
+    for candidate in range(port, min(port + 200, 65536)):
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+            except PermissionError:
+                raise InputError(f"--port {candidate}: needs more rights; choose one above 1023") from None
+            except OSError as error:
+                if error.errno in _NOT_HERE:
+                    raise InputError(f"--host {host}: not an address of this machine ({error.strerror})") from None
+                continue
+            return int(probe.getsockname()[1])
+    raise InputError(f"--port {port}: it and the 199 after it are busy; choose another")
+
+
+def is_websocket(request: Request) -> bool:
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def reply(
+    data: bytes,
+    content_type: str,
+    headers: dict[str, str] | None = None,
+    status: http.HTTPStatus = http.HTTPStatus.OK,
+) -> Response:
+    """An answer that no cache keeps and no other page reads, and whose links do not tell where they were."""
+    return Response(
+        status.value,
+        status.phrase,
+        Headers(
+            {
+                "Content-Type": content_type,
+                "Content-Length": str(len(data)),
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
+                "Cross-Origin-Resource-Policy": "same-origin",
+                **(headers or {}),
+            }
+        ),
+        data,
+    )
+
+
+def text(status: http.HTTPStatus, line: str) -> Response:
+    return reply(f"{line}\n".encode(), "text/plain; charset=utf-8", status=status)
+
+
+def _same_origin(origin: str | None, host: str) -> bool:
+    """Whether a websocket was opened by a page of this server: a browser always says which page it was."""
+    if origin is None:
+        return False
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()

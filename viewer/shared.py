@@ -1,0 +1,181 @@
+"""State that all clients of one viewer share: the run, its map, bound scenes, thumbnails, references."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hyperfields.cameras import Camera
+from hyperfields.data import SceneDataset
+from hyperfields.errors import InputError
+from hyperfields.model import BoundField
+from hyperfields.rendering.image import Window
+from hyperfields.runs.checkpoint import Run
+from hyperfields.runs.render import bind, native_size, orbit_cameras
+from hyperfields.tasks import task_of
+from hyperfields.viewer.latent_map import latent_map
+from hyperfields.viewer.lock import FairLock
+
+THUMB = 48  # pixels a side
+SHEET = 64  # thumbnails on a sheet, 8 in a row
+MOST_THUMBS = 1024  # of a larger run the others are dots
+COARSE = 32  # cells along a side of the grid that skips empty space, while something moves
+FINE = 64  # and when all is still
+_CACHE_BYTES = 256e6
+
+
+class SharedState:
+    """A run, ready to be viewed by several at once. Everything in it is safe to call from any thread.
+
+    Whatever computes holds `lock`, and gives way between blocks of a few tenths of a second.
+    """
+
+    def __init__(self, run: Run, open_dataset: Callable[[], SceneDataset] | None = None) -> None:
+        self.run = run
+        self.task = task_of(run.kind)
+        self.codes = run.model.latents.codes.detach()
+        self.map = latent_map(self.codes)
+        self.lock = FairLock()
+        self.closing = threading.Event()
+        self._open_dataset = open_dataset
+        self._dataset: SceneDataset | InputError | None = None
+        self._bound: OrderedDict[str, BoundField] = OrderedDict()
+        self._sheets: dict[int, bytes] = {}
+        self._mutex, self._dataset_mutex, self._sheet_mutex = threading.Lock(), threading.Lock(), threading.Lock()
+
+    def warm_up(self) -> None:
+        """Render one small picture: loads the kernels, so that the first page need not wait for them."""
+        size = (32, 32)
+        bound = self.bind(self.map.coordinates[0])
+        self.task.picture(bound, self.first_view(size), size, supersample=1, cells=COARSE)
+
+    def first_view(self, size: tuple[int, int]) -> Camera | Window:
+        """The view of a scene that a page opens with."""
+        return orbit_cameras(self.run, 1, size)[0] if self.task.has_camera else Window()
+
+    def scene_at(self, coordinates: Tensor) -> int | None:
+        """The scene that coordinates stand for, to the digits of their text; None between scenes."""
+        nearest = self.map.nearest(coordinates, 1)[0][0]
+        offset = (self.map.coordinates[nearest] - coordinates).abs()
+        return nearest if bool((offset < 1e-3).all()) else None
+
+    def code(self, coordinates: Tensor) -> Tensor:
+        """Coordinates `[k]` -> code `[1 z]`: of a scene, the one that was fitted, to the last digit."""
+        scene = self.scene_at(coordinates)
+        return self.map.code(coordinates) if scene is None else self.codes[scene : scene + 1]
+
+    def bind(self, coordinates: Tensor) -> BoundField:
+        """The field at coordinates: the hypernetwork runs once for each, and the last ones are kept."""
+        key = self.map.to_text(coordinates)
+        with self._mutex:
+            if key in self._bound:
+                self._bound.move_to_end(key)
+                return self._bound[key]
+        bound = bind(self.run, self.code(coordinates))
+        with self._mutex:
+            self._bound[key] = bound
+            capacity = max(4, int(_CACHE_BYTES / _bytes_of(bound)))
+            while len(self._bound) > min(capacity, 64):
+                self._bound.popitem(last=False)
+        return bound
+
+    def finished_sheet(self, number: int) -> bytes | None:
+        """JPEG of a sheet of thumbnails that has been computed already."""
+        with self._mutex:
+            return self._sheets.get(number)
+
+    def sheet(self, number: int) -> bytes | None:
+        """JPEG of the thumbnails of 64 scenes, 8 in a row; None when there is no such sheet.
+
+        Computed once: whoever asks meanwhile waits.
+        """
+        first = number * SHEET
+        if number < 0 or first >= min(len(self.run.names), MOST_THUMBS):
+            return None
+        with self._sheet_mutex:
+            if (finished := self.finished_sheet(number)) is not None:
+                return finished
+            size = (THUMB, THUMB)
+            view = self.first_view(size)
+            sheet = torch.ones(SHEET // 8 * THUMB, 8 * THUMB, 3)
+            for place, scene in enumerate(range(first, min(first + SHEET, len(self.run.names)))):
+                if self.closing.is_set():
+                    return None
+                row, column = (THUMB * index for index in divmod(place, 8))
+                with self.lock.held():
+                    bound = bind(self.run, self.codes[scene : scene + 1])
+                    picture = self.task.picture(bound, view, size, cells=COARSE)
+                sheet[row : row + THUMB, column : column + THUMB] = picture
+            data = jpeg(sheet, 88)
+            with self._mutex:
+                self._sheets[number] = data
+            return data
+
+    def dataset(self) -> SceneDataset:
+        """The data that were fitted, read when they are first asked for.
+
+        Raises:
+            InputError: they are not there any more.
+        """
+        with self._dataset_mutex:
+            if self._dataset is None:
+                try:
+                    if self._open_dataset is None:
+                        raise InputError(f"{self.run.path}: does not say which family was fitted; give --family DIR")
+                    self._dataset = self._open_dataset()
+                except InputError as error:
+                    self._dataset = error
+            if isinstance(self._dataset, InputError):
+                raise self._dataset
+            return self._dataset
+
+    def aspect(self) -> float:
+        """Width over height of the pictures."""
+        height, width = native_size(self.run)
+        return width / height
+
+
+class FieldInTurns(BoundField):
+    """The same field, which holds the lock for each block of points: for work that cannot pause by itself."""
+
+    def __init__(self, bound: BoundField, lock: FairLock, check: Callable[[], None]) -> None:
+        """
+        Args:
+            check: called before each block; what it raises ends the work.
+        """
+        super().__init__(bound.field, bound.weights, bound.scenes)
+        self._lock, self._check = lock, check
+
+    def __call__(self, *args: Any) -> Any:
+        return self._in_turn(super().__call__, *args)
+
+    def density(self, *args: Any) -> Any:
+        return self._in_turn(super().density, *args)
+
+    def visible_samples(self, *args: Any) -> Any:
+        return self._in_turn(super().visible_samples, *args)
+
+    def _in_turn(self, compute: Callable[..., Any], *args: Any) -> Any:
+        self._check()
+        with self._lock.held():
+            return compute(*args)
+
+
+def jpeg(image: Tensor, quality: int = 90) -> bytes:
+    """JPEG of `[h w 3]` in [0, 1]; from quality 90 on, colours at full resolution."""
+    values = (image.clamp(0.0, 1.0) * 255.0).round().byte().contiguous().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+    return buffer.getvalue()
+
+
+def _bytes_of(bound: BoundField) -> int:
+    """Memory of a bound scene with the grids that it may keep to skip empty space."""
+    return COARSE**3 + FINE**3 + sum(weight.numel() * weight.element_size() for weight in bound.weights.values())
