@@ -12,7 +12,7 @@ Random numbers of a step come from the one generator in this order: occupancy up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 import torch
@@ -33,7 +33,11 @@ from hyperfields.rendering.static_shapes import (
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks.config import TrainConfig
 
-Loss = Callable[[Any, Any], Tensor]  # (prediction, batch) -> unreduced [s n ...], see PointObjective and RayObjective
+
+class Loss(Protocol):
+    """A prediction and its batch -> unreduced errors `[s n ...]`; see `PointObjective` and `RayObjective`."""
+
+    def __call__(self, prediction: Any, batch: Any, /) -> Tensor: ...
 
 
 class Objective(Protocol):
@@ -216,8 +220,9 @@ def _unreduced(error: Tensor, samples: Tensor) -> Tensor:
         ValueError: it is not one value, or several, for each of `samples` `[s n ...]`.
     """
     if error.shape[:2] != samples.shape[:2]:
+        shape = ", ".join(map(str, samples.shape[:2]))
         raise ValueError(
-            f"loss: got shape {list(error.shape)}, wanted unreduced values [{', '.join(map(str, samples.shape[:2]))}, ...]; "
+            f"loss: got shape {list(error.shape)}, wanted unreduced values [{shape}, ...]; "
             "leave the mean to the objective"
         )
     return error
