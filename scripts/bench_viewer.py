@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from playwright.sync_api import Page, sync_playwright
@@ -60,7 +61,7 @@ def measure(page: Page, url: str) -> list[tuple[str, str, str]]:
     page.wait_for_timeout(1500)
 
     page.set_viewport_size({"width": 656, "height": 299})  # a pane of 256 x 256 beside the controls
-    page.evaluate("document.querySelector('#stage').style.cssText = 'width: 256px; height: 256px'")
+    page.evaluate("document.querySelector('#panes').style.cssText = 'width: 256px; height: 256px'")
     page.wait_for_timeout(1500)
     page.evaluate("viewer.log.clear()")
     for _ in range(5):
@@ -88,29 +89,21 @@ def drag(page: Page, what: str, steps: int, pause: int = 60) -> None:
     page.mouse.up()
 
 
-def crowd(url: str, clients: int = 8, looks: int = 12) -> tuple[int, float]:
+def crowd(url: str, clients: int = 8, steps: int = 12) -> tuple[int, float]:
     """(answered, longest wait in s) of clients that each drag over the map and then want a finished picture."""
     waits: list[float] = []
+    address = urlsplit(url)
 
     def use(number: int) -> None:
-        origin = url.rstrip("/")
-        options: dict[str, Any] = {"origin": origin, "max_size": None, "proxy": None}
-        with connect(origin.replace("http", "ws") + "/live", **options) as socket:
+        options: dict[str, Any] = {"origin": f"http://{address.netloc}", "max_size": None, "proxy": None}
+        with connect(f"ws://{address.netloc}/live?{address.query}", **options) as socket:
             hello = json.loads(socket.recv())
-            view = {"window": [0, 0, 1, 1]} if hello["kind"] == "images" else hello["camera"]
-            for step in range(looks):
-                moving = step < looks - 1
-                latent = {"at": [0.1 * number - 0.4, 0.05 * step - 0.5]}
-                look = {
-                    "type": "look",
-                    "id": step,
-                    "latent": latent,
-                    "view": view,
-                    "size": [256, 256],
-                    "moving": moving,
-                }
+            request = {"type": "view", "view": hello["camera"] or {"window": [0, 0, 1, 1]}, "size": [256, 256]}
+            for step in range(steps):
+                moving = step < steps - 1
+                request |= {"id": step, "latent": {"at": [0.1 * number - 0.4, 0.05 * step - 0.5]}, "moving": moving}
                 began = time.monotonic()
-                socket.send(json.dumps(look))
+                socket.send(json.dumps(request))
                 while True:
                     data = socket.recv(60.0)
                     assert isinstance(data, bytes), data
@@ -148,11 +141,9 @@ def main() -> None:
             crowds.append(crowd(url))
             memory.append(rss(process))
         answered, longest = sum(count for count, _ in crowds), max(wait for _, wait in crowds)
-        used = ", ".join(f"{size:.0f}" for size in memory)
-        said = (
-            f"{answered} of {3 * 8 * 12}, longest {longest:.2f} s; memory {used} MB before and after each of 3 rounds"
-        )
-        rows.append(("8 clients at once", "all answered, 3 s", said))
+        sizes = ", ".join(f"{size:.0f}" for size in memory)
+        measured = f"{answered} of {3 * 8 * 12}, longest {longest:.2f} s; memory {sizes} MB before and after 3 rounds"
+        rows.append(("8 clients at once", "all answered, 3 s", measured))
     finally:
         process.terminate()
         process.wait(20)

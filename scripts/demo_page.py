@@ -20,7 +20,7 @@ from hyperfields.cameras import Camera
 from hyperfields.codes.table import interpolate
 from hyperfields.data import Mesh
 from hyperfields.runs.checkpoint import Run, load_run
-from hyperfields.runs.export import write_image
+from hyperfields.runs.images import write_image
 from hyperfields.runs.render import bind, orbit_cameras
 from hyperfields.scenes import open_family
 from hyperfields.tasks import SHAPES, render_picture

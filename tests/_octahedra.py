@@ -65,4 +65,5 @@ def run_of(kind: Kind, **scenes: float) -> Run:
     with torch.no_grad():
         model.latents.codes.copy_(torch.cat([code(kind, value) for value in scenes.values()]))
     fit = FitSettings(steps=1, individually=True)
-    return Run(RunConfig(kind, tuple(scenes), config, TrainConfig(2, 64), fit, picture=PICTURES[kind]), model.eval())
+    settings = RunConfig(kind, tuple(scenes), config, TrainConfig(2, 64), fit, picture=PICTURES[kind])
+    return Run(settings, model.eval())

@@ -19,7 +19,6 @@ from torch import Tensor
 from websockets.sync.client import ClientConnection, connect
 
 from hyperfields.data import Kind
-from hyperfields.runs import checkpoint
 from hyperfields.viewer.app import Viewer
 
 from ._octahedra import run_of
@@ -39,12 +38,7 @@ def viewing(kind: Kind, **scenes: float) -> Iterator[Viewer]:
 
 def saved(kind: Kind, folder: Path) -> Path:
     """The run of octahedra on disk."""
-    run = run_of(kind, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = checkpoint.to_json(run.model.config)
-    config = {"format": checkpoint.FORMAT, "kind": kind, "model": model, "fit": {}, **run.config}
-    checkpoint.write_config(folder, config)
-    checkpoint.write_model(folder, run.model)
+    run_of(kind).save(folder)
     return folder
 
 

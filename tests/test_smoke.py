@@ -165,7 +165,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert error.count("\n") == 1
 
 
-@pytest.mark.skipif(importlib.util.find_spec("viser") is None, reason="the viewer: viser is missing")
+@pytest.mark.skipif(importlib.util.find_spec("websockets") is None, reason="the viewer: websockets is missing")
 def test_the_viewer_can_be_imported() -> None:
     done = subprocess.run([sys.executable, "-c", "import hyperfields.viewer.app"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

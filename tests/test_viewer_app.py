@@ -27,8 +27,9 @@ from websockets.sync.client import connect
 from hyperfields.data import Kind, Points, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.runs.render import bind, orbit_cameras
+from hyperfields.runs.render import orbit_cameras
 from hyperfields.tasks import task_of
+from hyperfields.training.inference import InferredCodes
 from hyperfields.viewer import app as app_module
 from hyperfields.viewer import serve
 from hyperfields.viewer.app import Viewer
@@ -197,7 +198,7 @@ def test_a_look_is_answered_soon_and_then_well(kind: Kind) -> None:
         if kind != "images":
             pose = app_module.requests.view(CAMERA, viewer.shared, (48, 64)).T_world_camera  # type: ignore[union-attr]
             view = camera(pose, 0.7, (48, 64))
-        expected = task_of(kind).picture(bind(run, run.codes("big")), view, (48, 64), supersample=1)
+        expected = task_of(kind).picture(run["big"].field, view, (48, 64), supersample=1)
         assert float((still["image"] - expected).abs().mean()) < 0.01  # JPEG
 
 
@@ -239,13 +240,13 @@ def test_a_point_of_the_map_lies_between(shapes: Viewer) -> None:
 def test_the_newest_request_wins_and_the_network_runs_once_a_latent(monkeypatch: pytest.MonkeyPatch) -> None:
     with viewing("shapes") as viewer, Client(viewer) as page:
         bound: list[int] = []
-        original = SharedState.bind
+        original = SharedState.scene
 
-        def bind_slowly(self: Any, coordinates: torch.Tensor) -> Any:
+        def scene_slowly(self: Any, coordinates: torch.Tensor) -> Any:
             time.sleep(0.05)
             return original(self, coordinates)
 
-        monkeypatch.setattr(SharedState, "bind", bind_slowly)
+        monkeypatch.setattr(SharedState, "scene", scene_slowly)
         model_bind = viewer.shared.run.model.bind
         monkeypatch.setattr(viewer.shared.run.model, "bind", lambda codes: bound.append(1) or model_bind(codes))
         for number in range(1, 41):
@@ -270,6 +271,35 @@ def test_the_mesh_comes_when_all_is_still(shapes: Viewer) -> None:
             -1, 3
         )
         assert float(corners.norm(dim=-1).max()) == pytest.approx(0.8, abs=0.03)
+
+
+def test_inferred_scenes_are_shown_with_their_residuals() -> None:
+    run = run_of("images")
+    residual = {"mlp.0.bias": torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, -0.1]])}
+    inferred = InferredCodes(("new", "refined"), run.model.latents.codes.detach() * 0.5, residual)
+    viewer = Viewer(run, Greys, inferred)
+    try:
+        with Client(viewer) as page:
+            assert page.hello["scenes"] == ["new", "refined"]
+            colors = {}
+            for number, name in enumerate(inferred.names):
+                page.request(number, latent={"scene": name})
+                still = page.until(level="still", id=number)
+                assert still["latent"]["scene"] == name
+                colors[name] = still["image"].mean((0, 1))
+                expected = run.task.picture(inferred.bind(run, name), Window(), (24, 32))
+                torch.testing.assert_close(colors[name], expected.mean((0, 1)), atol=0.01, rtol=0)
+            assert float(colors["refined"][0] - colors["refined"][2]) == pytest.approx(0.2, abs=0.02)
+            page.request(2, latent={"scene": "big"})  # a fitted one
+            assert "not among the inferred ones" in page.until(type="error")["text"]
+            page.send(type="job", id=1, what="export", suffix=".safetensors", latent={"scene": "refined"})
+            made = page.until(type="file", job=1)
+            assert made["name"] == "refined.safetensors"
+            assert get(viewer, "/thumbs/0")[0] == 200
+            page.send(type="job", id=2, what="measure")
+            assert "not in the family" in page.until(type="failed", job=2)["text"]
+    finally:
+        viewer.close()
 
 
 # Bad requests -----------------------------------------------------------------------------------------
@@ -436,7 +466,7 @@ def test_eight_clients_are_all_answered() -> None:
         for thread in threads:
             thread.join(60.0)
         assert len(answered) == 48
-        assert len(viewer.shared._bound) <= 64
+        assert len(viewer.shared._scenes) <= 64
 
 
 JOBS: list[tuple[Kind, dict[str, Any]]] = [
@@ -590,9 +620,7 @@ def test_the_reference_comes_after_the_result_and_metrics_are_those_of_eval() ->
 def test_a_photograph_is_shown_from_its_own_camera() -> None:
     run = run_of("views")
     place = orbit_cameras(run, 5, (20, 20))[2]
-    rgba = torch.cat(
-        (task_of("views").picture(bind(run, run.codes("big")), place, (20, 20)), torch.ones(20, 20, 1)), -1
-    )
+    rgba = torch.cat((task_of("views").picture(run["big"].field, place, (20, 20)), torch.ones(20, 20, 1)), -1)
 
     class Photographs(Greys):
         kind: Kind = "views"

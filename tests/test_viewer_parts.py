@@ -16,7 +16,7 @@ from hyperfields.cameras import Camera, look_at
 from hyperfields.data import Kind, Mesh, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.runs.render import bind, orbit_cameras
+from hyperfields.runs.render import orbit_cameras
 from hyperfields.tasks import task_of
 from hyperfields.viewer.camera_path import (
     CameraPath,
@@ -44,7 +44,7 @@ SIZE = (20, 24)
 def ramp() -> tuple[object, Tensor]:
     """An image that is its own x in red and y in green, and that image at 8 x 8."""
     run = run_of("images")
-    bound = bind(run, run.codes("small"))
+    bound = run["small"].field
     bound.weights["mlp.0.weight"][:] = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
     bound.weights["mlp.0.bias"][:] = -0.5
     return bound, task_of("images").picture(bound, Window(), (8, 8))
@@ -81,7 +81,7 @@ def test_a_picture_can_be_given_up(kind: Kind) -> None:
     task, size = task_of(kind), (512, 512)
     view = orbit_cameras(run, 1, size)[0] if task.has_camera else Window()
     with pytest.raises(Enough):
-        task.picture(bind(run, run.codes("big")), view, size, pause=pause)
+        task.picture(run["big"].field, view, size, pause=pause)
     assert len(calls) == 2
 
 
@@ -291,7 +291,7 @@ def test_the_mesh_of_the_data_lies_where_its_field_lies() -> None:
     pytest.importorskip("open3d")
     run = run_of("shapes")
     view = orbit_cameras(run, 1, SIZE)[0]
-    picture = task_of("shapes").picture(bind(run, run.codes("big")), view, SIZE, supersample=1)
+    picture = task_of("shapes").picture(run["big"].field, view, SIZE, supersample=1)
     assert float((picture - mesh_picture(octahedron(0.8), view, SIZE)).abs().mean()) < 0.02
 
 
@@ -367,8 +367,8 @@ def test_who_holds_the_lock_for_long_gives_way_in_between() -> None:
 def test_a_field_in_turns_is_the_field(kind: Kind) -> None:
     run, task, lock = run_of(kind), task_of(kind), FairLock()
     checks: list[bool] = []
-    field = FieldInTurns(bind(run, run.codes("big")), lock, lambda: checks.append(lock._busy))
-    bound = bind(run, run.codes("big"))
+    field = FieldInTurns(run["big"].field, lock, lambda: checks.append(lock._busy))
+    bound = run["big"].field
     mesh, same = task.mesh(field, 24), task.mesh(bound, 24)
     assert torch.equal(mesh.vertices, same.vertices)
     view = orbit_cameras(run, 1, SIZE)[0]

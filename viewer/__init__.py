@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.runs.checkpoint import Run
+from hyperfields.runs.run import Run
+
+if TYPE_CHECKING:
+    from hyperfields.training.inference import InferredCodes
 
 __all__ = ["serve"]
 
@@ -16,6 +19,7 @@ __all__ = ["serve"]
 def serve(
     run: Run,
     open_dataset: Callable[[], SceneDataset] | None = None,
+    inferred: InferredCodes | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8780,
@@ -25,7 +29,8 @@ def serve(
     """Serve the viewer of a run until Ctrl-C, or until `stop` is set.
 
     Args:
-        open_dataset: reads the data that were fitted, for references and metrics; called when first asked for.
+        open_dataset: reads the data of the scenes, for references and metrics; called when first asked for.
+        inferred: scenes to show instead of the fitted ones, refined ones with their residuals.
         host: address to listen on; other than the loopback's, others can reach the viewer, and `log` gets a warning.
         port: the first free one from here on is taken.
         log: takes the lines for the user; one holds the address with its token.
@@ -40,13 +45,13 @@ def serve(
         raise InputError(
             f"websockets, which the viewer needs, cannot be imported ({error}): pip install 'hyperfields[viewer]'"
         ) from error
-    viewer = Viewer(run, open_dataset, host=host, port=port)
+    viewer = Viewer(run, open_dataset, inferred, host=host, port=port)
     try:
         if viewer.port != port and port:
             log(f"port {port} is busy: taking {viewer.port}")
         if host not in LOOPBACK:
             log(f"listening on {host}: whoever has the address below can look at the run and make this machine compute")
-        log(f"viewer of {Path(run.path)} ({run.kind}, {len(run.names):,} scenes): {viewer.url}")
+        log(f"viewer of {run.label} ({run.kind}, {len(viewer.shared.names):,} scenes): {viewer.url}")
         log(f"from another machine: ssh -L {viewer.port}:127.0.0.1:{viewer.port} {_ssh_name()}, then the same address")
         log("Ctrl-C ends it")
         (stop or threading.Event()).wait()

@@ -14,9 +14,10 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import torch
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -24,8 +25,8 @@ from websockets.http11 import Request, Response
 from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.runs.checkpoint import Run
 from hyperfields.runs.render import native_size
+from hyperfields.runs.run import Run
 from hyperfields.viewer import requests
 from hyperfields.viewer.camera_path import from_nerfstudio, to_nerfstudio
 from hyperfields.viewer.jobs import Jobs
@@ -33,9 +34,13 @@ from hyperfields.viewer.server import Gate, Server, free_port, is_websocket, rep
 from hyperfields.viewer.session import Session
 from hyperfields.viewer.shared import MOST_THUMBS, SHEET, THUMB, SharedState
 
+if TYPE_CHECKING:
+    from hyperfields.training.inference import InferredCodes
+
 PORT = 8780
 MOST_CLIENTS = 32
 SEND_SECONDS = 20.0  # a client that takes nothing for so long has gone
+LINE_POINTS = 200  # of a camera path, when it is seen from outside
 PAGE = Path(__file__).parent / "page"
 # The page loads nothing from elsewhere and runs no text as code.
 _POLICY = (
@@ -52,13 +57,15 @@ class Viewer:
         self,
         run: Run,
         open_dataset: Callable[[], SceneDataset] | None = None,
+        inferred: InferredCodes | None = None,
         *,
         host: str = "127.0.0.1",
         port: int = PORT,
     ) -> None:
         """
         Args:
-            open_dataset: reads the data that were fitted, for references and metrics; called when first asked for.
+            open_dataset: reads the data of the scenes, for references and metrics; called when first asked for.
+            inferred: scenes to show instead of the fitted ones.
             host: address to listen on.
             port: the first one that is free from here on is taken.
 
@@ -66,7 +73,7 @@ class Viewer:
             InputError: the address is not one of this machine, or no port is free.
         """
         self.gate = Gate(host, free_port(host, port))  # first: nothing has been made if that fails
-        self.shared = SharedState(run, open_dataset)
+        self.shared = SharedState(run, open_dataset, inferred)
         self.shared.warm_up()
         self._sessions: dict[str, Session] = {}
         self._mutex = threading.Lock()
@@ -226,17 +233,17 @@ def hello(shared: SharedState) -> dict[str, Any]:
         }
     return {
         "type": "hello",
-        "run": run.path.resolve().name,
+        "run": run.label if run.path is None else run.path.resolve().name,
         "kind": run.kind,  # a word to show, nothing more
         "has_camera": task.has_camera,
         "has_mesh": task.has_mesh,
         "has_splits": task.has_splits,
         "channels": list(task.channels),
-        "scenes": list(run.names),
+        "scenes": list(shared.names),
         "places": [[round(float(v), 4) for v in place] for place in shared.map.places()],
         "aspect": shared.aspect(),
         "camera": camera,
-        "thumbs": {"side": THUMB, "sheet": SHEET, "count": min(len(run.names), MOST_THUMBS)},
+        "thumbs": {"side": THUMB, "sheet": SHEET, "count": min(len(shared.names), MOST_THUMBS)},
         "latent_size": int(shared.codes.shape[1]),
         "axes": min(requests.AXES, len(shared.map.std)),
         "bytes": round(run.model.bytes_per_scene()[0]),
@@ -244,7 +251,9 @@ def hello(shared: SharedState) -> dict[str, Any]:
 
 
 def _path_answer(value: Any) -> str:
-    """A path as the page keeps it: the file, whose `camera_path` says where the camera is at each frame."""
+    """A path as the page keeps it: the file, whose `camera_path` has the camera of each frame, and a smooth line."""
     if not isinstance(value, dict | str):
         raise InputError("path: wanted nerfstudio's JSON")
-    return json.dumps({"type": "path", "path": to_nerfstudio(from_nerfstudio(value))})
+    path = from_nerfstudio(value)
+    line = path.at(torch.linspace(0.0, 1.0, LINE_POINTS))[0][:, :3, 3]
+    return json.dumps({"type": "path", "path": to_nerfstudio(path), "line": line.tolist()})

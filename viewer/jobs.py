@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,18 +20,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from hyperfields.codes.table import interpolate
+from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
-from hyperfields.model import BoundField
+from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
+from hyperfields.evaluation.report import scene_places
 from hyperfields.runs import render
-from hyperfields.runs.export import (
-    ANIMATION_SUFFIXES,
-    IMAGE_SUFFIXES,
-    MESH_SUFFIXES,
-    write_animation,
-    write_image,
-    write_mesh,
-)
+from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
+from hyperfields.runs.meshes import MESH_SUFFIXES
+from hyperfields.runs.scene import Scene
+from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
+from hyperfields.tasks import Metric
 from hyperfields.viewer import requests
 from hyperfields.viewer.camera_path import from_nerfstudio
 from hyperfields.viewer.requests import ViewRequest
@@ -193,37 +192,30 @@ class Jobs:
 
         return pause
 
-    def _field(self, job: Job, coordinates: Tensor) -> BoundField:
+    def _scene(self, job: Job, coordinates: Tensor) -> Scene:
+        """A scene whose field holds the lock block by block, for work that cannot pause by itself."""
         with self.shared.lock.held():
-            return FieldInTurns(self.shared.bind(coordinates), self.shared.lock, job.check)
+            scene = self.shared.scene(coordinates)
+        field = FieldInTurns(scene.field, self.shared.lock, job.check)
+        return Scene(scene.run, scene.name, scene.code, fitted=scene.fitted, field=field)
 
     # The jobs -------------------------------------------------------------------------------------------------
 
     def _export(self, job: Job, message: dict[str, Any]) -> None:
         """A mesh, a standalone field, or the picture as it is seen."""
-        run, task = self.shared.run, self.shared.task
         coordinates = requests.latent(message.get("latent"), self.shared)
-        scene = self.shared.scene_at(coordinates)
-        name = run.names[scene] if scene is not None else "blend"
-        meshes = MESH_SUFFIXES if task.has_mesh else ()
+        scene = self._scene(job, coordinates)
+        meshes = MESH_SUFFIXES if self.shared.task.has_mesh else ()
         suffix = _suffix(message, (*IMAGE_SUFFIXES, *meshes, render.FIELD_SUFFIX))
 
         def write(path: Path) -> None:
             if suffix in IMAGE_SUFFIXES:
                 request = requests.view_request(message, self.shared)
                 write_image(path, next(self._in_turns(job, self._pictures(job, request, [request.view]), 1)))
-            elif suffix in meshes:
-                mesh = task.mesh(self._field(job, coordinates))
-                frame = run.config["picture"].get("frames", {}).get(name) if scene is not None else None
-                if frame is not None:  # scale and centre in the file that the scene came from
-                    mesh = mesh._replace(scale=frame[0], center=tuple(frame[1:]))
-                write_mesh(path, mesh)
             else:
-                code = None if scene is not None else self.shared.code(coordinates)
-                with self.shared.lock.held():
-                    render.export_scene(run, name, path, code)
+                scene.save(path)
 
-        self._deliver(job, _file_name(name) + suffix, write)
+        self._deliver(job, _file_name(scene.name) + suffix, write)
 
     def _walk(self, job: Job, message: dict[str, Any]) -> None:
         """A film of a walk through latent space, from the first view or from a circle."""
@@ -239,12 +231,13 @@ class Jobs:
 
         def pictures() -> Iterator[Tensor]:
             for code, view in zip(codes, views, strict=True):
-                bound = render.bind(shared.run, code[None])
-                yield shared.task.picture(bound, view, size, cells=FINE, pause=self._pause(job))
+                field = shared.blend(code[None]).field
+                yield shared.task.picture(field, view, size, cells=FINE, pause=self._pause(job))
 
-        self._deliver(
-            job, f"morph{suffix}", lambda path: write_animation(path, self._in_turns(job, pictures(), frames), 24.0)
-        )
+        def write(path: Path) -> None:
+            write_animation(path, self._in_turns(job, pictures(), frames), render.FPS)
+
+        self._deliver(job, f"morph{suffix}", write)
 
     def _path(self, job: Job, message: dict[str, Any]) -> None:
         """A film along a camera path."""
@@ -267,44 +260,54 @@ class Jobs:
 
     def _pictures(self, job: Job, request: ViewRequest, views: list[Any]) -> Iterator[Tensor]:
         """Finished pictures of one latent from several views."""
-        bound = self.shared.bind(request.latent)
+        field = self.shared.scene(request.latent).field
         for view in views:
             yield self.shared.task.picture(
-                bound, view, request.size, request.channel, request.background,
+                field, view, request.size, request.channel, request.background,
                 cells=FINE, pause=self._pause(job),
             )  # fmt: skip
 
     def _measure(self, job: Job, message: dict[str, Any]) -> None:
-        """The metrics of all scenes that `hyperfields eval` measures, as texts; measured once.
-
-        Learned distances are left out: `eval` may load them from the network.
-        """
-        shared = self.shared
+        """The metrics of all scenes that `hyperfields eval` measures, as texts; measured once."""
         if self._report is None:
-            dataset, metrics = shared.dataset(), shared.task.metrics
-            rows: dict[str, list[float | None]] = {}
-            for done, name in enumerate(shared.run.names):
-                if name not in dataset.names:
-                    raise InputError(f"scene {name!r}: is not among the data any more")
-                field = self._field(job, shared.map.coordinates[done])
-                values = shared.task.measure(field, dataset, dataset.names.index(name), "test", {})
-                finite = [values.get(metric.name, math.nan) for metric in metrics]
-                rows[name] = [value if math.isfinite(value) else None for value in finite]
-                job.progress(done + 1, len(shared.run.names))
-            columns = [[value for value in column if value is not None] for column in zip(*rows.values(), strict=True)]
-            means = [sum(column) / len(column) if column else None for column in columns]
-            there = [bool(column) for column in columns]
-
-            def texts(row: list[float | None]) -> list[str]:
-                pairs = itertools.compress(zip(metrics, row, strict=True), there)
-                return ["n/a" if value is None else metric.format.format(value) for metric, value in pairs]
-
-            self._report = {
-                "headings": [metric.heading for metric in itertools.compress(metrics, there)],
-                "scenes": {name: texts(row) for name, row in rows.items()},
-                "mean": texts(means),
-            }
+            shared, metrics = self.shared, self.shared.task.metrics
+            dataset = shared.dataset()
+            places, perceptual = scene_places(shared.run, dataset, shared.names), _perceptual(metrics)
+            rows: dict[str, list[float]] = {}
+            for done, name in enumerate(shared.names):
+                field = self._scene(job, shared.map.coordinates[done]).field
+                values = shared.task.measure(field, dataset, places[name], "test", perceptual)
+                rows[name] = [values.get(metric.name, math.nan) for metric in metrics]
+                job.progress(done + 1, len(shared.names))
+            self._report = _report(metrics, rows)
         job.send({"type": "report", "job": job.number, **self._report})
+
+
+def _report(metrics: Sequence[Metric], rows: dict[str, list[float]]) -> dict[str, Any]:
+    """Headings, rows by scene and means, as texts; a metric that no scene has is left out."""
+    finite = [[value for value in column if math.isfinite(value)] for column in zip(*rows.values(), strict=True)]
+    there = [number for number, column in enumerate(finite) if column]
+    means = [sum(column) / len(column) if column else math.nan for column in finite]
+
+    def texts(row: list[float]) -> list[str]:
+        return [metrics[i].format.format(row[i]) if math.isfinite(row[i]) else "n/a" for i in there]
+
+    return {
+        "headings": [metrics[i].heading for i in there],
+        "scenes": {name: texts(row) for name, row in rows.items()},
+        "mean": texts(means),
+    }
+
+
+def _perceptual(metrics: Sequence[Metric]) -> dict[str, Lpips]:
+    """The LPIPS networks whose weights are on this machine: a viewer asks nothing of other machines."""
+    networks: dict[str, Lpips] = {}
+    nets: tuple[Net, ...] = ("alex", "vgg")
+    for net in nets:
+        if any(metric.name == f"lpips_{net}" for metric in metrics):
+            with contextlib.suppress(LpipsUnavailable):
+                networks[net] = load_lpips(net, download=False)
+    return networks
 
 
 def _suffix(message: dict[str, Any], allowed: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera
 from hyperfields.data import Mesh, SceneDataset, View
+from hyperfields.data.shapes import require_open3d
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.shading import ambient_occlusion, shade
@@ -44,7 +45,12 @@ class References:
 
 
 def reference_picture(
-    reference: Any, view: Camera | Window, size: tuple[int, int], background: float, pause: Pause | None = None
+    reference: Any,
+    view: Camera | Window,
+    size: tuple[int, int],
+    background: float,
+    supersample: int = 1,
+    pause: Pause | None = None,
 ) -> Tensor:
     """`[h w 3]`: the part of an image that a window shows, or a mesh as a camera sees it.
 
@@ -53,7 +59,7 @@ def reference_picture(
         TypeError: no reference that can be seen from anywhere.
     """
     if isinstance(reference, Mesh) and isinstance(view, Camera):
-        return mesh_picture(reference, view, size, background=background, pause=pause)
+        return mesh_picture(reference, view, size, background=background, supersample=supersample, pause=pause)
     if isinstance(reference, Tensor) and isinstance(view, Window):
         return _crop(reference, view, size, background)
     raise TypeError(f"reference_picture: got {type(reference).__name__} with {type(view).__name__}")
@@ -83,16 +89,10 @@ def mesh_picture(
     Raises:
         InputError: open3d is missing.
     """
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"open3d, which draws the mesh of the data, cannot be imported ({error}): pip install 'hyperfields[shapes]'"
-        ) from error
-    o3d: Any = open3d  # its annotations are half of what it takes
+    o3d = require_open3d()
     height, width = size[0] * supersample, size[1] * supersample
     origins, directions = camera.resized(height, width).rays()
-    scene = o3d.t.geometry.RaycastingScene()
+    scene = o3d.t.geometry.RaycastingScene(nthreads=torch.get_num_threads())
 
     def o3d_tensor(values: Tensor, dtype: type = np.float32) -> Any:
         return o3d.core.Tensor(np.ascontiguousarray(values.numpy(), dtype))

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, look_at
-from hyperfields.codes.table import interpolate
+from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.rendering.pictures import Channel
 from hyperfields.viewer.camera_path import camera, from_opengl
 from hyperfields.viewer.latent_map import LIMIT
 from hyperfields.viewer.shared import SharedState
@@ -33,7 +32,7 @@ class ViewRequest:
     latent: Tensor  # [k] coordinates on the map
     view: Camera | Window
     size: tuple[int, int]  # of the finished picture
-    channel: Channel
+    channel: str
     background: float
     moving: bool  # something is being dragged: answer soon rather than well
     reference: bool  # the reference as well
@@ -91,7 +90,7 @@ def latent(value: Any, shared: SharedState) -> Tensor:
     if not isinstance(value, dict):
         raise InputError(f"latent: got {_short(value)}, wanted an object")
     if "scene" in value:
-        return shared.map.coordinates[shared.run.index(_text(value["scene"], "scene"))]
+        return shared.map.coordinates[shared.index(_text(value["scene"], "scene"))]
     if "at" in value:
         x, y = vector(value["at"], "at", 2, 100.0)
         return shared.map.at(x, y)

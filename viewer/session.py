@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hyperfields.data import Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField
 from hyperfields.viewer.reference import References, photograph_picture, reference_picture
 from hyperfields.viewer.requests import AXES, ViewRequest, view_request
 from hyperfields.viewer.shared import COARSE, FINE, FieldInTurns, SharedState, jpeg
@@ -88,7 +88,7 @@ class Session:
         request, photograph = self._from_photograph(request)
         lock, task = self.shared.lock, self.shared.task
         with lock.held(urgent=True):
-            bound = self.shared.bind(request.latent)
+            bound = self.shared.scene(request.latent).field
             size = moving_size(request.size, self._pixel_seconds)
             started = time.monotonic()
             picture = task.picture(
@@ -130,8 +130,8 @@ class Session:
         """A view from the camera of a photograph, with its shape."""
         if request.photograph is None or not self.shared.task.has_splits:
             return request, None
-        scene = self.shared.scene_at(request.latent)
-        views = None if scene is None else self._reference_of(self.shared.run.names[scene])
+        scene = self.shared.number_at(request.latent)
+        views = None if scene is None else self._reference_of(self.shared.names[scene])
         if not views:
             return request, None
         view = views[request.photograph % len(views)]
@@ -151,22 +151,25 @@ class Session:
         def no_reference(text: str, **more: Any) -> None:
             self._tell({"type": "no reference", "id": request.number, "text": text, **more})
 
-        scene = self.shared.scene_at(request.latent)
+        scene = self.shared.number_at(request.latent)
         if scene is None:
             return no_reference("between scenes the data show nothing")
         try:
-            reference = self._reference_of(self.shared.run.names[scene])
+            reference = self._reference_of(self.shared.names[scene])
             count = len(reference) if isinstance(reference, list) else 0
-            if photograph is None and count:
+            if photograph is not None:
+                picture = photograph_picture(photograph, request.background)
+                return self._send_picture(request, picture, "reference", began, views=count)
+            if count:
                 return no_reference(f"choose one of {count} test views to compare with", views=count)
-            with self.shared.lock.held():
-                if photograph is not None:
-                    picture = photograph_picture(photograph, request.background)
-                else:
-                    picture = reference_picture(reference, request.view, request.size, request.background, self._pause)
+            for supersample in sorted({1, self.shared.task.supersample}):  # as the result
+                with self.shared.lock.held():
+                    picture = reference_picture(
+                        reference, request.view, request.size, request.background, supersample, self._pause
+                    )
+                self._send_picture(request, picture, "reference", began)
         except InputError as error:
-            return no_reference(str(error))
-        self._send_picture(request, picture, "reference", began, views=count)
+            no_reference(str(error))
 
     def _send_picture(self, request: ViewRequest, picture: Tensor, level: str, began: float, **more: Any) -> None:
         data = jpeg(picture, MOVING_QUALITY if level == "moving" else STILL_QUALITY)
@@ -198,8 +201,8 @@ def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUD
 
 def describe(shared: SharedState, latent: Tensor) -> dict[str, Any]:
     """What a page shows of a latent."""
-    scene = shared.scene_at(latent)
-    names = shared.run.names
+    scene = shared.number_at(latent)
+    names = shared.names
     return {
         "scene": None if scene is None else names[scene],
         "key": shared.map.to_text(latent),

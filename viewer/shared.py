@@ -6,7 +6,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -15,13 +15,16 @@ from torch import Tensor
 from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.model import BoundField
+from hyperfields.fields import BoundField
 from hyperfields.rendering.image import Window
-from hyperfields.runs.checkpoint import Run
-from hyperfields.runs.render import bind, native_size, orbit_cameras
-from hyperfields.tasks import task_of
+from hyperfields.runs.render import native_size, orbit_cameras
+from hyperfields.runs.run import Run
+from hyperfields.runs.scene import Scene
 from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.lock import FairLock
+
+if TYPE_CHECKING:
+    from hyperfields.training.inference import InferredCodes
 
 THUMB = 48  # pixels a side
 SHEET = 64  # thumbnails on a sheet, 8 in a row
@@ -37,54 +40,83 @@ class SharedState:
     Whatever computes holds `lock`, and gives way between blocks of a few tenths of a second.
     """
 
-    def __init__(self, run: Run, open_dataset: Callable[[], SceneDataset] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        open_dataset: Callable[[], SceneDataset] | None = None,
+        inferred: InferredCodes | None = None,
+    ) -> None:
+        """
+        Args:
+            inferred: scenes to show instead of the fitted ones. Residuals belong to these scenes alone: between them
+                there are none.
+        """
         self.run = run
-        self.task = task_of(run.kind)
-        self.codes = run.model.latents.codes.detach()
+        self.task = run.task
+        self.names = run.names if inferred is None else inferred.names
+        self.codes = (run.model.latents.codes if inferred is None else inferred.codes).detach()
         self.map = latent_map(self.codes)
         self.lock = FairLock()
         self.closing = threading.Event()
+        self._inferred = inferred
         self._open_dataset = open_dataset
         self._dataset: SceneDataset | InputError | None = None
-        self._bound: OrderedDict[str, BoundField] = OrderedDict()
+        self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._sheets: dict[int, bytes] = {}
         self._mutex, self._dataset_mutex, self._sheet_mutex = threading.Lock(), threading.Lock(), threading.Lock()
 
     def warm_up(self) -> None:
         """Render one small picture: loads the kernels, so that the first page need not wait for them."""
         size = (32, 32)
-        bound = self.bind(self.map.coordinates[0])
-        self.task.picture(bound, self.first_view(size), size, supersample=1, cells=COARSE)
+        field = self.scene(self.map.coordinates[0]).field
+        self.task.picture(field, self.first_view(size), size, supersample=1, cells=COARSE)
 
     def first_view(self, size: tuple[int, int]) -> Camera | Window:
         """The view of a scene that a page opens with."""
         return orbit_cameras(self.run, 1, size)[0] if self.task.has_camera else Window()
 
-    def scene_at(self, coordinates: Tensor) -> int | None:
-        """The scene that coordinates stand for, to the digits of their text; None between scenes."""
+    def number_at(self, coordinates: Tensor) -> int | None:
+        """The number of the scene that coordinates stand for, to the digits of their text; None between scenes."""
         nearest = self.map.nearest(coordinates, 1)[0][0]
         offset = (self.map.coordinates[nearest] - coordinates).abs()
         return nearest if bool((offset < 1e-3).all()) else None
 
-    def code(self, coordinates: Tensor) -> Tensor:
-        """Coordinates `[k]` -> code `[1 z]`: of a scene, the one that was fitted, to the last digit."""
-        scene = self.scene_at(coordinates)
-        return self.map.code(coordinates) if scene is None else self.codes[scene : scene + 1]
+    def index(self, name: str) -> int:
+        """Number of a scene.
 
-    def bind(self, coordinates: Tensor) -> BoundField:
-        """The field at coordinates: the hypernetwork runs once for each, and the last ones are kept."""
+        Raises:
+            InputError: an unknown name.
+        """
+        return self.run.index(name) if self._inferred is None else self._inferred.index(name)
+
+    def code(self, coordinates: Tensor) -> Tensor:
+        """Coordinates `[k]` -> code `[1 z]`: of a scene, its own to the last digit."""
+        number = self.number_at(coordinates)
+        return self.map.code(coordinates) if number is None else self.codes[number : number + 1]
+
+    def scene(self, coordinates: Tensor) -> Scene:
+        """The scene at coordinates: the hypernetwork runs once for each, and the last ones are kept."""
         key = self.map.to_text(coordinates)
         with self._mutex:
-            if key in self._bound:
-                self._bound.move_to_end(key)
-                return self._bound[key]
-        bound = bind(self.run, self.code(coordinates))
+            if key in self._scenes:
+                self._scenes.move_to_end(key)
+                return self._scenes[key]
+        number = self.number_at(coordinates)
+        scene = self.blend(self.map.code(coordinates)) if number is None else self._numbered(number)
         with self._mutex:
-            self._bound[key] = bound
-            capacity = max(4, int(_CACHE_BYTES / _bytes_of(bound)))
-            while len(self._bound) > min(capacity, 64):
-                self._bound.popitem(last=False)
-        return bound
+            self._scenes[key] = scene
+            capacity = max(4, int(_CACHE_BYTES / _bytes_of(scene.field)))
+            while len(self._scenes) > min(capacity, 64):
+                self._scenes.popitem(last=False)
+        return scene
+
+    def blend(self, code: Tensor) -> Scene:
+        """The scene of a code `[1 z]`."""
+        return Scene(self.run, "blend", code, fitted=False)
+
+    def _numbered(self, number: int) -> Scene:
+        name = self.names[number]
+        return self.run[name] if self._inferred is None else self._inferred.scene(self.run, name)
 
     def finished_sheet(self, number: int) -> bytes | None:
         """JPEG of a sheet of thumbnails that has been computed already."""
@@ -96,8 +128,8 @@ class SharedState:
 
         Computed once: whoever asks meanwhile waits.
         """
-        first = number * SHEET
-        if number < 0 or first >= min(len(self.run.names), MOST_THUMBS):
+        scenes = range(number * SHEET, min((number + 1) * SHEET, len(self.names), MOST_THUMBS))
+        if not scenes:
             return None
         with self._sheet_mutex:
             if (finished := self.finished_sheet(number)) is not None:
@@ -105,13 +137,12 @@ class SharedState:
             size = (THUMB, THUMB)
             view = self.first_view(size)
             sheet = torch.ones(SHEET // 8 * THUMB, 8 * THUMB, 3)
-            for place, scene in enumerate(range(first, min(first + SHEET, len(self.run.names)))):
+            for place, scene in enumerate(scenes):
                 if self.closing.is_set():
                     return None
                 row, column = (THUMB * index for index in divmod(place, 8))
                 with self.lock.held():
-                    bound = bind(self.run, self.codes[scene : scene + 1])
-                    picture = self.task.picture(bound, view, size, cells=COARSE)
+                    picture = self.task.picture(self._numbered(scene).field, view, size, cells=COARSE)
                 sheet[row : row + THUMB, column : column + THUMB] = picture
             data = jpeg(sheet, 88)
             with self._mutex:
@@ -119,7 +150,7 @@ class SharedState:
             return data
 
     def dataset(self) -> SceneDataset:
-        """The data that were fitted, read when they are first asked for.
+        """The data of the scenes, read when they are first asked for.
 
         Raises:
             InputError: they are not there any more.
@@ -128,7 +159,7 @@ class SharedState:
             if self._dataset is None:
                 try:
                     if self._open_dataset is None:
-                        raise InputError(f"{self.run.path}: does not say which family was fitted; give --family DIR")
+                        raise InputError(f"{self.run.label}: does not say which family was fitted; give --family DIR")
                     self._dataset = self._open_dataset()
                 except InputError as error:
                     self._dataset = error

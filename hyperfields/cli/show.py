@@ -37,6 +37,7 @@ from hyperfields.cli.options import (
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
+    from hyperfields.data import SceneDataset
     from hyperfields.fields import BoundField
 
 SAMPLES = 8  # fields drawn where there is a distribution
@@ -322,6 +323,7 @@ def view(
     run: RunPath,
     *,
     family: Folder = None,
+    codes: File = None,
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1",
     port: Annotated[int, arg(metavar="N")] = 8780,
 ) -> None:
@@ -329,16 +331,24 @@ def view(
 
     $ hyperfields view runs/cars
     $ hyperfields view runs/cars --port 9000 --family /data/cars
+    $ hyperfields view runs/cars --codes newcars.safetensors
 
     Args:
-        family: the data that were fitted, for the truth beside a result; without, where they were then.
+        family: the data of the scenes, for the reference beside a result; without, where they were then.
+        codes: file of codes that infer wrote: show its scenes, refined ones too, instead of the fitted ones.
         host: address to listen on; the default lets in nobody but this machine.
         port: the first free one from here on is taken.
     """
+    from hyperfields.training.inference import load_codes
     from hyperfields.viewer import serve
 
     loaded = load(run)
-    serve(loaded, lambda: data_of(loaded, family), host=host, port=port, log=lambda text: print(text, flush=True))
+    inferred = None if codes is None else load_codes(codes, loaded)
+
+    def open_dataset() -> SceneDataset:
+        return data_of(loaded, family) if inferred is None else observed_data(loaded, inferred.names, family, inferred)
+
+    serve(loaded, open_dataset, inferred, host=host, port=port, log=lambda text: print(text, flush=True))
 
 
 def inspect(

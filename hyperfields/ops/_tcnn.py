@@ -60,7 +60,7 @@ def network_shapes(sizes: Sequence[int], biases: bool) -> list[tuple[int, int]]:
 
 
 def pack_network(layers: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
-    """Weights `[o i]` and biases `[o]` of one scene -> its parameter vector. Differentiable.
+    """Parameter vector of one scene from its weights `[o i]` and biases `[o]`. Differentiable.
 
     With biases, the input has one more column behind ours, and that is 1.
     """
@@ -84,7 +84,7 @@ def pack_network(layers: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
 
 
 def unpack_network(flat: Tensor, sizes: Sequence[int], biases: bool) -> list[tuple[Tensor, Tensor | None]]:
-    """The inverse of `pack_network`, bit for bit.
+    """Weights `[o i]` and biases `[o]` from a parameter vector: the inverse of `pack_network`, bit for bit.
 
     Raises:
         ValueError: another number of parameters, or numbers where the layout has none.
@@ -182,7 +182,7 @@ def _module(kind: str, inputs: int, outputs: int, config: str) -> Any:
 
 
 def _call(module: Any, x: Tensor, params: Tensor) -> Tensor:
-    """`module` with parameters `params` at points `x [n i]`: `[n o]` in float32. Differentiable once.
+    """Outputs `[n o]`, float32, of `module` with parameters `params` at points `x [n i]`. Differentiable once.
 
     Raises:
         ValueError: a tinycudann that lacks what this needs.
@@ -216,7 +216,7 @@ class _Once(torch.autograd.Function):
 
 
 def hash_encode(x: Tensor, table: Tensor, grid: GridSpec, counts: list[int]) -> Tensor:
-    """x `[m d]`, table `[s | 1, rows, f]` -> `[m l*f]`, a call a scene."""
+    """Features `[m l*f]` of x `[m d]`, a call a scene; table `[s | 1, rows, f]`."""
     import json
 
     module = _module("encoding", grid.dims, grid.channels, json.dumps(encoding_config(grid)))
@@ -229,7 +229,7 @@ def hash_encode(x: Tensor, table: Tensor, grid: GridSpec, counts: list[int]) -> 
 
 
 def batched_mlp(x: Tensor, layers: list[tuple[Tensor, Tensor | None]], activation: str, counts: list[int]) -> Tensor:
-    """x `[m i]`, layers of (weight `[s o i]`, bias `[s o]` or None) -> `[m o]`, a call a scene."""
+    """Outputs `[m o]` for x `[m i]`, a call a scene; layers of (weight `[s o i]`, bias `[s o]` or None)."""
     import json
 
     sizes = [x.shape[1], *(weight.shape[1] for weight, _ in layers)]

@@ -22,7 +22,7 @@ def _whole(number: object) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class GridSpec:
-    """Everything that decides where a point looks in a table. Scales are stored, never recomputed.
+    """Layout of a table: everything that decides which rows belong to a point. Scales are stored, never recomputed.
 
     `exp2` differs by an ulp between machines, so a checkpoint keeps `scales` and not how they were made.
     """
@@ -45,7 +45,7 @@ class GridSpec:
         if not _whole(self.features) or self.features < 1:
             raise ValueError(f"grid features: got {self.features!r}, wanted a whole number, at least 1")
         sequences = (self.scales, self.resolutions, self.offsets)
-        if not all(isinstance(numbers, tuple) for numbers in sequences) or not (
+        if not all(isinstance(sequence, tuple) for sequence in sequences) or not (
             len(self.scales) == len(self.resolutions) == len(self.offsets) - 1 > 0
         ):
             raise ValueError("grid: wanted a scale and a resolution of each level, and one more offset, as tuples")
@@ -100,7 +100,7 @@ class GridSpec:
         return GridSpec(dims, features, scales, resolutions, tuple(offsets), smoothstep)
 
     def close_to(self, other: GridSpec) -> bool:
-        """Whether both have the same layout, up to the rounding of scales on another machine."""
+        """True if both have the same layout, up to the rounding of scales on another machine."""
         return dataclasses.replace(self, scales=other.scales) == other and all(
             math.isclose(a, b, rel_tol=1e-6) for a, b in zip(self.scales, other.scales, strict=True)
         )
@@ -120,6 +120,6 @@ class GridSpec:
         return self.levels * self.features
 
     def is_dense(self, level: int) -> bool:
-        """Whether every vertex of the level has a row of its own."""
+        """True if every vertex of the level has a row of its own."""
         vertices: int = self.resolutions[level] ** self.dims
         return self.offsets[level + 1] - self.offsets[level] >= vertices

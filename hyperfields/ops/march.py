@@ -47,10 +47,10 @@ def ray_march(
         if selected == "triton":
             from hyperfields.ops import _triton
 
-            return _triton.march_triton(origins, directions, occupancy, step, offset)
+            return _triton.ray_march_triton(origins, directions, occupancy, step, offset)
         from hyperfields.ops import _cpu
 
-        return _cpu.march_cpu(origins, directions, occupancy, step, offset)
+        return _cpu.ray_march_cpu(origins, directions, occupancy, step, offset)
 
 
 def check_rays(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor | None) -> Tensor:
@@ -111,11 +111,11 @@ def ray_march_padded(
         elif selected == "triton":
             from hyperfields.ops import _triton
 
-            edges, counts = _triton.march_apart_triton(origins, directions, occupancy, step, offset, first, room)
+            edges, counts = _triton.ray_march_padded_triton(origins, directions, occupancy, step, offset, first, room)
         else:
             from hyperfields.ops import _cpu
 
-            packed, counts = _cpu.march_cpu(origins, directions, occupancy, step, offset)
+            packed, counts = _cpu.ray_march_cpu(origins, directions, occupancy, step, offset)
             edges = reference.pad_samples(packed, counts, room)
     return PaddedSamples(edges, first, counts)
 
@@ -159,13 +159,13 @@ def gather_samples(
             from hyperfields.ops import _triton
 
             total = int(counts.sum()) if total is None else total
-            return Samples(*_triton.samples_triton(origins, directions, edges, first, counts, total))
+            return Samples(*_triton.gather_samples_triton(origins, directions, edges, first, counts, total))
         if selected == "reference":
             samples = reference.gather_samples(origins, directions, edges, first, counts)
         else:
             from hyperfields.ops import _cpu
 
-            samples = _cpu.samples_cpu(origins, directions, edges, first, counts)
+            samples = _cpu.gather_samples_cpu(origins, directions, edges, first, counts)
         more = 0 if total is None else total - len(samples[0])
         return Samples(*(torch.nn.functional.pad(t, (0, 0, 0, more)) if more else t for t in samples))
 

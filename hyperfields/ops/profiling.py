@@ -1,4 +1,4 @@
-"""Where the time goes: named stages of the work, timed only while a `Profiler` runs."""
+"""Times of named regions of the work, taken only while a `Profiler` runs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from types import TracebackType
 
 
 class Profiler:
-    """`with Profiler() as watch: ...`, then `watch.seconds[stage]`, each without the stages within it.
+    """Seconds and calls of regions: `with Profiler() as profiler: ...`, then `profiler.seconds[name]`.
 
-    One at a time, for the thread that runs it: what other threads do meanwhile belongs to the stage that waits for it.
-    A stage ends when Python goes on, so a GPU must be synchronised by whoever wants to know about it.
+    The seconds of a region are without those of the regions within it. One profiler at a time, for the thread that
+    runs it: what other threads do meanwhile belongs to the region that waits for it. A region ends when Python goes
+    on, so a GPU must be synchronised by whoever wants to know about it.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.calls: dict[str, int] = defaultdict(int)
-        self._within: list[float] = []  # of each open stage: seconds of the stages inside
+        self._within: list[float] = []  # of each open region: seconds of the regions inside
 
     def __enter__(self) -> Profiler:
         global _running
@@ -34,7 +35,7 @@ _running: Profiler | None = None
 
 
 class region(contextlib.ContextDecorator):
-    """Marks a piece of work: `with region("backward"):`, or `@region("march")` on a function."""
+    """Context or decorator that names a piece of work: `with region("backward"):`, or `@region("ray_march")`."""
 
     def __init__(self, name: str) -> None:
         self.name = name

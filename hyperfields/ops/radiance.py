@@ -70,7 +70,7 @@ def radiance_head(
     else:
         from hyperfields.ops import _cpu
 
-        density, rgb = _cpu.emission_cpu(
+        density, rgb = _cpu.radiance_head_cpu(
             packed, flat_d, flat_layers(layers), counts, sizes, degree, slope_of(activation), ceiling
         )
     return density.reshape(*out.shape[:-1], 1), rgb.reshape(*out.shape[:-1], 3)

@@ -60,11 +60,11 @@ def early_termination(
         if selected == "triton":
             from hyperfields.ops import _triton
 
-            kept, behind = _triton.reach_triton(density, edges, counts.to(density.device), opacity, opaque)
+            kept, behind = _triton.early_termination_triton(density, edges, counts.to(density.device), opacity, opaque)
             return kept, behind
         from hyperfields.ops import _cpu
 
-        return _cpu.reach_cpu(density, edges, counts, opacity, opaque)
+        return _cpu.early_termination_cpu(density, edges, counts, opacity, opaque)
 
 
 class VisibleSamples(NamedTuple):
@@ -120,7 +120,7 @@ def visible_samples(
         from hyperfields.ops import _cpu
 
         return VisibleSamples(
-            *_cpu.sight_cpu(
+            *_cpu.visible_samples_cpu(
                 *rays, table, grid.scales, grid.resolutions, grid.offsets, grid.smoothstep, flat_layers(layers), sizes,
                 slope_of(activation), ceiling, opaque,
             )

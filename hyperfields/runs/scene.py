@@ -90,7 +90,7 @@ class Scene:
         """
         mesh = self.run.task.mesh(self.field, resolution)
         frame = self.frame
-        return mesh if frame is None else mesh._replace(scale=frame[0], center=tuple(frame[1:]))
+        return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))
 
     @property
     def frame(self) -> tuple[float, ...] | None:

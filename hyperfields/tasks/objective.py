@@ -220,9 +220,8 @@ def _unreduced(error: Tensor, samples: Tensor) -> Tensor:
         ValueError: it is not one value, or several, for each of `samples` `[s n ...]`.
     """
     if error.shape[:2] != samples.shape[:2]:
-        shape = ", ".join(map(str, samples.shape[:2]))
+        unreduced = f"[{samples.shape[0]}, {samples.shape[1]}, ...]"
         raise ValueError(
-            f"loss: got shape {list(error.shape)}, wanted unreduced values [{shape}, ...]; "
-            "leave the mean to the objective"
+            f"loss: got shape {list(error.shape)}, wanted unreduced values {unreduced}; leave the mean to the objective"
         )
     return error

@@ -52,14 +52,18 @@ def test_a_grid_that_a_kernel_could_not_follow_is_refused(change: dict[str, Any]
 
 def test_a_file_with_such_a_grid_is_an_error_of_input() -> None:
     """Reading it anyway, a kernel would read and write beyond the table."""
+    from hyperfields.configs import to_json
     from hyperfields.fields import ImageField
     from hyperfields.fields.encodings import HashGrid
-    from hyperfields.runs.checkpoint import from_json, to_json
+    from hyperfields.runs.config import config_from_json
 
-    content = to_json(ImageField(HashGrid(2, 2, 2, 6, 4, 8), hidden=(8,)))
-    assert from_json(content) == ImageField(HashGrid(2, 2, 2, 6, 4, 8), hidden=(8,))
+    field = ImageField(HashGrid(2, 2, 2, 6, 4, 8), hidden=(8,))
+    content = to_json(field)
+    assert config_from_json(content) == field
+    grid = content["encoding"]["grid"]
     huge = {"scales": [30000.0, 30000.0], "resolutions": [30001, 30001], "offsets": [0, 30001**2, 80]}
-    for grid in (huge, {**huge, "offsets": None}, {"scales": [1.0]}, [1]):
-        content["encoding"]["grid"] = grid
-        with pytest.raises(InputError, match="class 'HashGrid'"):
-            from_json(content)
+    other = {"scales": [3.0, 12.0], "resolutions": [4, 13], "offsets": [0, 16, 80]}  # sound, but not of this encoding
+    for changed in ({**grid, **huge}, {**grid, "offsets": None}, {**grid, "scales": [1.0]}, {**grid, **other}, [1]):
+        content["encoding"]["grid"] = changed
+        with pytest.raises(InputError, match=r"class '(GridSpec|HashGrid)'"):
+            config_from_json(content)

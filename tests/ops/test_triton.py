@@ -356,7 +356,7 @@ def ray_march_padded(*rays: Any) -> ops.PaddedSamples:
         return ops.ray_march_padded(*rays)
 
 
-def test_samples_and_reach_are_those_of_the_reference() -> None:
+def test_samples_and_early_termination_are_those_of_the_reference() -> None:
     generator = seeded(4)
     numbers = torch.randint(0, 80, (40,), generator=generator)
     first = numbers.cumsum(0) - numbers

@@ -27,7 +27,7 @@ REGISTERS = 255
 each_chip = pytest.mark.parametrize("chip", SHARED)
 
 RAY = {"starts": "*i64", "counts": "*i64", "first": "*i64", "cells": "*u8", "layout": "*i32"}
-NUMBERS = {"scenes": "i32", "numbers": "i32", "stride": "i32", "rays": "i32", "of_scene": "i32", "size": "i32"}
+NUMBERS = {"scenes": "i32", "n_params": "i32", "stride": "i32", "rays": "i32", "of_scene": "i32", "size": "i32"}
 REALS = {"slope": "fp32", "half": "fp32", "step": "fp32", "opaque": "fp32"}
 
 
@@ -85,13 +85,13 @@ def encode_kernels(
 def ray_kernels() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     from hyperfields.ops._triton import rays
 
-    threads, one = {"BLOCK": rays.RAYS}, {"BLOCK": rays.SPAN}
+    threads, one = {"BLOCK": rays.RAYS_PER_PROGRAM}, {"BLOCK": rays.SAMPLES_AT_ONCE}
     color = {"C": 3, "PC": 4, **one}
     return {
-        "march, counting": (rays.march_rays, {"WRITE": False, **threads}, {"enable_fp_fusion": False}),
-        "march, writing": (rays.march_rays, {"WRITE": True, **threads}, {"enable_fp_fusion": False}),
-        "samples": (rays.place_samples, one, {"num_warps": 1}),
-        "reach": (rays.reach_rays, threads, {}),
+        "ray_march, counting": (rays.march_rays, {"WRITE": False, **threads}, {"enable_fp_fusion": False}),
+        "ray_march, writing": (rays.march_rays, {"WRITE": True, **threads}, {"enable_fp_fusion": False}),
+        "gather_samples": (rays.place_samples, one, {"num_warps": 1}),
+        "early termination": (rays.terminate_rays, threads, {}),
         "composite": (rays.composite_rays, color, {"num_warps": 1}),
         "composite, backward": (rays.composite_rays_backward, color, {"num_warps": 1}),
     }
@@ -163,7 +163,7 @@ def test_grids_of_any_features_fit(chip: int, dims: int, tmp_path: Path) -> None
 
 
 def precisions(chip: int, widest: int) -> list[str]:
-    """Those that a network may ask for (points._too_large, product_precision); all 16-bit ones on one chip alone."""
+    """Those that a network may ask for (mlp.why_too_large, product_precision); all 16-bit ones on one chip alone."""
     return ["float32"] * (widest <= 64) + ["mixed"] * (chip >= 80) + ["float16", "bfloat16"] * (chip == 90)
 
 

@@ -85,7 +85,7 @@ def along_rays(scenes: int, rays: int) -> None:
     from hyperfields.ops import _triton
 
     first = torch.arange(scenes * rays) * 9
-    _triton.march_apart_triton(origins, origins, cells, step, offset, first, 9)
+    _triton.ray_march_padded_triton(origins, origins, cells, step, offset, first, 9)
     counts = torch.full((scenes * rays,), 9)
     edges, flat = torch.rand(9 * scenes * rays, 2), origins.reshape(-1, 3)
     ops.gather_samples(flat, flat, edges, first, counts, total=len(edges), backend="triton")
@@ -99,7 +99,7 @@ def along_rays(scenes: int, rays: int) -> None:
     [
         (encode, {"encode_forward", "encode_backward", "encode_mlp"}),
         (network, {"mlp_forward", "mlp_backward"}),
-        (along_rays, {"march_rays", "place_samples", "reach_rays", "composite_rays", "composite_rays_backward"}),
+        (along_rays, {"march_rays", "place_samples", "terminate_rays", "composite_rays", "composite_rays_backward"}),
     ],
 )
 def test_one_compilation_serves_any_number_of_scenes_and_points(

@@ -1,12 +1,21 @@
+// @ts-check
 // Work that takes longer than a picture: a bar, a way to stop it, and a link to what came out.
 
 export class Jobs {
+  /** @param {import("./link.js").Link} link */
   constructor(link) {
     this.link = link;
     this.next = 1;
+    /** @type {Map<number, {row: HTMLElement, text: HTMLElement, bar: HTMLProgressElement, label: string, done: (report: any) => void}>} */
     this.rows = new Map();
   }
 
+  /**
+   * @param {HTMLElement} box where the bar is shown
+   * @param {string} label
+   * @param {{what: string, [name: string]: any}} message
+   * @param {(report: any) => void} done for a report; a file is downloaded
+   */
   start(box, label, message, done = () => {}) {
     const id = this.next++;
     const row = document.createElement("div");
@@ -20,10 +29,11 @@ export class Jobs {
     stop.addEventListener("click", () => this.link.send({ type: "cancel", id }));
     row.append(text, bar, stop);
     box.replaceChildren(row, ...[...box.children].slice(0, 3));
-    this.rows.set(id, { row, text, bar, stop, label, done });
+    this.rows.set(id, { row, text, bar, label, done });
     if (!this.link.send({ type: "job", id, ...message })) this.end(id, "the viewer is not connected");
   }
 
+  /** @param {import("./link.js").Message} message */
   hear(message) {
     const job = this.rows.get(message.job);
     if (!job) return;
@@ -44,10 +54,10 @@ export class Jobs {
     } else this.end(message.job, message.text || "stopped");
   }
 
+  /** @param {number} id @param {string} text @param {HTMLElement | null} anchor */
   end(id, text, anchor = null) {
-    const { row } = this.rows.get(id);
+    this.rows.get(id)?.row.replaceChildren(anchor ?? document.createTextNode(text));
     this.rows.delete(id);
-    row.replaceChildren(anchor ?? document.createTextNode(text));
   }
 
   lost() {
@@ -55,4 +65,5 @@ export class Jobs {
   }
 }
 
-const size = (bytes) => (bytes > 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e3).toFixed(1)} kB`);
+/** @param {number} bytes */
+export const size = (bytes) => (bytes > 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e3).toFixed(1)} kB`);

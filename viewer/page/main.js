@@ -69,7 +69,7 @@ class App {
       this.drawing = this.drawing.then(() => this.draw(message, new Blob([bytes], { type: "image/jpeg" }))).catch(reportError);
       return;
     }
-    if (message.type === "path") return this.cameraTab.take(message.path);
+    if (message.type === "path") return this.cameraTab.take(message.path, message.line);
     if (message.type === "mesh") return this.takeMesh(message, bytes);
     if (message.type === "no reference") return this.note($("reference-note"), message.text, message.views);
     if (message.job !== undefined) return this.jobs.hear(message);

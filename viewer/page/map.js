@@ -1,14 +1,26 @@
+// @ts-check
 // The plane of the two largest principal axes: scenes at their places, and a ring to drag.
 
+import { color } from "./dom.js";
+
 export class LatentMap {
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {{scenes: string[], places: number[][]}} hello
+   * @param {import("./thumbs.js").Thumbs} thumbs
+   * @param {(place: number[], moving: boolean) => void} drag called when the ring was moved
+   */
   constructor(canvas, hello, thumbs, drag) {
-    Object.assign(this, { canvas, thumbs, drag });
+    this.canvas = canvas;
+    this.thumbs = thumbs;
+    this.drag = drag;
     this.names = hello.scenes;
     this.places = hello.places;
     this.at = [0, 0];
     this.hover = -1;
+    /** @type {[string, number][]} names and distances of the nearest scenes */
     this.near = [];
-    const farthest = (axis) => Math.max(1e-3, ...this.places.map((p) => Math.abs(p[axis])));
+    const farthest = (/** @type {number} */ axis) => Math.max(1e-3, ...this.places.map((p) => Math.abs(p[axis])));
     this.extent = [farthest(0) * 1.2, farthest(1) * 1.25];
     this.zoom = 1;
     this.center = [0, 0];
@@ -43,7 +55,7 @@ export class LatentMap {
       this.draw();
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+      const step = /** @type {Record<string, number[]>} */ ({ ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] })[event.key];
       if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       event.stopPropagation();
@@ -52,25 +64,32 @@ export class LatentMap {
     });
   }
 
+  /** @param {number[]} place @param {boolean} moving */
   go(place, moving) {
     this.at = place.map((v, i) => Math.min(Math.max(v, -1.1 * this.extent[i]), 1.1 * this.extent[i]));
     this.draw();
     this.drag(this.at, moving);
   }
 
-  // The server says where a latent lies.
+  /**
+   * The server says where a latent lies.
+   * @param {{nearest: [string, number][], place: number[]}} latent
+   * @param {boolean} follow whether the ring goes there
+   */
   show(latent, follow) {
     this.near = latent.nearest;
     if (follow) this.at = latent.place;
     this.draw();
   }
 
+  /** @param {MouseEvent} event @returns {number[]} */
   place(event) {
     const box = this.canvas.getBoundingClientRect();
     const x = (event.clientX - box.left) / box.width * 2 - 1, y = 1 - (event.clientY - box.top) / box.height * 2;
     return [this.center[0] + x * this.extent[0] / this.zoom, this.center[1] + y * this.extent[1] / this.zoom];
   }
 
+  /** @param {number[]} place @returns {number[]} */
   pixel([x, y]) {
     const { clientWidth: w, clientHeight: h } = this.canvas;
     return [
@@ -85,6 +104,7 @@ export class LatentMap {
     return Math.min(Math.max(room, 12), 48);
   }
 
+  /** The scene under the mouse, or -1. @param {MouseEvent} event */
   scene(event) {
     const box = this.canvas.getBoundingClientRect();
     const x = event.clientX - box.left, y = event.clientY - box.top;
@@ -111,9 +131,7 @@ export class LatentMap {
       this.canvas.width = Math.round(w * ratio);
       this.canvas.height = Math.round(h * ratio);
     }
-    const style = getComputedStyle(document.documentElement);
-    const color = (name) => style.getPropertyValue(name).trim();
-    const pen = this.canvas.getContext("2d");
+    const pen = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, w, h);
     pen.strokeStyle = color("--line");
@@ -127,7 +145,7 @@ export class LatentMap {
     pen.strokeStyle = color("--accent");
     for (const [name, distance] of this.near.slice(0, 3)) { // from what the blend is made
       if (distance < 1e-3) break;
-      const place = this.places[this.thumbs.number.get(name)];
+      const place = this.places[this.thumbs.number.get(name) ?? -1];
       if (!place) continue;
       const [px, py] = this.pixel(place);
       pen.beginPath(); pen.moveTo(x, y); pen.lineTo(px, py); pen.stroke();
@@ -156,7 +174,7 @@ export class LatentMap {
         pen.beginPath(); pen.arc(px, py, 3, 0, 7); pen.fill();
       }
     });
-    for (const [ink, width] of [[color("--panel"), 6], [color("--mark"), 3]]) { // a ring, seen on any ground
+    for (const [ink, width] of /** @type {[string, number][]} */ ([[color("--panel"), 6], [color("--mark"), 3]])) { // a ring, seen on any ground
       pen.strokeStyle = ink;
       pen.lineWidth = width;
       pen.beginPath(); pen.arc(x, y, 9, 0, 7); pen.stroke();

@@ -4,7 +4,7 @@
 import { clipMatrix } from "./view.js";
 
 /** @typedef {import("./view.js").OrbitView | import("./view.js").MatrixView} View */
-/** @typedef {{ends: [number[], number[]], color: number[]}} Segment a line in the scene, colour in [0, 1] */
+/** @typedef {{ends: [number[], number[]], color: number[], width: number}} Segment a line in the scene: colour in [0, 1], width in pixels */
 
 const MESH_VERTEX = `#version 300 es
 uniform mat4 clip; in vec3 position; in vec3 normal; out vec3 x, n;
@@ -27,7 +27,7 @@ void main() {
 
 // A line as a rectangle of some pixels, as WebGL's own lines are one pixel wide. Ends behind the eye are cut off.
 const LINE_VERTEX = `#version 300 es
-uniform mat4 clip; uniform vec2 size; uniform float width; in vec3 a, b, ink; out vec3 shade;
+uniform mat4 clip; uniform vec2 size; in vec3 a, b; in vec4 ink; out vec3 shade;
 void main() {
   vec4 p = clip * vec4(a, 1.0), q = clip * vec4(b, 1.0);
   const float near = 0.01;
@@ -36,8 +36,8 @@ void main() {
   vec2 way = (q.xy / q.w - p.xy / p.w) * size;
   vec2 side = length(way) > 0.0 ? normalize(vec2(-way.y, way.x)) : vec2(0.0);
   vec4 end = (gl_VertexID & 1) == 0 ? p : q;
-  gl_Position = end + vec4(((gl_VertexID & 2) == 0 ? side : -side) * width / size * end.w, 0.0, 0.0);
-  shade = ink;
+  gl_Position = end + vec4(((gl_VertexID & 2) == 0 ? side : -side) * ink.w / size * end.w, 0.0, 0.0); // clip space is two wide
+  shade = ink.xyz;
 }`;
 const LINE_FRAGMENT = `#version 300 es
 precision highp float;
@@ -58,18 +58,23 @@ export class Solid {
     this.mesh = null;
     /** @type {Segment[]} */
     this.lines = [];
-    this.prepare();
+    this.gpu = this.prepare();
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
-    canvas.addEventListener("webglcontextrestored", () => { this.prepare(); this.show(this.mesh); this.draw(...this.last); });
+    canvas.addEventListener("webglcontextrestored", () => { this.gpu = this.prepare(); this.show(this.mesh); this.draw(...this.last); });
   }
 
+  /** What lies on the graphics card; it is lost with the context. */
   prepare() {
-    this.meshProgram = this.program(MESH_VERTEX, MESH_FRAGMENT);
-    this.lineProgram = this.program(LINE_VERTEX, LINE_FRAGMENT);
-    this.meshArray = this.gl.createVertexArray();
-    this.lineArray = this.gl.createVertexArray();
-    this.lineBuffer = this.gl.createBuffer();
-    this.buffers = [this.gl.createBuffer(), this.gl.createBuffer()];
+    const gl = this.gl;
+    return {
+      meshProgram: this.program(MESH_VERTEX, MESH_FRAGMENT),
+      lineProgram: this.program(LINE_VERTEX, LINE_FRAGMENT),
+      meshArray: gl.createVertexArray(),
+      lineArray: gl.createVertexArray(),
+      vertices: gl.createBuffer(),
+      faces: gl.createBuffer(),
+      lines: gl.createBuffer(),
+    };
   }
 
   /** @param {string} vertex @param {string} fragment @returns {WebGLProgram} */
@@ -93,9 +98,9 @@ export class Solid {
   show(mesh) {
     this.mesh = mesh;
     if (!mesh) return;
-    const gl = this.gl, program = this.meshProgram, { vertices, bytes } = mesh;
-    gl.bindVertexArray(this.meshArray);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffers[0]);
+    const gl = this.gl, program = this.gpu.meshProgram, { vertices, bytes } = mesh;
+    gl.bindVertexArray(this.gpu.meshArray);
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.gpu.vertices);
     gl.bufferData(gl.ARRAY_BUFFER, bytes.subarray(0, 16 * vertices), gl.STATIC_DRAW);
     for (const [name, type, stride, offset] of /** @type {[string, number, number, number][]} */ ([
       ["position", gl.FLOAT, 12, 0], ["normal", gl.BYTE, 4, 12 * vertices],
@@ -104,7 +109,7 @@ export class Solid {
       gl.enableVertexAttribArray(place);
       gl.vertexAttribPointer(place, 3, type, type === gl.BYTE, stride, offset);
     }
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.buffers[1]);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.gpu.faces);
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, bytes.subarray(16 * vertices), gl.STATIC_DRAW);
     gl.bindVertexArray(null);
   }
@@ -127,31 +132,30 @@ export class Solid {
     gl.enable(gl.DEPTH_TEST);
     const clip = clipMatrix(view, width / height);
     if (this.mesh?.faces) {
-      gl.useProgram(this.meshProgram);
-      gl.uniformMatrix4fv(gl.getUniformLocation(this.meshProgram, "clip"), false, clip);
+      gl.useProgram(this.gpu.meshProgram);
+      gl.uniformMatrix4fv(gl.getUniformLocation(this.gpu.meshProgram, "clip"), false, clip);
       const eye = "matrix" in view ? [view.matrix[3], view.matrix[7], view.matrix[11]] : view.position;
-      gl.uniform3fv(gl.getUniformLocation(this.meshProgram, "eye"), eye);
-      gl.bindVertexArray(this.meshArray);
+      gl.uniform3fv(gl.getUniformLocation(this.gpu.meshProgram, "eye"), eye);
+      gl.bindVertexArray(this.gpu.meshArray);
       gl.drawElements(gl.TRIANGLES, 3 * this.mesh.faces, gl.UNSIGNED_INT, 0);
     }
-    if (this.lines.length) this.drawLines(clip, [width, height], 1.25 * ratio);
+    if (this.lines.length) this.drawLines(clip, [width, height], ratio);
     gl.bindVertexArray(null);
   }
 
-  /** @param {Float32Array} clip @param {number[]} size @param {number} width half of it, in pixels */
-  drawLines(clip, size, width) {
-    const gl = this.gl, program = this.lineProgram;
+  /** @param {Float32Array} clip @param {number[]} size @param {number} ratio pixels of the screen to one of the page */
+  drawLines(clip, size, ratio) {
+    const gl = this.gl, program = this.gpu.lineProgram;
     gl.useProgram(program);
     gl.uniformMatrix4fv(gl.getUniformLocation(program, "clip"), false, clip);
     gl.uniform2fv(gl.getUniformLocation(program, "size"), size);
-    gl.uniform1f(gl.getUniformLocation(program, "width"), 2 * width); // clip space is two wide
-    gl.bindVertexArray(this.lineArray);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.lineBuffer);
-    gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(this.lines.flatMap(({ ends, color }) => [...ends[0], ...ends[1], ...color])), gl.DYNAMIC_DRAW);
+    gl.bindVertexArray(this.gpu.lineArray);
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.gpu.lines);
+    gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(this.lines.flatMap(({ ends, color, width }) => [...ends[0], ...ends[1], ...color, width * ratio])), gl.DYNAMIC_DRAW);
     ["a", "b", "ink"].forEach((name, i) => {
       const place = gl.getAttribLocation(program, name);
       gl.enableVertexAttribArray(place);
-      gl.vertexAttribPointer(place, 3, gl.FLOAT, false, 36, 12 * i);
+      gl.vertexAttribPointer(place, name === "ink" ? 4 : 3, gl.FLOAT, false, 40, 12 * i);
       gl.vertexAttribDivisor(place, 1);
     });
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.lines.length);

@@ -108,6 +108,7 @@ export class CameraTab {
     this.app = app;
     this.keys = []; // {matrix, fov in degrees}
     this.frames = [];
+    this.line = []; // points of the path, for the 3-D view
     this.overview = false;
     this.playing = 0;
     const click = (id, act) => $(id).addEventListener("click", act);
@@ -140,18 +141,16 @@ export class CameraTab {
 
   // The path from outside, for the 3-D view: its line, its keyframes, and where we look from.
   lines(matrix, mark, accent, faint) {
-    const edges = (pairs, color) => pairs.map((ends) => ({ ends, color }));
+    const edges = (pairs, color, width) => pairs.map((ends) => ({ ends, color, width }));
     const side = [-1, 1], box = [0, 1, 2].flatMap((axis) => side.flatMap((a) => side.map((b) => side.map((c) => {
       const corner = [a, b];
       corner.splice(axis, 0, c);
       return corner;
     }))));
-    const eyes = this.frames.map((frame) => [3, 7, 11].map((i) => frame.camera_to_world[i]));
-    const way = eyes.slice(1).map((eye, i) => [eyes[i], eye]);
-    if (eyes.length > 2 && $("loop").checked) way.push([eyes[eyes.length - 1], eyes[0]]);
-    const keys = this.keys.flatMap((key) => frustum(key.matrix, key.fov * Math.PI / 180, 1, 0.22));
-    const ours = frustum(matrix, this.app.path?.fov ?? this.app.camera.fov, 1, 0.3);
-    return [...edges(box, faint), ...edges(way, accent), ...edges(keys, mark), ...edges(ours, accent)];
+    const way = this.line.slice(1).map((point, i) => [this.line[i], point]);
+    const keys = this.keys.flatMap((key) => frustum(key.matrix, key.fov * Math.PI / 180, 1, 0.3));
+    const ours = frustum(matrix, this.app.path?.fov ?? this.app.camera.fov, 1, 0.4);
+    return [...edges(box, faint, 1), ...edges(way, accent, 2.5), ...edges(keys, mark, 2.5), ...edges(ours, accent, 2.5)];
   }
 
   add() {
@@ -185,13 +184,15 @@ export class CameraTab {
     this.stop();
     this.draw();
     this.frames = [];
+    this.line = [];
     if (this.keys.length) this.app.link.send({ type: "path", path: this.file() });
     else if (this.overview) this.app.drawSolid();
   }
 
   // The server has read a path: ours, with its frames, or one from a file.
-  take(path) {
+  take(path, line) {
     this.frames = path.camera_path;
+    this.line = line;
     this.saved = path;
     if (this.waiting) this.play();
     if (this.overview) this.app.drawSolid();
@@ -303,6 +304,7 @@ export class SceneTab {
       label.append(input, ` ${CHANNELS[channel] ?? channel}`);
       return label;
     }));
+    $("channels").hidden = app.about.channels.length < 2;
     $("show-reference").addEventListener("change", () => {
       app.reference = $("show-reference").checked;
       app.photograph = app.reference && app.about.has_splits ? Number($("photograph").value) || 1 : null;

@@ -1,4 +1,4 @@
-"""`mix`: a table a scene from bases that all share, `out[s] = sum_k coefficients[s, g, k] bases[k]` in each group g.
+"""`combine_bases`: a table a scene from shared bases, `out[s] = sum_k coefficients[s, g, k] bases[k]` in each group g.
 
 A task is some columns: their bases are read once for all scenes, and once more backward together with the cotangents.
 """
@@ -15,19 +15,20 @@ from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.mlp import TILE, multiply, outer, pad4
-from hyperfields.ops._cpu.threads import U, parallel
+from hyperfields.ops._cpu.threads import parallel
+from hyperfields.ops._cpu.vectors import u64
 from hyperfields.ops.profiling import region
 
-_PIECE = 2048  # columns of a task, at most
+BASIS_COLUMNS = 2048  # columns of a task, at most
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _load_columns(matrix, begin, end, tile):
     """tile[i, p] = matrix[i, begin + p]; zeros beyond the end."""
-    count, width = U(end - begin), U(matrix.shape[1])
+    count, width = u64(end - begin), u64(matrix.shape[1])
     flat, zero = matrix.reshape(-1), matrix.dtype.type(0.0)
-    for i in range(U(matrix.shape[0])):
-        source, target = i * width + U(begin), i * TILE
+    for i in range(u64(matrix.shape[0])):
+        source, target = i * width + u64(begin), i * TILE
         for p in range(count):
             tile[target + p] = flat[source + p]
         for p in range(count, TILE):
@@ -37,16 +38,16 @@ def _load_columns(matrix, begin, end, tile):
 @njit(nogil=True, cache=True, error_model="numpy")
 def _store_columns(tile, begin, end, matrix):
     """matrix[i, begin + p] = tile[i, p]."""
-    count, width = U(end - begin), U(matrix.shape[1])
+    count, width = u64(end - begin), u64(matrix.shape[1])
     flat = matrix.reshape(-1)
-    for i in range(U(matrix.shape[0])):
-        source, target = i * TILE, i * width + U(begin)
+    for i in range(u64(matrix.shape[0])):
+        source, target = i * TILE, i * width + u64(begin)
         for p in range(count):
             flat[target + p] = tile[source + p]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _mix(weights, bases, out, first, pieces, rows, columns):
+def _combine(weights, bases, out, first, pieces, rows, columns):
     """weights [rows*columns]: scenes by bases, padded. first: the column of `out` where the group begins."""
     x, y = np.zeros(columns * int(TILE), bases.dtype), np.empty(rows * int(TILE), bases.dtype)
     for number in range(pieces.shape[0]):
@@ -59,8 +60,8 @@ def _mix(weights, bases, out, first, pieces, rows, columns):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _unmix(flipped, bases, grad, grad_bases, partial, first, pieces, rows, columns):
-    """flipped [columns*rows]: bases by scenes. partial [pieces, rows*columns] gets the gradient of the weights."""
+def _combine_backward_columns(transposed, bases, grad, grad_bases, partial, first, pieces, rows, columns):
+    """transposed [columns*rows]: bases by scenes. partial [pieces, rows*columns] gets the gradient of the weights."""
     x, d_x = np.zeros(columns * int(TILE), bases.dtype), np.empty(columns * int(TILE), bases.dtype)
     d_y = np.zeros(rows * int(TILE), bases.dtype)
     for number in range(pieces.shape[0]):
@@ -69,18 +70,18 @@ def _unmix(flipped, bases, grad, grad_bases, partial, first, pieces, rows, colum
             _load_columns(bases, begin, end, x)
             _load_columns(grad, first + begin, first + end, d_y)
             d_x[:] = 0.0
-            multiply(flipped, 0, d_y, 0, d_x, 0, columns, rows)
+            multiply(transposed, 0, d_y, 0, d_x, 0, columns, rows)
             _store_columns(d_x, begin, end, grad_bases)
             outer(d_y, 0, x, 0, partial[number], 0, rows, columns)
 
 
 @functools.lru_cache
 def _plan(sizes: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
-    """Rows (group, begin, end) that cover the columns of all groups; where each group begins among all columns."""
+    """Pieces (group, begin, end) that cover the columns of all groups, and the first column of each group."""
     pieces = [
-        (group, begin, min(begin + _PIECE, size))
+        (group, begin, min(begin + BASIS_COLUMNS, size))
         for group, size in enumerate(sizes)
-        for begin in range(0, size, _PIECE)
+        for begin in range(0, size, BASIS_COLUMNS)
     ]
     return np.array(pieces, np.int64).reshape(-1, 3), [0, *itertools.accumulate(sizes)]
 
@@ -91,23 +92,23 @@ def _by_group(task: Callable[[int, int, int], None], pieces: np.ndarray) -> None
     def work(lo: int, hi: int) -> None:
         groups = pieces[lo:hi, 0].tolist()
         for group, members in itertools.groupby(range(lo, hi), lambda number: groups[number - lo]):
-            numbers = list(members)
-            task(group, numbers[0], numbers[-1] + 1)
+            indices = list(members)
+            task(group, indices[0], indices[-1] + 1)
 
     parallel(work, len(pieces))
 
 
 def _padded(matrices: Tensor) -> np.ndarray:
-    """`[g i j]` -> numpy `[g, i*j]`, with zeros up to multiples of 4."""
+    """Matrices `[g i j]` as numpy `[g, i*j]`, with zeros up to multiples of 4."""
     groups, rows, columns = matrices.shape
     padded = matrices.new_zeros(groups, pad4(rows), pad4(columns))
     padded[:, :rows, :columns] = matrices
     return padded.numpy().reshape(groups, -1)
 
 
-@torch.library.custom_op("hyperfields::mix_cpu", mutates_args=())
-def mix_cpu(coefficients: Tensor, bases: list[Tensor]) -> Tensor:
-    """coefficients [s g k], bases [k n] of each group -> [s n]."""
+@torch.library.custom_op("hyperfields::combine_bases_cpu", mutates_args=())
+def combine_bases_cpu(coefficients: Tensor, bases: list[Tensor]) -> Tensor:
+    """Sums [s n]; coefficients [s g k], bases [k n] of each group."""
     scenes, _, count = coefficients.shape
     pieces, starts = _plan(tuple(part.shape[1] for part in bases))
     out = coefficients.new_empty(scenes, starts[-1])
@@ -115,26 +116,26 @@ def mix_cpu(coefficients: Tensor, bases: list[Tensor]) -> Tensor:
     inputs, result = [part.detach().contiguous().numpy() for part in bases], out.numpy()
 
     def task(group: int, lo: int, hi: int) -> None:
-        _mix(weights[group], inputs[group], result, starts[group], pieces[lo:hi], pad4(scenes), pad4(count))
+        _combine(weights[group], inputs[group], result, starts[group], pieces[lo:hi], pad4(scenes), pad4(count))
 
     _by_group(task, pieces)
     return out
 
 
-@torch.library.custom_op("hyperfields::mix_cpu_backward", mutates_args=())
-def mix_cpu_backward(grad: Tensor, coefficients: Tensor, bases: list[Tensor]) -> list[Tensor]:
+@torch.library.custom_op("hyperfields::combine_bases_cpu_backward", mutates_args=())
+def combine_bases_cpu_backward(grad: Tensor, coefficients: Tensor, bases: list[Tensor]) -> list[Tensor]:
     """The gradients of the coefficients and of all bases."""
     scenes, _, count = coefficients.shape
     rows, columns = pad4(scenes), pad4(count)
     pieces, starts = _plan(tuple(part.shape[1] for part in bases))
-    flipped, cotangent = _padded(coefficients.detach().permute(1, 2, 0)), grad.detach().contiguous().numpy()
+    transposed, cotangent = _padded(coefficients.detach().permute(1, 2, 0)), grad.detach().contiguous().numpy()
     grads = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in bases]
     inputs, results = [part.detach().contiguous().numpy() for part in bases], [part.numpy() for part in grads]
     partial = np.zeros((len(pieces), rows * columns), cotangent.dtype)
 
     def task(group: int, lo: int, hi: int) -> None:
-        _unmix(
-            flipped[group], inputs[group], cotangent, results[group], partial[lo:hi], starts[group], pieces[lo:hi],
+        _combine_backward_columns(
+            transposed[group], inputs[group], cotangent, results[group], partial[lo:hi], starts[group], pieces[lo:hi],
             rows, columns,
         )  # fmt: skip
 
@@ -144,26 +145,26 @@ def mix_cpu_backward(grad: Tensor, coefficients: Tensor, bases: list[Tensor]) ->
     return [total[:, :scenes, :count].transpose(0, 1).contiguous(), *grads]
 
 
-@mix_cpu.register_fake
+@combine_bases_cpu.register_fake
 def _(coefficients, bases):
     return coefficients.new_empty(coefficients.shape[0], sum(part.shape[1] for part in bases))
 
 
-@mix_cpu_backward.register_fake
+@combine_bases_cpu_backward.register_fake
 def _(grad, coefficients, bases):
     return [part.new_empty(part.shape) for part in (coefficients, *bases)]
 
 
-def _mix_context(ctx, inputs, output):
+def _context(ctx, inputs, output):
     coefficients, bases = inputs
     ctx.save_for_backward(coefficients, *bases)
 
 
-@region("mix, backward")
-def _mix_backward(ctx, grad):
+@region("combine_bases, backward")
+def _backward(ctx, grad):
     coefficients, *bases = ctx.saved_tensors
-    first, *rest = mix_cpu_backward(grad, coefficients, bases)
+    first, *rest = combine_bases_cpu_backward(grad, coefficients, bases)
     return first, rest
 
 
-mix_cpu.register_autograd(_mix_backward, setup_context=_mix_context)
+combine_bases_cpu.register_autograd(_backward, setup_context=_context)

@@ -14,23 +14,23 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from hyperfields.ops._cpu.threads import FAST, U, parallel, pieces_of, starts_of
-from hyperfields.ops._cpu.vectors import SIDE, transpose
+from hyperfields.ops._cpu.threads import parallel, pieces_of, starts_of
+from hyperfields.ops._cpu.vectors import FASTMATH, SIDE, transpose, u64
 from hyperfields.ops.profiling import region
 
-TILE = U(128)
-PIECE = 4096  # points of a task
+TILE = u64(128)
+MLP_POINTS = 4096  # points of a task
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def multiply(w, w0, x, x0, y, y0, n_out, n_in):
     """y[j, p] += sum_i w[j, i] x[i, p]; w0, x0, y0: where the matrices start in the flat arrays."""
-    n_out, n_in, w0, x0, y0 = U(n_out), U(n_in), U(w0), U(x0), U(y0)
-    one, two, three, four = U(1), U(2), U(3), U(4)
-    for j in range(U(0), n_out, four):
+    n_out, n_in, w0, x0, y0 = u64(n_out), u64(n_in), u64(w0), u64(x0), u64(y0)
+    one, two, three, four = u64(1), u64(2), u64(3), u64(4)
+    for j in range(u64(0), n_out, four):
         ya = y0 + j * TILE
         yb, yc, yd = ya + TILE, ya + two * TILE, ya + three * TILE
-        for i in range(U(0), n_in, four):
+        for i in range(u64(0), n_in, four):
             a = w0 + j * n_in + i
             b, c, d = a + n_in, a + two * n_in, a + three * n_in
             a0, a1, a2, a3 = w[a], w[a + one], w[a + two], w[a + three]
@@ -47,16 +47,16 @@ def multiply(w, w0, x, x0, y, y0, n_out, n_in):
                 y[yd + p] += d0 * v0 + d1 * v1 + d2 * v2 + d3 * v3
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def outer(g, g0, x, x0, w, w0, n_out, n_in):
     """w[j, i] += sum_p g[j, p] x[i, p]."""
-    n_out, n_in, w0, x0, g0 = U(n_out), U(n_in), U(w0), U(x0), U(g0)
-    one, two, three, four = U(1), U(2), U(3), U(4)
+    n_out, n_in, w0, x0, g0 = u64(n_out), u64(n_in), u64(w0), u64(x0), u64(g0)
+    one, two, three, four = u64(1), u64(2), u64(3), u64(4)
     zero = x.dtype.type(0.0)
-    for j in range(U(0), n_out, four):
+    for j in range(u64(0), n_out, four):
         ga = g0 + j * TILE
         gb, gc, gd = ga + TILE, ga + two * TILE, ga + three * TILE
-        for i in range(U(0), n_in, four):
+        for i in range(u64(0), n_in, four):
             xa = x0 + i * TILE
             xb, xc, xd = xa + TILE, xa + two * TILE, xa + three * TILE
             a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
@@ -103,33 +103,33 @@ def outer(g, g0, x, x0, w, w0, n_out, n_in):
 @njit(nogil=True, cache=True, error_model="numpy")
 def load_tile(source, begin, count, width, tile):
     """tile[i, p] = source[begin + p, i], of a flat source with rows of `width`; zeros in the padding."""
-    zero, side = source.dtype.type(0.0), U(SIDE)
-    first, n, points = U(begin) * U(width), U(width), U(count)
+    zero, side = source.dtype.type(0.0), u64(SIDE)
+    first, n, points = u64(begin) * u64(width), u64(width), u64(count)
     blocks, whole = n // side * side, points // side * side
-    for p in range(U(0), whole, side):
-        for i in range(U(0), blocks, side):
+    for p in range(u64(0), whole, side):
+        for i in range(u64(0), blocks, side):
             transpose(source, first + p * n + i, n, tile, i * TILE + p, TILE)
     for i in range(n):
         row = i * TILE
-        for p in range(whole if i < blocks else U(0), points):
+        for p in range(whole if i < blocks else u64(0), points):
             tile[row + p] = source[first + p * n + i]
         for p in range(points, TILE):
             tile[row + p] = zero
-    for k in range(n * TILE, (n + U(3)) // U(4) * U(4) * TILE):
+    for k in range(n * TILE, (n + u64(3)) // u64(4) * u64(4) * TILE):
         tile[k] = zero
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def store_tile(tile, begin, count, width, target):
     """target[begin + p, i] = tile[i, p], of a flat target with rows of `width`."""
-    side = U(SIDE)
-    first, n, points = U(begin) * U(width), U(width), U(count)
+    side = u64(SIDE)
+    first, n, points = u64(begin) * u64(width), u64(width), u64(count)
     blocks, whole = n // side * side, points // side * side
-    for p in range(U(0), whole, side):
-        for i in range(U(0), blocks, side):
+    for p in range(u64(0), whole, side):
+        for i in range(u64(0), blocks, side):
             transpose(tile, i * TILE + p, TILE, target, first + p * n + i, n)
     for p in range(points):
-        for i in range(blocks if p < whole else U(0), n):
+        for i in range(blocks if p < whole else u64(0), n):
             target[first + p * n + i] = tile[i * TILE + p]
 
 
@@ -184,14 +184,14 @@ def _unpack_piece(packed, sizes, params):
         target += n_out
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _mlp(x, weights, sizes, slope, out, hidden, keep, tiles, pieces, lo, hi):
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         _mlp_piece(x, weights[scene], sizes, slope, out, hidden, keep, tiles[number], begin, end)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, end):
     """Forward for points begin ... end of one scene; hidden [tiles, ...] keeps the activations when asked to."""
     layers, room = sizes.shape[0] - 1, widest(sizes) * int(TILE)
@@ -214,7 +214,7 @@ def widest(sizes):
     return most
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def mlp_tile(source, weights, sizes, slope, hidden, last):
     """A tile of points through a packed network: `source[i, p]` -> `last[j, p]`; `hidden` gets the activations."""
     layers, zero = sizes.shape[0] - 1, source.dtype.type(0.0)
@@ -227,31 +227,33 @@ def mlp_tile(source, weights, sizes, slope, hidden, last):
         bias = w0 + p_in * p_out
         for j in range(p_out):
             value = weights[bias + j]
-            row = U(y0) + U(j) * TILE
+            row = u64(y0) + u64(j) * TILE
             for p in range(TILE):
                 target[row + p] = value
         multiply(weights, w0, inputs, x0, target, y0, p_out, p_in)
         if not final:
             if slope == zero:  # 0 * -infinity is no number
-                for k in range(U(y0), U(y0) + U(p_out) * TILE):
+                for k in range(u64(y0), u64(y0) + u64(p_out) * TILE):
                     target[k] = zero if target[k] < zero else target[k]
             else:
-                for k in range(U(y0), U(y0) + U(p_out) * TILE):
+                for k in range(u64(y0), u64(y0) + u64(p_out) * TILE):
                     target[k] = max(target[k], slope * target[k])
             place += p_out * int(TILE)
         inputs, x0 = target, y0
         w0 = bias + p_out
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, tiles, pieces, lo, hi):
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+def _mlp_backward_pieces(
+    x, grad, hidden, transposed_weights, sizes, slope, partial, grad_x, need_x, tiles, pieces, lo, hi
+):
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         _mlp_piece_backward(
             x,
             grad,
             hidden,
-            flipped[scene],
+            transposed_weights[scene],
             sizes,
             slope,
             partial[number],
@@ -263,8 +265,10 @@ def _mlp_backward_pieces(x, grad, hidden, flipped, sizes, slope, partial, grad_x
         )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x, need_x, first_tile, begin, end):
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+def _mlp_piece_backward(
+    x, grad, hidden, transposed_weights, sizes, slope, partial, grad_x, need_x, first_tile, begin, end
+):
     """Gradients for points begin ... end of one scene: weights into `partial` (padded), points into grad_x."""
     layers, room = sizes.shape[0] - 1, widest(sizes) * int(TILE)
     source, above, below = np.empty(room, x.dtype), np.empty(room, x.dtype), np.empty(room, x.dtype)
@@ -273,17 +277,17 @@ def _mlp_piece_backward(x, grad, hidden, flipped, sizes, slope, partial, grad_x,
         count = min(int(TILE), end - first)
         load_tile(x, first, count, sizes[0], source)
         load_tile(grad, first, count, sizes[layers], above)
-        pull = mlp_tile_backward(source, hidden[tile], flipped, sizes, slope, partial, need_x, above, below)
+        pull = mlp_tile_backward(source, hidden[tile], transposed_weights, sizes, slope, partial, need_x, above, below)
         if need_x:
             store_tile(pull, first, count, sizes[0], grad_x)
         tile += 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def mlp_tile_backward(source, hidden, flipped, sizes, slope, partial, need_x, above, below):
-    """Cotangents `above[j, p]` of a tile -> those of its inputs, which are returned in `above` or `below`.
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+def mlp_tile_backward(source, hidden, transposed_weights, sizes, slope, partial, need_x, above, below):
+    """Cotangents of a tile's inputs, in `above` or `below`, from those of its outputs, `above[j, p]`.
 
-    hidden: the activations of `mlp_tile`. flipped: transposed weights. partial: the gradient of the weights grows.
+    hidden: the activations of `mlp_tile`. partial: the gradient of the weights is added to it.
     """
     layers, zero = sizes.shape[0] - 1, source.dtype.type(0.0)
     w0, h0 = 0, 0
@@ -301,18 +305,18 @@ def mlp_tile_backward(source, hidden, flipped, sizes, slope, partial, need_x, ab
         outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
         for j in range(p_out):
             total = zero
-            row = U(j) * TILE
+            row = u64(j) * TILE
             for p in range(TILE):
                 total += above[row + p]
             partial[w0 + p_in * p_out + j] += total
         if layer == 0 and not need_x:
             break
-        for k in range(U(p_in) * TILE):
+        for k in range(u64(p_in) * TILE):
             below[k] = zero
-        multiply(flipped, w0, above, 0, below, 0, p_in, p_out)
+        multiply(transposed_weights, w0, above, 0, below, 0, p_in, p_out)
         if layer > 0:
-            start = U(h0)
-            for k in range(U(p_in) * TILE):
+            start = u64(h0)
+            for k in range(u64(p_in) * TILE):
                 below[k] = below[k] if inputs[start + k] > zero else slope * below[k]
         above, below = below, above
     return above
@@ -349,7 +353,7 @@ def mlp_cpu(
 ) -> tuple[Tensor, Tensor]:
     """params [s, numbers]: each layer's weight [o i] and bias [o], flat. Returns the output and what backward needs."""
     out = x.new_empty(x.shape[0], sizes[-1])
-    pieces = pieces_of(starts_of(counts), PIECE)
+    pieces = pieces_of(starts_of(counts), MLP_POINTS)
     first, tiles = _tiles(pieces)
     hidden = x.new_empty(tiles if keep else 0, max(hidden_size(sizes), 1))
     kept, points, result = hidden.numpy(), x.detach().contiguous().numpy().reshape(-1), out.numpy().reshape(-1)
@@ -376,19 +380,19 @@ def mlp_cpu_backward(
 ) -> tuple[Tensor, Tensor]:
     grad_x = x.new_empty(x.shape if need_x else (0, x.shape[1]))
     grad_params = torch.zeros_like(params, memory_format=torch.contiguous_format)
-    pieces = pieces_of(starts_of(counts), PIECE)
+    pieces = pieces_of(starts_of(counts), MLP_POINTS)
     first, _ = _tiles(pieces)
     points, cotangent = (t.detach().contiguous().numpy().reshape(-1) for t in (x, grad))
     kept, result, total = hidden.numpy(), grad_x.numpy().reshape(-1), grad_params.numpy()
-    flipped, shape = pack_all(params, sizes, True), np.array(sizes, np.int64)
-    partial = np.zeros((len(pieces), flipped.shape[1]), points.dtype)
+    transposed_weights, shape = pack_all(params, sizes, True), np.array(sizes, np.int64)
+    partial = np.zeros((len(pieces), transposed_weights.shape[1]), points.dtype)
 
     def task(lo: int, hi: int) -> None:
         _mlp_backward_pieces(
             points,
             cotangent,
             kept,
-            flipped,
+            transposed_weights,
             shape,
             points.dtype.type(slope),
             partial,

@@ -1,4 +1,4 @@
-"""`emission`: from what the density network says to density and colour, a tile at a time.
+"""`radiance_head`: density and colour from the outputs of the density network, a tile at a time.
 
 Forward keeps nothing: backward runs the colour network of a tile again, which costs less than to write its
 activations to memory and to read them back.
@@ -6,13 +6,15 @@ activations to memory and to read them back.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.mlp import (
-    PIECE,
+    MLP_POINTS,
     TILE,
     hidden_size,
     load_tile,
@@ -24,40 +26,64 @@ from hyperfields.ops._cpu.mlp import (
     widest,
 )
 from hyperfields.ops._cpu.rays import exp_minus_one
-from hyperfields.ops._cpu.threads import FAST, U, parallel, pieces_of, starts_of
+from hyperfields.ops._cpu.threads import parallel, pieces_of, starts_of
+from hyperfields.ops._cpu.vectors import FASTMATH, u64
 from hyperfields.ops.profiling import region
 from hyperfields.ops.spherical_harmonics import BANDS
 
-_band0, _band1, _band2, _band3 = (njit(nogil=True, fastmath=FAST)(band) for band in BANDS)
+_band0, _band1, _band2, _band3 = (njit(nogil=True, fastmath=FASTMATH)(band) for band in BANDS)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+class Head(NamedTuple):
+    """Colour networks of the scenes, and the layout of what they read."""
+
+    width: int  # outputs of the density network: log density and features
+    degree: int  # of the spherical harmonics
+    weights: np.ndarray  # [s p] packed
+    transposed: np.ndarray  # the same, transposed; anything in the forward pass
+    sizes: np.ndarray  # widths of the network
+    hidden: int  # numbers of a tile's activations
+    slope: np.floating
+    ceiling: np.floating  # of the log density
+
+    @classmethod
+    def of(
+        cls, out: Tensor, params: Tensor, sizes: list[int], degree: int, slope: float, ceiling: float, backward: bool
+    ) -> Head:
+        """Head from the arguments of an operator, in numpy's types."""
+        weights, real = pack_all(params, sizes, False), out.detach().numpy().dtype.type
+        transposed = pack_all(params, sizes, True) if backward else weights
+        widths, hidden = np.array(sizes, np.int64), hidden_size(sizes)
+        return cls(out.shape[1], degree, weights, transposed, widths, hidden, real(slope), real(ceiling))
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _directions(d, begin, count, degree, tile, row):
     """Spherical harmonics of the directions of a tile, one a row from `row` on; zeros beyond `count`."""
-    at, n = U(row) * TILE, TILE
-    for p in range(U(0), U(count)):
+    at, n = u64(row) * TILE, TILE
+    for p in range(u64(0), u64(count)):
         k = at + p
-        x, y, z = d[U(begin) + p, 0], d[U(begin) + p, 1], d[U(begin) + p, 2]
+        x, y, z = d[u64(begin) + p, 0], d[u64(begin) + p, 1], d[u64(begin) + p, 2]
         (tile[k],) = _band0(x, y, z)
         if degree > 1:
-            tile[k + n], tile[k + U(2) * n], tile[k + U(3) * n] = _band1(x, y, z)
+            tile[k + n], tile[k + u64(2) * n], tile[k + u64(3) * n] = _band1(x, y, z)
         if degree > 2:
-            k += U(4) * n
-            tile[k], tile[k + n], tile[k + U(2) * n], tile[k + U(3) * n], tile[k + U(4) * n] = _band2(x, y, z)
+            k += u64(4) * n
+            tile[k], tile[k + n], tile[k + u64(2) * n], tile[k + u64(3) * n], tile[k + u64(4) * n] = _band2(x, y, z)
         if degree > 3:
-            k += U(5) * n
+            k += u64(5) * n
             (
-                tile[k], tile[k + n], tile[k + U(2) * n], tile[k + U(3) * n], tile[k + U(4) * n], tile[k + U(5) * n],
-                tile[k + U(6) * n],
+                tile[k], tile[k + n], tile[k + u64(2) * n], tile[k + u64(3) * n], tile[k + u64(4) * n],
+                tile[k + u64(5) * n], tile[k + u64(6) * n],
             ) = _band3(x, y, z)  # fmt: skip
-    for r in range(U(degree * degree)):
-        for p in range(at + r * n + U(count), at + (r + U(1)) * n):
+    for r in range(u64(degree * degree)):
+        for p in range(at + r * n + u64(count), at + (r + u64(1)) * n):
             tile[p] = 0.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _sigmoid(tile, rows, values, powers):
-    for first in range(U(0), U(rows) * TILE, TILE):
+    for first in range(u64(0), u64(rows) * TILE, TILE):
         for p in range(TILE):
             values[p] = -tile[first + p]
         exp_minus_one(values, powers, TILE)
@@ -65,7 +91,7 @@ def _sigmoid(tile, rows, values, powers):
             tile[first + p] = 1.0 / (2.0 + values[p])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _density(tile, ceiling, values, powers):
     """values[p] = exp(min(tile[0, p], ceiling))."""
     for p in range(TILE):
@@ -75,129 +101,115 @@ def _density(tile, ceiling, values, powers):
         values[p] += 1.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _scratch(real, sizes, said, hidden):
-    """Room for a tile: what the density network said with the directions behind it, activations, colours, numbers."""
-    room = (widest(sizes) + said + 4) * int(TILE)
-    return np.zeros(room, real), np.empty(hidden, real), np.empty(room, real), np.empty(int(TILE)), np.empty(int(TILE))
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+def _scratch(real, head):
+    """Scratch of a tile: outputs of the density network with harmonics behind them, activations, colours, numbers."""
+    room = (widest(head.sizes) + head.width + 4) * int(TILE)
+    tile, last = np.zeros(room, real), np.empty(room, real)
+    return tile, np.empty(head.hidden, real), last, np.empty(int(TILE)), np.empty(int(TILE))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _color(out, d, first, count, said, degree, weights, sizes, slope, scratch):
-    """Load a tile and run the colour network on it: what went in, in `scratch[0]` from row 1 on, and colours."""
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+def _color(out, d, first, count, scene, head, scratch):
+    """Loads a tile and runs the colour network on it: inputs in `scratch[0]` from row 1 on, colours in `scratch[2]`."""
     tile, hidden, last, values, powers = scratch
-    load_tile(out, first, count, said, tile)
-    _directions(d, first, count, degree, tile, said)
-    mlp_tile(tile[TILE:], weights, sizes, slope, hidden, last)
+    load_tile(out, first, count, head.width, tile)
+    _directions(d, first, count, head.degree, tile, head.width)
+    mlp_tile(tile[TILE:], head.weights[scene], head.sizes, head.slope, hidden, last)
     _sigmoid(last, 3, values, powers)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _emit(out, d, said, degree, weights, sizes, slope, ceiling, density, rgb, room, pieces, lo, hi):
-    scratch = _scratch(out.dtype, sizes, said, room)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+def _radiance_head(out, d, head, density, rgb, pieces, lo, hi):
+    scratch = _scratch(out.dtype, head)
     tile, _, last, values, powers = scratch
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         for first in range(begin, end, int(TILE)):
             count = min(int(TILE), end - first)
-            _color(out, d, first, count, said, degree, weights[scene], sizes, slope, scratch)
+            _color(out, d, first, count, scene, head, scratch)
             store_tile(last, first, count, 3, rgb)
-            _density(tile, ceiling, values, powers)
-            for p in range(U(count)):
-                density[U(first) + p] = values[p]
+            _density(tile, head.ceiling, values, powers)
+            for p in range(u64(count)):
+                density[u64(first) + p] = values[p]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-def _emit_backward(
-    out, d, said, degree, weights, flipped, sizes, slope, ceiling, g_density, g_rgb, g_out, partial, room,
-    pieces, lo, hi,
-):  # fmt: skip
-    scratch = _scratch(out.dtype, sizes, said, room)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+def _radiance_head_backward(out, d, head, g_density, g_rgb, g_out, partial, pieces, lo, hi):
+    scratch = _scratch(out.dtype, head)
     tile, hidden, last, values, powers = scratch
     above, below, joined = np.zeros_like(last), np.empty_like(last), np.empty_like(last)
-    one = out.dtype.type(1.0)
+    one, sizes, width = out.dtype.type(1.0), head.sizes, head.width
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         for first in range(begin, end, int(TILE)):
             count = min(int(TILE), end - first)
-            _color(out, d, first, count, said, degree, weights[scene], sizes, slope, scratch)
+            _color(out, d, first, count, scene, head, scratch)
             load_tile(g_rgb, first, count, 3, above)
-            for k in range(U(3) * TILE):
+            for k in range(u64(3) * TILE):
                 above[k] *= last[k] * (one - last[k])
             pull = mlp_tile_backward(
-                tile[TILE:], hidden, flipped[scene], sizes, slope, partial[number], True, above, below
+                tile[TILE:], hidden, head.transposed[scene], sizes, head.slope, partial[number], True, above, below
             )
-            _density(tile, ceiling, values, powers)
-            for p in range(U(count)):
-                joined[p] = g_density[U(first) + p] * values[p]  # above the ceiling, too: see `truncated_exp`
-            for k in range(TILE, U(said) * TILE):
+            _density(tile, head.ceiling, values, powers)
+            for p in range(u64(count)):
+                joined[p] = g_density[u64(first) + p] * values[p]  # above the ceiling, too: see `truncated_exp`
+            for k in range(TILE, u64(width) * TILE):
                 joined[k] = pull[k - TILE]
-            store_tile(joined, first, count, said, g_out)
+            store_tile(joined, first, count, width, g_out)
 
 
-@torch.library.custom_op("hyperfields::emission_cpu", mutates_args=())
-def emission_cpu(
+@torch.library.custom_op("hyperfields::radiance_head_cpu", mutates_args=())
+def radiance_head_cpu(
     out: Tensor, d: Tensor, params: Tensor, counts: Tensor, sizes: list[int], degree: int, slope: float, ceiling: float
 ) -> tuple[Tensor, Tensor]:
-    """out [m 1+g], d [m 3], params [s numbers] of the colour network -> density [m], colour [m 3]."""
+    """Density [m] and colour [m 3]; out [m 1+g], d [m 3], params [s p] of the colour network."""
     density, rgb = out.new_empty(out.shape[0]), out.new_empty(out.shape[0], 3)
-    said, directions = out.detach().contiguous().numpy().reshape(-1), d.contiguous().numpy()
-    weights, shape, real = pack_all(params, sizes, False), np.array(sizes, np.int64), said.dtype.type
-    pieces, results = pieces_of(starts_of(counts), PIECE), (density.numpy(), rgb.numpy().reshape(-1))
-
-    def task(lo: int, hi: int) -> None:
-        _emit(
-            said, directions, out.shape[1], degree, weights, shape, real(slope), real(ceiling), *results,
-            hidden_size(sizes), pieces, lo, hi,
-        )  # fmt: skip
-
-    parallel(task, len(pieces))
+    inputs = out.detach().contiguous().numpy().reshape(-1), d.contiguous().numpy()
+    head = Head.of(out, params, sizes, degree, slope, ceiling, False)
+    pieces, results = pieces_of(starts_of(counts), MLP_POINTS), (density.numpy(), rgb.numpy().reshape(-1))
+    parallel(lambda lo, hi: _radiance_head(*inputs, head, *results, pieces, lo, hi), len(pieces))
     return density, rgb
 
 
-@torch.library.custom_op("hyperfields::emission_cpu_backward", mutates_args=())
-def emission_cpu_backward(
+@torch.library.custom_op("hyperfields::radiance_head_cpu_backward", mutates_args=())
+def radiance_head_cpu_backward(
     g_density: Tensor, g_rgb: Tensor, out: Tensor, d: Tensor, params: Tensor, counts: Tensor, sizes: list[int],
     degree: int, slope: float, ceiling: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     g_out = torch.empty_like(out, memory_format=torch.contiguous_format)
     g_params = torch.zeros_like(params, memory_format=torch.contiguous_format)
-    said, directions = out.detach().contiguous().numpy().reshape(-1), d.contiguous().numpy()
-    weights, flipped = (pack_all(params, sizes, transposed) for transposed in (False, True))
-    shape, real, pieces = np.array(sizes, np.int64), said.dtype.type, pieces_of(starts_of(counts), PIECE)
-    partial = np.zeros((len(pieces), flipped.shape[1]), said.dtype)
-    pulls = g_density.contiguous().numpy(), g_rgb.contiguous().numpy().reshape(-1)
-
-    def task(lo: int, hi: int) -> None:
-        _emit_backward(
-            said, directions, out.shape[1], degree, weights, flipped, shape, real(slope), real(ceiling), *pulls,
-            g_out.numpy().reshape(-1), partial, hidden_size(sizes), pieces, lo, hi,
-        )  # fmt: skip
-
-    parallel(task, len(pieces))
-    unpack_add(partial, pieces, shape, g_params.numpy())
+    inputs = out.detach().contiguous().numpy().reshape(-1), d.contiguous().numpy()
+    head, pieces = Head.of(out, params, sizes, degree, slope, ceiling, True), pieces_of(starts_of(counts), MLP_POINTS)
+    partial = np.zeros((len(pieces), head.transposed.shape[1]), inputs[0].dtype)
+    cotangents = g_density.contiguous().numpy(), g_rgb.contiguous().numpy().reshape(-1)
+    result = g_out.numpy().reshape(-1)
+    parallel(
+        lambda lo, hi: _radiance_head_backward(*inputs, head, *cotangents, result, partial, pieces, lo, hi), len(pieces)
+    )
+    unpack_add(partial, pieces, head.sizes, g_params.numpy())
     return g_out, g_params
 
 
-@emission_cpu.register_fake
+@radiance_head_cpu.register_fake
 def _(out, d, params, counts, sizes, degree, slope, ceiling):
     return out.new_empty(out.shape[0]), out.new_empty(out.shape[0], 3)
 
 
-@emission_cpu_backward.register_fake
+@radiance_head_cpu_backward.register_fake
 def _(g_density, g_rgb, out, d, params, counts, sizes, degree, slope, ceiling):
     return out.new_empty(out.shape), params.new_empty(params.shape)
 
 
-def _emission_context(ctx, inputs, output):
+def _context(ctx, inputs, output):
     out, d, params, counts, *ctx.settings = inputs
     ctx.save_for_backward(out, d, params, counts)
 
 
-@region("emission, backward")
-def _emission_backward(ctx, g_density, g_rgb):
-    g_out, g_params = emission_cpu_backward(g_density, g_rgb, *ctx.saved_tensors, *ctx.settings)
+@region("radiance_head, backward")
+def _backward(ctx, g_density, g_rgb):
+    g_out, g_params = radiance_head_cpu_backward(g_density, g_rgb, *ctx.saved_tensors, *ctx.settings)
     return g_out, None, g_params, None, None, None, None, None
 
 
-emission_cpu.register_autograd(_emission_backward, setup_context=_emission_context)
+radiance_head_cpu.register_autograd(_backward, setup_context=_context)

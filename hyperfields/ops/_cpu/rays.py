@@ -1,4 +1,4 @@
-"""What rays need: `composite`, and what leads them through space: `march`, `samples`, `reach`."""
+"""`composite`, and the ops that lead rays through space: `ray_march`, `gather_samples`, `early_termination`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from hyperfields.ops._cpu.threads import FAST, U, parallel, starts_of
+from hyperfields.ops._cpu.threads import parallel, starts_of
+from hyperfields.ops._cpu.vectors import FASTMATH, u64
 from hyperfields.ops.profiling import region
 
-_ROOM = 2**22  # samples that a task has room for: a few hundred rays or more, of which it touches what it finds
-_RAYS = 64  # whose samples are composited together
-GROUP = 16  # steps of a ray that are looked at together
+MARCH_ROOM = 2**22  # samples that a task has room for: a few hundred rays or more, of which it touches what it finds
+COMPOSITE_RAYS = 64  # whose samples are composited together
+MARCH_STEPS = 16  # of a ray, in one vectorised loop
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def exp_minus_one(values, powers, count):
     """values[i] = exp(values[i]) - 1, double precision; unlike calls of the C library, two vectorised loops.
 
@@ -46,10 +47,10 @@ def exp_minus_one(values, powers, count):
 @njit(nogil=True, cache=True, error_model="numpy")
 def _clear(density, edges, first, last):
     """exp(-density length) - 1 of the samples first ... last."""
-    count = U(last - first)
+    count = u64(last - first)
     values, powers = np.empty(count), np.empty(count)
     for i in range(count):
-        k = U(first) + i
+        k = u64(first) + i
         values[i] = -float(density[k]) * (float(edges[k, 1]) - float(edges[k, 0]))
     exp_minus_one(values, powers, count)
     return values
@@ -57,8 +58,8 @@ def _clear(density, edges, first, last):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _composite_rays(density, values, edges, starts, rgb, alpha, depth, begin, end):
-    for block in range(begin, end, _RAYS):
-        stop, base = min(block + _RAYS, end), starts[block]
+    for block in range(begin, end, COMPOSITE_RAYS):
+        stop, base = min(block + COMPOSITE_RAYS, end), starts[block]
         clear = _clear(density, edges, base, starts[stop])
         for ray in range(block, stop):
             through = 1.0
@@ -81,8 +82,8 @@ def _composite_rays(density, values, edges, starts, rgb, alpha, depth, begin, en
 def _composite_rays_backward(
     density, values, edges, starts, g_rgb, g_alpha, g_depth, d_density, d_values, d_edges, begin, end
 ):
-    for block in range(begin, end, _RAYS):
-        stop, base = min(block + _RAYS, end), starts[block]
+    for block in range(begin, end, COMPOSITE_RAYS):
+        stop, base = min(block + COMPOSITE_RAYS, end), starts[block]
         clear = _clear(density, edges, base, starts[stop])
         pulls = np.empty_like(clear)
         for ray in range(block, stop):
@@ -166,15 +167,35 @@ def _composite_backward(ctx, g_rgb, g_alpha, g_depth):
 composite_cpu.register_autograd(_composite_backward, setup_context=_composite_context)
 
 
-# ------------------------------------------------------------------------------------------------------ march
+# -------------------------------------------------------------------------------------------------- ray_march
+
+
+class Rays(NamedTuple):
+    """Rays of all scenes, in order, and their steps."""
+
+    origins: np.ndarray  # [s*r 3]
+    directions: np.ndarray  # [s*r 3]
+    offset: np.ndarray  # [s*r]
+    step: np.floating
+
+
+class Cells(NamedTuple):
+    """Occupied cells of the scenes."""
+
+    occupied: np.ndarray  # [s g*g*g] bool
+    side: np.int32  # g
+    low: np.ndarray  # [s 3] lowest corner of the box round what is occupied
+    high: np.ndarray  # [s 3]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def enter(origins, directions, low, high, step, offset, scene, ray):
-    """Where a ray begins, as the number of its first step, and three distances: where it enters the scene's box, where
-    it leaves it, and where it leaves the box round what is occupied. The number is -1 if it misses one of them.
+def enter(rays, cells, scene, ray):
+    """Number of the first step of a ray, -1 if it misses the scene's box or what is occupied; and three distances.
+
+    These are where it enters the box, where it leaves it, and where it leaves the box round what is occupied.
     """
-    real = origins.dtype.type
+    origins, directions, step, offset = rays.origins, rays.directions, rays.step, rays.offset
+    low, high, real = cells.low, cells.high, origins.dtype.type
     one, zero = real(1.0), real(0.0)
     near, far = zero, real(np.inf)  # of the scene's box
     first, last = -real(np.inf), real(np.inf)  # of the box round what is occupied
@@ -195,27 +216,27 @@ def enter(origins, directions, low, high, step, offset, scene, ray):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def march_scratch(origins):
-    """What `next_samples` works with: the cell of each step, its start and stop."""
-    return np.empty(GROUP, np.int32), np.empty(GROUP, origins.dtype), np.empty(GROUP, origins.dtype)
+    """Scratch of `next_samples`: the cell of each step, its start and stop."""
+    return np.empty(MARCH_STEPS, np.int32), np.empty(MARCH_STEPS, origins.dtype), np.empty(MARCH_STEPS, origins.dtype)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def next_samples(
-    origins, directions, cells, side, step, offset, scene, ray, k, near, far, last, scratch, starts, stops, count
-):
-    """Those of the steps k ... k + GROUP of a ray that lie in occupied cells, to `starts[count ...]` and `stops`.
+def next_samples(rays, cells, scene, ray, k, near, far, last, scratch, starts, stops, count):
+    """The next step (-1: the ray has left) and the new count.
 
-    Returns the next step (-1: the ray has left) and the new count; `starts` and `stops` have room for GROUP more. Same
-    arithmetic in the same order as the reference, so that both keep the same samples.
+    Those of the steps k ... k + MARCH_STEPS that lie in occupied cells go to `starts[count ...]` and `stops`, which
+    have room for MARCH_STEPS more. Same arithmetic in the same order as the reference, so that both keep the same
+    samples.
     """
-    real = origins.dtype.type
+    origins, directions, step, offset = rays.origins, rays.directions, rays.step, rays.offset
+    occupied, side, real = cells.occupied, cells.side, origins.dtype.type
     half, one = real(0.5), real(1.0)
     edge, scale = np.int32(side - 1), half * real(side)
     o0, o1, o2 = origins[ray, 0], origins[ray, 1], origins[ray, 2]
     d0, d1, d2 = directions[ray, 0], directions[ray, 1], directions[ray, 2]
-    shift, count = offset[ray], U(count)
+    shift, count = offset[ray], u64(count)
     cell, begin, end = scratch
-    for i in range(GROUP):
+    for i in range(MARCH_STEPS):
         start = near + (real(np.int32(k) + np.int32(i)) + shift - one) * step
         stop = min(start + step, far)
         inside = (start < far) & (start < last)
@@ -226,35 +247,32 @@ def next_samples(
         c = min(max(np.int32((o2 + middle * d2 + one) * scale), np.int32(0)), edge)
         begin[i], end[i] = start, stop
         cell[i] = (a * side + b) * side + c if inside & (stop > start) else np.int32(-1)
-    for i in range(GROUP):
+    for i in range(MARCH_STEPS):
         starts[count], stops[count] = begin[i], end[i]
-        count += U(cells[scene, max(cell[i], 0)] & (cell[i] >= 0))
-    k += GROUP
+        count += u64(occupied[scene, max(cell[i], 0)] & (cell[i] >= 0))
+    k += MARCH_STEPS
     start = near + (real(k) + shift - one) * step
     return k if start < far and start < last else -1, count
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _march_rays(origins, directions, cells, side, low, high, step, offset, starts, stops, counts, begin, end):
-    """Samples of rays begin ... end, one after another; returns how many there are."""
-    rays = counts.shape[0] // cells.shape[0]
-    total, scratch = U(0), march_scratch(origins)
+def _march_rays(rays, cells, starts, stops, counts, begin, end):
+    """Number of samples of rays begin ... end, which go to `starts` and `stops` one after another."""
+    per_scene = counts.shape[0] // cells.occupied.shape[0]
+    total, scratch = u64(0), march_scratch(rays.origins)
     for ray in range(begin, end):
-        scene = ray // rays
+        scene = ray // per_scene
         before = total
-        k, near, far, last = enter(origins, directions, low, high, step, offset, scene, ray)
+        k, near, far, last = enter(rays, cells, scene, ray)
         while k >= 0:
-            k, total = next_samples(
-                origins, directions, cells, side, step, offset, scene, ray, k, near, far, last,
-                scratch, starts, stops, total,
-            )  # fmt: skip
+            k, total = next_samples(rays, cells, scene, ray, k, near, far, last, scratch, starts, stops, total)
         counts[ray] = total - before
     return total
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _survey(cells, low, high, begin, end):
-    """The box round all occupied cells of a scene, from `cells` [s g g*g]."""
+    """Fills the corners `low` and `high` of the box round all occupied cells of a scene, from `cells` [s g g*g]."""
     size = cells.shape[1]
     shadow = np.empty(size * size, np.uint8)  # of all planes on each other
     for scene in range(begin, end):
@@ -262,11 +280,11 @@ def _survey(cells, low, high, begin, end):
         high[scene] = -1.0
         shadow[:] = 0
         for a in range(size):
-            plane, found = cells[scene, a], np.uint8(0)
-            for i in range(U(size * size)):
+            plane, anything = cells[scene, a], np.uint8(0)
+            for i in range(u64(size * size)):
                 shadow[i] |= plane[i]
-                found = np.uint8(found | plane[i])
-            if found != 0:
+                anything = np.uint8(anything | plane[i])
+            if anything != 0:
                 _widen(low, high, scene, 0, a, size)
         for i in range(size * size):
             if shadow[i] != 0:
@@ -280,57 +298,43 @@ def _widen(low, high, scene, axis, cell, size):
     high[scene, axis] = max(high[scene, axis], 2.0 * (cell + 1) / size - 1.0)
 
 
-class March(NamedTuple):
-    """What a march knows of rays and scenes before it starts."""
-
-    rays: tuple[np.ndarray, np.ndarray]  # origins and directions [s*r 3]
-    cells: tuple[np.ndarray, np.int32]  # which are occupied [s g*g*g], and how many lie along a side
-    box: tuple[np.ndarray, np.ndarray]  # round what is occupied, lowest and highest corner [s 3]
-    step: np.floating
-    offset: np.ndarray  # [s*r]
-    longest: int  # most samples of a ray
-
-    @classmethod
-    def of(cls, origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor) -> March:
-        scenes, rays = origins.shape[:2]
-        flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, offset)]
-        dtype = flat[0].dtype
-        side = occupancy.shape[-1]
-        known = occupancy.contiguous().numpy().reshape(scenes, side**3)
-        planes = known.view(np.uint8).reshape(scenes, side, side * side)
-        low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
-        parallel(lambda lo, hi: _survey(planes, low, high, lo, hi), scenes, planes.size // 8)
-        # Through the diagonal of the box, and more where a direction is shorter than it should be.
-        lengths = torch.linalg.vector_norm(directions, dim=-1).nan_to_num(nan=1.0)
-        shortest = float(lengths.min()) if rays * scenes else 1.0
-        longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + GROUP
-        return cls((flat[0], flat[1]), (known, np.int32(side)), (low, high), dtype.type(step), flat[2], longest)
+def marching(
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
+) -> tuple[Rays, Cells, int]:
+    """Rays and cells as kernels take them, and the most samples that a ray may have."""
+    scenes, rays = origins.shape[:2]
+    flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, offset)]
+    dtype, side = flat[0].dtype, occupancy.shape[-1]
+    occupied = occupancy.contiguous().numpy().reshape(scenes, side**3)
+    planes = occupied.view(np.uint8).reshape(scenes, side, side * side)
+    low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
+    parallel(lambda lo, hi: _survey(planes, low, high, lo, hi), scenes, planes.size // 8)
+    # Through the diagonal of the box, and more where a direction is shorter than it should be.
+    lengths = torch.linalg.vector_norm(directions, dim=-1).nan_to_num(nan=1.0)
+    shortest = float(lengths.min()) if rays * scenes else 1.0
+    longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + MARCH_STEPS
+    return Rays(*flat, dtype.type(step)), Cells(occupied, np.int32(side), low, high), longest
 
 
-def march_cpu(
+def ray_march_cpu(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Not differentiable. origins [s r 3] -> edges [m 2], counts [s*r]."""
-    plan = March.of(origins, directions, occupancy, step, offset)
+    """Edges [m 2] and counts [s*r] of rays [s r 3]. Not differentiable."""
+    rays, cells, longest = marching(origins, directions, occupancy, step, offset)
     counts = torch.zeros(origins.shape[0] * origins.shape[1], dtype=torch.int64)
-    numbers = counts.numpy()
-    found: dict[int, np.ndarray] = {}
-
-    at_once = max(_ROOM // plan.longest, 1)
+    of_ray, parts = counts.numpy(), dict[int, np.ndarray]()
+    at_once = max(MARCH_ROOM // longest, 1)
 
     def task(lo: int, hi: int) -> None:
-        room = np.empty((2, min(at_once, hi - lo) * plan.longest), plan.offset.dtype)
+        room = np.empty((2, min(at_once, hi - lo) * longest), rays.offset.dtype)
         for begin in range(lo, hi, at_once):
-            end = min(begin + at_once, hi)
-            total = _march_rays(
-                *plan.rays, *plan.cells, *plan.box, plan.step, plan.offset, *room, numbers, begin, end
-            )  # fmt: skip
-            found[begin] = room[:, :total].T.copy()
+            total = _march_rays(rays, cells, *room, of_ray, begin, min(begin + at_once, hi))
+            parts[begin] = room[:, :total].T.copy()
 
-    parallel(task, len(numbers))
-    edges = origins.new_empty(sum(map(len, found.values())), 2)
-    if found:
-        np.concatenate([found[begin] for begin in sorted(found)], out=edges.numpy())
+    parallel(task, len(of_ray))
+    edges = origins.new_empty(sum(map(len, parts.values())), 2)
+    if parts:
+        np.concatenate([parts[begin] for begin in sorted(parts)], out=edges.numpy())
     return edges, counts
 
 
@@ -349,10 +353,10 @@ def _place_samples(origins, directions, edges, first, starts, x, d, spans, begin
             source += 1
 
 
-def samples_cpu(
+def gather_samples_cpu(
     origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Not differentiable. origins [r 3], first and counts [r] -> x [n 3], d [n 3], edges [n 2]."""
+    """Middles [n 3], directions [n 3] and edges [n 2]; origins [r 3], first and counts [r]. Not differentiable."""
     starts = starts_of(counts)
     total = int(starts[-1])
     outputs = edges.new_empty(total, 3), edges.new_empty(total, 3), edges.new_empty(total, 2)
@@ -363,7 +367,7 @@ def samples_cpu(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _reach_rays(density, edges, starts, opacity, opaque, counts, after, begin, end):
+def _terminate_rays(density, edges, starts, opacity, opaque, counts, after, begin, end):
     for ray in range(begin, end):
         through = 1.0 - float(opacity[ray])
         kept = 0
@@ -376,10 +380,12 @@ def _reach_rays(density, edges, starts, opacity, opaque, counts, after, begin, e
         after[ray] = 1.0 - through
 
 
-def reach_cpu(density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float) -> tuple[Tensor, Tensor]:
-    """Not differentiable. density [m], counts and opacity [r] -> counts [r], opacity [r]."""
+def early_termination_cpu(
+    density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float
+) -> tuple[Tensor, Tensor]:
+    """Counts [r] and opacities [r]; density [m], counts and opacity [r]. Not differentiable."""
     kept, after = torch.empty_like(counts), torch.empty_like(opacity)
     inputs = [t.detach().contiguous().numpy() for t in (density, edges)]
     behind, arrays, starts = opacity.contiguous().numpy(), (kept.numpy(), after.numpy()), starts_of(counts)
-    parallel(lambda lo, hi: _reach_rays(*inputs, starts, behind, opaque, *arrays, lo, hi), counts.shape[0])
+    parallel(lambda lo, hi: _terminate_rays(*inputs, starts, behind, opaque, *arrays, lo, hi), counts.shape[0])
     return kept, after

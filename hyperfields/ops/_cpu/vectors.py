@@ -1,11 +1,17 @@
-"""Moves that numba has no words for: rows of numbers as one vector, and blocks that change their axes in registers."""
+"""Settings that all kernels are compiled with, and moves that numba cannot express.
+
+The moves: rows of numbers as one vector, and blocks whose axes are exchanged in registers.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+FASTMATH = {"contract", "reassoc", "nsz"}  # NaN and infinity keep their meaning; only the order of sums may change
+u64 = np.uint64  # unsigned indices need no wrap-around check, which is what lets LLVM vectorise the loops
 SIDE = 8  # of a block that is transposed in registers
 
 # A row of a table is moved as one vector. `unroll`, like `corners`, is a tuple whose length (f, and 2^d) the compiler

@@ -1,4 +1,4 @@
-"""`sight`: which samples of rays can be seen, in one kernel from the march to the opacity.
+"""`visible_samples`: from rays to the samples that can be seen, in one kernel from the march to the opacity.
 
 A task is some rays of one scene, whose table then stays in the cache from the first sample to the last. Its rays take
 turns, a few samples each, and a ray that is opaque takes no more.
@@ -6,35 +6,59 @@ turns, a few samples each, and a ray that is opaque takes no more.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
-from hyperfields.ops._cpu.encode import (
-    PIECE,
-    PITCH,
+from hyperfields.ops._cpu.encode_kernels import (
+    COLUMN_PITCH,
+    ENCODE_POINTS,
     STRIDE,
     Grid,
     copy_features,
     encode_columns,
     encode_scratch,
     flat,
+    lengths_of,
 )
 from hyperfields.ops._cpu.mlp import TILE, hidden_size, mlp_tile, pack_all, widest
-from hyperfields.ops._cpu.rays import GROUP, March, enter, exp_minus_one, march_scratch, next_samples
-from hyperfields.ops._cpu.threads import FAST, U, parallel, starts_of
+from hyperfields.ops._cpu.rays import MARCH_STEPS, enter, exp_minus_one, march_scratch, marching, next_samples
+from hyperfields.ops._cpu.threads import parallel, starts_of
+from hyperfields.ops._cpu.vectors import FASTMATH, u64
 
-_RAYS = 1024  # of a task
-_AT_ONCE = 2048  # points that are encoded at a time: their features and a table fit in L2
+VISIBILITY_RAYS = 1024  # of a task
+POINTS_AT_ONCE = 2048  # points that are encoded at a time: their features and a table fit in L2
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+class DensityField(NamedTuple):
+    """Grids and networks of the scenes."""
+
+    tables: np.ndarray  # [s | 1, rows * f]
+    grid: Grid
+    weights: np.ndarray  # [s p] packed
+    sizes: np.ndarray  # widths of the network
+    hidden: int  # numbers of a tile's activations
+    slope: np.floating
+    ceiling: np.floating  # of the log density
+
+
+class Visible(NamedTuple):
+    """Samples in the order in which they were computed; the first `counts.sum()` rows are filled."""
+
+    owners: np.ndarray  # [m 2] int32: the ray, and the rank of the sample on it
+    spans: np.ndarray  # [m 2] where each starts and ends
+    features: np.ndarray  # [m * l*f]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _log_densities(columns, count, weights, sizes, slope, tiles, logs, unroll):
-    """Features of `count` points by level -> what the network says of them, a tile at a time."""
+    """Fills `logs` with the log densities of `count` points, from their features by level, a tile at a time."""
     source, hidden, last = tiles
-    n, levels = U(len(unroll)), U(sizes[0]) // U(len(unroll))
-    for first in range(U(0), count, TILE):
+    n, levels = u64(len(unroll)), u64(sizes[0]) // u64(len(unroll))
+    for first in range(u64(0), count, TILE):
         for level in range(levels):
             for f in range(n):
                 row, start = (level * n + f) * TILE, (level * STRIDE + first) * n + f
@@ -45,7 +69,7 @@ def _log_densities(columns, count, weights, sizes, slope, tiles, logs, unroll):
             logs[first + p] = last[p]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _transparencies(logs, starts, stops, ceiling, count, clear, powers):
     """clear[i] = exp(-length exp(min(log, ceiling)))."""
     for i in range(count):
@@ -59,31 +83,34 @@ def _transparencies(logs, starts, stops, ceiling, count, clear, powers):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _look(
-    origins, directions, cells, side, low, high, step, offset,
-    tables, grid, dense, smooth, weights, sizes, hidden, slope, ceiling, opaque,
-    tasks, lo, hi, counts, owners, spans, features, corners, unroll,
-):  # fmt: skip
-    """The visible samples of tasks lo ... hi, in the order in which they were found; returns how many there are.
-
-    owners [m 2]: the ray, and the number of the sample on it. counts [r]: how many each ray has.
-    """
-    real, levels = origins.dtype, grid[0].shape[0]
+def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible, corners, unroll):
+    """Number of the visible samples of tasks lo ... hi, which go to `visible`. counts [r]: how many each ray has."""
+    origins, directions, tables, sizes = rays.origins, rays.directions, field.tables, field.sizes
+    owners, spans, features = visible.owners, visible.spans, visible.features
+    real, levels = origins.dtype, field.grid.scales.shape[0]
     width = sizes[0]
-    xs = np.empty(3 * PIECE, real)
+    xs = np.empty(3 * ENCODE_POINTS, real)
     scratch, turn = encode_scratch(xs, corners, unroll), march_scratch(origins)
-    columns = np.zeros(levels * PITCH * len(unroll), real)
+    columns = np.zeros(levels * COLUMN_PITCH * len(unroll), real)
     tiles = (
         np.zeros(widest(sizes) * int(TILE), real),
-        np.empty(max(hidden, 1), real),
+        np.empty(max(field.hidden, 1), real),
         np.empty(widest(sizes) * int(TILE), real),
     )
-    logs, starts, stops = np.empty(_AT_ONCE + int(TILE), real), np.empty(_AT_ONCE, real), np.empty(_AT_ONCE, real)
-    clear, powers = np.empty(_AT_ONCE), np.empty(_AT_ONCE)
-    # Rays under way: which, where each is and how much light is left; and those in the points at hand.
-    alive, steps, through = np.empty(_RAYS, np.int64), np.empty(_RAYS, np.int64), np.empty(_RAYS)
-    ends = np.empty((_RAYS, 3), real)
-    who, begins = np.empty(_AT_ONCE + 1, np.int64), np.empty(_AT_ONCE + 1, np.int64)
+    logs, starts, stops = (
+        np.empty(POINTS_AT_ONCE + int(TILE), real),
+        np.empty(POINTS_AT_ONCE, real),
+        np.empty(POINTS_AT_ONCE, real),
+    )
+    clear, powers = np.empty(POINTS_AT_ONCE), np.empty(POINTS_AT_ONCE)
+    # Active rays (slot, next step, transmittance) and the rays of the current batch of points.
+    alive, steps, through = (
+        np.empty(VISIBILITY_RAYS, np.int64),
+        np.empty(VISIBILITY_RAYS, np.int64),
+        np.empty(VISIBILITY_RAYS),
+    )
+    ends = np.empty((VISIBILITY_RAYS, 3), real)
+    who, begins = np.empty(POINTS_AT_ONCE + 1, np.int64), np.empty(POINTS_AT_ONCE + 1, np.int64)
     half, total, before = real.type(0.5), 0, -1
     for number in range(lo, hi):
         scene, begin, end = tasks[number]
@@ -93,7 +120,7 @@ def _look(
         for ray in range(begin, end):
             counts[ray] = 0
             slot = ray - begin
-            k, near, far, last = enter(origins, directions, low, high, step, offset, scene, ray)
+            k, near, far, last = enter(rays, cells, scene, ray)
             if k >= 0:
                 steps[slot], through[slot] = k, 1.0
                 ends[slot, 0], ends[slot, 1], ends[slot, 2] = near, far, last
@@ -104,32 +131,31 @@ def _look(
             position, kept = 0, 0
             while position < left:
                 count, groups = 0, 0
-                while position < left and count + GROUP <= _AT_ONCE:
+                while position < left and count + MARCH_STEPS <= POINTS_AT_ONCE:
                     slot = alive[position]
                     position += 1
                     who[groups], begins[groups] = slot, count
                     near, far, last = ends[slot, 0], ends[slot, 1], ends[slot, 2]
                     steps[slot], count = next_samples(
-                        origins, directions, cells, side, step, offset, scene, begin + slot,
-                        steps[slot], near, far, last, turn, starts, stops, count,
-                    )  # fmt: skip
+                        rays, cells, scene, begin + slot, steps[slot], near, far, last, turn, starts, stops, count
+                    )
                     groups += 1
                 begins[groups] = count
                 for group in range(groups):
                     ray = begin + who[group]
                     for d in range(3):
-                        origin, direction, row = origins[ray, d], directions[ray, d], U(d * PIECE)
-                        for i in range(U(begins[group]), U(begins[group + 1])):
+                        origin, direction, row = origins[ray, d], directions[ray, d], u64(d * ENCODE_POINTS)
+                        for i in range(u64(begins[group]), u64(begins[group + 1])):
                             middle = half * (starts[i] + stops[i])
                             xs[row + i] = (origin + middle * direction) * half + half
                 for d in range(3):
-                    xs[U(d * PIECE) + U(count) : U(d * PIECE) + U(count) + U(64)] = half
+                    xs[u64(d * ENCODE_POINTS) + u64(count) : u64(d * ENCODE_POINTS) + u64(count) + u64(64)] = half
                 encode_columns(
-                    xs, U(count), True, cold, table, grid, dense, smooth, 0, levels, columns, scratch, corners, unroll
+                    xs, u64(count), True, cold, table, field.grid, 0, levels, columns, scratch, corners, unroll
                 )
                 cold = False
-                _log_densities(columns, U(count), weights[scene], sizes, slope, tiles, logs, unroll)
-                _transparencies(logs, starts, stops, ceiling, U(count), clear, powers)
+                _log_densities(columns, u64(count), field.weights[scene], sizes, field.slope, tiles, logs, unroll)
+                _transparencies(logs, starts, stops, field.ceiling, u64(count), clear, powers)
                 for group in range(groups):
                     slot = who[group]
                     ray = begin + slot
@@ -139,7 +165,7 @@ def _look(
                         through[slot] *= clear[i]
                         owners[total, 0], owners[total, 1] = ray, counts[ray]
                         spans[total, 0], spans[total, 1] = starts[i], stops[i]
-                        copy_features(columns, U(i), features, U(total) * U(width), levels, unroll)
+                        copy_features(columns, u64(i), features, u64(total) * u64(width), levels, unroll)
                         counts[ray] += 1
                         total += 1
                     if steps[slot] >= 0 and 1.0 - through[slot] < opaque:
@@ -150,8 +176,10 @@ def _look(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _gather(origins, directions, first, owners, spans, features, total, x, d, edges, encoded):
-    """What was found, each sample where it belongs: those of a ray lie side by side, in the order of the rays."""
+def _gather(rays, first, visible, total, x, d, edges, encoded):
+    """Copies samples to where they belong: those of a ray lie side by side, in the order of the rays."""
+    origins, directions = rays.origins, rays.directions
+    owners, spans, features = visible.owners, visible.spans, visible.features
     half = spans.dtype.type(0.5)
     width = encoded.shape[1]
     for i in range(total):
@@ -166,7 +194,7 @@ def _gather(origins, directions, first, owners, spans, features, total, x, d, ed
             encoded[place, k] = features[i * width + k]
 
 
-def sight_cpu(
+def visible_samples_cpu(
     origins: Tensor,
     directions: Tensor,
     occupancy: Tensor,
@@ -183,35 +211,36 @@ def sight_cpu(
     ceiling: float,
     opaque: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Not differentiable. origins [s r 3] -> x [m 3], d [m 3], edges [m 2], counts [s*r], features [m l*f]."""
-    scenes, rays = origins.shape[:2]
-    plan = March.of(origins, directions, occupancy, step, offset)
-    dtype = plan.offset.dtype
-    grid = Grid(dtype, scales, resolutions, offsets, 3, table.shape[2])
-    tables, weights, shape = flat(table), pack_all(params, sizes, False), np.array(sizes, np.int64)
-    counts = torch.zeros(scenes * rays, dtype=torch.int64)
-    numbers, real = counts.numpy(), dtype.type
+    """Middles [m 3], directions [m 3], edges [m 2], counts [s*r] and features [m l*f] of rays [s r 3].
+
+    Not differentiable.
+    """
+    scenes, per_scene = origins.shape[:2]
+    rays, cells, longest = marching(origins, directions, occupancy, step, offset)
+    dtype, features = rays.offset.dtype, table.shape[2]
+    grid = Grid.of(dtype, scales, resolutions, offsets, smoothstep, 3)
+    field = DensityField(
+        flat(table), grid, pack_all(params, sizes, False), np.array(sizes, np.int64), hidden_size(sizes),
+        dtype.type(slope), dtype.type(ceiling),
+    )  # fmt: skip
+    counts = torch.zeros(scenes * per_scene, dtype=torch.int64)
+    of_ray, parts = counts.numpy(), list[tuple[Visible, int]]()
     tasks = np.array(
         [
-            (scene, scene * rays + begin, scene * rays + min(begin + _RAYS, rays))
+            (scene, scene * per_scene + begin, scene * per_scene + min(begin + VISIBILITY_RAYS, per_scene))
             for scene in range(scenes)
-            for begin in range(0, rays, _RAYS)
+            for begin in range(0, per_scene, VISIBILITY_RAYS)
         ],
         np.int64,
     ).reshape(-1, 3)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]] = []
 
     def task(lo: int, hi: int) -> None:
         # Room for all that there could be; memory that is not written to is not taken.
-        most = int((tasks[lo:hi, 2] - tasks[lo:hi, 1]).sum()) * plan.longest
-        owners, spans = np.empty((most, 2), np.int32), np.empty((most, 2), dtype)
-        features = np.empty(most * sizes[0], dtype)
-        total = _look(
-            *plan.rays, *plan.cells, *plan.box, plan.step, plan.offset,
-            tables, grid.arrays, grid.dense, smoothstep, weights, shape, hidden_size(sizes), real(slope), real(ceiling),
-            opaque, tasks, lo, hi, numbers, owners, spans, features, grid.corners, grid.unroll,
-        )  # fmt: skip
-        found.append((owners, spans, features, total))
+        room = int((tasks[lo:hi, 2] - tasks[lo:hi, 1]).sum()) * longest
+        visible = Visible(np.empty((room, 2), np.int32), np.empty((room, 2), dtype), np.empty(room * sizes[0], dtype))
+        lengths = lengths_of(3, features)
+        total = _visible_samples(rays, cells, field, opaque, tasks, lo, hi, of_ray, visible, *lengths)
+        parts.append((visible, total))
 
     parallel(task, len(tasks))
     first = starts_of(counts)
@@ -219,9 +248,9 @@ def sight_cpu(
     arrays = [t.numpy() for t in outputs]
 
     def gather(lo: int, hi: int) -> None:
-        for part in found[lo:hi]:
-            _gather(*plan.rays, first, *part, *arrays)
+        for visible, total in parts[lo:hi]:
+            _gather(rays, first, visible, total, *arrays)
 
-    parallel(gather, len(found))
+    parallel(gather, len(parts))
     x, d, edges, encoded = outputs
     return x, d, edges, counts, encoded

@@ -11,20 +11,20 @@ from hyperfields.ops._triton.encode import encode_mlp_triton, hash_encode_triton
 from hyperfields.ops._triton.mlp import Plan, mlp_triton
 from hyperfields.ops._triton.rays import (
     composite_triton,
-    march_apart_triton,
-    march_triton,
-    reach_triton,
-    samples_triton,
+    early_termination_triton,
+    gather_samples_triton,
+    ray_march_padded_triton,
+    ray_march_triton,
 )
 
 __all__ = [
     "Plan",
     "composite_triton",
+    "early_termination_triton",
     "encode_mlp_triton",
+    "gather_samples_triton",
     "hash_encode_triton",
-    "march_apart_triton",
-    "march_triton",
     "mlp_triton",
-    "reach_triton",
-    "samples_triton",
+    "ray_march_padded_triton",
+    "ray_march_triton",
 ]

@@ -28,28 +28,28 @@ from hyperfields.ops._triton.packing import (
     store_rows,
 )
 
-FORWARD, BACKWARD = 1024, 512  # (point, column) pairs of a program: as many as its registers hold
+PAIRS_FORWARD, PAIRS_BACKWARD = 1024, 512  # (point, column) pairs of a program: as many as its registers hold
 WARPS = 4
-MOST = 256  # points of a program
+ENCODE_POINTS = 256  # points of a program
 
 
 @triton.jit
 def _columns(scales, layout, F: tl.constexpr, C: tl.constexpr, PC: tl.constexpr):
-    """Of each column: whether it exists, scale, resolution, number of rows, density, and where its table begins."""
+    """Mask, scale, resolution, number of rows, density, and start in the table, of each column."""
     column = tl.arange(0, PC)
-    there = column < C
-    level = tl.where(there, column // F, 0)
+    mask = column < C
+    level = tl.where(mask, column // F, 0)
     scale = tl.load(scales + level)
     resolution = tl.load(layout + level * 4).to(tl.uint32, bitcast=True)
     offset = tl.load(layout + level * 4 + 1)
     rows = tl.load(layout + level * 4 + 2).to(tl.uint32, bitcast=True)
     dense = tl.load(layout + level * 4 + 3) != 0
-    return there, scale, resolution, rows, dense, offset * F + column % F
+    return mask, scale, resolution, rows, dense, offset * F + column % F
 
 
 @triton.jit
 def _axis(x, point, live, d: tl.constexpr, D: tl.constexpr, scale, SMOOTH: tl.constexpr):
-    """Along axis `d`, for points by columns: the cell, the weight of its far side, and the slope of that weight."""
+    """Cell along axis `d`, weight of its far side, and slope of that weight, for points by columns."""
     coordinate = tl.load(x + point * D + d, live, 0.0).to(tl.float32)
     position = coordinate[:, None] * scale[None, :] + 0.5
     whole = tl.floor(position)
@@ -92,19 +92,19 @@ def features(
     PC: tl.constexpr,
     SMOOTH: tl.constexpr,
 ):
-    """Points `[n]` -> their encoding `[n PC]`, float32."""
-    there, scale, resolution, rows, dense, place = _columns(scales, layout, F, C, PC)
+    """Features `[n PC]` of points `[n]`, float32."""
+    mask, scale, resolution, rows, dense, place = _columns(scales, layout, F, C, PC)
     a, u, _ = _axis(x, point, live, 0, D, scale, SMOOTH)
     b, v, _ = _axis(x, point, live, 1, D, scale, SMOOTH)
     c, w, _ = _axis(x, point, live, D - 1, D, scale, SMOOTH)
-    there = live[:, None] & there[None, :]
+    mask = live[:, None] & mask[None, :]
     total = tl.zeros_like(u)
     for corner in tl.static_range(2**D):
         row = _row(a + (corner & 1), b + (corner >> 1 & 1), c + (corner >> 2 & 1), resolution, rows, dense, D)
         blend = _side(u, corner, 0) * _side(v, corner, 1)
         if D == 3:
             blend *= _side(w, corner, 2)
-        total += blend * tl.load(table + place[None, :] + row * F, there, 0.0).to(tl.float32)
+        total += blend * tl.load(table + place[None, :] + row * F, mask, 0.0).to(tl.float32)
     return total
 
 
@@ -163,11 +163,11 @@ def encode_backward(
     for tile in range(begin, end, TILE):
         point = tile + tl.arange(0, TILE)
         live = point < end
-        there, scale, resolution, rows, dense, place = _columns(scales, layout, F, C, PC)
+        mask, scale, resolution, rows, dense, place = _columns(scales, layout, F, C, PC)
         a, u, slope_u = _axis(x, point, live, 0, D, scale, SMOOTH)
         b, v, slope_v = _axis(x, point, live, 1, D, scale, SMOOTH)
         c, w, slope_w = _axis(x, point, live, D - 1, D, scale, SMOOTH)
-        there = live[:, None] & there[None, :]
+        mask = live[:, None] & mask[None, :]
         g = load_rows(grad, point, live, C, PC).to(tl.float32)
         du, dv, dw = tl.zeros_like(u), tl.zeros_like(u), tl.zeros_like(u)
         for corner in tl.static_range(2**D):
@@ -176,9 +176,9 @@ def encode_backward(
             side_u, side_v = _side(u, corner, 0), _side(v, corner, 1)
             side_w = _side(w, corner, 2) if D == 3 else 1.0
             if NEED_TABLE:
-                tl.atomic_add(grad_table + where, side_u * side_v * side_w * g, there, sem="relaxed")
+                tl.atomic_add(grad_table + where, side_u * side_v * side_w * g, mask, sem="relaxed")
             if NEED_X:
-                value = tl.load(table + where, there, 0.0).to(tl.float32) * g
+                value = tl.load(table + where, mask, 0.0).to(tl.float32) * g
                 du += (2.0 * (corner & 1) - 1.0) * side_v * side_w * value
                 dv += (2.0 * (corner >> 1 & 1) - 1.0) * side_u * side_w * value
                 if D == 3:
@@ -202,7 +202,7 @@ def encode_mlp(
     out,
     scenes,
     stride,
-    numbers,
+    n_params,
     slope,
     D: tl.constexpr,
     F: tl.constexpr,
@@ -223,7 +223,7 @@ def encode_mlp(
         point = begin + tl.arange(0, TILE)
         live = point < end
         h = features(x, point, live, table + scene * stride, scales, layout, D, F, C, PADDED[0], SMOOTH)
-        h = network(h, layers + scene * numbers, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
+        h = network(h, layers + scene * n_params, slope, SIZES, PADDED, PLACES, KIND, HALF, PRECISION)
         store_rows(out, h, point, live, SIZES[LAYERS], PADDED[LAYERS])
 
 
@@ -231,7 +231,7 @@ def encode_mlp(
 def _layout(
     scales: tuple[float, ...], resolutions: tuple[int, ...], offsets: tuple[int, ...], dims: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The grid's numbers on the device: scales `[l]`; resolution, first row, rows, whether dense `[l 4]` int32."""
+    """Layout of the grid on the device: scales `[l]`; resolution, first row, rows, whether dense `[l 4]` int32."""
     rows = [end - begin for begin, end in itertools.pairwise(offsets)]
     entries = [
         (resolution, offset, count, int(count >= resolution**dims))
@@ -249,7 +249,7 @@ def _constants(dims: int, features: int, levels: int, smoothstep: bool) -> dict[
 
 def tile_of(columns: int, backward: bool) -> int:
     """Points of a program."""
-    return max(2, min((BACKWARD if backward else FORWARD) // columns, 128))
+    return max(2, min((PAIRS_BACKWARD if backward else PAIRS_FORWARD) // columns, 128))
 
 
 @torch.library.custom_op("hyperfields::hash_encode_triton", mutates_args=())
@@ -267,7 +267,7 @@ def hash_encode_triton(
     dims, features = x.shape[1], table.shape[2]
     out = x.new_empty(x.shape[0], len(scales) * features)
     columns = power_of_two(out.shape[1])
-    pieces = pieces_of(counts, x.shape[0], tile_of(columns, False), MOST)
+    pieces = pieces_of(counts, x.shape[0], tile_of(columns, False), ENCODE_POINTS)
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
     if pieces.number:
         with launching_on(x):
@@ -298,7 +298,7 @@ def hash_encode_triton_backward(
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
     grad_table = torch.zeros_like(table, dtype=torch.float32) if need_table else table.new_empty(0).float()
     columns = power_of_two(len(scales) * features)
-    pieces = pieces_of(counts, x.shape[0], tile_of(columns, True), MOST)
+    pieces = pieces_of(counts, x.shape[0], tile_of(columns, True), ENCODE_POINTS)
     layout = _layout(tuple(scales), tuple(resolutions), tuple(offsets), dims, x.device)
     if pieces.number:
         with launching_on(x):

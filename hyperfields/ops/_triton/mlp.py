@@ -29,7 +29,7 @@ from hyperfields.ops._triton.packing import (
     store_rows,
 )
 
-MOST = (256, 1024)  # points of a program, forward and backward: so many read and add to the weights once
+MLP_POINTS = (256, 1024)  # points of a program, forward and backward: so many read and add to the weights once
 KINDS = {"relu": 0, "leaky_relu": 0, "sine": 1}  # relu is leaky, with a slope of 0
 # Inputs of matrix products, forward and backward. In a mixed fit activations need the digits of float16, and cotangents
 # the range of bfloat16: with it no loss scaling is needed.
@@ -42,7 +42,7 @@ DTYPES = {
 
 
 class Plan(NamedTuple):
-    """What a launch is compiled for.
+    """Constants that a launch is compiled for.
 
     Points of a tile, and warps, are those for which the compiled kernels keep what they can in registers, and no warp
     repeats another's work: triton gives each 16 points of its own in the forward pass. What they need is read from them
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 
     sizes: tuple[int, ...]
     padded: tuple[int, ...]
-    places: tuple[int, ...]  # of each layer's weight among the numbers of a scene
+    places: tuple[int, ...]  # of each layer's weight among the parameters of a scene
     kind: int
     dtypes: tuple[tl.dtype, tl.dtype]  # of what is multiplied: forward, backward
     tiles: tuple[int, int]
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
                 "HALF": half, "PRECISION": exact, "TILE": self.tiles[backward]}  # fmt: skip
 
     def options(self, backward: bool) -> dict[str, int]:
-        """How it is launched; pipelining would copy the weights into shared memory once a stage."""
+        """Options of a launch; pipelining would copy the weights into shared memory once a stage."""
         return {"num_warps": self.warps[backward], "num_stages": 1}
 
 
@@ -145,7 +145,7 @@ def mlp_forward(
     out,
     scenes,
     size,
-    numbers,
+    n_params,
     slope,
     SIZES: tl.constexpr,
     PADDED: tl.constexpr,
@@ -157,7 +157,7 @@ def mlp_forward(
 ):
     LAYERS: tl.constexpr = len(PLACES)
     scene, begin, end = find_piece(first, starts, scenes, size)
-    weights = layers + scene * numbers
+    weights = layers + scene * n_params
     for tile in range(begin, end, TILE):
         point = tile + tl.arange(0, TILE)
         h = load_rows(x, point, point < end, SIZES[0], PADDED[0])
@@ -176,7 +176,7 @@ def mlp_backward(
     grad_params,
     scenes,
     size,
-    numbers,
+    n_params,
     slope,
     SIZES: tl.constexpr,
     PADDED: tl.constexpr,
@@ -190,7 +190,7 @@ def mlp_backward(
 ):
     LAYERS: tl.constexpr = len(PLACES)
     scene, begin, end = find_piece(first, starts, scenes, size)
-    weights, sums = layers + scene * numbers, grad_params + scene * numbers
+    weights, sums = layers + scene * n_params, grad_params + scene * n_params
     d_weights, d_biases = (), ()  # gradients of the layers so far, last layer first
     if KEEP:
         for back in tl.static_range(LAYERS):
@@ -308,7 +308,7 @@ def _add_layer(sums, d_weight, d_bias, IN: tl.constexpr, OUT: tl.constexpr, PI: 
 def mlp_triton(
     x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], activation: str, slope: float, precision: str
 ) -> Tensor:
-    """x [m i], params [s numbers], counts [s] on the same device.
+    """Outputs [m o]; x [m i], params [s n_params], counts [s] on the same device.
 
     params: of each scene, layer by layer, weight [o i] and bias [o], flat, and what else there is behind them. If there
     are a multiple of 16, they are read and added four at a time.
@@ -316,7 +316,7 @@ def mlp_triton(
     plan = Plan.of(sizes, activation, precision)
     x, params = x.contiguous(), params.contiguous()
     out = x.new_empty(x.shape[0], sizes[-1])
-    pieces = pieces_of(counts, x.shape[0], plan.tiles[0], MOST[0])
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[0], MLP_POINTS[0])
     if pieces.number:
         with launching_on(x):
             mlp_forward[(pieces.number,)](
@@ -342,7 +342,7 @@ def mlp_triton_backward(
     grad, x, params = grad.contiguous(), x.contiguous(), params.contiguous()
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0, x.shape[1])
     grad_params = torch.zeros_like(params, dtype=torch.float32)
-    pieces = pieces_of(counts, x.shape[0], plan.tiles[1], MOST[1])
+    pieces = pieces_of(counts, x.shape[0], plan.tiles[1], MLP_POINTS[1])
     if pieces.number:
         with launching_on(x):
             mlp_backward[(pieces.number,)](

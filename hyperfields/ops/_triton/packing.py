@@ -87,13 +87,13 @@ def find_piece(first, starts, scenes, size):
 def load_rows(source, point, live, COLUMNS: tl.constexpr, PADDED: tl.constexpr):
     """Rows `point [n]` of `source [m COLUMNS]`: `[n PADDED]`, zeros where there is nothing."""
     column = tl.arange(0, PADDED)
-    there = live[:, None] & (column[None, :] < COLUMNS)
-    return tl.load(source + point[:, None] * COLUMNS + column[None, :], there, 0.0)
+    mask = live[:, None] & (column[None, :] < COLUMNS)
+    return tl.load(source + point[:, None] * COLUMNS + column[None, :], mask, 0.0)
 
 
 @triton.jit
 def store_rows(target, value, point, live, COLUMNS: tl.constexpr, PADDED: tl.constexpr):
     """`value [n PADDED]` to rows `point [n]` of `target [m COLUMNS]`."""
     column = tl.arange(0, PADDED)
-    there = live[:, None] & (column[None, :] < COLUMNS)
-    tl.store(target + point[:, None] * COLUMNS + column[None, :], value.to(target.dtype.element_ty), there)
+    mask = live[:, None] & (column[None, :] < COLUMNS)
+    tl.store(target + point[:, None] * COLUMNS + column[None, :], value.to(target.dtype.element_ty), mask)

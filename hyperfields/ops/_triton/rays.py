@@ -1,6 +1,6 @@
-"""What leads rays through space on a GPU, and compositing along them.
+"""Ops that lead rays through space on a GPU, and compositing along them.
 
-`march`, whose result is as long as what it finds, asks the device once how long that is; nothing else here waits.
+`ray_march`, whose result is as long as what it keeps, asks the device once how long that is; nothing else here waits.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from hyperfields.ops._triton.packing import launching_on
 
-RAYS = 128  # of a program that has a thread a ray
-SPAN = 32  # samples of a ray at a time, for programs that have a ray each
+RAYS_PER_PROGRAM = 128  # of a program that has a thread a ray
+SAMPLES_AT_ONCE = 32  # samples of a ray at a time, for programs that have a ray each
 
 
 def starts_of(counts: Tensor) -> Tensor:
-    """Where the elements of each begin among the packed ones, and how many there are: `[r + 1]`."""
+    """Starts `[r + 1]` of the elements of each among the packed ones, and how many there are."""
     starts = counts.new_zeros(counts.shape[0] + 1)
     torch.cumsum(counts, 0, out=starts[1:])
     return starts
 
 
-# ------------------------------------------------------------------------------------------------------ march
+# -------------------------------------------------------------------------------------------------- ray_march
 
 
 @triton.jit(do_not_specialize=["rays", "of_scene", "size"])
@@ -45,7 +45,7 @@ def march_rays(
 ):
     """Counts the samples of each ray, and if wanted writes their edges from `starts` on.
 
-    Same arithmetic in the same order as the reference, and without fused multiply-adds, so that both find the same.
+    Same arithmetic in the same order as the reference, and without fused multiply-adds, so that both keep the same.
     """
     ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = ray < rays
@@ -68,7 +68,7 @@ def march_rays(
     first_cell = cells + ray // of_scene * size * size * size
     if WRITE:
         begin = tl.load(starts + ray, live, 0)
-    found = tl.zeros((BLOCK,), tl.int64)
+    kept = tl.zeros((BLOCK,), tl.int64)
     for k in range(0, tl.max(steps, 0).to(tl.int32)):
         start = near + (zero + k + ahead - 1.0) * step
         end = tl.minimum(start + step, far)
@@ -80,10 +80,10 @@ def march_rays(
         inside = live & (near < far) & (end > start)
         keep = tl.load(first_cell + (i * size + j) * size + l, inside, 0) != 0
         if WRITE:
-            tl.store(edges + (begin + found) * 2, start, keep)
-            tl.store(edges + (begin + found) * 2 + 1, end, keep)
-        found += keep.to(tl.int64)
-    tl.store(counts + ray, found, live)
+            tl.store(edges + (begin + kept) * 2, start, keep)
+            tl.store(edges + (begin + kept) * 2 + 1, end, keep)
+        kept += keep.to(tl.int64)
+    tl.store(counts + ray, kept, live)
 
 
 @triton.jit
@@ -107,13 +107,13 @@ def _launch_march(
     tensors = [t.contiguous() for t in (origins, directions, occupancy.view(torch.uint8), offset)]
     if total:
         with launching_on(origins):
-            march_rays[(-(-total // RAYS),)](
+            march_rays[(-(-total // RAYS_PER_PROGRAM),)](
                 *tensors, counts if starts is None else starts, counts, edges, total, origins.shape[1], size,
-                0.5 * size, step, WRITE=starts is not None, BLOCK=RAYS, num_warps=4, enable_fp_fusion=False,
+                0.5 * size, step, WRITE=starts is not None, BLOCK=RAYS_PER_PROGRAM, num_warps=4, enable_fp_fusion=False,
             )  # fmt: skip
 
 
-def march_triton(
+def ray_march_triton(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. origins [s r 3] -> edges [m 2], counts [s*r], both on the device."""
@@ -126,8 +126,8 @@ def march_triton(
     return edges, counts
 
 
-@torch.library.custom_op("hyperfields::march_apart_triton", mutates_args=())
-def march_apart_triton(
+@torch.library.custom_op("hyperfields::ray_march_padded_triton", mutates_args=())
+def ray_march_padded_triton(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, first: Tensor, room: int
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. The same, but the samples of a ray begin at its row `first [s*r]` of edges [s*r*room 2]."""
@@ -136,12 +136,12 @@ def march_apart_triton(
     return edges, counts
 
 
-@march_apart_triton.register_fake
+@ray_march_padded_triton.register_fake
 def _(origins, directions, occupancy, step, offset, first, room):
     return origins.new_empty(first.shape[0] * room, 2), torch.empty_like(first)
 
 
-# ---------------------------------------------------------------------------------------------------- samples
+# --------------------------------------------------------------------------------------------- gather_samples
 
 
 @triton.jit
@@ -164,8 +164,8 @@ def place_samples(origins, directions, edges, first, starts, x, d, spans, BLOCK:
             tl.store(d + (begin + j) * 3 + axis, v + 0.0 * middle, live)
 
 
-@torch.library.custom_op("hyperfields::samples_triton", mutates_args=())
-def samples_triton(
+@torch.library.custom_op("hyperfields::gather_samples_triton", mutates_args=())
+def gather_samples_triton(
     origins: Tensor, directions: Tensor, edges: Tensor, first: Tensor, counts: Tensor, total: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Not differentiable. origins [r 3], first and counts [r] on the device -> x, d [total 3], edges [total 2]."""
@@ -174,21 +174,21 @@ def samples_triton(
         with launching_on(edges):
             place_samples[(counts.shape[0],)](
                 origins.contiguous(), directions.contiguous(), edges.contiguous(), first.contiguous(),
-                starts_of(counts), x, d, spans, BLOCK=SPAN, num_warps=1,
+                starts_of(counts), x, d, spans, BLOCK=SAMPLES_AT_ONCE, num_warps=1,
             )  # fmt: skip
     return x, d, spans
 
 
-@samples_triton.register_fake
+@gather_samples_triton.register_fake
 def _(origins, directions, edges, first, counts, total):
     return edges.new_empty(total, 3), edges.new_empty(total, 3), edges.new_empty(total, 2)
 
 
-# ------------------------------------------------------------------------------------------------------ reach
+# ------------------------------------------------------------------------------------------ early_termination
 
 
 @triton.jit(do_not_specialize=["rays"])
-def reach_rays(density, edges, starts, opacity, counts, after, rays, opaque, BLOCK: tl.constexpr):
+def terminate_rays(density, edges, starts, opacity, counts, after, rays, opaque, BLOCK: tl.constexpr):
     ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     live = ray < rays
     begin = tl.load(starts + ray, live, 0)
@@ -196,18 +196,18 @@ def reach_rays(density, edges, starts, opacity, counts, after, rays, opaque, BLO
     through = 1.0 - tl.load(opacity + ray, live, 0.0)
     kept = tl.zeros((BLOCK,), tl.int64)
     for k in range(0, tl.max(count, 0)):
-        seen = (k < count) & (1.0 - through < opaque)
-        start = tl.load(edges + (begin + k) * 2, seen, 0.0)
-        end = tl.load(edges + (begin + k) * 2 + 1, seen, 0.0)
-        sigma = tl.load(density + begin + k, seen, 0.0)
-        through = tl.where(seen, through * tl.exp(-(sigma * (end - start))), through)
-        kept += seen.to(tl.int64)
+        visible = (k < count) & (1.0 - through < opaque)
+        start = tl.load(edges + (begin + k) * 2, visible, 0.0)
+        end = tl.load(edges + (begin + k) * 2 + 1, visible, 0.0)
+        sigma = tl.load(density + begin + k, visible, 0.0)
+        through = tl.where(visible, through * tl.exp(-(sigma * (end - start))), through)
+        kept += visible.to(tl.int64)
     tl.store(counts + ray, kept, live)
     tl.store(after + ray, 1.0 - through, live)
 
 
-@torch.library.custom_op("hyperfields::reach_triton", mutates_args=())
-def reach_triton(
+@torch.library.custom_op("hyperfields::early_termination_triton", mutates_args=())
+def early_termination_triton(
     density: Tensor, edges: Tensor, counts: Tensor, opacity: Tensor, opaque: float
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. density [m], counts and opacity [r] on the device -> counts [r], opacity [r]."""
@@ -215,14 +215,14 @@ def reach_triton(
     kept, after = torch.zeros_like(counts), torch.zeros_like(opacity, memory_format=torch.contiguous_format)
     if rays:
         with launching_on(edges):
-            reach_rays[(-(-rays // RAYS),)](
+            terminate_rays[(-(-rays // RAYS_PER_PROGRAM),)](
                 density.contiguous(), edges.contiguous(), starts_of(counts), opacity.contiguous(), kept, after,
-                rays, opaque, BLOCK=RAYS, num_warps=4,
+                rays, opaque, BLOCK=RAYS_PER_PROGRAM, num_warps=4,
             )  # fmt: skip
     return kept, after
 
 
-@reach_triton.register_fake
+@early_termination_triton.register_fake
 def _(density, edges, counts, opacity, opaque):
     return torch.empty_like(counts), torch.empty_like(opacity)
 
@@ -239,7 +239,7 @@ def _absorbed(optical):
 
 @triton.jit
 def _samples_at(density, edges, place, live, lane):
-    """(optical lengths of SPAN samples, what lies before each within them, start, end, density)."""
+    """(optical lengths of SAMPLES_AT_ONCE samples, what lies before each within them, start, end, density)."""
     start = tl.load(edges + place * 2, live, 0.0).to(tl.float32)
     end = tl.load(edges + place * 2 + 1, live, 0.0).to(tl.float32)
     sigma = tl.load(density + place, live, 0.0).to(tl.float32)
@@ -269,8 +269,8 @@ def composite_rays(
         weight = tl.exp(-(passed + before)) * _absorbed(optical)
         opacity += weight
         distance += weight * 0.5 * (start + end)
-        there = live[:, None] & (channel[None, :] < C)
-        value = tl.load(values + place[:, None] * C + channel[None, :], there, 0.0).to(tl.float32)
+        mask = live[:, None] & (channel[None, :] < C)
+        value = tl.load(values + place[:, None] * C + channel[None, :], mask, 0.0).to(tl.float32)
         color += weight[:, None] * value
         passed += tl.sum(optical, 0)
     tl.store(rgb + ray * C + channel, tl.sum(color, 0).to(rgb.dtype.element_ty), channel < C)
@@ -305,8 +305,8 @@ def composite_rays_backward(
     pull_alpha = tl.load(g_alpha + ray).to(tl.float32)
     pull_depth = tl.load(g_depth + ray).to(tl.float32)
     pull_color = tl.load(g_rgb + ray * C + channel, channel < C, 0.0).to(tl.float32)
-    seen = tl.load(rgb + ray * C + channel, channel < C, 0.0).to(tl.float32)
-    rest = tl.sum(pull_color * seen, 0)
+    color = tl.load(rgb + ray * C + channel, channel < C, 0.0).to(tl.float32)
+    rest = tl.sum(pull_color * color, 0)
     rest += pull_alpha * tl.load(alpha + ray).to(tl.float32) + pull_depth * tl.load(depth + ray).to(tl.float32)
     passed = 0.0
     for k in range(0, count, BLOCK):
@@ -314,13 +314,13 @@ def composite_rays_backward(
         place = begin + k + lane
         optical, before, start, end, sigma = _samples_at(density, edges, place, live, lane)
         weight = tl.exp(-(passed + before)) * _absorbed(optical)
-        there = live[:, None] & (channel[None, :] < C)
+        mask = live[:, None] & (channel[None, :] < C)
         where = place[:, None] * C + channel[None, :]
-        value = tl.load(values + where, there, 0.0).to(tl.float32)
+        value = tl.load(values + where, mask, 0.0).to(tl.float32)
         pull = pull_alpha + pull_depth * 0.5 * (start + end) + tl.sum(pull_color[None, :] * value, 1)
         behind = rest - tl.cumsum(weight * pull, 0)
         d_optical = pull * tl.exp(-(passed + before + optical)) - behind
-        tl.store(d_values + where, (weight[:, None] * pull_color[None, :]).to(d_values.dtype.element_ty), there)
+        tl.store(d_values + where, (weight[:, None] * pull_color[None, :]).to(d_values.dtype.element_ty), mask)
         tl.store(d_density + place, (d_optical * (end - start)).to(d_density.dtype.element_ty), live)
         along = 0.5 * weight * pull_depth
         tl.store(d_edges + place * 2, (along - d_optical * sigma).to(d_edges.dtype.element_ty), live)
@@ -338,7 +338,7 @@ def composite_triton(density: Tensor, values: Tensor, edges: Tensor, counts: Ten
         with launching_on(values):
             composite_rays[(rays,)](
                 density.contiguous(), values.contiguous(), edges.contiguous(), starts_of(counts), rgb, alpha, depth,
-                C=channels, PC=triton.next_power_of_2(channels), BLOCK=SPAN, num_warps=1,
+                C=channels, PC=triton.next_power_of_2(channels), BLOCK=SAMPLES_AT_ONCE, num_warps=1,
             )  # fmt: skip
     return rgb, alpha, depth
 
@@ -363,7 +363,7 @@ def composite_triton_backward(
         with launching_on(values):
             composite_rays_backward[(counts.shape[0],)](
                 *tensors, starts_of(counts), rgb, alpha, depth, d_density, d_values, d_edges,
-                C=channels, PC=triton.next_power_of_2(channels), BLOCK=SPAN, num_warps=1,
+                C=channels, PC=triton.next_power_of_2(channels), BLOCK=SAMPLES_AT_ONCE, num_warps=1,
             )  # fmt: skip
     return d_density, d_values, d_edges
 

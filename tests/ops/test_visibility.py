@@ -1,4 +1,4 @@
-"""sight: one kernel finds what march, encoding, network and reach find one after another."""
+"""visible_samples: one kernel finds what march, encoding, network and early termination find one after another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def scene(
     return (origins[:, :rays], directions[:, :rays]), cells, offset, table.to(dtype), grid, layers
 
 
-def look(
+def visible(
     case: tuple[tuple[Tensor, Tensor], Tensor, Tensor, Tensor, GridSpec, list[tuple[Tensor, Tensor | None]]],
     backend: ops.Backend,
     activation: ops.Activation = "leaky_relu",
@@ -57,7 +57,7 @@ def look(
 @pytest.mark.parametrize("features", [1, 2, 4, 8])
 def test_the_kernel_sees_what_the_reference_sees(dtype: torch.dtype, features: int) -> None:
     case = scene(3, 700, dtype=dtype, features=features)  # more rays than a task takes
-    fast, slow = look(case, "cpu"), look(case, "reference")
+    fast, slow = visible(case, "cpu"), visible(case, "reference")
     # A ray whose opacity comes within rounding of the limit may keep a sample more or less.
     differ = (fast.counts != slow.counts).float().mean()
     assert float(differ) < (2e-3 if dtype == torch.float32 else 1e-9)
@@ -80,7 +80,7 @@ def test_what_it_finds_is_whole(tables: int, activation: ops.Activation) -> None
     """Points lie where their edges say, and their features are those of `hash_encode`, number for number."""
     case = scene(3, 130, tables=tables)
     (origins, directions), cells, offset, table, grid, layers = case
-    seen = look(case, "cpu", activation)
+    seen = visible(case, "cpu", activation)
     marched, numbers = ops.ray_march(origins, directions, cells, 0.03, offset)
     assert (seen.counts <= numbers).all()
     assert int(seen.counts.sum()) < 0.9 * int(numbers.sum())  # otherwise nothing was left out
@@ -105,7 +105,7 @@ def test_the_answer_does_not_depend_on_the_threads() -> None:
     results = []
     for count in (1, 2, 5):
         with threads(count):
-            results.append(look(case, "cpu"))
+            results.append(visible(case, "cpu"))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True) if a is not None and b is not None)
 
@@ -128,10 +128,10 @@ def test_a_ray_that_is_no_number_sees_nothing(part: str, value: float) -> None:
     """It used to read beyond the table."""
     case = scene(2, 60)
     (origins, directions), cells, offset, table, grid, layers = case
-    wanted = look(case, "cpu").counts.reshape(2, 60)
+    wanted = visible(case, "cpu").counts.reshape(2, 60)
     origins, directions, offset = origins.clone(), directions.clone(), offset.clone()
     {"origin": origins, "direction": directions, "offset": offset[..., None]}[part][:, 7, 0] = value
-    seen = look(((origins, directions), cells, offset, table, grid, layers), "cpu")
+    seen = visible(((origins, directions), cells, offset, table, grid, layers), "cpu")
     wanted[:, 7] = 0
     assert torch.equal(seen.counts.reshape(2, 60), wanted)
     assert seen.x.isfinite().all()
@@ -173,10 +173,10 @@ def test_only_rays_must_not_require_a_gradient(backend: ops.Backend) -> None:
     """What is seen decides which points a field is asked for; their own gradients come from there."""
     (origins, directions), cells, offset, table, grid, layers = scene(2, 9)
     table.requires_grad_()
-    assert not look(((origins, directions), cells, offset, table, grid, layers), backend).x.requires_grad
+    assert not visible(((origins, directions), cells, offset, table, grid, layers), backend).x.requires_grad
     for moved in ((origins.clone().requires_grad_(), directions), (origins, directions.clone().requires_grad_())):
         with pytest.raises(ValueError, match="rays: require a gradient, which marching does not give"):
-            look((moved, cells, offset, table, grid, layers), backend)
+            visible((moved, cells, offset, table, grid, layers), backend)
 
 
 def test_errors_name_the_argument() -> None:

@@ -1,4 +1,4 @@
-"""emission: density and colour from what the density network says; the kernel against the reference."""
+"""radiance_head: density and colour from the outputs of a density network; the kernel against the reference."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ._parity import (
     needs_cpu,
     random_numbers,
 )
-from .test_batched_mlp import layers_of, parameters, points_of
+from .test_mlp import layers_of, parameters, points_of
 
 MAX_LOG_DENSITY = 1.5
 
 
-def emission(d: Tensor, degree: int, activation: ops.Activation = "relu", counts: list[int] | None = None) -> Call:
+def radiance_head(d: Tensor, degree: int, activation: ops.Activation = "relu", counts: list[int] | None = None) -> Call:
     numbers = None if counts is None else torch.tensor(counts)
 
     def call(backend: ops.Backend, out: Tensor, **named: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,14 +72,14 @@ def test_values_and_gradients_are_those_of_the_reference(
 ) -> None:
     counts = [130, 0, 257]
     d, inputs = case(counts, degree, geometry, hidden)
-    assert_parity(emission(d, degree, counts=counts), backend, inputs, dtype)
+    assert_parity(radiance_head(d, degree, counts=counts), backend, inputs, dtype)
 
 
 @each_backend
 @pytest.mark.parametrize("counts", [[0], [1], [1001], [0, 0, 0], [5, 128, 3000]])
 def test_any_number_of_points_in_any_number_of_scenes(counts: list[int], backend: str) -> None:
     d, inputs = case(counts, 3, 15, (32,), 0.01)
-    assert_parity(emission(d, 3, "leaky_relu", counts), backend, inputs, torch.float32)
+    assert_parity(radiance_head(d, 3, "leaky_relu", counts), backend, inputs, torch.float32)
 
 
 @each_backend
@@ -112,7 +112,7 @@ def test_the_truncated_exponential_has_all_kinds_of_derivatives() -> None:
 def test_the_number_of_threads_does_not_change_a_bit() -> None:
     counts = [5000, 300, 9000]
     d, inputs = case(counts, 3, 15, (32,))
-    assert_same_at_any_number_of_threads(emission(d, 3, counts=counts), inputs)
+    assert_same_at_any_number_of_threads(radiance_head(d, 3, counts=counts), inputs)
 
 
 @needs_cpu
@@ -122,7 +122,7 @@ def test_one_output_alone_has_its_gradient(part: int) -> None:
     found = []
     for backend in ("cpu", "reference"):
         out = inputs["out"].clone().requires_grad_()
-        result = emission(d, 3, counts=[300])(backend, **{**inputs, "out": out})
+        result = radiance_head(d, 3, counts=[300])(backend, **{**inputs, "out": out})
         (gradient,) = torch.autograd.grad(result[part].sum(), out)
         found.append(gradient)
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
@@ -133,19 +133,19 @@ def test_derivatives_of_directions_are_refused_by_the_kernel_and_right_without_i
     d, inputs = case([20], 3, 4, (8,))
     d.requires_grad_()
     with pytest.raises(ValueError, match="backend 'cpu' cannot run this call: derivatives of directions"):
-        emission(d, 3, counts=[20])("cpu", **inputs)
-    rgb = emission(d, 3, counts=[20])("auto", **inputs)[1]
+        radiance_head(d, 3, counts=[20])("cpu", **inputs)
+    rgb = radiance_head(d, 3, counts=[20])("auto", **inputs)[1]
     (gradient,) = torch.autograd.grad(rgb.sum(), d)
     nudged = d.detach().clone()
     nudged[3, 1] += 1e-6
-    change = emission(nudged, 3, counts=[20])("auto", **inputs)[1].sum() - rgb.sum().detach()
+    change = radiance_head(nudged, 3, counts=[20])("auto", **inputs)[1].sum() - rgb.sum().detach()
     assert float(gradient[3, 1]) == pytest.approx(float(change) / 1e-6, rel=1e-4)
 
 
 @needs_cpu
 def test_the_cpu_kernel_refuses_a_second_derivative() -> None:
     d, inputs = case([12], 2, 3, (4,))
-    assert_second_derivative_is_refused(emission(d, 2, counts=[12]), inputs, "emission_cpu_backward")
+    assert_second_derivative_is_refused(radiance_head(d, 2, counts=[12]), inputs, "radiance_head_cpu_backward")
 
 
 @needs_cpu
@@ -156,9 +156,9 @@ def test_opcheck_of_both_operators() -> None:
     out, d = random_numbers(7, 5).float(), directions(7).float()
     shape = ([8, 3], 2, 0.01, 8.0)
     leaves = out.clone().requires_grad_(), d, params.clone().requires_grad_()
-    torch.library.opcheck(_cpu.emission_cpu, (*leaves, counts, *shape), test_utils=OPCHECK)
+    torch.library.opcheck(_cpu.radiance_head_cpu, (*leaves, counts, *shape), test_utils=OPCHECK)
     pulls = torch.randn(7), torch.randn(7, 3)
-    torch.library.opcheck(_cpu.emission_cpu_backward, (*pulls, out, d, params, counts, *shape), test_utils=OPCHECK)
+    torch.library.opcheck(_cpu.radiance_head_cpu_backward, (*pulls, out, d, params, counts, *shape), test_utils=OPCHECK)
 
 
 @pytest.mark.parametrize(

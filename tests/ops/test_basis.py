@@ -1,4 +1,4 @@
-"""mix: sums of shared bases; kernel and reference agree in values and gradients."""
+"""combine_bases: sums of shared bases; kernel and reference agree in values and gradients."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_the_kernel_refuses_a_second_derivative_and_passes_opcheck() -> None:
         (gradient,) = torch.autograd.grad(
             ops.combine_bases(coefficients, bases).square().sum(), leaf, create_graph=True
         )
-        with pytest.raises(RuntimeError, match=r"hyperfields(\.|::)mix_cpu_backward\b.*no autograd formula"):
+        with pytest.raises(RuntimeError, match=r"hyperfields(\.|::)combine_bases_cpu_backward\b.*no autograd formula"):
             torch.autograd.grad(gradient.square().sum(), coefficients, allow_unused=True)
-    torch.library.opcheck(_cpu.mix_cpu, (coefficients, bases), test_utils=OPCHECK)
+    torch.library.opcheck(_cpu.combine_bases_cpu, (coefficients, bases), test_utils=OPCHECK)
 
 
 @pytest.mark.parametrize("shapes", [[(3, 5)], [(3, 5), (4, 2)], [(3, 5), (3, 2), (3, 1)], [(3, 5), (3,)]])

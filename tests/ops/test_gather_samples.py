@@ -1,4 +1,4 @@
-"""samples and reach: which samples of a ray are looked at, and which of those can be seen."""
+"""gather_samples and early_termination: samples of rays in space, and those of them that can be seen."""
 
 from __future__ import annotations
 
