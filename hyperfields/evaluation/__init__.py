@@ -6,5 +6,6 @@ Lives here: `report.py` (quality against the data), `uncertainty.py` (where pict
 May import: everything but cli, scenes, viewer.
 
 To add a metric: an entry of `metrics` and a value of `measure` in the task (tasks/); reports, tables and comparisons
-take it from there. To add a report: a module with a function that returns a dict, a `format_` of it, and a verb in cli/.
+take it from there. To add a report: a module with a function that returns a dict, a `format_` of it, and a verb in
+cli/.
 """
