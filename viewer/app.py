@@ -220,7 +220,7 @@ class Viewer:
 
 
 def hello(shared: SharedState) -> dict[str, Any]:
-    """What a page needs before its first picture."""
+    """First message to a page: what there is to show, and what the page can ask for."""
     run, task = shared.run, shared.task
     height, width = native_size(run)
     view = shared.first_view((height, width))

@@ -184,7 +184,7 @@ class Jobs:
             job.progress(min(done, total), total)
 
     def _pause(self, job: Job) -> Callable[[], None]:
-        """What is called between blocks while the lock is held."""
+        """A function for between blocks while the lock is held: it gives way, and ends a cancelled job."""
 
         def pause() -> None:
             job.check()
