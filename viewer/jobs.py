@@ -25,6 +25,7 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.report import scene_places
 from hyperfields.runs import render
+from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import MESH_SUFFIXES
 from hyperfields.runs.scene import Scene
