@@ -35,6 +35,7 @@ HEADER = (
     "element face {f}\nproperty list uchar int vertex_indices\nend_header\n"
 )
 TINY = ("--preset", "tiny", "--steps", "20")
+FINISHED = ("--steps", "120")  # shapes: a mesh of an unfinished fit is rubble of a million triangles
 
 # Families to fit ------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
             family, run = MAKERS[kind](folder / "family"), folder / "run"
-            assert run_cli("fit", family, "--out", run, *TINY) == 0
+            assert run_cli("fit", family, "--out", run, *TINY, *(FINISHED if kind == "shapes" else ())) == 0
             made[kind] = family, run
         return made[kind]
 

@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 from hyperfields.data import Kind, Points, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.runs.render import orbit_cameras
+from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.tasks import task_of
 from hyperfields.training.inference import InferredCodes
 from hyperfields.viewer import app as app_module

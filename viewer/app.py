@@ -26,7 +26,7 @@ from websockets.http11 import Request, Response
 from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.runs.render import native_size
+from hyperfields.runs.cameras import native_size
 from hyperfields.runs.run import Run
 from hyperfields.viewer import requests
 from hyperfields.viewer.camera_path import from_nerfstudio, to_nerfstudio
