@@ -34,8 +34,8 @@ from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import Hierarchical
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, products, usable_device
+from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.checkpoint import load_run
-from hyperfields.runs.render import orbit_cameras
 from hyperfields.scenes import open_family
 from hyperfields.tasks import render_picture, task_of
 from hyperfields.tasks.presets import TrainConfig

@@ -32,8 +32,9 @@ from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
-from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, read_tensors, write_model, write_source
+from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, write_model, write_source
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.training.alone import AloneTrainer
 from hyperfields.training.cost import require_memory
