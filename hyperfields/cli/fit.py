@@ -232,7 +232,7 @@ def _fit_settings(old: RunConfig | None, given: dict[str, Any]) -> FitSettings:
     length = given.keys() & {"minutes", "steps"}
     if old is None:
         return FitSettings(**given if length else {**given, "minutes": DEFAULT_MINUTES})
-    return dataclasses.replace(old.fit, **({"minutes": None, "steps": None} if length else {}), **given)
+    return dataclasses.replace(old.fit, **(({"minutes": None, "steps": None} if length else {}) | given))
 
 
 def _run_fit(fitting: Fit, out: Path, again: str) -> None:

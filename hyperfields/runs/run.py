@@ -191,8 +191,7 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
 
     Raises:
         InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names
-        classes
-            which are not trusted.
+            classes which are not trusted.
     """
     folder = Path(folder)
     config = read_config(folder, trust)

@@ -117,8 +117,7 @@ def infer(
 
     Args:
         by: "descent" or "posterior" fit for `minutes` or `steps`; "encoder" and "steps" take one go, with runs that
-        were
-            fitted for it.
+            were fitted for it.
         refine: with descent, then fit low-rank residuals of each scene's weights in half of the time.
         prior: with descent, weight of the Gaussian prior; more holds codes closer to the fitted ones when data are few.
         weight: with posterior, of the divergence: twice the variance of a pixel's noise over the number of pixels seen.
