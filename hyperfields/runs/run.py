@@ -251,6 +251,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError(f"{path}: cannot be read as safetensors: {reason}") from None
 
 
+def require_tensors(path: Path) -> None:
+    """Check that a file is whole, without reading its tensors.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, "pt"):
+            pass
+    except (OSError, safetensors.SafetensorError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: cannot be read as safetensors: {reason}") from None
+
+
 def field_from_json(text: str, trust: Iterable[Any] = ()) -> Any:
     """A field's config from the header of a file.
 
