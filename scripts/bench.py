@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 
 from hyperfields.errors import InputError
+from hyperfields.runs.cameras import orbit_cameras
 
 # Before torch, whose idle threads the package tells to sleep.
 from hyperfields.runs.checkpoint import load_run
-from hyperfields.runs.render import orbit_cameras
 from hyperfields.tasks import render_picture
 
 # isort: split

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
+from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
 from hyperfields.fields import ImageField
@@ -33,10 +34,9 @@ from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import Hierarchical
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, products, usable_device
+from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.checkpoint import load_run
-from hyperfields.runs.render import orbit_cameras
 from hyperfields.scenes import open_family
-from hyperfields.scenes.images import Images
 from hyperfields.tasks import render_picture, task_of
 from hyperfields.tasks.presets import TrainConfig
 from hyperfields.training.cuda_graphs import WARMUP_CALLS, Graphs
@@ -240,7 +240,7 @@ def grids() -> Iterator[Row]:
 def steps() -> Iterator[Row]:
     """A whole fitting step on pictures, the same points over ever more scenes: replayed from a graph, and called."""
     field = ImageField(FactoredGrid(2, 6, 2, 12, 5, 64, bases=15))
-    pictures = Images([str(n) for n in range(STEP_SCENES[-1])], torch.rand(STEP_SCENES[-1], 64, 64, 3))
+    pictures = Images(torch.rand(STEP_SCENES[-1], 64, 64, 3))
     precisions: tuple[Precision, ...] = ("mixed", "float32")
     for precision, graphs in itertools.product(precisions, (True, False)):
         base = math.nan

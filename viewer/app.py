@@ -25,7 +25,7 @@ from websockets.http11 import Request, Response
 from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.runs.render import native_size
+from hyperfields.runs.cameras import native_size
 from hyperfields.runs.run import Run
 from hyperfields.viewer import requests
 from hyperfields.viewer.camera_path import from_nerfstudio, to_nerfstudio
@@ -220,7 +220,7 @@ class Viewer:
 
 
 def hello(shared: SharedState) -> dict[str, Any]:
-    """What a page needs before its first picture."""
+    """First message to a page: what there is to show, and what the page can ask for."""
     run, task = shared.run, shared.task
     height, width = native_size(run)
     view = shared.first_view((height, width))

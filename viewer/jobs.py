@@ -25,6 +25,7 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.report import scene_places
 from hyperfields.runs import render
+from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import MESH_SUFFIXES
 from hyperfields.runs.scene import Scene
@@ -184,7 +185,7 @@ class Jobs:
             job.progress(min(done, total), total)
 
     def _pause(self, job: Job) -> Callable[[], None]:
-        """What is called between blocks while the lock is held."""
+        """A function for between blocks while the lock is held: it gives way, and ends a cancelled job."""
 
         def pause() -> None:
             job.check()
@@ -227,7 +228,7 @@ class Jobs:
         codes = interpolate(torch.cat([shared.code(stop) for stop in stops]), frames, requests.mode(message))
         views: list[Any] = [shared.first_view(size)] * frames
         if message.get("orbit") is True and shared.task.has_camera:
-            views = list(render.orbit_cameras(shared.run, frames, size))
+            views = list(orbit_cameras(shared.run, frames, size))
 
         def pictures() -> Iterator[Tensor]:
             for code, view in zip(codes, views, strict=True):

@@ -125,7 +125,7 @@ class Gate:
         return None
 
     def has_token(self, request: Request) -> bool:
-        """Whether the token is in the address."""
+        """True when the token is in the address."""
         values = parse_qs(urlsplit(request.path).query).get("token", [])
         return any(self._matches(value) for value in values)
 
@@ -141,7 +141,7 @@ class Gate:
         return secrets.compare_digest(value.encode(errors="surrogateescape"), self.token.encode())
 
     def _is_our_name(self, host: str) -> bool:
-        """Whether the request was for this machine.
+        """True when the request was for this machine.
 
         A page of another site whose name is made to point here (DNS rebinding) still gives that name.
         """
@@ -213,7 +213,7 @@ def text(status: http.HTTPStatus, line: str) -> Response:
 
 
 def _same_origin(origin: str | None, host: str) -> bool:
-    """Whether a websocket was opened by a page of this server: a browser always says which page it was."""
+    """True for a websocket of a page of this server: a browser always says which page opened it."""
     if origin is None:
         return False
     try:

@@ -17,7 +17,7 @@ from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.rendering.image import Window
-from hyperfields.runs.render import native_size, orbit_cameras
+from hyperfields.runs.cameras import native_size, orbit_cameras
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.viewer.latent_map import latent_map

@@ -124,6 +124,7 @@ def render(
     from hyperfields.evaluation.uncertainty import misfit, std_picture, uncertainty_image
     from hyperfields.runs import render as rendering
     from hyperfields.runs.atomic import require_suffix
+    from hyperfields.runs.cameras import native_size, orbit_cameras
     from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
     from hyperfields.runs.scene import Scene
     from hyperfields.training.inference import fields_of, load_codes, new_code
@@ -150,8 +151,8 @@ def render(
     print(f"wrote {out}")
     if uncertainty:
         bound, samples = fields_of(loaded, shown.name, inferred, samples=SAMPLES)
-        pixels = parse_size(size) or rendering.native_size(loaded)
-        camera = rendering.orbit_cameras(loaded, 1, pixels)[0]
+        pixels = parse_size(size) or native_size(loaded)
+        camera = orbit_cameras(loaded, 1, pixels)[0]
         std = std_picture(bound, misfit(bound, observed, shown.name), camera, pixels, samples)[1]
         write_image(beside, uncertainty_image(std))
         print(f"wrote {beside}: white is a deviation of {float(std.max()):.3f} {loaded.task.unit}")
@@ -280,7 +281,7 @@ def export(
         codes: file of codes that infer wrote; without --scene it must hold one scene.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with a .json beside it that says how.
     """
-    from hyperfields.runs.render import export_scene
+    from hyperfields.runs.export import export_scene
     from hyperfields.runs.tcnn import write_tcnn
 
     loaded = load(run)

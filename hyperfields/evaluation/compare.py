@@ -399,7 +399,8 @@ class _Watch:
         points = []
         for seconds, state in self.kept:
             run.model.load_state_dict(state)
-            value = evaluate(run.with_codes(names, run.codes(*names)), family)["mean"][key]
+            watched = run.with_codes(names, run.codes(*names))
+            value = evaluate(watched, family, perceptual=False)["mean"][key]
             if value is not None:
                 points.append([seconds, value])
         return points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from torch import nn
 from hyperfields.weights import WeightSpec
 
 
+@dataclasses.dataclass(frozen=True)
 class Generator:
     """Base of the configs of generators: frozen dataclasses that `ModelConfig.generator` takes.
 

@@ -107,7 +107,7 @@ class OccupancyGrid(nn.Module):
 
     def _refresh(self) -> None:
         """Make anew what follows from the density."""
-        self.occupied.copy_(self.density > self.limit)
+        self.occupied.copy_(self._worth_sampling(self.density))
         self.known.zero_()
 
     def cells(self, scenes: Tensor) -> Tensor:
@@ -145,7 +145,20 @@ class OccupancyGrid(nn.Module):
         where = scenes[:, None], cell
         old = self.density[where]
         new = torch.where(old.isinf(), new, torch.maximum(old * self.decay, new))
-        self.density[where], self.occupied[where] = new, new > self.limit
+        self.density[where] = new
+        self.occupied[scenes] = self._worth_sampling(self.density[scenes])
+
+    def _worth_sampling(self, density: Tensor) -> Tensor:
+        """Cells `[s c]` above the limit, or above the mean of their scene where that is lower.
+
+        A scene whose density has fallen everywhere keeps its densest cells: a cell without samples gets no gradient,
+        and a scene without any would never come back. Source: the threshold of nerfacc (Li et al. 2023), a minimum of
+        both.
+        """
+        known = density.isfinite()
+        total = torch.where(known, density, 0.0).sum(1, keepdim=True)
+        mean = total / known.sum(1, keepdim=True).clamp(min=1)
+        return density > mean.clamp(max=self.limit)
 
 
 def parts_due(step: int, known: Callable[[], bool]) -> int:

@@ -73,7 +73,11 @@ class Task(Protocol):
     unit: ClassVar[str]  # of a field's values, as it ends a sentence about an error
     supersample: ClassVar[int]  # squared, rays of a pixel of a good picture
     preview_cells: ClassVar[int]  # resolution of a mesh to look at, 0 without meshes
-    loss: ClassVar[Loss]  # of a fit that asks for no other
+
+    @property
+    def loss(self) -> Loss:
+        """Loss of a fit that asks for no other."""
+
     inner_rate: ClassVar[float]  # first rate of inner steps on codes; suits the size of the losses
 
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:

@@ -58,7 +58,7 @@ class ImageTask:
     unit: ClassVar[str] = "of a colour from 0 to 1"
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 0
-    loss: ClassVar[Loss] = losses.ColorLoss()
+    loss: Loss = losses.ColorLoss()
     inner_rate: ClassVar[float] = 3.0
 
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:

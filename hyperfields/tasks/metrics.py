@@ -75,7 +75,8 @@ def shape_metrics(mesh: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int 
     triangles.
 
     - `iou`: volume of the intersection over volume of the union, by `samples` uniform points in the box round
-      both meshes, enlarged by 0.02 L on each side. Both meshes are taken as closed.
+      both meshes, enlarged by 0.02 L on each side. `mesh` is taken as closed and never meets itself, as marching
+      cubes makes it; `truth` may be made of parts that touch or overlap, of which only the outside is compared.
     - `surface_distance`: mean distance to the other surface, averaged over the two directions, in L.
     - `chamfer`: mean squared distance to the other surface, summed over the two directions, in L squared.
     - `f_score`: harmonic mean of precision (share of the points of `mesh` within 0.01 L of `truth`) and

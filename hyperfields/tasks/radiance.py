@@ -62,7 +62,7 @@ class RadianceTask:
     unit: ClassVar[str] = "of a colour from 0 to 1"
     supersample: ClassVar[int] = 1
     preview_cells: ClassVar[int] = 80
-    loss: ClassVar[Loss] = losses.PixelLoss()
+    loss: Loss = losses.PixelLoss()
     inner_rate: ClassVar[float] = 5.0
 
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:

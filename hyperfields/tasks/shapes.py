@@ -66,7 +66,7 @@ class ShapeTask:
     unit: ClassVar[str] = "in the scene's units"
     supersample: ClassVar[int] = 2  # surfaces have edges that are thinner than a pixel
     preview_cells: ClassVar[int] = 112
-    loss: ClassVar[Loss] = losses.DistanceLoss()
+    loss: Loss = losses.DistanceLoss()
     inner_rate: ClassVar[float] = 0.3
 
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:

@@ -67,7 +67,8 @@ class Drift:
         device = state.scenes.device
         chosen = torch.randperm(count, generator=state.generator, device=device)[: min(self.batch, count)]
         # Looser at first, while the rate is high: new scenes find their place, then the old ones go back to theirs.
-        return self.weight * 10.0 ** (state.fraction - 1.0) * drift(self.old, self.new, chosen)
+        firmness: float = self.weight * 10.0 ** (state.fraction - 1.0)
+        return firmness * drift(self.old, self.new, chosen)
 
 
 def extend(run: Run, scenes: int, extension: Extension) -> HyperField:

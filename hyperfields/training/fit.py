@@ -32,8 +32,9 @@ from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
-from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, read_tensors, write_model, write_source
+from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, write_model, write_source
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.training.alone import AloneTrainer
 from hyperfields.training.cost import require_memory
@@ -155,6 +156,7 @@ class Fit:
             train=train,
             fit=settings,
             codes=codes,
+            regularizers=tuple(getattr(part, "__qualname__", None) or repr(part) for part in regularizers),
             picture=picture,
             sources=sources,
             fingerprint=fingerprint(data),
@@ -346,7 +348,7 @@ class Fit:
             raise InputError("resume: wanted the folder of the fit to go on with, out=")
         path = self.out / STATE
         old = read_config(self.out, parts_of(self.config))
-        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes"):
+        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes", "regularizers"):
             ours, theirs = getattr(self.config, key), getattr(old, key)
             if key == "fit":  # its length may be another
                 theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)

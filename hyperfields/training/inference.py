@@ -28,8 +28,9 @@ from hyperfields.hypernets import Residual, shares_networks
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import FORMAT
-from hyperfields.runs.run import SOURCE, Run, read_tensors
+from hyperfields.runs.run import SOURCE, Run
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import TrainConfig
 from hyperfields.training.progress import OnStep, shown

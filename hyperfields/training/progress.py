@@ -97,7 +97,7 @@ class Meter:
         bar = "█" * round(24 * share) + "░" * (24 - round(24 * share))
         content = {"text/plain": f"{bar} {self._line(share, text)}"}
         if self.cell is None:
-            self.cell = display(content, raw=True, display_id=True)
+            self.cell = display(content, raw=True, display_id=True)  # type: ignore[no-untyped-call, unused-ignore]
         else:
             self.cell.update(content, raw=True)
 

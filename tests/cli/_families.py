@@ -32,6 +32,7 @@ HEADER = (
 
 
 TINY = ("--preset", "tiny", "--steps", "20")
+FINISHED = ("--steps", "120")  # shapes: a mesh of an unfinished fit is rubble of a million triangles
 
 
 def make_images(folder: Path, names: tuple[str, ...] = ("cat", "dog", "eel"), side: int = SIDE) -> Path:

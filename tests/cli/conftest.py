@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ._families import MAKERS, TINY, contents, run_cli, tree
+from ._families import FINISHED, MAKERS, TINY, contents, run_cli, tree
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
             family, run = MAKERS[kind](folder / "family"), folder / "run"
-            assert run_cli("fit", family, "--out", run, *TINY) == 0
+            assert run_cli("fit", family, "--out", run, *TINY, *(FINISHED if kind == "shapes" else ())) == 0
             made[kind] = family, run
         return made[kind]
 

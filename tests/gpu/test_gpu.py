@@ -25,11 +25,10 @@ from hyperfields import (
     TrainConfig,
     ops,
 )
-from hyperfields.data import Kind, Pixels, Points
+from hyperfields.data import Images, Kind, Pixels, Points
 from hyperfields.fields import Field
 from hyperfields.model import HyperField, parameter_groups
 from hyperfields.ops.devices import Precision
-from hyperfields.scenes.images import Images
 from hyperfields.tasks import render_picture, task_of
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.optim import LOOK, Optimization, Progress
@@ -44,7 +43,7 @@ needs_tcnn = pytest.mark.skipif(bool(ops.backends()["tcnn"]), reason=ops.backend
 def pictures() -> Images:
     v, u = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
     scenes = [torch.stack((u, v, (u * (n + 1) * 5).sin() * 0.5 + 0.5), -1) for n in range(4)]
-    return Images([str(n) for n in range(4)], torch.stack(scenes))
+    return Images(torch.stack(scenes))
 
 
 def psnr_of(run: Path, device: str) -> float:

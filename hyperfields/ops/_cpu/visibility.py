@@ -13,7 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from hyperfields.ops._cpu.encode import (
+from hyperfields.ops._cpu.encode_kernels import (
     COLUMN_PITCH,
     ENCODE_POINTS,
     STRIDE,
