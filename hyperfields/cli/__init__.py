@@ -1,7 +1,8 @@
 """`hyperfields VERB`: where families and models meet. Reads arguments, calls the library, says what came out.
 
 May import: everything, inside functions. To add a verb, write a function with annotated arguments in one of the files
-here and a line in `VERBS`; what it computes belongs into the library. Nothing heavy is imported before a verb runs, so that help comes at once.
+here and a line in `VERBS`; what it computes belongs into the library. Nothing heavy is imported before a verb runs, so
+that help comes at once.
 """
 
 from __future__ import annotations
