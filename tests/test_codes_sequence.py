@@ -18,7 +18,8 @@ from hyperfields.fields import Field, ImageField, SDFField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Dynamic, Full, Generator, Hypernet, Independent
 from hyperfields.model import ModelConfig
-from hyperfields.runs.run import Run, load_run, read_tensors
+from hyperfields.runs.codec import read_tensors
+from hyperfields.runs.run import Run, load_run
 from hyperfields.tasks import TrainConfig
 from hyperfields.training.fit import fit
 from hyperfields.weights import linear_spec, numel

@@ -15,8 +15,8 @@ from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid
 from hyperfields.hypernets import LowRank
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.runs import tcnn
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.field_file import load_field
-from hyperfields.runs.run import read_tensors
 
 FIELDS: dict[str, Field] = {
     "images": ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3)),

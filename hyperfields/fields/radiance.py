@@ -42,7 +42,7 @@ class RadianceField:
         require_field(self, (*self.hidden, 1 + self.geometry, *self.color_hidden))
         if not 1e-4 <= self.step < math.inf or not 1 <= self.occupancy <= 512:
             raise InputError(
-                f"RadianceField: step {self.step}, occupancy {self.occupancy}: wanted at least 1e-4, and 1 to 512 cells"
+                f"RadianceField: step {self.step}, occupancy {self.occupancy}: wanted 0.0001 or more, 1 to 512 cells"
             )
 
     @property

@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -52,10 +52,12 @@ class FitSettings:
 class RunConfig:
     """Everything that a run records of how it was made.
 
-    codes: where codes came from, None for a table. picture: sizes, cameras and frames of the data, from the task, so
-    that a run renders without its data. added: scenes that `add` brought, see `training.continual`. task: of a kind
-    that is a user's.
+    codes: where codes came from, None for a table. regularizers: as text. picture: sizes, cameras and frames of the
+    data, from the task, so that a run renders without its data. added: scenes that `add` brought, see
+    `training.continual`. task: of a kind that is a user's.
     """
+
+    deferred: ClassVar[tuple[str, ...]] = ("codes",)  # what rendering and measuring do without
 
     kind: str
     scenes: tuple[str, ...]
@@ -63,6 +65,7 @@ class RunConfig:
     train: TrainConfig
     fit: FitSettings
     codes: Any = None
+    regularizers: tuple[str, ...] = ()
     picture: dict[str, Any] = dataclasses.field(default_factory=dict)
     sources: tuple[DataSource, ...] = ()
     fingerprint: str | None = None

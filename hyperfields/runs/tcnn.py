@@ -23,8 +23,8 @@ from hyperfields.fields import BoundField, Field
 from hyperfields.fields.encodings import TABLE, GridEncoding
 from hyperfields.ops import _tcnn
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import config_from_json
-from hyperfields.runs.run import read_tensors
 from hyperfields.weights import Weights, layers
 
 FORMAT = "hyperfields-tcnn-1"

@@ -92,7 +92,7 @@ class ShapeTask:
         return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
-        """Frames of the scenes in their files; none of data whose `reference` is not implemented."""
+        """Frames of the scenes in their files; none of data without reference meshes (NotImplementedError)."""
         try:
             meshes = {name: data.reference(scene) for scene, name in enumerate(data.names)}
         except NotImplementedError:

@@ -8,6 +8,7 @@ encoder     read off the observations by the run's encoder; steps: the few steps
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -27,8 +28,9 @@ from hyperfields.hypernets import Residual, shares_networks
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import FORMAT
-from hyperfields.runs.run import SOURCE, Run, read_tensors
+from hyperfields.runs.run import SOURCE, Run
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import TrainConfig
 from hyperfields.training.progress import OnStep, shown
@@ -61,7 +63,8 @@ class InferredCodes:
             InputError: an unknown name.
         """
         if name not in self.names:
-            raise InputError(f"scene {name!r}: not among the inferred ones: {', '.join(self.names[:10])}")
+            near = difflib.get_close_matches(name, self.names, 3, 0.0)
+            raise InputError(f"scene {name!r}: not among the inferred ones; the nearest names are {', '.join(near)}")
         return self.names.index(name)
 
     def bind(self, run: Run, *names: str) -> BoundField:
@@ -116,8 +119,7 @@ def infer(
 
     Args:
         by: "descent" or "posterior" fit for `minutes` or `steps`; "encoder" and "steps" take one go, with runs that
-        were
-            fitted for it.
+            were fitted for it.
         refine: with descent, then fit low-rank residuals of each scene's weights in half of the time.
         prior: with descent, weight of the Gaussian prior; more holds codes closer to the fitted ones when data are few.
         weight: with posterior, of the divergence: twice the variance of a pixel's noise over the number of pixels seen.
@@ -385,6 +387,25 @@ def draw_fields(
         drawn = code if std is None else code + std * noise
         fields.append(run.model.sample(drawn, generator, residual)[0])
     return fields
+
+
+def fields_of(
+    run: Run, name: str, inferred: InferredCodes | None = None, *, samples: int = 8
+) -> tuple[BoundField, list[BoundField]]:
+    """(a scene's field, fields drawn from the distributions over its code and weights, if there are any).
+
+    Args:
+        inferred: codes that the scene is among; without, it is one of the run.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if inferred is None:
+        return run.bind(name), draw_fields(run, run.codes(name), samples=samples)
+    row = slice(inferred.index(name), inferred.index(name) + 1)
+    std = None if inferred.std is None else inferred.std[row]
+    residual = {key: value[row] for key, value in inferred.residual.items()}
+    return inferred.bind(run, name), draw_fields(run, inferred.codes[row], std, residual, samples=samples)
 
 
 @torch.no_grad()
