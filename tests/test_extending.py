@@ -23,15 +23,22 @@ MODEL, TRAIN = ModelConfig(FIELD, hf.Full(), 4), TrainConfig(2, 2 * 64)
 HERE = "tests.extension"
 
 
-def round_trip(run: hf.Run, trust: list[Any], needs: str) -> hf.Run:
-    """The run as it is loaded; without trust, one line says what to type."""
+def round_trip(run: hf.Run, trust: list[Any], needs: str, *, deferred: bool = False) -> hf.Run:
+    """The run as it is loaded; without trust, one line says what to type.
+
+    deferred: it renders without trust, and is refused when it goes on.
+    """
     assert run.path is not None
     with pytest.raises(hf.InputError) as refused:
-        hf.load_run(run.path)
+        loaded = hf.load_run(run.path)
+        if deferred:
+            assert torch.equal(loaded["wide"].render(), run["wide"].render())
+            by = {} if run.config.codes is None else {"by": "steps"}
+            hf.infer(loaded, DATA, progress=False, **by or {"steps": 2})  # type: ignore[arg-type]
     text = str(refused.value)
     name = needs.rpartition(".")[2].rpartition(":")[2]
     assert "\n" not in text
-    assert str(run.path) in text
+    assert deferred or str(run.path) in text
     assert needs in text
     assert f"trust=[{name}]" in text
     loaded = hf.load_run(run.path, trust=trust)
@@ -107,7 +114,7 @@ def test_a_loss(tmp_path: Path) -> None:
     for number, loss in enumerate((training.Huber(0.05), training.absolute)):
         run = hf.fit(DATA, tmp_path / str(number), steps=3, model=MODEL, train=TRAIN, loss=loss, progress=False)
         made = loss if loss is training.absolute else training.Huber
-        loaded = round_trip(run, [made], f"{HERE}.training:{made.__name__}")
+        loaded = round_trip(run, [made], f"{HERE}.training:{made.__name__}", deferred=True)
         assert loaded.config.train.loss == loss
     plain = hf.fit(DATA, steps=30, model=MODEL, train=TRAIN, progress=False)
     other = hf.fit(DATA, steps=30, model=MODEL, train=TRAIN, loss=training.absolute, progress=False)
@@ -143,7 +150,7 @@ def test_a_loss_that_cannot_be_saved_fits_in_memory_and_says_so_before_it_is_wri
 def test_a_schedule(tmp_path: Path) -> None:
     train = TrainConfig(2, 2 * 64, schedule=training.Steps(0.25))
     run = hf.fit(DATA, tmp_path / "run", steps=4, model=MODEL, train=train, progress=False)
-    loaded = round_trip(run, [training.Steps], f"{HERE}.training:Steps")
+    loaded = round_trip(run, [training.Steps], f"{HERE}.training:Steps", deferred=True)
     assert loaded.config.train.schedule == training.Steps(0.25)
 
 
@@ -160,7 +167,7 @@ def test_a_regularizer() -> None:
 
 def test_a_source_of_codes(tmp_path: Path) -> None:
     run = hf.fit(DATA, tmp_path / "run", steps=5, model=MODEL, train=TRAIN, codes=training.Ring(0.5), progress=False)
-    loaded = round_trip(run, [training.Ring], f"{HERE}.training:Ring")
+    loaded = round_trip(run, [training.Ring], f"{HERE}.training:Ring", deferred=True)
     assert loaded.config.codes == training.Ring(0.5)
     assert float(loaded.codes("wide").abs().max()) <= 0.5
     assert (tmp_path / "run/codes.safetensors").is_file()

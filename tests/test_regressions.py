@@ -20,8 +20,9 @@ from torch import Tensor
 import hyperfields as hf
 from hyperfields.cli import main
 from hyperfields.evaluation.health import doctor
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import FitSettings
-from hyperfields.runs.run import METRICS, read_tensors
+from hyperfields.runs.run import METRICS
 from hyperfields.tasks.objective import RayObjective
 from hyperfields.training.fit import Fit
 from hyperfields.training.optim import Optimizers

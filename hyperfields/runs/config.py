@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from hyperfields import codes, fields, hypernets
-from hyperfields.configs import from_json, known_as, to_json
+from hyperfields.configs import Untrusted, from_json, known_as, to_json
 from hyperfields.errors import InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
@@ -96,7 +96,7 @@ class RunConfig:
             "loss": (self.train.loss, "__call__"),
         }
         for name, (value, member) in members.items():
-            if value is not None and not hasattr(value, member):
+            if not isinstance(value, Untrusted | None) and not hasattr(value, member):
                 raise InputError(f"{name} {value!r:.60}: wanted an object with {member}")
         if not callable(self.train.schedule):
             raise InputError(f"schedule {self.train.schedule!r:.60}: wanted a callable")
