@@ -3,8 +3,8 @@
     python scripts/study_stability.py [--seeds 20] [--steps 300] [--generators full,low-rank] [--settings none,default]
 
 Emoji of 16x16 pixels, one small MLP each, at the rate of each generator (`Task.network_rate`). A fit has diverged if
-its loss at the end is not finite, or above that of pictures in one colour each. `none` initialises as torch does and does
-not clip gradients. Settings are those below, or written out as for `fit --stability`: share=0.2:bound=6. The last
+its loss at the end is not finite, or above that of pictures in one colour each. `none` initialises as torch does, and
+does not clip gradients. Settings are those below, or written out as for `fit --stability`: share=0.2:bound=6. The last
 number of a code of `dynamic` is the time, learned here as the others are. `direct` generates nothing: it is left out.
 """
 

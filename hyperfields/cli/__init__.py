@@ -1,6 +1,7 @@
-"""`hyperfields VERB`: where families and models meet. Reads arguments, calls the library, says what came out.
+"""The command line, `hyperfields VERB`: reads arguments, calls the library, prints results. No logic of its own.
 
-Nothing heavy is imported before a verb runs, so that help comes at once.
+May import every room, the readers in scenes/ and the viewer, but nothing heavy before a verb runs: help comes at once.
+To add a verb, write a function in a module here and a line in `VERBS`.
 """
 
 from __future__ import annotations
@@ -122,11 +123,11 @@ def _help() -> str:
         [
             "usage: hyperfields VERB ...",
             "",
-            "One hypernetwork fits a family of images, shapes or radiance fields, and renders it.",
+            "Fits a family of images, shapes or radiance fields with one hypernetwork, and renders it.",
             "",
             *verbs,
             "",
-            "hyperfields VERB --help says more, with examples. A first round:",
+            "hyperfields VERB --help shows options and examples. To begin:",
             "",
             "  $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 2",
             "  $ hyperfields eval runs/photos",
