@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--settings", default="none,default")
     asked = parser.parse_args()
     family = open_family(SAMPLES, size=(16, 16), limit=SCENES)
-    pictures = torch.stack([torch.as_tensor(family.reference(i)) for i in range(SCENES)])  # type: ignore[arg-type]
+    pictures = torch.stack([torch.as_tensor(family.reference(i)) for i in range(SCENES)])
     bar = float(pictures.flatten(1, 2).var(1).mean())
     print(f"a picture in one colour: {bar:.4f}")
     print(f"{'generator':16} {'settings':10} {'diverged':>10}  {'median loss':>11}  {'worst':>8}  seconds")

@@ -114,6 +114,10 @@ def fit(
         "precision": precision or (old.precision if old else "float32"),
     }
     require_precision(where["precision"], usable_device(where["device"]))
+    if old and old.added:
+        raise InputError(
+            f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
+        )
     if old and (generator or bayes or stability or by):
         raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
@@ -123,6 +127,8 @@ def fit(
     wanted = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
     data = read_data(family, kind=kind or (old.kind if old else None), size=wanted, scenes=names, limit=limit)
+    model: ModelConfig | None
+    train: TrainConfig | None
     if old:
         model, train = old.model, old.train
     else:
@@ -203,9 +209,8 @@ def infer(
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     source = {"path": str(family.absolute()), **present(size=size, views=numbers)}
-    find_codes(
-        loaded, data, out, by=by, minutes=minutes, steps=steps, refine=refine, seed=seed, source=source, **settings
-    )  # type: ignore[call-overload, unused-ignore]
+    options: dict[str, Any] = {"by": by, "refine": refine, **settings}
+    find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
