@@ -191,12 +191,12 @@ def _look_up(what: str, name: Any, known: Mapping[str, Any]) -> Any:
     if ":" in name:
         raise _not_trusted(what, name)
     ours = ", ".join(sorted(key for key in known if ":" not in key))
-    raise InputError(f"{what} {name!r}: unknown, wanted one of {ours}")
+    raise InputError(f"{what} {name!r:.100}: unknown, wanted one of {ours}")
 
 
 def _not_trusted(what: str, name: str) -> InputError:
     last = name.rpartition(":")[2].rpartition(".")[2]
-    return InputError(f"{what} {name!r}: is not part of hyperfields; import it and load with trust=[{last}]")
+    return InputError(f"{what} {name!r:.100}: is not part of hyperfields; import it and load with trust=[{last}]")
 
 
 def _is_foreign(item: Any, known: Mapping[str, Any]) -> bool:
@@ -228,8 +228,12 @@ def _fits(value: Any, hint: Any) -> bool:
         if len(args) == 2 and args[1] is Ellipsis:
             return all(_fits(item, args[0]) for item in value)
         return len(value) == len(args) and all(map(_fits, value, args))
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, int):  # JSON does not tell 1 from 1.0
+            return not isinstance(value, bool) and abs(value) < 2**53
+        return isinstance(value, float) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
     if hint in (bool, str, type(None)):

@@ -68,9 +68,8 @@ import os, random, signal, sys, warnings
 import numpy, numba, torch
 def state():
     numbers = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    threads = torch.get_num_threads(), numba.get_num_threads()
     host = dict(os.environ), signal.getsignal(signal.SIGINT), warnings.filters[:]
-    return host, numbers, threads, torch.get_default_dtype()
+    return host, numbers, torch.get_num_threads(), torch.get_default_dtype()
 before = state()
 import hyperfields, hyperfields.scenes
 for name in hyperfields.__all__:

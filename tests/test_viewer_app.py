@@ -543,6 +543,16 @@ def test_a_busy_port_leads_to_the_next() -> None:
         assert free_port("127.0.0.1", port) > port
 
 
+def test_a_port_that_is_taken_meanwhile_leads_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        answers = iter([port])
+        monkeypatch.setattr(app_module, "free_port", lambda host, start: next(answers, None) or free_port(host, start))
+        with viewing("images") as viewer:
+            assert viewer.port > port
+            assert get(viewer, "/")[0] == 200
+
+
 @pytest.mark.parametrize(("host", "port", "text"), [
     ("192.0.2.7", 8780, "not an address of this machine"),
     ("no.such.name.invalid", 8780, "unknown"),

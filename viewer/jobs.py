@@ -24,10 +24,11 @@ from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.report import scene_places
-from hyperfields.runs import render
 from hyperfields.runs.cameras import orbit_cameras
+from hyperfields.runs.export import FIELD_SUFFIX
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import MESH_SUFFIXES
+from hyperfields.runs.render import FPS
 from hyperfields.runs.scene import Scene
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks import Metric
@@ -207,7 +208,7 @@ class Jobs:
         coordinates = requests.latent(message.get("latent"), self.shared)
         scene = self._scene(job, coordinates)
         meshes = MESH_SUFFIXES if self.shared.task.has_mesh else ()
-        suffix = _suffix(message, (*IMAGE_SUFFIXES, *meshes, render.FIELD_SUFFIX))
+        suffix = _suffix(message, (*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX))
 
         def write(path: Path) -> None:
             if suffix in IMAGE_SUFFIXES:
@@ -236,7 +237,7 @@ class Jobs:
                 yield shared.task.picture(field, view, size, cells=FINE, pause=self._pause(job))
 
         def write(path: Path) -> None:
-            write_animation(path, self._in_turns(job, pictures(), frames), render.FPS)
+            write_animation(path, self._in_turns(job, pictures(), frames), FPS)
 
         self._deliver(job, f"morph{suffix}", write)
 

@@ -1,7 +1,7 @@
 """The command line, `hyperfields VERB`: reads arguments, calls the library, prints results. No logic of its own.
 
-May import every room, the readers in scenes/ and the viewer, but nothing heavy before a verb runs: help comes at once.
-To add a verb, write a function in a module here and a line in `VERBS`.
+May import: everything, but inside functions, so that help comes at once. To add a verb, write a function with annotated
+arguments in one of the files here and a line in `VERBS`; what it computes belongs into the library.
 """
 
 from __future__ import annotations

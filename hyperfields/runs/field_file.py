@@ -51,7 +51,7 @@ def load_field(path: str | os.PathLike[str], *, trust: Iterable[Any] = ()) -> Bo
     except (ValueError, RecursionError):
         raise InputError(f"{path}: damaged: its header is not JSON") from None
     check_weights(path, field, tensors)
-    return BoundField(field, tensors, 1)
+    return BoundField(field, {name: value.float() for name, value in tensors.items()}, 1)
 
 
 def check_weights(path: str | os.PathLike[str], field: Any, tensors: dict[str, Any]) -> None:

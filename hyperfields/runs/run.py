@@ -191,8 +191,7 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
 
     Raises:
         InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names
-        classes
-            which are not trusted.
+            classes which are not trusted.
     """
     folder = Path(folder)
     config = read_config(folder, trust)
@@ -203,7 +202,7 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
     try:
         model = model_from_tensors(config.model, len(config.scenes), codec.decode(tensors))
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: damaged or of another model than config.json says: {reason}") from None
     return Run(config, model.eval().to(device), folder, summary=read_summary(folder))
 

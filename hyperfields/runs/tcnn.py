@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from hyperfields import ops
@@ -143,6 +144,9 @@ def _weights(field: Field, tensors: dict[str, Tensor]) -> Weights:
         raise InputError(f"holds {', '.join(sorted(tensors))}; wanted {', '.join(sorted(wanted))}")
     assert isinstance(field.encoding, GridEncoding)
     grid = field.encoding.grid
+    for name, value in tensors.items():
+        if value.dtype != torch.float32:
+            raise ValueError(f"{name}: got {value.dtype}, wanted torch.float32")
     if tensors["encoding"].numel() != grid.rows * grid.features:
         got = tensors["encoding"].numel()
         raise ValueError(f"encoding: got {got} parameters, wanted {grid.rows * grid.features} for its grid")

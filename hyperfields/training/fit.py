@@ -79,14 +79,15 @@ def fit(
 
     Args:
         data: scenes of one kind, see `data.SceneDataset`: `hf.Images`, `hf.Shapes`, `hf.Views`, `hf.open_family`, or
-        your own.
+            your own.
         out: folder for the run, new or empty; without, it stays in memory (`Run.save` writes it).
-        minutes, steps: length of the fit, one of them.
+        minutes: length of the fit, unless `steps` are given.
+        steps: length of the fit, unless `minutes` are given.
         preset: "tiny", "default" or "faithful": a named model and recipe for the kind of data.
-        model, train: instead of the preset's; see `hf.preset`.
+        model: instead of the preset's; see `hf.preset`.
+        train: instead of the preset's.
         codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Reptile()`, `hf.Sequence()`,
-        or your
-            own; default a table that is fitted with the networks (an auto-decoder).
+            or your own; default a table that is fitted with the networks (an auto-decoder).
         loss: `loss(prediction, batch)` -> unreduced errors, instead of the task's; see `tasks.Task.objective`.
         regularizers: callables of a `StepState`, added to the loss.
         individually: every scene alone, without a hypernetwork, in an even share of the time: the baseline.
@@ -99,8 +100,7 @@ def fit(
 
     Raises:
         InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or
-        a
-            precision that cannot be had.
+            a precision that cannot be had.
         FloatingPointError: a loss or a gradient became infinite; the last good state is on disk.
         KeyboardInterrupt: after the state is saved; `resume=True` goes on.
 

@@ -119,8 +119,7 @@ def infer(
 
     Args:
         by: "descent" or "posterior" fit for `minutes` or `steps`; "encoder" and "steps" take one go, with runs that
-        were
-            fitted for it.
+            were fitted for it.
         refine: with descent, then fit low-rank residuals of each scene's weights in half of the time.
         prior: with descent, weight of the Gaussian prior; more holds codes closer to the fitted ones when data are few.
         weight: with posterior, of the divergence: twice the variance of a pixel's noise over the number of pixels seen.
@@ -281,8 +280,9 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
     Raises:
         InputError: its file is missing or damaged.
     """
+    context = FitContext(data, run.task, run.model.config.latent_size, run.model.config.field.spec)
     with torch.random.fork_rng(devices=[]):
-        source = config.build(FitContext(data, run.task, run.model.config.latent_size, run.model.config.field.spec))
+        source = config.build(context).to(run.model.latents.codes.device)
     if run.source is not None:
         tensors = run.source.state_dict()
     elif run.path is not None:
@@ -293,7 +293,7 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
         source.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{run.label}: {SOURCE} is damaged: {str(error).splitlines()[0]}") from None
-    return source.to(run.model.latents.codes.device)
+    return source
 
 
 def write_codes(path: Path, inferred: InferredCodes, run: Run) -> None:
@@ -336,6 +336,8 @@ def load_codes(path: str | Path, run: Run) -> InferredCodes:
     std = tensors.get("deviation")
     if tensors["codes"].shape != shape or (std is not None and std.shape != shape) or not isinstance(source, dict):
         raise InputError(f"{path}: damaged: codes are {list(tensors['codes'].shape)}, wanted {list(shape)}")
+    if not all(value.is_floating_point() for value in tensors.values()):
+        raise InputError(f"{path}: damaged: its tensors are not floating point")
     if not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: damaged: its names are not text")
     residual = {
