@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
-    from hyperfields.fields import BoundField
     from hyperfields.runs.config import DataSource
     from hyperfields.runs.run import Run
     from hyperfields.runs.scene import Scene
@@ -48,40 +46,45 @@ def source_of(path: Path, data: SceneDataset, size: tuple[int, int] | None, view
     return DataSource(str(path.absolute()), tuple(data.names), size, None if views is None else tuple(views))
 
 
-def data_of(run: Run, path: Path | None) -> SceneDataset:
-    """The scenes of a run from the data that were fitted, at the size that they had; `path` is where they are now.
+def data_of(run: Run, path: Path | None, names: Sequence[str] | None = None) -> SceneDataset:
+    """The data that scenes of a run were fitted to, at the size that they had.
+
+    Args:
+        path: where they are now; of a run whose scenes came from several folders, where those of some of them are.
+        names: of the scenes; default all.
 
     Raises:
         InputError: data that are not there, or lack scenes of the run.
     """
     from hyperfields.data import Concat
 
-    sources = run.config.sources
-    size = size_of(run)
-    if path is not None and (len(sources) < 2 or holds_all(path, run)):
-        return read_data(path, kind=run.kind, size=size, scenes=list(run.names))
-    if not sources:
-        raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
-    parts = []
-    for source in sources:
-        folder = Path(source.path)
-        if not folder.is_dir():
-            raise InputError(f"{folder}: the family of {run.label}, is not there; say where with --family DIR")
-        parts.append(read_data(folder, kind=run.kind, size=source.size, scenes=list(source.scenes)))
+    names = list(run.names if names is None else names)
+    if not run.config.sources:
+        if path is None:
+            raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
+        return read_data(path, kind=run.kind, size=size_of(run), scenes=names)
+    chosen = [(source, [name for name in source.scenes if name in names]) for source in run.config.sources]
+    parts = [_data_of_source(run, source, scenes, path) for source, scenes in chosen if scenes]
     return parts[0] if len(parts) == 1 else Concat(parts)
 
 
-def holds_all(path: Path, run: Run) -> bool:
-    """Whether a folder has every scene of a run of several sources."""
-    try:
-        read_data(path, kind=run.kind, size=size_of(run), scenes=list(run.names))
-    except InputError:
-        return False
-    return True
+def _data_of_source(run: Run, source: DataSource, scenes: list[str], path: Path | None) -> SceneDataset:
+    """Scenes of one source, from `path` if they are there, else from where they were."""
+    options: dict[str, Any] = {"kind": run.kind, "size": source.size, "scenes": scenes}
+    if path is not None:
+        try:
+            return read_data(path, **options)
+        except InputError:
+            if len(run.config.sources) == 1:
+                raise
+    folder = Path(source.path)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: the family of {run.label}, is not there; say where with --family DIR")
+    return read_data(folder, **options)
 
 
 def has_data(run: Run) -> bool:
-    """Whether the data of a run are where they were."""
+    """True when the data of a run are where they were."""
     return bool(run.config.sources) and all(Path(source.path).is_dir() for source in run.config.sources)
 
 
@@ -97,32 +100,13 @@ def size_of(run: Run) -> tuple[int, int] | None:
 def observed_data(run: Run, names: Sequence[str], path: Path | None, inferred: InferredCodes | None) -> SceneDataset:
     """The data that scenes were fitted to, or that their codes were inferred from, at the size and views of then."""
     if inferred is None:
-        if path is None and has_data(run):
-            from hyperfields.data import Subset
-
-            data = data_of(run, None)
-            return Subset(data, [data.names.index(name) for name in names])
-        folder, size, views = path, size_of(run), None
-    else:
-        noted = dict(inferred.source)
-        folder = path or (Path(noted["path"]) if "path" in noted else None)
-        size, views = pair(noted.get("size")) or size_of(run), noted.get("views")
+        return data_of(run, path, names)
+    folder = path or (Path(inferred.source["path"]) if "path" in inferred.source else None)
+    size, views = pair(inferred.source.get("size")) or size_of(run), inferred.source.get("views")
     if folder is None or not folder.is_dir():
         where = f"{folder} is not there" if folder else "nothing says where it was"
-        raise InputError(f"what was seen of {names[0]!r}: {where}; say where with --family DIR")
+        raise InputError(f"the data of scene {names[0]!r}: {where}; say where with --family DIR")
     return read_data(folder, kind=run.kind, size=size, scenes=list(names), views=views)
-
-
-def fields_of(run: Run, name: str, inferred: InferredCodes | None, samples: int) -> tuple[BoundField, list[BoundField]]:
-    """A scene's field, and fields drawn from the distributions over its code and weights, if there are any."""
-    from hyperfields.training.inference import draw_fields
-
-    if inferred is None:
-        return run.bind(name), draw_fields(run, run.codes(name), samples=samples)
-    row = slice(inferred.index(name), inferred.index(name) + 1)
-    std = None if inferred.std is None else inferred.std[row]
-    residual = {key: value[row] for key, value in inferred.residual.items()}
-    return inferred.bind(run, name), draw_fields(run, inferred.codes[row], std, residual, samples=samples)
 
 
 def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
@@ -136,11 +120,7 @@ def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
     inferred = load_codes(path, run)
     if scene is None and len(inferred.names) > 1:
         raise InputError(f"--scene: give one of the {len(inferred.names)} of {path}, e.g. {inferred.names[0]!r}")
-    name = inferred.names[0] if scene is None else scene
-    if name not in inferred.names:
-        near = difflib.get_close_matches(name, inferred.names, 3, 0.0)
-        raise InputError(f"scene {name!r}: not in {path}; the nearest names are {', '.join(near)}")
-    return inferred.scene(run, name)
+    return inferred.scene(run, inferred.names[0] if scene is None else scene)
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

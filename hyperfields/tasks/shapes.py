@@ -92,9 +92,13 @@ class ShapeTask:
         return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
-        meshes = [data.reference(scene) for scene in range(len(data.names))]
-        frames = [[mesh.scale, *mesh.center] for mesh in meshes if isinstance(mesh, Mesh)]
-        return {"frames": dict(zip(data.names, frames, strict=True))}
+        """Frames of the scenes in their files; none of data without reference meshes (NotImplementedError)."""
+        try:
+            meshes = {name: data.reference(scene) for scene, name in enumerate(data.names)}
+        except NotImplementedError:
+            return {"frames": {}}
+        frames = {name: [mesh.scale, *mesh.center] for name, mesh in meshes.items() if isinstance(mesh, Mesh)}
+        return {"frames": frames}
 
     def picture(
         self,
