@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
