@@ -207,9 +207,9 @@ def calibrate(
 
         report = compare(names, fields, observed, split, views=views, progress=meter.count)
     print(format_calibration(report))
-    numbers = out.with_suffix(".json")
-    write_json(numbers, report)
-    print(f"wrote {numbers}")
+    values = out.with_suffix(".json")
+    write_json(values, report)
+    print(f"wrote {values}")
     plot_calibration(report, out)
     print(f"wrote {out}")
 
