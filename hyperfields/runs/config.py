@@ -29,12 +29,12 @@ LIMIT = 1e9  # of lengths and angles in a file
 
 @dataclasses.dataclass(frozen=True)
 class DataSource:
-    """Where scenes of a run came from: a folder, absolute, and how it was read. `scenes` are those that it gave."""
+    """Source of scenes of a run: a folder, absolute, and how it was read. `scenes` are those that it gave."""
 
     path: str
     scenes: tuple[str, ...]
     size: tuple[int, int] | None = None  # (height, width) that pictures were brought to
-    views: tuple[int, ...] | None = None  # numbers of the training views that were used
+    views: tuple[int, ...] | None = None  # indices of the training views that were used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ def len_of(value: Any) -> int:
 
 
 def finite(*values: Any) -> bool:
-    """Whether all are finite numbers."""
+    """True if all are finite numbers below LIMIT."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return numbers and all(abs(value) < LIMIT for value in values)
 

@@ -47,7 +47,7 @@ from hyperfields.weights import Weights
 
 
 class RadianceTask:
-    """The task of families of photographed scenes; `tasks.base.Task` says what each member is."""
+    """The task of families of photographed scenes; `tasks.base.Task` documents the members."""
 
     kind: ClassVar[str] = "views"
     field: ClassVar[type] = RadianceField
