@@ -77,7 +77,7 @@ def milliseconds(call: Callable[[], object], rounds: int = 20) -> float:
     for _ in range(3):
         call()
     torch.cuda.synchronize()
-    times = []
+    times: list[float] = []
     for _ in range(rounds):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()

@@ -1,8 +1,7 @@
-"""`hyperfields VERB`: where families and models meet. Reads arguments, calls the library, says what came out.
+"""The command line, `hyperfields VERB`: reads arguments, calls the library, prints results. No logic of its own.
 
-May import: everything, inside functions. To add a verb, write a function with annotated arguments in one of the files
-here and a line in `VERBS`; what it computes belongs into the library. Nothing heavy is imported before a verb runs, so
-that help comes at once.
+May import: everything, but inside functions, so that help comes at once. To add a verb, write a function with annotated
+arguments in one of the files here and a line in `VERBS`; what it computes belongs into the library.
 """
 
 from __future__ import annotations
@@ -124,11 +123,11 @@ def _help() -> str:
         [
             "usage: hyperfields VERB ...",
             "",
-            "One hypernetwork fits a family of images, shapes or radiance fields, and renders it.",
+            "Fits a family of images, shapes or radiance fields with one hypernetwork, and renders it.",
             "",
             *verbs,
             "",
-            "hyperfields VERB --help says more, with examples. A first round:",
+            "hyperfields VERB --help shows options and examples. To begin:",
             "",
             "  $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 2",
             "  $ hyperfields eval runs/photos",

@@ -15,7 +15,7 @@ DEFAULT_MINUTES = 2.0
 QUIET = ""
 RunPath = Positional[Annotated[Path, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint=QUIET)]]
 AnyRunPath = Positional[
-    Annotated[Path | None, arg(metavar="RUN", help="folder of a fitted run, or nothing.", help_behavior_hint=QUIET)]
+    Annotated[Path | None, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint=QUIET)]
 ]
 _FAMILY = arg(
     metavar="FAMILY",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -51,6 +52,7 @@ class CodeSource(nn.Module):
         return [parameter for parameter in self.parameters() if id(parameter) not in rows]
 
 
+@dataclasses.dataclass(frozen=True)
 class Codes:
     """Base of the configs that `fit(codes=...)` takes: frozen dataclasses, saved in the run.
 

@@ -227,7 +227,7 @@ def _posterior(
         q(z) = N(mean, std^2), a factor a number;  loss = data(z ~ q) + weight * KL(q | p)
 
     Noise at the input of the hypernetwork gives an implicit distribution over weights (Krueger et al. 2017, "Bayesian
-    hypernetworks", section 3.2). Here it is that of codes, mean-field, by reparametrised gradients with the networks
+    hypernetworks", section 3.2). Here it is the code's, mean-field, by reparametrised gradients with the networks
     frozen (Kingma, Welling 2014, "Auto-encoding variational Bayes", section 2.3). What the networks cannot show with
     any code is no part of it: see `evaluation.uncertainty`.
     """
