@@ -139,7 +139,8 @@ def test_a_fit_that_was_stopped_ends_as_one_that_was_not(
     assert all(torch.equal(value, in_memory[name]) for name, value in whole.model.state_dict().items())
     states = [read_tensors(tmp_path / folder / "state/resume.safetensors")[0] for folder in ("whole", "parts")]
     assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
 
 
 def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
