@@ -123,7 +123,8 @@ def without_work(verb: Callable[..., None]) -> Callable[..., None]:
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_commands_exist(page: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The verb is there, and so is each option."""
-    monkeypatch.setattr(cli, "VERBS", {name: without_work(verb) for name, verb in cli.VERBS.items()})
+    for_tyro = cli._for_tyro
+    monkeypatch.setattr(cli, "_for_tyro", lambda verb: without_work(for_tyro(verb)))
     assert cli.main(shlex.split(command)) == 0
 
 
@@ -140,7 +141,7 @@ SMALL = {
     "infer": "--scenes k_race --steps 3",
     "export": "",
     "add": "--scenes k_race --steps 3",
-    "compare": "--size 16x16 --limit 2 --steps 3",
+    "compare": "--size 8x8 --limit 32 --steps 2",
     "view": None,
 }
 PLACES = {"FOLDER": str(SAMPLES / "cars_views"), "OTHER": str(SAMPLES / "cars_views"), "NAME": "k_taxi"}
@@ -155,6 +156,8 @@ def test_readme_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ran = []
     for line in block.splitlines():
         words = [PLACES.get(word, word) for word in shlex.split(line, comments=True)[1:]]
+        if words[0] == "compare":  # of few views, no generator takes so few bytes
+            words[1] = str(SAMPLES / "emoji")
         more = SMALL[words[0]]
         if more is not None:
             if "--minutes" in words:

@@ -46,7 +46,7 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
-    0: done. 2: something the user gave cannot be used, said in one line on stderr. 130: stopped by Ctrl-C.
+    0: done. 2: something the user gave cannot be used, one line on stderr tells what. 130: stopped by Ctrl-C.
 
     Raises:
         SystemExit: help was asked for, or an option is misspelt (exit code 2).
@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported for this alone
             raise
-        had = str(error).split(". ")[0]
-        return _fail(f"the GPU is out of memory ({had}); use a smaller --size, or --device cpu")
+        reason = str(error).split(". ")[0]
+        return _fail(f"the GPU is out of memory ({reason}); use a smaller --size, or --device cpu")
     except OSError as error:  # a full disk, a folder that may not be read
         if error.errno is None:
             raise

@@ -124,9 +124,9 @@ def fit(
     settings = _fit_settings(old, given)
     codes = old.codes if old else sources.parse(by or "descent", "--by")
     before = old.sources[0] if old and old.sources else None
-    wanted = parse_size(size) or (before.size if before else None)
+    pixels = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-    data = read_data(family, kind=kind or (old.kind if old else None), size=wanted, scenes=names, limit=limit)
+    data = read_data(family, kind=kind or (old.kind if old else None), size=pixels, scenes=names, limit=limit)
     model: ModelConfig | None
     train: TrainConfig | None
     if old:
@@ -137,7 +137,7 @@ def fit(
     try:
         fitting = Fit(
             data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-            sources=(source_of(family, data, wanted, None),), **where,
+            sources=(source_of(family, data, pixels, None),), **where,
         )  # fmt: skip
     except BaseException:
         if not existed:  # a folder that it made and could write nothing into does not stay behind
@@ -202,13 +202,13 @@ def infer(
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
-    size, numbers = size_of(loaded), parse_numbers(views)
-    data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=numbers)
+    size, chosen = size_of(loaded), parse_numbers(views)
+    data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen)
     print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": str(family.absolute()), **present(size=size, views=numbers)}
+    source = {"path": str(family.absolute()), **present(size=size, views=chosen)}
     options: dict[str, Any] = {"by": by, "refine": refine, **settings}
     find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")

@@ -207,9 +207,9 @@ def calibrate(
 
         report = compare(names, fields, observed, split, views=views, progress=meter.count)
     print(format_calibration(report))
-    numbers = out.with_suffix(".json")
-    write_json(numbers, report)
-    print(f"wrote {numbers}")
+    values = out.with_suffix(".json")
+    write_json(values, report)
+    print(f"wrote {values}")
     plot_calibration(report, out)
     print(f"wrote {out}")
 
@@ -336,7 +336,7 @@ def view(
 
     Args:
         family: folder of the data that were fitted, for the reference beside a result; default: as recorded.
-        codes: file of codes that infer wrote: show its scenes, refined ones too, instead of the fitted ones.
+        codes: file of codes written by infer: show its scenes, refined ones too, instead of the fitted ones.
         host: address to listen on; the default is reachable from this machine only.
         port: port; the next free one if it is in use.
     """
