@@ -68,7 +68,7 @@ def open_family(
 
 
 def detect_kind(path: str | PathLike[str], readers: Sequence[Reader] = READERS) -> Kind:
-    """What a folder holds: "images", "shapes" or "views".
+    """Kind of the scenes in a folder: "images", "shapes" or "views".
 
     Raises:
         InputError: no folder, an empty one, nothing in it that can be fitted, or more than one kind.
