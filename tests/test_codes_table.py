@@ -115,5 +115,5 @@ def test_a_path_needs_two_codes_two_frames_and_a_known_mode() -> None:
         interpolate(codes[:1], 5)
     with pytest.raises(ValueError, match="interpolate: got 2 codes and 1 frames"):
         interpolate(codes, 1)
-    with pytest.raises(ValueError, match="interpolate mode: got 'cubic', wanted 'lerp' or 'slerp'"):
+    with pytest.raises(ValueError, match="interpolate mode 'cubic': wanted 'lerp' or 'slerp'"):
         interpolate(codes, 5, "cubic")

@@ -212,7 +212,7 @@ def test_without_their_data_old_scenes_are_not_measured(runs: Callable[[str], Ru
 def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -> None:
     run = runs("fourier")
     cases: list[tuple[Any, str]] = [
-        (Balls(), "holds images, the family holds views; add scenes of images"),
+        (Balls(), "holds images, the family holds views; give a family of images"),
         (OLD, r"scene 'red': is in .* already \(2 are\); choose with --scenes"),
     ]
     for family, said in cases:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hyperfields.errors import InputError
+
 
 def interpolate(codes: Tensor, frames: int, mode: str = "lerp") -> Tensor:
     """A path through the codes `[c z]` -> `[frames z]`, evenly spaced, ends included.
@@ -12,16 +14,25 @@ def interpolate(codes: Tensor, frames: int, mode: str = "lerp") -> Tensor:
     `lerp` is straight; `slerp` turns directions and interpolates lengths (Shoemake 1985).
 
     Raises:
-        ValueError: fewer than two codes or frames, or an unknown mode.
+        ValueError: fewer than two codes or frames.
+        InputError: an unknown mode.
     """
     if codes.shape[0] < 2 or frames < 2:
         raise ValueError(f"interpolate: got {codes.shape[0]} codes and {frames} frames, wanted at least 2 of each")
-    if mode not in ("lerp", "slerp"):
-        raise ValueError(f"interpolate mode: got {mode!r}, wanted 'lerp' or 'slerp'")
     place = torch.linspace(0.0, codes.shape[0] - 1.0, frames, device=codes.device)
     first = place.long().clamp(max=codes.shape[0] - 2)
     t = (place - first)[:, None].to(codes)
-    a, b = codes[first], codes[first + 1]
+    return point_between(codes[first], codes[first + 1], t, mode)
+
+
+def point_between(a: Tensor, b: Tensor, t: Tensor, mode: str = "lerp") -> Tensor:
+    """Codes `[n z]` at `t` `[n 1]` of the ways from `a` to `b` `[n z]`: 0 is a, 1 is b; beyond them the way goes on.
+
+    Raises:
+        InputError: an unknown mode.
+    """
+    if mode not in ("lerp", "slerp"):
+        raise InputError(f"interpolate mode {mode!r:.60}: wanted 'lerp' or 'slerp'")
     if mode == "lerp":
         return a + t * (b - a)
     length_a, length_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)

@@ -7,6 +7,7 @@ file: readers are in scenes/. May import: errors, cameras. To add data of your o
 """
 
 from hyperfields.data.base import KINDS as KINDS
+from hyperfields.data.base import SPLITS as SPLITS
 from hyperfields.data.base import Kind as Kind
 from hyperfields.data.base import Mesh as Mesh
 from hyperfields.data.base import Movable as Movable
@@ -16,6 +17,7 @@ from hyperfields.data.base import SceneDataset as SceneDataset
 from hyperfields.data.base import View as View
 from hyperfields.data.base import fingerprint as fingerprint
 from hyperfields.data.base import on_device as on_device
+from hyperfields.data.base import require_scenes as require_scenes
 from hyperfields.data.base import stays_on_device as stays_on_device
 from hyperfields.data.compose import Concat as Concat
 from hyperfields.data.compose import Subset as Subset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from hyperfields.errors import InputError
 
 Kind = str  # the name of a task: one of KINDS, or of a task of your own
 KINDS = ("images", "shapes", "views")
+SPLITS = ("train", "val", "test")
 
 
 class Points(NamedTuple):
@@ -128,6 +129,20 @@ def fingerprint(dataset: SceneDataset) -> str:
     for tensor in tensors:
         digest.update(tensor.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def require_scenes(data: Any) -> None:
+    """Nothing, when `data` has the members of a data set.
+
+    Raises:
+        InputError: it is something else, a tensor, say, or the path of a folder.
+    """
+    if all(hasattr(data, member) for member in ("kind", "names", "batch")):
+        return
+    raise InputError(
+        f"data: {type(data).__name__} came, wanted scenes; make them with hf.Images(pixels), hf.Shapes(meshes), "
+        "hf.Views(cameras, rgba), or hf.open_family(folder)"
+    )
 
 
 def scene_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:

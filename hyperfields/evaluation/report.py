@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from hyperfields.data import SceneDataset, fingerprint
+from hyperfields.data import SPLITS, SceneDataset, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.tables import text_table
 from hyperfields.hypernets import shares_networks
-from hyperfields.runs.run import SUMMARY, Run
+from hyperfields.runs.run import SUMMARY, Run, require_data
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Metric, Task, task_of
 
@@ -28,7 +28,7 @@ def evaluate(
     data: SceneDataset,
     split: str = "test",
     *,
-    scenes: Sequence[Scene] | None = None,
+    scenes: Sequence[Scene | str] | None = None,
     perceptual: bool = True,
     lpips_weights: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -40,7 +40,7 @@ def evaluate(
 
     Args:
         split: of views: "test", "val" or "train". Images and shapes have no splits.
-        scenes: to measure; default all of the run.
+        scenes: to measure, or names of some of the run; default all of the run.
         perceptual: lpips too, which takes longer than all else.
         lpips_weights: torchvision's checkpoint file, or a folder with it, see `load_lpips`.
         progress: called as (done, total, name) after each scene.
@@ -53,11 +53,17 @@ def evaluate(
         the value.
 
     Raises:
-        InputError: data of another kind, or that lack a scene, a model that is not finite, or open3d or
-            scikit-image missing for shapes.
+        InputError: data of another kind, or that lack a scene, an unknown split, a model that is not finite, or open3d
+            or scikit-image missing for shapes.
     """
     started = time.monotonic()
-    names = run.names if scenes is None else [scene.name for scene in scenes]
+    require_data(run, data)
+    if split not in SPLITS:
+        raise InputError(f"split {split!r:.60}: unknown, wanted one of {', '.join(SPLITS)}")
+    if isinstance(scenes, str | Scene):
+        raise InputError(f"scenes {scenes!r:.60}: wanted a list, of scenes or of their names")
+    chosen = None if scenes is None else [run[scene] if isinstance(scene, str) else scene for scene in scenes]
+    names = run.names if chosen is None else [scene.name for scene in chosen]
     places = scene_places(run, data, names)
     if not all(bool(value.isfinite().all()) for value in run.model.state_dict().values()):
         raise InputError(f"{run.label}: its model holds numbers that are not finite; fit again, another --seed")
@@ -68,7 +74,7 @@ def evaluate(
     nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
     for done, name in enumerate(names):
-        bound = run.bind(name) if scenes is None else scenes[done].field
+        bound = run.bind(name) if chosen is None else chosen[done].field
         values = task.measure(bound, data, places[name], split, nets, notes.setdefault)
         rows[name] = {key: value if math.isfinite(value) else None for key, value in values.items()}
         if progress is not None:
@@ -106,8 +112,7 @@ def scene_places(run: Run, data: SceneDataset, names: Sequence[str]) -> dict[str
     Raises:
         InputError: data of another kind, or without one of the scenes.
     """
-    if data.kind != run.kind:
-        raise InputError(f"{run.label}: holds {run.kind}, the family holds {data.kind}; give a family of {run.kind}")
+    require_data(run, data)
     places = {name: place for place, name in enumerate(data.names)}
     missing = [name for name in names if name not in places]
     if missing:

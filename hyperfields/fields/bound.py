@@ -26,6 +26,10 @@ class BoundField:
         self.field, self.weights, self.scenes = field, weights, scenes
         self._occupancy: dict[int, Tensor] = {}
 
+    def detach(self) -> BoundField:
+        """The same with weights that no gradient flows to; those to points still do."""
+        return BoundField(self.field, {name: value.detach() for name, value in self.weights.items()}, self.scenes)
+
     @property
     def device(self) -> torch.device:
         """Device of the weights, on which points have to be."""

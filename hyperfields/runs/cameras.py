@@ -6,7 +6,8 @@ import math
 from typing import Protocol
 
 from hyperfields.cameras import Camera, orbit
-from hyperfields.runs.config import RunConfig
+from hyperfields.errors import InputError
+from hyperfields.runs.config import LARGEST, RunConfig, len_of
 
 START = math.radians(-135.0)  # azimuth of the first camera: from the front left, as fronts look towards -Y
 RADIUS, ELEVATION, FOV = 3.6, math.radians(25.0), 0.6911112  # of cameras without pictures; a longest side is 1.8
@@ -24,6 +25,18 @@ def native_size(run: HasConfig) -> tuple[int, int]:
     """(height, width) of the pictures that a run was fitted to, or a choice for scenes without pictures."""
     height, width = run.config.picture.get("size", SIZE)
     return int(height), int(width)
+
+
+def picture_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture; one number is both.
+
+    Raises:
+        InputError: other than one or two whole numbers from 1 to `LARGEST`.
+    """
+    sides = (size, size) if isinstance(size, int) else size
+    if len_of(sides) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in sides):
+        raise InputError(f"size {size!r:.60}: wanted (height, width) or one number, each from 1 to {LARGEST}")
+    return sides[0], sides[1]
 
 
 def orbit_cameras(run: HasConfig, frames: int, size: tuple[int, int]) -> list[Camera]:

@@ -47,6 +47,20 @@ class FitSettings:
     seed: int = 0
     individually: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises InputError for a seed that no generator takes; the length is checked by `training.trainer.Length`."""
+        require_seed(self.seed)
+
+
+def require_seed(seed: int) -> None:
+    """Nothing, when `seed` is a whole number from 0 to 2**53, which files hold exactly.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**53:
+        raise InputError(f"seed {seed!r:.60}: wanted a whole number from 0 to 2**53 - 1")
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:

@@ -21,7 +21,7 @@ Format = Callable[["Scene", Path], None]
 
 
 def export_scene(
-    scene: Scene, out: Path, *, resolution: int = MESH_RESOLUTION, formats: Mapping[str, Format] | None = None
+    scene: Scene, out: str | Path, *, resolution: int = MESH_RESOLUTION, formats: Mapping[str, Format] | None = None
 ) -> None:
     """Write one scene as a file that needs nothing of the run.
 
@@ -35,6 +35,7 @@ def export_scene(
     Raises:
         InputError: a suffix that this kind cannot give, or a file that cannot be written.
     """
+    out = Path(out)
     run, task, more = scene.run, scene.run.task, dict(formats or {})
     meshes = MESH_SUFFIXES if task.has_mesh else ()
     allowed = dict.fromkeys((*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX, *more))

@@ -13,7 +13,7 @@ from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.rendering.pictures import Channel, require_channel
 from hyperfields.runs.atomic import new_folder, require_suffix
-from hyperfields.runs.cameras import native_size, orbit_cameras
+from hyperfields.runs.cameras import native_size, orbit_cameras, picture_size
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import write_mesh
 from hyperfields.runs.run import Run
@@ -30,10 +30,10 @@ OnFrame = Callable[[int, int], None]  # (frames done, frames in all)
 
 def render_scene(
     scene: Scene,
-    out: Path,
+    out: str | Path,
     *,
     orbit: int | None = None,
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     channel: Channel = "rgb",
     progress: OnFrame | None = None,
 ) -> None:
@@ -42,19 +42,19 @@ def render_scene(
     Args:
         out: picture from the front left (.png, .jpg, .webp), or animation (.gif, .mp4; shapes and views).
         orbit: frames of the animation, default 48.
-        size: (height, width), default as fitted.
+        size: (height, width) or one number, default as fitted.
 
     Raises:
         InputError: a suffix, an orbit or a channel that this kind cannot give; a file that cannot be written.
     """
-    run, task = scene.run, scene.run.task
+    run, task, out = scene.run, scene.run.task, Path(out)
     suffixes = IMAGE_SUFFIXES + (ANIMATION_SUFFIXES if task.has_camera else ())
     suffix = require_suffix(out, suffixes, f"a rendering of {run.kind}")
     still = suffix in IMAGE_SUFFIXES
     if orbit is not None and (still or orbit < 1):
         todo = "use a .gif or .mp4 and at least 1 frame" if task.has_camera else "leave it out"
         raise InputError(f"--orbit {orbit}: no camera circles {run.kind} into {out}; {todo}")
-    size = size or native_size(run)
+    size = native_size(run) if size is None else picture_size(size)
     require_channel(channel, task.channels)
     frames = 1 if still else orbit or FRAMES
     cameras = orbit_cameras(run, frames, size)
@@ -69,12 +69,12 @@ def render_scene(
 def interpolate_run(
     run: Run,
     codes: Tensor,
-    out: Path,
+    out: str | Path,
     *,
     frames: int = FRAMES,
     mode: str = "lerp",
     orbit: bool = False,
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     resolution: int = MESH_RESOLUTION,
     progress: OnFrame | None = None,
 ) -> None:
@@ -85,13 +85,14 @@ def interpolate_run(
             (frame_000.ply) for shapes.
         mode: "lerp" or "slerp".
         orbit: let the camera circle once meanwhile.
-        size: (height, width), default as fitted.
+        size: (height, width) or one number, default as fitted.
         resolution: of meshes, cells a side.
 
     Raises:
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
             is not empty; a file that cannot be written.
     """
+    out = Path(out)
     animated = out.suffix.lower() in ANIMATION_SUFFIXES
     if not animated and out.suffix:
         raise InputError(f"{out}: suffix {out.suffix} cannot hold a walk; use .gif, .mp4 or a folder")
@@ -102,7 +103,7 @@ def interpolate_run(
         raise InputError(f"--orbit: no camera circles {what} into {out}; leave it out")
     if len(codes) < 2 or frames < 2:
         raise InputError(f"interpolate: got {len(codes)} scenes and {frames} frames, wanted at least 2 of each")
-    size = size or native_size(run)
+    size = native_size(run) if size is None else picture_size(size)
     path = interpolate(codes, frames, mode)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
     bounds = (run.model.bind(code[None]) for code in path)

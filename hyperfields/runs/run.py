@@ -17,6 +17,7 @@ import difflib
 import functools
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from hyperfields.codes import interpolate
+from hyperfields.codes.paths import point_between
+from hyperfields.data import SceneDataset, require_scenes
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig
@@ -97,27 +99,42 @@ class Run:
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
-    def __getitem__(self, name: str) -> Scene:
-        """A scene by its name.
+    def __getitem__(self, name: str | int) -> Scene:
+        """A scene by its name, or by its number; negative ones count from the end.
 
         Raises:
-            InputError: no scene of that name; the text lists the nearest ones.
+            InputError: no such scene; the text lists the nearest names.
         """
+        if isinstance(name, int) and not isinstance(name, bool):
+            if not -len(self) <= name < len(self):
+                raise InputError(
+                    f"scene {name}: {self.label} has {len(self)}; wanted a number from 0 to {len(self) - 1}"
+                )
+            name = self.names[name]
+        if not isinstance(name, str):
+            raise InputError(f"scene {name!r:.60}: wanted one name or number; take run[name] for each of several")
         return Scene(self, name, self.codes(name))
 
     def between(self, first: str, second: str, t: float, mode: str = "lerp") -> Scene:
-        """A scene on the way from one to another in latent space: `t` 0 is the first, 1 the second.
+        """A scene on the way from one to another in latent space: `t` 0 is the first, 1 the second, beyond them the way
+        goes on.
 
         mode: "lerp" is straight, "slerp" turns directions and interpolates lengths.
 
         Raises:
-            InputError: unknown names.
+            InputError: unknown names or mode, a `t` that is no finite number.
         """
+        try:
+            t = float(t)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"t {t!r:.60}: wanted a number, 0 for the first scene and 1 for the second") from None
+        if not math.isfinite(t):
+            raise InputError(f"t {t}: wanted a finite number, 0 for the first scene and 1 for the second")
         ends = self.codes(first, second)
         if mode == "lerp":
-            code = torch.lerp(ends[:1], ends[1:], t)
+            code = torch.lerp(ends[:1], ends[1:], t)  # exact at both ends
         else:
-            code = interpolate(ends, 1001, mode)[[round(1000 * min(max(t, 0.0), 1.0))]]
+            code = point_between(ends[:1], ends[1:], ends.new_full((1, 1), t), mode)
         return Scene(self, f"{first}-{second}-{t:g}", code, fitted=False)
 
     def index(self, name: str) -> int:
@@ -136,9 +153,9 @@ class Run:
         return self.model.latents.codes.detach()[[self.index(name) for name in names]]
 
     def bind(self, *names: str) -> BoundField:
-        """Fields of scenes as one function of points; not differentiable."""
+        """Fields of scenes as one function of points, differentiable in these, not in the networks."""
         with torch.no_grad():
-            return self.model.bind(self.codes(*names))
+            return self.model.bind(self.codes(*names)).detach()
 
     def with_codes(self, names: Sequence[str], codes: Tensor) -> Run:
         """The same networks with other scenes: `names` and their codes `[s z]`."""
@@ -166,6 +183,19 @@ class Run:
         if self.summary:
             write_atomically(folder / SUMMARY, json.dumps(self.summary, indent=1).encode())
         return dataclasses.replace(self, path=folder)
+
+
+def require_data(run: Run, data: SceneDataset) -> None:
+    """Nothing, when `run` is a run and `data` are scenes of its kind.
+
+    Raises:
+        InputError: they are not, or came in the other order.
+    """
+    if not isinstance(run, Run):
+        raise InputError(f"run: {type(run).__name__} came, wanted a Run, the data after it; load one with hf.load_run")
+    require_scenes(data)
+    if data.kind != run.kind:
+        raise InputError(f"{run.label}: holds {run.kind}, the family holds {data.kind}; give a family of {run.kind}")
 
 
 def _model_file(model: HyperField) -> bytes:

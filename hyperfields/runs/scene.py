@@ -12,8 +12,10 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera
 from hyperfields.data import Mesh
+from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
-from hyperfields.runs.cameras import native_size, orbit_cameras
+from hyperfields.runs.cameras import native_size, orbit_cameras, picture_size
+from hyperfields.runs.config import finite
 from hyperfields.runs.export import Format, export_scene
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 class Scene:
     """A scene of a run, fitted or by any code.
 
-    Call it for its values: images and shapes `scene(x)`, radiance `scene(x, d)`; points `[n d]` or `[s n d]`.
+    Call it for its values: images and shapes `scene(x)`, radiance `scene(x, d)`; points `[n d]` or `[1 n d]`.
 
     name: in files and messages. code: `[1 z]`. field: the function of points behind it.
     """
@@ -34,7 +36,7 @@ class Scene:
         self.run, self.name, self.code, self.fitted = run, name, code, fitted
         if field is None:
             with torch.no_grad():
-                field = run.model.bind(code)
+                field = run.model.bind(code).detach()
         self.field = field
 
     def __repr__(self) -> str:
@@ -45,20 +47,49 @@ class Scene:
 
         Args:
             x: `[n d]` or `[1 n d]`; images: (x, y) in [0, 1]^2, y down; others: the scene box [-1, 1]^3.
-            d: unit directions, of the shape of x; radiance only.
+            d: unit directions, of the shape of x, or one for all points `[3]`; radiance only.
 
-        Differentiable in x and d.
+        Differentiable in x and d. The answer is of the dtype of x; it is computed in that of the weights.
+
+        Raises:
+            InputError: points or directions of another shape or type, or without those that the kind needs.
         """
-        arguments = [part if part.dim() == 3 else part[None] for part in (x, d) if part is not None]
-        answer = self.field(*arguments)
-        if x.dim() == 3:
-            return answer
-        return tuple(part[0] for part in answer) if isinstance(answer, tuple) else answer[0]
+        x = self._points(x, "x")
+        directed = hasattr(self.field.field, "density")
+        if directed and d is None:
+            raise InputError(f"d: radiance needs directions, wanted scene(x, d) with d {list(x.shape)} or [3]")
+        if d is not None:
+            if not directed:
+                raise InputError(f"d: {self.run.kind} have no directions, wanted scene(x)")
+            d = self._points(d.expand(x.shape) if isinstance(d, Tensor) and d.dim() == 1 and len(d) == 3 else d, "d")
+            if d.shape != x.shape:
+                raise InputError(f"d: shape {list(d.shape)} came, wanted that of x, {list(x.shape)}, or [3]")
+        dtype = next(iter(self.field.weights.values())).dtype
+        flat = x.dim() == 2
+        answer = self.field(*(part.reshape(1, -1, part.shape[-1]).to(dtype) for part in (x, d) if part is not None))
+        if isinstance(answer, tuple):
+            return tuple((part[0] if flat else part).to(x.dtype) for part in answer)
+        return (answer[0] if flat else answer).to(x.dtype)
+
+    def _points(self, x: Tensor, name: str) -> Tensor:
+        """Points as the field takes them.
+
+        Raises:
+            InputError: no floats `[n d]` or `[1 n d]`.
+        """
+        dims = self.field.field.dims
+        if not isinstance(x, Tensor):
+            raise InputError(f"{name}: {type(x).__name__} came, wanted a tensor [n {dims}]; use torch.as_tensor")
+        if not x.is_floating_point():
+            raise InputError(f"{name}: {x.dtype} came, wanted floating point, such as {name}.float()")
+        if x.dim() not in (2, 3) or x.shape[-1] != dims or (x.dim() == 3 and x.shape[0] != 1):
+            raise InputError(f"{name}: shape {list(x.shape)} came, wanted [n {dims}] or [1 n {dims}]")
+        return x
 
     def render(
         self,
         camera: Camera | None = None,
-        size: tuple[int, int] | None = None,
+        size: int | tuple[int, int] | None = None,
         channel: str = "rgb",
         background: float = 1.0,
     ) -> Tensor:
@@ -66,14 +97,18 @@ class Scene:
 
         Args:
             camera: from where; default from the front left. Images have none.
-            size: (height, width); default that of the camera, else as fitted.
+            size: (height, width), or one number for both; default that of the camera, else as fitted.
             channel: "rgb", and for shapes and radiance "depth" and "normals".
-            background: grey level behind the scene.
+            background: grey level behind the scene, in [0, 1].
 
         Raises:
-            InputError: a channel that this kind cannot give.
+            InputError: a channel that this kind cannot give, a size or a background that cannot be.
         """
-        if size is None:
+        if not finite(background) or not 0.0 <= background <= 1.0:
+            raise InputError(f"background {background!r:.60}: wanted a grey level from 0 (black) to 1 (white)")
+        if size is not None:
+            size = picture_size(size)
+        else:
             size = (camera.height, camera.width) if camera is not None else native_size(self.run)
         if camera is None and self.run.task.has_camera:
             camera = orbit_cameras(self.run, 1, size)[0]
@@ -86,8 +121,10 @@ class Scene:
             resolution: cells a side.
 
         Raises:
-            InputError: images have no surface.
+            InputError: images have no surface; a resolution that cannot be.
         """
+        if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 2:
+            raise InputError(f"resolution {resolution!r:.60}: wanted a whole number of cells a side, at least 2")
         mesh = self.run.task.mesh(self.field, resolution)
         frame = self.frame
         return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))

@@ -16,7 +16,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,8 +29,8 @@ from hyperfields.hypernets import Extension, shares_networks
 from hyperfields.hypernets.init import std_of
 from hyperfields.model import HyperField, parameter_groups
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.config import DataSource, versions, write_config
-from hyperfields.runs.run import SUMMARY, Run, load_run, write_model
+from hyperfields.runs.config import DataSource, require_seed, versions, write_config
+from hyperfields.runs.run import SUMMARY, Run, load_run, require_data, write_model
 from hyperfields.training.inference import infer
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
@@ -129,6 +129,9 @@ def add(
         InputError: another kind of scenes, names that the run has already, a run without a hypernetwork, an `out` in
             use.
     """
+    if method not in get_args(Method):
+        raise InputError(f"method {method!r:.60}: unknown, wanted one of {', '.join(get_args(Method))}")
+    require_seed(seed)
     out = Path(out)
     _check(run, data, out)
     length = Length(minutes, steps)
@@ -166,8 +169,7 @@ def add(
 
 
 def _check(run: Run, data: SceneDataset, out: Path) -> None:
-    if data.kind != run.kind:
-        raise InputError(f"{run.label}: holds {run.kind}, the family holds {data.kind}; add scenes of {run.kind}")
+    require_data(run, data)
     if not shares_networks(run.model.config.generator):
         raise InputError(f"{run.label}: was fitted with --individually, so it has no networks to add scenes to")
     known = [name for name in data.names if name in run.names]

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import safetensors.torch
 import torch
@@ -29,8 +29,8 @@ from hyperfields.ops.threads import one_torch_thread
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
-from hyperfields.runs.config import FORMAT
-from hyperfields.runs.run import SOURCE, Run
+from hyperfields.runs.config import FORMAT, require_seed
+from hyperfields.runs.run import SOURCE, Run, require_data
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import TrainConfig
 from hyperfields.training.progress import OnStep, shown
@@ -76,7 +76,8 @@ class InferredCodes:
         """
         rows = [self.index(name) for name in names]
         with torch.no_grad():
-            return run.model.bind(self.codes[rows], {key: value[rows] for key, value in self.residual.items()})
+            residual = {key: value[rows] for key, value in self.residual.items()}
+            return run.model.bind(self.codes[rows], residual).detach()
 
     def scene(self, run: Run, name: str) -> Scene:
         """A scene that can be rendered, meshed and saved, its residual included.
@@ -132,8 +133,12 @@ def infer(
     Raises:
         InputError: another kind of data, a run that cannot infer in this way, or a file that cannot be written.
     """
-    if data.kind != run.kind:
-        raise InputError(f"{run.label}: holds {run.kind}, the family holds {data.kind}; give a family of {run.kind}")
+    if by not in get_args(By):
+        raise InputError(f"by {by!r:.60}: unknown, wanted one of {', '.join(get_args(By))}")
+    require_seed(seed)
+    require_data(run, data)
+    if out is not None:
+        require_codes_file(Path(out))
     if by in ("encoder", "steps"):
         if minutes is not None or steps is not None:
             raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
@@ -297,12 +302,19 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
     return source
 
 
+def require_codes_file(path: Path) -> None:
+    """InputError unless the suffix is that of a file of codes."""
+    if path.suffix.lower() != ".safetensors":
+        raise InputError(f"{path}: suffix {path.suffix or '(none)'} cannot hold a file of codes; use .safetensors")
+
+
 def write_codes(path: Path, inferred: InferredCodes, run: Run) -> None:
     """Write codes and residuals at 16 bits, with the names and the run that they belong to.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: another suffix than .safetensors, or the file cannot be written.
     """
+    require_codes_file(path)
     header = {
         "format": str(FORMAT),
         "names": json.dumps(inferred.names),

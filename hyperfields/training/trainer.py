@@ -32,7 +32,7 @@ class Length:
     """Length of a fit: exactly one of `minutes` and `steps`.
 
     Raises:
-        InputError: none, both, or one that is not positive.
+        InputError: none, both, or one that is not a positive number (`steps` a whole one).
     """
 
     minutes: float | None = None
@@ -41,6 +41,10 @@ class Length:
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
             raise InputError(f"--minutes {self.minutes}, --steps {self.steps}: give one of the two")
+        if self.steps is not None and (not isinstance(self.steps, int) or isinstance(self.steps, bool)):
+            raise InputError(f"--steps {self.steps!r:.60}: wanted a whole number above 0")
+        if self.minutes is not None and not (_is_number(self.minutes) and math.isfinite(self.minutes)):
+            raise InputError(f"--minutes {self.minutes!r:.60}: wanted a number above 0")
         if (self.minutes is not None and not self.minutes > 0) or (self.steps is not None and self.steps < 1):
             raise InputError(f"--minutes {self.minutes}, --steps {self.steps}: wanted a positive length")
 
@@ -50,6 +54,10 @@ class Length:
             return progress.step / self.steps
         assert self.minutes is not None
         return progress.seconds / (60.0 * self.minutes)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Fields(NamedTuple):
