@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from hyperfields.errors import InputError
 
 
 class Rays(NamedTuple):
@@ -23,15 +27,22 @@ class Rays(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A pinhole camera without distortion."""
+    """A pinhole camera without distortion.
 
-    T_world_camera: Tensor  # [4 4] float32, rigid
+    Raises:
+        InputError: a pose of another shape than [4 4].
+    """
+
+    T_world_camera: Tensor  # [4 4] float32, rigid; arrays and lists become one
     fx: float  # pixels
     fy: float
     cx: float
     cy: float
     width: int
     height: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "T_world_camera", _as_tensor("T_world_camera", self.T_world_camera, (4, 4)))
 
     def resized(self, height: int, width: int) -> Camera:
         """The same camera with another number of pixels: same position, same field of view."""
@@ -60,17 +71,41 @@ class Camera:
         return Rays(pose[:3, 3].expand_as(directions).contiguous(), directions)
 
 
-def look_at(position: Tensor, target: Tensor, up: Tensor | None = None) -> Tensor:
-    """`T_world_camera` `[4 4]` (OpenCV) of a camera at `position` `[3]` that looks at `target` `[3]`.
+def _as_tensor(name: str, given: Any, shape: tuple[int, ...]) -> Tensor:
+    """A tensor as it is, an array or a list as float32.
 
     Raises:
-        ValueError: when the viewing direction is zero or parallel to `up` (default +Z).
+        InputError: another shape, or what holds no numbers.
     """
-    up = torch.tensor([0.0, 0.0, 1.0]) if up is None else up
+    try:
+        tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given, dtype=np.float32))
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: {given!r:.60} came, wanted numbers {list(shape)}") from None
+    if tuple(tensor.shape) != shape:
+        raise InputError(f"{name}: shape {list(tensor.shape)} came, wanted {list(shape)}")
+    return tensor
+
+
+Vector = Tensor | Sequence[float]  # or an array
+
+
+def look_at(position: Vector, target: Vector, up: Vector | None = None) -> Tensor:
+    """`T_world_camera` `[4 4]` (OpenCV) of a camera at `position` `[3]` that looks at `target` `[3]`.
+
+    up: default +Z, and +Y for a camera that looks straight up or down.
+
+    Raises:
+        InputError: when the viewing direction is zero or parallel to an `up` that was given.
+    """
+    position, target = (_as_tensor(n, v, (3,)).float() for n, v in (("position", position), ("target", target)))
     forward = target - position
+    if up is None:
+        level = float(forward[:2].norm()) >= 1e-8 * (1.0 + float(forward.norm()))
+        up = forward.new_tensor([0.0, 0.0, 1.0] if level else [0.0, 1.0, 0.0])
+    up = _as_tensor("up", up, (3,)).to(forward)
     right = torch.linalg.cross(forward, up)
     if float(right.norm()) < 1e-8 * (1.0 + float(forward.norm())):
-        raise ValueError(f"look_at: direction {forward.tolist()} is zero or parallel to up {up.tolist()}")
+        raise InputError(f"look_at: direction {forward.tolist()} is zero or parallel to up {up.tolist()}")
     forward, right = forward / forward.norm(), right / right.norm()
     pose = torch.eye(4)
     pose[:3, 0], pose[:3, 1], pose[:3, 2] = right, torch.linalg.cross(forward, right), forward

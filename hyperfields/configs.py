@@ -75,8 +75,9 @@ def name_of(value: Any) -> str:
     """Name of a class or a function in files: its own for those of hyperfields, `module:qualname` for a user's."""
     if value.__module__.split(".")[0] == "hyperfields":
         return str(value.__name__)
-    if "<lambda>" in value.__qualname__:
-        raise InputError("a lambda has no name to load it by; define it as a function, or fit without a folder")
+    if "<lambda>" in value.__qualname__ or ("<" in value.__qualname__ and not isinstance(value, type)):
+        what = "a lambda" if value.__name__ == "<lambda>" else f"the local function {value.__name__}"
+        raise InputError(f"{what} has no name to load it by; define it at the top of a module, or fit without a folder")
     return f"{value.__module__}:{value.__qualname__}"
 
 
@@ -138,7 +139,19 @@ def parts_of(value: Any) -> set[Any]:
 
 
 def known_as(values: Iterable[Any]) -> dict[str, Any]:
-    """Classes and functions by their names in files."""
+    """Classes and functions, or one of them, by their names in files.
+
+    Raises:
+        InputError: something else, or one without a name.
+    """
+    if isinstance(values, type | types.FunctionType):
+        values = (values,)
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"trust: {values!r:.60} came, wanted a list of classes and functions")
+    values = tuple(values)
+    for value in values:
+        if not hasattr(value, "__qualname__"):
+            raise InputError(f"trust: {value!r:.60} came, wanted a class or a function, the object and not its name")
     return {name_of(value): value for value in values}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -167,3 +169,178 @@ def test_pictures_and_meshes_of_sizes_that_cannot_be_are_refused(images: hf.Run,
     for resolution in (1, 8.0, "fine"):
         with refused("resolution .*: wanted a whole number of cells a side, at least 2"):
             views[0].mesh(resolution)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------ what a fit is given
+
+
+@pytest.mark.parametrize("given", [torch.zeros(2, 8, 8, 3), "folder", [torch.zeros(8, 8, 3)]])
+def test_data_that_are_no_scenes_are_refused(given: Any) -> None:
+    with refused(f"data: {type(given).__name__} came, wanted scenes; make them with hf.Images"):
+        hf.fit(given, steps=1)
+
+
+def test_codes_are_taken_by_name(pixels: Tensor) -> None:
+    run = short_fit(hf.Images(pixels), codes="vae", steps=1)
+    assert isinstance(run.config.codes, hf.Variational)
+    with refused("codes 'bogus': unknown, wanted one of descent, vae"):
+        short_fit(hf.Images(pixels), codes="bogus")
+    with refused(r"codes: the class Variational came, wanted an object, such as Variational\(\)"):
+        short_fit(hf.Images(pixels), codes=hf.Variational)
+
+
+def test_models_that_are_none_are_refused(pixels: Tensor) -> None:
+    data = hf.Images(pixels)
+    for model, message in (
+        (hf.LowRank(), r"model: the generator LowRank came.*generator=hf.LowRank"),
+        (hf.preset("tiny", "images", 3), "model: a tuple came, wanted a ModelConfig; model, train = hf.preset"),
+        ("tiny", "model: str came, wanted a ModelConfig"),
+        (hf.preset("tiny", "views", 3)[0], "model: its field is one of views, the data hold images"),
+    ):
+        with refused(message):
+            short_fit(data, model=model)
+    with refused("train: dict came, wanted a TrainConfig"):
+        short_fit(data, train={})
+
+
+@pytest.mark.parametrize("data", [FAMILIES["images"], FAMILIES["views"]])
+@pytest.mark.parametrize("loss", [torch.nn.MSELoss(), torch.nn.functional.l1_loss])
+def test_losses_of_tensors_are_told_of_the_batch(data: Any, loss: Any) -> None:
+    with refused(r"loss: it is called as loss\(prediction, batch\): .*; use batch\.(target|rgba)"):
+        short_fit(data, loss=loss)
+
+
+def test_reduced_losses_and_unreduced_regularizers_are_refused() -> None:
+    data = FAMILIES["images"]
+    with refused(r"loss: got shape \[\], wanted unreduced values"):
+        short_fit(data, loss=lambda prediction, batch: (prediction - batch.target).square().mean())
+    with refused("loss: got float, wanted unreduced values"):
+        short_fit(data, loss=lambda prediction, batch: 0.0)
+    with refused(r"regularizer .*lambda.*: shape \[\d+, \d+\] came, wanted a tensor \[\] or None"):
+        short_fit(data, regularizers=[lambda state: state.fields.codes.square()])
+    with refused("regularizer .*: str came"):
+        short_fit(data, regularizers=[lambda state: "much"])
+    assert short_fit(data, regularizers=[lambda state: 0.0, lambda state: None])
+
+
+# ------------------------------------------------------------------------------------------ data
+
+
+def test_pictures_come_as_a_list_of_anything(pixels: Tensor) -> None:
+    from PIL import Image
+
+    whole = (pixels * 255).to(torch.uint8)
+    for given in (list(pixels), [p.numpy() for p in pixels], tuple(pixels)):
+        assert torch.equal(hf.Images(given).reference(1), pixels[1])
+    opened = [Image.fromarray(picture.numpy()) for picture in whole]
+    assert torch.equal(hf.Images(opened).reference(1), hf.Images(whole).reference(1))
+    assert hf.Images(pixels, (name for name in "abc")).names == ("a", "b", "c")
+    with refused("pixels: the path 'folder' came, wanted pictures; read a folder with hf.open_family"):
+        hf.Images("folder")
+    with refused(r"pixels: pictures of \[4, 4, 3\], \[12, 12, 3\] came, wanted one size"):
+        hf.Images([pixels[0], torch.zeros(4, 4, 3)])
+    with refused("pixels: .* came, wanted"):
+        hf.Images([opened[0].convert("RGBA")])
+    with refused("pixels: object came, wanted"):
+        hf.Images(object())
+    with refused("names: 3 came, wanted a list of texts"):
+        hf.Images(pixels, 3)  # type: ignore[arg-type]
+
+
+def test_one_mesh_needs_no_list() -> None:
+    vertices = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.5]])
+    faces = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    pool = torch.zeros(1, 8, 4)
+    for given in (hf.Mesh(vertices, faces), (vertices, faces), [(vertices, faces)]):
+        assert len(hf.Shapes(given, pool=pool).names) == 1
+    with refused("meshes: the path 'car.obj' came, wanted meshes"):
+        hf.Shapes("car.obj")
+    with refused("meshes: int came, wanted a list of meshes"):
+        hf.Shapes(3)
+
+
+def test_cameras_take_arrays_and_lists() -> None:
+    camera = hf.Camera(np.eye(4), 8.0, 8.0, 4.0, 4.0, 8, 8)  # type: ignore[arg-type]
+    assert camera.T_world_camera.dtype == camera.rays().directions.dtype == torch.float32
+    with refused(r"T_world_camera: shape \[3, 3\] came, wanted \[4, 4\]"):
+        hf.Camera(np.eye(3), 8.0, 8.0, 4.0, 4.0, 8, 8)  # type: ignore[arg-type]
+    assert torch.equal(hf.look_at([0, -3, 0], [0, 0, 0]), hf.look_at(torch.tensor([0.0, -3.0, 0.0]), torch.zeros(3)))
+    down = hf.look_at([0, 0, 3], [0, 0, 0])
+    assert torch.allclose(down[:3, 2], torch.tensor([0.0, 0.0, -1.0]))
+    assert torch.allclose(down[:3, :3] @ down[:3, :3].T, torch.eye(3))
+    with refused("look_at: direction .* is zero"):
+        hf.look_at([0, 0, 3], [0, 0, 3])
+    with refused(r"position: shape \[2\] came"):
+        hf.look_at([0, 0], [0, 0, 3])
+
+
+# ------------------------------------------------------------------------------------------ files and metrics
+
+
+def test_paths_may_be_text(images: hf.Run, tmp_path: Path) -> None:
+    hf.render_scene(images[0], f"{tmp_path}/one.png", size=8)
+    hf.export_scene(images[0], f"{tmp_path}/two.png")
+    hf.interpolate_run(images, images.codes("0", "1"), f"{tmp_path}/walk", frames=2, size=8)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "two.png", "walk"}
+
+
+def test_pictures_are_written_from_arrays_grey_and_bytes(tmp_path: Path) -> None:
+    from PIL import Image
+
+    whole = torch.randint(0, 256, (6, 5, 3), dtype=torch.uint8)
+    path = tmp_path / "picture.png"
+    for given in (whole, whole.numpy(), whole.float() / 255.0, (whole.double() / 255.0).numpy()):
+        hf.write_image(path, given)
+        assert np.array_equal(np.asarray(Image.open(path)), whole.numpy())
+    hf.write_image(path, whole[..., 0])
+    assert np.array_equal(np.asarray(Image.open(path))[..., 2], whole[..., 0].numpy())
+    for given, message in (
+        (whole.int(), "image: torch.int32 came"),
+        (torch.full((4, 4, 3), torch.nan), "image: NaN came"),
+        (torch.zeros(4, 4, 2), r"image \[4, 4, 2\] must be"),
+        ([[0.0]], "image: list came"),
+    ):
+        with refused(message):
+            hf.write_image(path, given)  # type: ignore[arg-type]
+
+
+def test_metrics_of_bytes_are_those_of_floats() -> None:
+    a, b = (torch.randint(0, 256, (16, 16, 3), dtype=torch.uint8) for _ in range(2))
+    for metric in (hf.psnr, hf.ssim):
+        assert torch.allclose(metric(a, b), metric(a.float() / 255.0, b.float() / 255.0))
+        assert torch.allclose(metric(a, b.float() / 255.0), metric(a, b))
+        with refused("torch.int64 came, wanted floats"):
+            metric(a.long(), b.long())
+
+
+# ------------------------------------------------------------------------------------------ classes of one's own
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """A loss that files have to be told of."""
+
+    weight: float = 1.0
+
+    def __call__(self, prediction: Tensor, batch: hf.Points) -> Tensor:
+        return self.weight * (prediction - batch.target).square()
+
+
+def test_one_class_is_trusted_without_a_list(tmp_path: Path) -> None:
+    short_fit(FAMILIES["images"], out=tmp_path / "run", loss=Own(2.0))
+    assert hf.load_run(tmp_path / "run", trust=Own).config.train.loss == Own(2.0)  # type: ignore[arg-type]
+    with refused("trust: 'Own' came, wanted a list of classes and functions"):
+        hf.load_run(tmp_path / "run", trust="Own")
+    with refused("trust: 'Own' came, wanted a class or a function"):
+        hf.load_run(tmp_path / "run", trust=["Own"])
+
+
+def test_functions_without_a_name_are_not_saved(tmp_path: Path) -> None:
+    def local(prediction: Tensor, batch: hf.Points) -> Tensor:
+        return (prediction - batch.target).square()
+
+    run = short_fit(FAMILIES["images"], loss=local)
+    with refused("the local function local has no name to load it by"):
+        run.save(tmp_path / "run")
+    with refused("the local function local has no name to load it by"):
+        short_fit(FAMILIES["images"], out=tmp_path / "run", loss=local)

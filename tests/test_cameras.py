@@ -68,7 +68,7 @@ def test_look_at_refuses_a_direction_that_is_zero_or_parallel_to_up(
     position: tuple[float, float, float],
 ) -> None:
     with pytest.raises(ValueError, match=r"look_at: direction .* is zero or parallel to up"):
-        look_at(torch.tensor(position), torch.zeros(3))
+        look_at(torch.tensor(position), torch.zeros(3), up=torch.tensor([0.0, 0.0, 1.0]))
 
 
 def test_rays_go_through_pixel_centres_row_by_row() -> None:

@@ -7,6 +7,7 @@ test_inference, 11 in test_tcnn_files, 12 in test_inference, 13 in test_codes_se
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -264,22 +265,23 @@ class Spoiled(torch.autograd.Function):
         return gradient[0] * float("nan")
 
 
-def spoil_from(call: int) -> Callable[[Tensor, hf.Points], Tensor]:
+@dataclasses.dataclass(frozen=True)
+class SpoilFrom:
     """A loss that is finite and whose gradient is not, from some call on; the first call is that of the warm-up."""
-    calls = [0]
 
-    def squares_then_nan(prediction: Tensor, batch: hf.Points) -> Tensor:
-        calls[0] += 1
-        if calls[0] > call:
+    call: int
+    calls: list[int] = dataclasses.field(default_factory=lambda: [0])
+
+    def __call__(self, prediction: Tensor, batch: hf.Points) -> Tensor:
+        self.calls[0] += 1
+        if self.calls[0] > self.call:
             prediction = Spoiled.apply(prediction)  # type: ignore[no-untyped-call]
         return (prediction - batch.target).square()
-
-    return squares_then_nan
 
 
 def test_a_gradient_that_is_not_a_number_is_neither_applied_nor_saved(tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
-    fitting = Fit(Discs(), tmp_path / "run", FitSettings(steps=12), model=MODEL, train=TRAIN, loss=spoil_from(1 + 5))
+    fitting = Fit(Discs(), tmp_path / "run", FitSettings(steps=12), model=MODEL, train=TRAIN, loss=SpoilFrom(1 + 5))
 
     def note(progress: Progress) -> None:
         seen.append({name: value.clone() for name, value in fitting.model.state_dict().items()})
@@ -303,7 +305,7 @@ def test_a_gradient_that_is_not_a_number_is_neither_applied_nor_saved(tmp_path: 
 def test_neither_is_one_of_codes_alone(limit: float) -> None:
     """Inference fits codes with the networks frozen, which no norm is clipped of."""
     train = hf.TrainConfig(4, 4 * 32, clip=hf.RelativeClip(limit))
-    run = hf.fit(Discs(), steps=2, model=MODEL, train=train, loss=spoil_from(3), progress=False)
+    run = hf.fit(Discs(), steps=2, model=MODEL, train=train, loss=SpoilFrom(3), progress=False)
     with pytest.raises(FloatingPointError, match="not finite at step 0"):
         hf.infer(run, Discs(), steps=4, progress=False)
     assert all(value.isfinite().all() for value in run.model.state_dict().values())

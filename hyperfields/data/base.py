@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -145,7 +145,7 @@ def require_scenes(data: Any) -> None:
     )
 
 
-def scene_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+def scene_names(names: Iterable[str] | None, count: int) -> tuple[str, ...]:
     """The names of `count` scenes, by default "0", "1", ...
 
     Raises:
@@ -155,13 +155,16 @@ def scene_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
         raise InputError("scenes: none came, wanted at least one")
     if names is None:
         return tuple(map(str, range(count)))
+    if not isinstance(names, str | Iterable):
+        raise InputError(f"names: {names!r:.60} came, wanted a list of texts that are not empty")
+    names = names if isinstance(names, str) else tuple(names)
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"names: {names!r} came, wanted a list of texts that are not empty")
     if len(names) != count:
         raise InputError(f"names: {len(names)} came for {count} scenes, wanted one for each")
-    if twice := sorted({name for name in names if list(names).count(name) > 1}) if len(set(names)) < count else []:
+    if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < count else []:
         raise InputError(f"names: {', '.join(twice)} came more than once, wanted names that differ")
-    return tuple(names)
+    return names
 
 
 def as_colors(name: str, pixels: Tensor) -> Tensor:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable
+from os import PathLike
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +20,8 @@ class Images:
     """Pictures of one size, fitted on white.
 
     Args:
-        pixels: `[s h w 3]`, uint8, or floats in [0, 1]; sRGB. Lay transparent pictures over white first.
+        pixels: `[s h w 3]`, or a list of pictures `[h w 3]` of one size (tensors, arrays, pictures of PIL); uint8, or
+            floats in [0, 1]; sRGB. Lay transparent pictures over white first.
         names: one per picture, by default "0", "1", ...
 
     Raises:
@@ -26,8 +30,8 @@ class Images:
 
     kind: Kind = "images"
 
-    def __init__(self, pixels: Tensor, names: Sequence[str] | None = None) -> None:
-        pixels = torch.as_tensor(pixels)
+    def __init__(self, pixels: Any, names: Iterable[str] | None = None) -> None:
+        pixels = _as_pixels(pixels)
         if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
             raise InputError(
                 f"pixels: {tuple(pixels.shape)} came, wanted [s h w 3]: scenes, rows, columns, red-green-blue"
@@ -75,6 +79,38 @@ class Images:
         """The picture `[h w 3]` float32 in [0, 1], on the CPU; an image has no splits, whatever `split` says."""
         count = self.height * self.width
         return _unit(self._pixels[scene * count : (scene + 1) * count].cpu()).reshape(self.height, self.width, 3)
+
+
+def _as_pixels(given: Any) -> Tensor:
+    """Pictures as one tensor.
+
+    Raises:
+        InputError: a path, pictures of several sizes, or what is no picture.
+    """
+    if isinstance(given, str | PathLike):
+        raise InputError(
+            f"pixels: the path {str(given)!r:.100} came, wanted pictures; read a folder with hf.open_family"
+        )
+    try:
+        if not isinstance(given, list | tuple) or not given:
+            return torch.as_tensor(given)
+        pictures = [_as_picture(picture) for picture in given]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"pixels: {type(given).__name__} came, wanted [s h w 3] or a list of [h w 3]") from error
+    sizes = {tuple(picture.shape) for picture in pictures}
+    if len(sizes) > 1:
+        several = ", ".join(str(list(size)) for size in sorted(sizes)[:3])
+        raise InputError(f"pixels: pictures of {several} came, wanted one size; crop or resize them first")
+    if len({picture.dtype for picture in pictures}) > 1:
+        raise InputError("pixels: pictures of several types came, wanted all uint8 or all floats in [0, 1]")
+    return torch.stack(pictures)
+
+
+def _as_picture(given: Any) -> Tensor:
+    if hasattr(given, "getbands"):  # of PIL
+        clear = "A" in given.getbands() or "transparency" in given.info  # refused later, by its four channels
+        return torch.from_numpy(np.array(given.convert("RGBA" if clear else "RGB")))
+    return torch.as_tensor(given)
 
 
 def _unit(pixels: Tensor) -> Tensor:

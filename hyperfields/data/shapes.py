@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,9 +39,9 @@ class Shapes:
     """Shapes in the box [-1, 1]^3.
 
     Args:
-        meshes: one a scene: `Mesh` (in the scene frame, inside the box), a pair of vertices `[v 3]` and faces `[f 3]`,
-            or anything with `vertices` and `faces`, such as a mesh of trimesh. All but `Mesh` are centred and scaled to
-            a longest side of 1.8, and their vertices at one place are joined.
+        meshes: one, or a list with one a scene: `Mesh` (in the scene frame, inside the box), a pair of vertices `[v 3]`
+            and faces `[f 3]`, or anything with `vertices` and `faces`, such as a mesh of trimesh. All but `Mesh` are
+            centred and scaled to a longest side of 1.8, and their vertices at one place are joined.
         names: one per mesh, by default "0", "1", ...
         sampling: of the points that each mesh gets.
         pool: `[s p 4]` float32, points drawn before: x, y, z and the signed distance (scene units, negative inside).
@@ -58,13 +59,14 @@ class Shapes:
 
     def __init__(
         self,
-        meshes: Sequence[Any],
-        names: Sequence[str] | None = None,
+        meshes: Any,
+        names: Iterable[str] | None = None,
         *,
         sampling: Sampling | None = None,
         pool: Tensor | None = None,
         progress: Progress | None = None,
     ) -> None:
+        meshes = _as_list(meshes)
         self.names = scene_names(names, len(meshes))
         self._meshes = tuple(_as_mesh(mesh, f"mesh {name}") for name, mesh in zip(self.names, meshes, strict=True))
         if pool is None:
@@ -176,6 +178,22 @@ def require_open3d(where: str = "") -> Any:
 
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _as_list(given: Any) -> list[Any]:
+    """Meshes as a list; one alone is a list of one.
+
+    Raises:
+        InputError: a path, or what holds no meshes.
+    """
+    if isinstance(given, str | PathLike):
+        raise InputError(f"meshes: the path {str(given)!r:.100} came, wanted meshes; read a folder with hf.open_family")
+    pair = isinstance(given, tuple) and len(given) == 2 and all(hasattr(part, "shape") for part in given)
+    if isinstance(given, Mesh) or hasattr(given, "faces") or pair:
+        return [given]
+    if not isinstance(given, Iterable):
+        raise InputError(f"meshes: {type(given).__name__} came, wanted a list of meshes")
+    return list(given)
 
 
 def _as_mesh(given: Any, where: str) -> Mesh:

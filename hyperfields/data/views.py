@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class Views:
         self,
         cameras: Any,
         rgba: Any,
-        names: Sequence[str] | None = None,
+        names: Iterable[str] | None = None,
         *,
         test: tuple[Any, Any] | None = None,
         reference: Reference | None = None,

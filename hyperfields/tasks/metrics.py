@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,33 +16,38 @@ from hyperfields.data import Mesh
 from hyperfields.data.shapes import require_open3d
 from hyperfields.data.solids import Solid, solid_of
 from hyperfields.data.triangles import areas, morton_order
+from hyperfields.errors import InputError
 
 SSIM_WINDOW = 11  # pixels
 F_SCORE_RADIUS = 0.01  # of the longest side of the truth's bounding box
 
 
 def psnr(image: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of `image` `[... h w c]` in [0, 1] against `truth`: `[...]`.
+    """Peak signal-to-noise ratio in dB of `image` `[... h w c]` in [0, 1], or uint8, against `truth`: `[...]`.
 
     Equal images give infinity, which JSON cannot hold: the caller writes null.
 
     Raises:
         ValueError: when the shapes differ.
+        InputError: other integers.
     """
+    image, truth = _colors("psnr", image), _colors("psnr", truth)
     _require_same_shape("psnr", image, truth)
     error = (image.double() - truth.double()).square().mean((-3, -2, -1))
     return (-10.0 * error.log10()).to(image.dtype)
 
 
 def ssim(image: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity of `image` `[... h w c]` in [0, 1] to `truth`: `[...]`, the mean over all pixels.
+    """Structural similarity of `image` `[... h w c]` in [0, 1], or uint8, to `truth`: `[...]`, mean over all pixels.
 
     Gaussian window of 11 x 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1, only windows that lie
     inside the image (Wang, Bovik, Sheikh, Simoncelli: Image quality assessment, 2004, section III.B).
 
     Raises:
         ValueError: when the shapes differ, or a side is under 11 pixels (the caller prints n/a).
+        InputError: other integers.
     """
+    image, truth = _colors("ssim", image), _colors("ssim", truth)
     _require_same_shape("ssim", image, truth)
     height, width, channels = image.shape[-3:]
     if min(height, width) < SSIM_WINDOW:
@@ -227,6 +233,22 @@ def _has_area(mesh: Mesh) -> bool:
     if len(mesh.faces) == 0:
         return False
     return bool(areas(mesh.vertices.detach().cpu().double().numpy()[mesh.faces.cpu().numpy()]).sum() > 0.0)
+
+
+def _colors(name: str, image: Any) -> Tensor:
+    """Floats as they are, uint8 as [0, 1].
+
+    Raises:
+        InputError: other integers, or what is no picture.
+    """
+    if not isinstance(image, Tensor | np.ndarray):
+        raise InputError(f"{name}: {type(image).__name__} came, wanted a tensor or an array [... h w c]")
+    colors: Tensor = torch.as_tensor(image)
+    if colors.dtype == torch.uint8:
+        return colors.float() / 255.0
+    if not colors.is_floating_point():
+        raise InputError(f"{name}: {colors.dtype} came, wanted floats in [0, 1] or uint8 in [0, 255]")
+    return colors
 
 
 def _require_same_shape(name: str, image: Tensor, truth: Tensor) -> None:

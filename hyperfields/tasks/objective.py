@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.data import Pixels, Points, SceneDataset, on_device
+from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
@@ -105,7 +106,7 @@ class PointObjective:
             batch = self.data.batch(scenes, count, generator)
             if not isinstance(batch, Points):
                 raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Points")
-            return _unreduced(self.loss(bound(batch.x), batch), batch.x).mean()
+            return _errors(self.loss, bound(batch.x), batch, batch.x).mean()
 
     def sync(self) -> None:
         pass
@@ -169,7 +170,7 @@ class RayObjective:
             cells, step = self.occupancy.cells(local), self.field.step
             rendered = render_volume(bound, batch.rays, cells, step=step, offset=offset, visible=bound.visible_samples)
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
-            return _unreduced(self.loss(rendered, batch), rendered.alpha).mean()
+            return _errors(self.loss, rendered, batch, rendered.alpha).mean()
 
     def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator
@@ -182,7 +183,7 @@ class RayObjective:
             bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=static.max_samples
         )
         static.count(rendered.num_visible)
-        error = _unreduced(self.loss(rendered, batch), rendered.fits)
+        error = _errors(self.loss, rendered, batch, rendered.fits)
         fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
         values = fits.sum() * error.shape[2:].numel()
         return (error * fits).sum() / values.clamp(min=1)
@@ -213,15 +214,21 @@ class RayObjective:
             self.sync()
 
 
-def _unreduced(error: Tensor, samples: Tensor) -> Tensor:
-    """`error`, the values of a loss.
+def _errors(loss: Loss, prediction: Any, batch: Points | Pixels, samples: Tensor) -> Tensor:
+    """Values of a loss.
 
     Raises:
-        ValueError: it is not one value, or several, for each of `samples` `[s n ...]`.
+        InputError: it cannot be called as losses are, or gives other than one value, or several, for each of `samples`
+            `[s n ...]`.
     """
-    if error.shape[:2] != samples.shape[:2]:
+    try:
+        error = loss(prediction, batch)
+    except (TypeError, AttributeError) as failure:
+        members = "batch.target" if isinstance(batch, Points) else "batch.rgba and prediction.rgb"
+        reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:150]
+        raise InputError(f"loss: it is called as loss(prediction, batch): {reason}; use {members}") from failure
+    if not isinstance(error, Tensor) or error.shape[:2] != samples.shape[:2]:
+        came = f"shape {list(error.shape)}" if isinstance(error, Tensor) else type(error).__name__
         unreduced = f"[{samples.shape[0]}, {samples.shape[1]}, ...]"
-        raise ValueError(
-            f"loss: got shape {list(error.shape)}, wanted unreduced values {unreduced}; leave the mean to the objective"
-        )
+        raise InputError(f"loss: got {came}, wanted unreduced values {unreduced}; leave the mean to the objective")
     return error

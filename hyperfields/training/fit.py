@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.codes import Codes, CodeSource, FitContext
+from hyperfields.codes import Codes, CodeSource, FitContext, parse
 from hyperfields.configs import parts_of, to_json
-from hyperfields.data import SceneDataset, fingerprint, stays_on_device
+from hyperfields.data import SceneDataset, fingerprint, require_scenes, stays_on_device
 from hyperfields.errors import InputError
-from hyperfields.hypernets import Independent, shares_networks
+from hyperfields.hypernets import Generator, Independent, shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
@@ -57,7 +57,7 @@ def fit(
     preset: str = "default",
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
-    codes: Codes | None = None,
+    codes: Codes | str | None = None,
     loss: Callable[..., Tensor] | None = None,
     regularizers: Sequence[Regularizer] = (),
     individually: bool = False,
@@ -87,7 +87,8 @@ def fit(
         model: instead of the preset's; see `hf.preset`.
         train: instead of the preset's.
         codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Reptile()`, `hf.Sequence()`,
-            or your own; default a table that is fitted with the networks (an auto-decoder).
+            a name as on the command line such as "vae", or your own; default a table that is fitted with the networks
+            (an auto-decoder).
         loss: `loss(prediction, batch)` -> unreduced errors, instead of the task's; see `tasks.Task.objective`.
         regularizers: callables of a `StepState`, added to the loss.
         individually: every scene alone, without a hypernetwork, in an even share of the time: the baseline.
@@ -131,7 +132,7 @@ class Fit:
         *,
         model: ModelConfig | None = None,
         train: TrainConfig | None = None,
-        codes: Codes | None = None,
+        codes: Codes | str | None = None,
         loss: Callable[..., Tensor] | None = None,
         regularizers: Sequence[Regularizer] = (),
         resume: bool = False,
@@ -141,6 +142,8 @@ class Fit:
         graphs: bool = True,
         task: Task | None = None,
     ) -> None:
+        require_scenes(data)
+        codes = _codes(codes)
         self.data, self.out, self.settings = data, out, settings
         self.length = Length(settings.minutes, settings.steps)
         self.device, self.task = usable_device(device), task or task_of(data.kind)
@@ -197,10 +200,13 @@ class Fit:
         if self.settings.individually and codes is not None:
             raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
         chosen = self.task.model(self.settings.preset, len(self.data.names), side)
+        if train is not None and not isinstance(train, TrainConfig):
+            raise InputError(f"train: {_name(train)} came, wanted a TrainConfig, such as hf.preset(...)[1]")
         if train is None:
             train = chosen[1] if codes is None else codes.adapt_recipe(chosen[1])
         train = dataclasses.replace(train, loss=loss or train.loss or self.task.loss)
         model = model or chosen[0]
+        _require_model(model, self.task)
         if (self.settings.individually or independent) and shares_networks(model.generator):
             model = alone(model)
         if codes is not None and not independent and not shares_networks(model.generator):
@@ -386,6 +392,45 @@ class Fit:
             except (ValueError, KeyError, TypeError):
                 continue
         write_atomically(log, "".join(kept).encode())
+
+
+def _name(value: object) -> str:
+    """What came, for a message."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _codes(codes: Codes | str | None) -> Codes | None:
+    """The config of a source of codes.
+
+    Raises:
+        InputError: an unknown name, or something else.
+    """
+    if isinstance(codes, str):
+        return parse(codes)
+    if codes is None or (hasattr(codes, "build") and not isinstance(codes, type)):
+        return codes
+    made = f"{codes.__name__}()" if isinstance(codes, type) else "hf.Variational()"
+    raise InputError(f"codes: {_name(codes)} came, wanted an object, such as {made}, or a name")
+
+
+def _require_model(model: object, task: Task) -> None:
+    """Nothing, when `model` is a config of models of the task.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(model, tuple):
+        raise InputError("model: a tuple came, wanted a ModelConfig; model, train = hf.preset(...) gives both")
+    if isinstance(model, Generator):
+        raise InputError(
+            f"model: the generator {type(model).__name__} came, wanted a ModelConfig; "
+            f"model, train = hf.preset(..., generator=hf.{type(model).__name__}(...)) gives one"
+        )
+    if not isinstance(model, ModelConfig):
+        raise InputError(f"model: {_name(model)} came, wanted a ModelConfig; model, train = hf.preset(...) gives one")
+    kind = getattr(model.field, "kind", None)
+    if kind != task.kind:
+        raise InputError(f"model: its field is one of {kind}, the data hold {task.kind}; wanted a field of {task.kind}")
 
 
 @contextlib.contextmanager

@@ -56,6 +56,19 @@ class Length:
         return progress.seconds / (60.0 * self.minutes)
 
 
+def _scalar(term: Tensor, regularizer: Regularizer) -> Tensor:
+    """What a regularizer gave.
+
+    Raises:
+        InputError: it is no scalar.
+    """
+    if _is_number(term) or (isinstance(term, Tensor) and term.dim() == 0):
+        return term
+    came = f"shape {list(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+    name = getattr(regularizer, "__qualname__", None) or type(regularizer).__name__
+    raise InputError(f"regularizer {name}: {came} came, wanted a tensor [] or None; take a mean() or a sum()")
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -178,7 +191,7 @@ class Trainer:
         state = StepState(fields, scenes, self.steps, self.fraction, self.generator)
         for regularizer in self.regularizers:
             term = regularizer(state)
-            total = total if term is None else total + term
+            total = total if term is None else total + _scalar(term, regularizer)
         if fields.penalty is not None:
             total = total + fields.penalty
         return total, data.detach()
