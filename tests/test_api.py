@@ -294,14 +294,15 @@ def test_pictures_are_written_from_arrays_grey_and_bytes(tmp_path: Path) -> None
         assert np.array_equal(np.asarray(Image.open(path)), whole.numpy())
     hf.write_image(path, whole[..., 0])
     assert np.array_equal(np.asarray(Image.open(path))[..., 2], whole[..., 0].numpy())
-    for given, message in (
+    refusals: tuple[tuple[Any, str], ...] = (
         (whole.int(), "image: torch.int32 came"),
         (torch.full((4, 4, 3), torch.nan), "image: NaN came"),
         (torch.zeros(4, 4, 2), r"image \[4, 4, 2\] must be"),
         ([[0.0]], "image: list came"),
-    ):
+    )
+    for wrong, message in refusals:
         with refused(message):
-            hf.write_image(path, given)  # type: ignore[arg-type]
+            hf.write_image(path, wrong)
 
 
 def test_metrics_of_bytes_are_those_of_floats() -> None:
