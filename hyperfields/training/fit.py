@@ -30,6 +30,7 @@ from hyperfields.hypernets import Independent, shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
+from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
@@ -166,8 +167,7 @@ class Fit:
             task=task,
         )
         require_memory(model, len(data.names), 1 if settings.individually else train.scenes)
-        with torch.random.fork_rng(devices=[]):  # modules draw their first values from the global generator
-            torch.manual_seed(settings.seed)
+        with seeded(settings.seed):  # modules draw their first values from the global generator
             self.model = HyperField(model, len(data.names), sparse=True).to(self.device)
             context = FitContext(data, self.task, model.latent_size, model.field.spec)
             self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)

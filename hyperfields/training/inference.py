@@ -26,6 +26,7 @@ from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.hypernets import Residual, shares_networks
 from hyperfields.ops.threads import one_torch_thread
+from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
@@ -205,8 +206,7 @@ def _descent(
     codes = table.codes.detach()
     if not refine:
         return InferredCodes(tuple(data.names), codes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         added = Residual(model.config.field.spec, count).to(codes.device)
 
     def bind_residual(local: Tensor, generator: torch.Generator) -> Fields:
@@ -282,7 +282,7 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
         InputError: its file is missing or damaged.
     """
     context = FitContext(data, run.task, run.model.config.latent_size, run.model.config.field.spec)
-    with torch.random.fork_rng(devices=[]):
+    with seeded():
         source = config.build(context).to(run.model.latents.codes.device)
     if run.source is not None:
         tensors = run.source.state_dict()
