@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,29 @@ def read_data(path: Path, **options: Any) -> SceneDataset:
         return open_family(path, **options, progress=meter.count)
 
 
-def source_of(path: Path, data: SceneDataset, size: tuple[int, int] | None, views: Sequence[int] | None) -> DataSource:
-    """The record of where scenes came from."""
+def source_of(
+    path: Path, data: SceneDataset, size: tuple[int, int] | None, views: Sequence[int] | None, **reading: str | None
+) -> DataSource:
+    """The record of where scenes came from; `reading`: aspect, background, up, as they were given."""
     from hyperfields.runs.config import DataSource
 
-    return DataSource(str(path.absolute()), tuple(data.names), size, None if views is None else tuple(views))
+    if getattr(data, "background", None) is not None:  # as it was found, so that other pictures are cut out alike
+        reading["background"] = data.background  # type: ignore[attr-defined]
+    views = None if views is None else tuple(views)
+    return DataSource(str(path.absolute()), tuple(data.names), size, views, **reading)
+
+
+def reading_of(source: DataSource | None) -> dict[str, str]:
+    """Options that a family was read with, so that it is read alike."""
+    from hyperfields.cli.options import present
+
+    return {} if source is None else present(aspect=source.aspect, background=source.background, up=source.up)
+
+
+def notes_of(data: SceneDataset) -> list[str]:
+    """Lines about what a reader decided."""
+    parts: tuple[SceneDataset, ...] = getattr(data, "parts", ())
+    return [*getattr(data, "notes", ()), *(note for part in parts for note in notes_of(part))]
 
 
 def data_of(run: Run, path: Path | None) -> SceneDataset:
@@ -59,7 +78,8 @@ def data_of(run: Run, path: Path | None) -> SceneDataset:
     sources = run.config.sources
     size = size_of(run)
     if path is not None and (len(sources) < 2 or holds_all(path, run)):
-        return read_data(path, kind=run.kind, size=size, scenes=list(run.names))
+        reading = reading_of(sources[0] if sources else None)
+        return read_data(path, kind=run.kind, size=size, scenes=list(run.names), **reading)
     if not sources:
         raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
     parts = []
@@ -67,7 +87,8 @@ def data_of(run: Run, path: Path | None) -> SceneDataset:
         folder = Path(source.path)
         if not folder.is_dir():
             raise InputError(f"{folder}: the family of {run.label}, is not there; say where with --family DIR")
-        parts.append(read_data(folder, kind=run.kind, size=source.size, scenes=list(source.scenes)))
+        options = {"size": source.size, "scenes": list(source.scenes), **reading_of(source)}
+        parts.append(read_data(folder, kind=run.kind, **options))
     return parts[0] if len(parts) == 1 else Concat(parts)
 
 
@@ -130,17 +151,24 @@ def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
     if path is None:
         if scene is None:
             raise InputError(f"--scene: give a scene of {run.label}, e.g. {run.names[0]!r}, or --codes FILE")
+        scene = typed(scene, run.names)
         return run[scene]
     from hyperfields.training.inference import load_codes
 
     inferred = load_codes(path, run)
     if scene is None and len(inferred.names) > 1:
         raise InputError(f"--scene: give one of the {len(inferred.names)} of {path}, e.g. {inferred.names[0]!r}")
-    name = inferred.names[0] if scene is None else scene
+    name = inferred.names[0] if scene is None else typed(scene, inferred.names)
     if name not in inferred.names:
         near = difflib.get_close_matches(name, inferred.names, 3, 0.0)
         raise InputError(f"scene {name!r}: not in {path}; the nearest names are {', '.join(near)}")
     return inferred.scene(run, name)
+
+
+def typed(name: str, names: Sequence[str]) -> str:
+    """A scene's name as it is stored, however its accents were typed."""
+    plain = unicodedata.normalize("NFC", name)
+    return name if name in names else next((n for n in names if unicodedata.normalize("NFC", n) == plain), name)
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

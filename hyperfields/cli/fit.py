@@ -10,10 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from hyperfields.cli.common import Stopped, kind_line, load, next_line, read_data, scene_count, size_of, source_of
+from hyperfields.cli.common import (
+    Stopped,
+    kind_line,
+    load,
+    next_line,
+    notes_of,
+    read_data,
+    reading_of,
+    scene_count,
+    size_of,
+    source_of,
+)
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
+    AspectChoice,
+    Axis,
+    Background,
     Count,
     Device,
     FamilyPath,
@@ -51,6 +65,9 @@ def fit(
     size: Size = None,
     scenes: Text = None,
     limit: Count = None,
+    aspect: AspectChoice = None,
+    background: Background = None,
+    up: Axis = None,
     seed: Count = None,
     individually: Flag = False,
     generator: Name = None,
@@ -82,6 +99,11 @@ def fit(
         size: height and width that pictures are brought to; without, they keep their own.
         scenes: names or patterns with * of the scenes to fit; without, all.
         limit: only the first N scenes by name.
+        aspect: how images come to a --size of another ratio: crop to the middle (without this), pad with white, or fit,
+            which squeezes.
+        background: what is behind the objects of pictures without alpha: white, black, a colour like #8090a0, or scene
+            (nothing is); without, the colour of their borders where it is even.
+        up: the axis of the files that is up, x, y, z, -x, -y or -z; without, y for .glb, by the cameras for views, else z.
         seed: of all random numbers; without, 0.
         individually: fit every scene alone, without a hypernetwork, in an even share of the time.
         generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8; an unknown one lists
@@ -117,7 +139,9 @@ def fit(
     before = old.sources[0] if old and old.sources else None
     wanted = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-    data = read_data(family, kind=kind or (old.kind if old else None), size=wanted, scenes=names, limit=limit)
+    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up)}
+    kind_of = kind or (old.kind if old else None)
+    data = read_data(family, kind=kind_of, size=wanted, scenes=names, limit=limit, **reading)
     if old:
         model, train = old.model, old.train
     else:
@@ -126,7 +150,7 @@ def fit(
     try:
         fitting = Fit(
             data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-            sources=(source_of(family, data, wanted, None),), **where,
+            sources=(source_of(family, data, wanted, None, **reading),), **where,
         )  # fmt: skip
     except BaseException:
         if not existed:  # a folder that it made and could write nothing into does not stay behind
@@ -135,6 +159,8 @@ def fit(
         raise
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(data, fitting.config.picture, how))
+    for note in notes_of(data):
+        print(note)
     if minutes is None and steps is None and not resume:
         print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     _run_fit(fitting, out, shlex.join(["hyperfields", "fit", str(family), "--out", str(out), "--resume"]))
@@ -194,6 +220,8 @@ def infer(
     size, numbers = size_of(loaded), parse_numbers(views)
     data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=numbers)
     print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
+    for note in notes_of(data):
+        print(note)
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"looking for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")

@@ -179,6 +179,7 @@ def orbit_cameras(run: Run, frames: int, size: tuple[int, int]) -> list[Camera]:
         frames,
         radius=picture.get("radius", RADIUS),
         elevation=picture.get("elevation", ELEVATION),
+        up=picture.get("up", (0.0, 0.0, 1.0)),
         fov=picture.get("fov", FOV),
         start=START,
         height=size[0],

@@ -94,7 +94,8 @@ class ShapeTask:
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         meshes = [data.reference(scene) for scene in range(len(data.names))]
         frames = [[mesh.scale, *mesh.center] for mesh in meshes if isinstance(mesh, Mesh)]
-        return {"frames": dict(zip(data.names, frames, strict=True))}
+        up = next((list(mesh.up) for mesh in meshes if isinstance(mesh, Mesh)), [0.0, 0.0, 1.0])
+        return {"frames": dict(zip(data.names, frames, strict=True)), **({} if up == [0.0, 0.0, 1.0] else {"up": up})}
 
     def picture(
         self,
