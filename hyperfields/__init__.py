@@ -93,7 +93,7 @@ _EXPORTS = {
     "add": "training.continual",
     "compare": "evaluation.compare",
     "evaluate": "evaluation.report",
-    "export_scene": "runs.render",
+    "export_scene": "runs.export",
     "fit": "training.fit",
     "format_report": "evaluation.report",
     "infer": "training.inference",
@@ -108,7 +108,7 @@ _EXPORTS = {
     "on_background": "rendering",
     "open_family": "scenes",
     "orbit": "cameras",
-    "orbit_cameras": "runs.render",
+    "orbit_cameras": "runs.cameras",
     "parameter_groups": "model",
     "preset": "tasks",
     "psnr": "tasks.metrics",
@@ -196,12 +196,12 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.rendering import render_volume as render_volume
     from hyperfields.rendering import sample_image as sample_image
     from hyperfields.rendering import trace_surface as trace_surface
+    from hyperfields.runs.cameras import orbit_cameras as orbit_cameras
+    from hyperfields.runs.export import export_scene as export_scene
     from hyperfields.runs.field_file import load_field as load_field
     from hyperfields.runs.images import write_image as write_image
     from hyperfields.runs.meshes import write_mesh as write_mesh
-    from hyperfields.runs.render import export_scene as export_scene
     from hyperfields.runs.render import interpolate_run as interpolate_run
-    from hyperfields.runs.render import orbit_cameras as orbit_cameras
     from hyperfields.runs.render import render_scene as render_scene
     from hyperfields.runs.run import Run as Run
     from hyperfields.runs.run import load_run as load_run

@@ -78,12 +78,36 @@ def name_of(value: Any) -> str:
     return f"{value.__module__}:{value.__qualname__}"
 
 
+class Untrusted:
+    """A part of a config of a user's class that was not trusted when it was read; using it raises.
+
+    Only fields that a class lists in `deferred` may stay so: a run with a loss of one's own renders without it.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+
+    def __call__(self, *_: Any) -> Any:
+        """Raises:
+        InputError: always.
+        """
+        name = str(self.content.get("class") or self.content.get("function"))
+        raise _not_trusted("class" if "class" in self.content else "function", name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self()
+
+
 def to_json(value: Any) -> Any:
     """A config as what JSON can hold: a dataclass as `{"class": NAME, fields...}`, a function as `{"function": NAME}`.
 
     Raises:
         TypeError: something that is neither a config nor plain data.
     """
+    if isinstance(value, Untrusted):
+        return value.content
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"class": name_of(type(value)), **fields}
@@ -134,7 +158,12 @@ def from_json(value: Any, known: Mapping[str, Any]) -> Any:
     if "class" not in value:
         return {key: from_json(item, known) for key, item in value.items()}
     made = _look_up("class", value["class"], known)
-    content = {key: from_json(item, known) for key, item in value.items() if key != "class"}
+    deferred = getattr(made, "deferred", ())
+    content = {
+        key: Untrusted(item) if key in deferred and _is_foreign(item, known) else from_json(item, known)
+        for key, item in value.items()
+        if key != "class"
+    }
     name = value["class"]
     if not (isinstance(made, type) and dataclasses.is_dataclass(made)):
         raise InputError(f"class {name!r}: is no config")
@@ -160,10 +189,20 @@ def _look_up(what: str, name: Any, known: Mapping[str, Any]) -> Any:
     if name in known:
         return known[name]
     if ":" in name:
-        last = name.rpartition(":")[2].rpartition(".")[2]
-        raise InputError(f"{what} {name!r}: is not part of hyperfields; import it and load with trust=[{last}]")
+        raise _not_trusted(what, name)
     ours = ", ".join(sorted(key for key in known if ":" not in key))
-    raise InputError(f"{what} {name!r}: unknown, wanted one of {ours}")
+    raise InputError(f"{what} {name!r:.100}: unknown, wanted one of {ours}")
+
+
+def _not_trusted(what: str, name: str) -> InputError:
+    last = name.rpartition(":")[2].rpartition(".")[2]
+    return InputError(f"{what} {name!r:.100}: is not part of hyperfields; import it and load with trust=[{last}]")
+
+
+def _is_foreign(item: Any, known: Mapping[str, Any]) -> bool:
+    """True for the JSON of a class or function of a user's that is not among those that are known."""
+    name = (item.get("class") or item.get("function")) if isinstance(item, dict) else None
+    return isinstance(name, str) and ":" in name and name not in known
 
 
 @functools.cache
@@ -189,8 +228,12 @@ def _fits(value: Any, hint: Any) -> bool:
         if len(args) == 2 and args[1] is Ellipsis:
             return all(_fits(item, args[0]) for item in value)
         return len(value) == len(args) and all(map(_fits, value, args))
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, int):  # JSON does not tell 1 from 1.0
+            return not isinstance(value, bool) and abs(value) < 2**53
+        return isinstance(value, float) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
     if hint in (bool, str, type(None)):

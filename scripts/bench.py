@@ -19,19 +19,16 @@ import sys
 import time
 from pathlib import Path
 
-from hyperfields.errors import InputError
-
-# Before torch, whose idle threads the package tells to sleep.
-from hyperfields.runs.checkpoint import load_run
-from hyperfields.runs.render import orbit_cameras
-from hyperfields.tasks import render_picture
-
-# isort: split
 import bench_fit
 import bench_gpu
 import bench_ops
 import bench_scale
-import torch
+
+from hyperfields.errors import InputError
+from hyperfields.ops.threads import kernel_threads
+from hyperfields.runs.cameras import orbit_cameras
+from hyperfields.runs.run import load_run
+from hyperfields.tasks import render_picture
 
 WARM_UP = 3  # frames that compile and fill caches
 
@@ -58,7 +55,7 @@ def render(run: Path, scene: str | None, size: tuple[int, int], frames: int) -> 
         "scene": scene,
         "size": list(size),
         "frames": frames,
-        "threads": torch.get_num_threads(),
+        "threads": kernel_threads(),
         "first_picture_seconds": first,
         "mean_frames_per_second": frames / sum(seconds),
         "median_frames_per_second": 1.0 / statistics.median(seconds),
@@ -106,37 +103,37 @@ def main() -> None:
     for one in (kernels, part, whole, growth):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
-    found: object
+    result: object
     if options.what == "ops":
         rows = bench_ops.hash_encode(options.rounds) + bench_ops.batched_mlp(options.rounds)
         print_ops(rows)
-        found = [row._asdict() for row in rows]
+        result = [row._asdict() for row in rows]
     elif options.what == "fit":
         size = sides(options.size) if options.size else None
         try:
-            found = bench_fit.fit_step(
+            result = bench_fit.fit_step(
                 options.family, options.limit, size, options.steps, options.warm_up, not options.no_plain
             )
         except InputError as error:
             parser.exit(2, f"error: {error}\n")
-        bench_fit.print_fit(found, options.profile)
+        bench_fit.print_fit(result, options.profile)
     elif options.what == "scale":
-        found = bench_scale.scale(options.family, options.rounds)
-        bench_scale.print_scale(found)
+        result = bench_scale.scale(options.family, options.rounds)
+        bench_scale.print_scale(result)
     else:
         height, width = sides(options.size)
         try:
-            seen = render(options.run, options.scene, (height, width), options.frames)
+            shown = render(options.run, options.scene, (height, width), options.frames)
         except InputError as error:
             parser.exit(2, f"error: {error}\n")
         print(
-            f"{seen['scene']} at {options.size}: {seen['mean_frames_per_second']:.1f} frames a second over "
-            f"{options.frames} frames on {seen['threads']} threads, "
-            f"the first picture after {seen['first_picture_seconds']:.2f} s"
+            f"{shown['scene']} at {options.size}: {shown['mean_frames_per_second']:.1f} frames a second over "
+            f"{options.frames} frames on {shown['threads']} threads, "
+            f"the first picture after {shown['first_picture_seconds']:.2f} s"
         )
-        found = seen
+        result = shown
     if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+from torch import Tensor, nn
+
 from hyperfields.ops import dispatch
 from hyperfields.ops.profiling import Profiler
 from hyperfields.ops.reference import mlp as reference
+from hyperfields.ops.threads import kernel_threads, one_torch_thread
+from hyperfields.runs.config import FitSettings
 from hyperfields.scenes import open_family
-
-# Before torch, whose idle threads the package tells to sleep.
-from hyperfields.training.fit import Fit, FitConfig
-
-# isort: split
-import torch
-from torch import Tensor, nn
+from hyperfields.training.fit import Fit
+from hyperfields.training.trainer import Progress, Trainer
 
 WARM_UP = 200  # steps after which most of the empty space is known
 # With ", backward" these are names of stages.
 OPS = ("hash_encode", "batched_mlp", "composite")
-FUSED = (
-    "visible_samples",
-    "radiance_head",
-)  # march, encoding, network and opacity in one kernel; network and what is round it
+FUSED = ("visible_samples", "radiance_head")  # march, encoding, network and opacity in one kernel; network and ends
 
 
 def padded_vmap(x: Tensor, layers: list[tuple[Tensor, Tensor]], activation: str, counts: Tensor) -> Tensor:
@@ -55,10 +51,11 @@ def plain_torch() -> Iterator[None]:
         yield
 
 
-def seconds_a_step(fit: Fit, steps: int) -> float:
+def seconds_a_step(trainer: Trainer, steps: int) -> float:
+    progress = Progress(step=trainer.steps)
     began = time.perf_counter()
     for _ in range(steps):
-        fit.optimization.step(fit.progress)
+        trainer.step(progress)
     return (time.perf_counter() - began) / steps
 
 
@@ -67,22 +64,23 @@ def fit_step(
 ) -> dict[str, Any]:
     """Fit a while, then time some steps, profile some, and time a few in plain torch."""
     family = open_family(folder, limit=limit, size=size)
-    with tempfile.TemporaryDirectory() as out:
-        fit = Fit(family, Path(out) / "run", FitConfig(steps=warm_up + 1000))
-        fit.optimization.rehearse()
-        seconds_a_step(fit, warm_up)
-        seconds = seconds_a_step(fit, steps)
-        samples = fit.recipe.samples
-        stages, profiled = profile(fit, steps)
+    trainer = Fit(family, None, FitSettings(steps=warm_up + 1000)).trainer
+    assert isinstance(trainer, Trainer)
+    with one_torch_thread():  # as in a fit: the kernels have the cores
+        trainer.warm_up()
+        seconds_a_step(trainer, warm_up)
+        seconds = seconds_a_step(trainer, steps)
+        samples = trainer.config.samples
+        stages, profiled = profile(trainer, steps)
 
         def share(names: tuple[str, ...]) -> float:
             return sum(value for name, value in stages.items() if name.split(",")[0] in names) / profiled
 
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "family": folder.name,
             "scenes": len(family.names),
             "samples_a_step": samples,
-            "threads": torch.get_num_threads(),
+            "threads": kernel_threads(),
             "milliseconds_a_step": 1e3 * seconds,
             "samples_a_second": samples / seconds,
             "share_inside_three_ops": share(OPS),
@@ -91,43 +89,44 @@ def fit_step(
             "stages_milliseconds": stages,
             "milliseconds_a_profiled_step": profiled,
         }
-        if plain:
-            with plain_torch():
-                seconds_a_step(fit, 1)
-                slow = seconds_a_step(fit, 3)
-            again = seconds_a_step(fit, steps)  # in turns, since machines are noisy
-            found["plain_torch_milliseconds_a_step"] = 1e3 * slow
-            found["times_as_fast_as_plain_torch"] = slow / min(seconds, again)
-    return found
+    if plain:
+        with plain_torch():
+            seconds_a_step(trainer, 1)
+            slow = seconds_a_step(trainer, 3)
+        with one_torch_thread():
+            again = seconds_a_step(trainer, steps)  # in turns, since machines are noisy
+        result["plain_torch_milliseconds_a_step"] = 1e3 * slow
+        result["times_as_fast_as_plain_torch"] = slow / min(seconds, again)
+    return result
 
 
-def profile(fit: Fit, steps: int) -> tuple[dict[str, float], float]:
+def profile(trainer: Trainer, steps: int) -> tuple[dict[str, float], float]:
     """(milliseconds of each stage of a step without those within it, largest first; those of the whole)."""
     with Profiler() as watch:
-        whole = seconds_a_step(fit, steps)
+        whole = seconds_a_step(trainer, steps)
     own = {name: 1e3 * value / steps for name, value in watch.seconds.items()}
     return dict(sorted(own.items(), key=lambda item: -item[1])), 1e3 * whole
 
 
-def print_fit(found: dict[str, Any], stages: bool) -> None:
+def print_fit(result: dict[str, Any], stages: bool) -> None:
     print(
-        f"{found['family']}, {found['scenes']} scenes, {found['samples_a_step']} samples a step, "
-        f"{found['threads']} threads: {found['milliseconds_a_step']:.1f} ms a step, "
-        f"{found['samples_a_second'] / 1e6:.2f} million samples a second"
+        f"{result['family']}, {result['scenes']} scenes, {result['samples_a_step']} samples a step, "
+        f"{result['threads']} threads: {result['milliseconds_a_step']:.1f} ms a step, "
+        f"{result['samples_a_second'] / 1e6:.2f} million samples a second"
     )
     print(
-        f"    {100 * found['share_inside_three_ops']:.1f} % of it inside hash_encode, batched_mlp and composite, "
-        f"{100 * found['share_with_fused']:.1f} % with {' and '.join(FUSED)}, which are made of them, "
-        f"{100 * found['share_with_mix']:.1f} % with mix"
+        f"    {100 * result['share_inside_three_ops']:.1f} % of it inside hash_encode, batched_mlp and composite, "
+        f"{100 * result['share_with_fused']:.1f} % with {' and '.join(FUSED)}, which are made of them, "
+        f"{100 * result['share_with_mix']:.1f} % with combine_bases"
     )
-    if "times_as_fast_as_plain_torch" in found:
+    if "times_as_fast_as_plain_torch" in result:
         print(
-            f"    {found['times_as_fast_as_plain_torch']:.1f} times as fast as the same step in plain torch "
-            f"({found['plain_torch_milliseconds_a_step']:.0f} ms)"
+            f"    {result['times_as_fast_as_plain_torch']:.1f} times as fast as the same step in plain torch "
+            f"({result['plain_torch_milliseconds_a_step']:.0f} ms)"
         )
     if stages:
-        whole = found["milliseconds_a_profiled_step"]
-        rest = whole - sum(found["stages_milliseconds"].values())
+        whole = result["milliseconds_a_profiled_step"]
+        rest = whole - sum(result["stages_milliseconds"].values())
         print(f"where a profiled step of {whole:.1f} ms goes (each without what is listed on its own):")
-        for name, value in [*found["stages_milliseconds"].items(), ("everything else", rest)]:
+        for name, value in [*result["stages_milliseconds"].items(), ("everything else", rest)]:
             print(f"    {value:8.2f} ms {100 * value / whole:5.1f} %  {name}")

@@ -34,14 +34,15 @@ from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import Hierarchical
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, products, usable_device
-from hyperfields.runs.checkpoint import load_run
-from hyperfields.runs.render import orbit_cameras
+from hyperfields.runs.cameras import orbit_cameras
+from hyperfields.runs.run import load_run
 from hyperfields.scenes import open_family
-from hyperfields.tasks import render_picture, task_of
-from hyperfields.tasks.presets import TrainConfig
+from hyperfields.tasks import Objective, TrainConfig, render_picture, task_of
 from hyperfields.training.cuda_graphs import WARMUP_CALLS, Graphs
-from hyperfields.training.fit import FitConfig, fit
-from hyperfields.training.optim import Optimization, Progress
+from hyperfields.training.fit import fit
+from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.step import StaticStep
+from hyperfields.training.trainer import Fields, Progress, Trainer
 
 DEVICE = "cuda"
 SCENES, POINTS, SIZES = 256, 4096, (32, 64, 64, 16)
@@ -248,16 +249,13 @@ def steps() -> Iterator[Row]:
             what = f"{scenes} scenes, {precision}, {'graph' if graphs else 'eager'}"
 
             def time_of(scenes: int = scenes, precision: Precision = precision, graphs: bool = graphs) -> float:
-                model = HyperField(ModelConfig(field, Hierarchical(24), 96), STEP_SCENES[-1]).to(DEVICE)
+                model = HyperField(ModelConfig(field, Hierarchical(24), 96), STEP_SCENES[-1], sparse=True).to(DEVICE)
                 recipe = TrainConfig(scenes, STEP_POINTS)
                 # Few scenes have fewer pixels than the points of a step: the same pixels come several times.
                 objective = task_of(Again(pictures).kind).objective(
                     Again(pictures), field, recipe, STEP_SCENES[-1], device=DEVICE, precision=precision
                 )
-                every = torch.arange(len(pictures.names))
-                run = Optimization(model.bind_scenes, parameter_groups(model), objective, every, 0)
-                run.graphs = Graphs(torch.device(DEVICE)) if graphs else None
-                return step_time(run)
+                return step_time(trainer_of(model, objective, recipe, graphs), graphs)
 
             row = attempt(STEP, what, time_of)
             if row.value is None:
@@ -268,7 +266,20 @@ def steps() -> Iterator[Row]:
             yield row
 
 
-def step_time(run: Optimization) -> float:
+def trainer_of(model: HyperField, objective: Objective, recipe: TrainConfig, graphs: bool) -> Trainer:
+    """A trainer of all scenes of a model, as `fit` makes it."""
+
+    def bind(local: Tensor, generator: torch.Generator) -> Fields:
+        codes = model.latents(local)
+        return Fields(model.bind(codes), codes)
+
+    every, prior = torch.arange(STEP_SCENES[-1]), GaussianPrior(recipe.prior)
+    recorded = Graphs(torch.device(DEVICE)) if graphs else None
+    groups = parameter_groups(model)
+    return Trainer(bind, groups, objective, every, recipe, 0, regularizers=[prior], graphs=recorded)
+
+
+def step_time(trainer: Trainer, graphs: bool) -> float:
     """Milliseconds of a steady step.
 
     Raises:
@@ -276,10 +287,11 @@ def step_time(run: Optimization) -> float:
     """
     progress = Progress()
     for _ in range(WARMUP_CALLS + 2):
-        run.step(progress)
-    if run.graphs is not None and run.graphs.reason:
-        raise RuntimeError(run.graphs.reason)
-    return milliseconds(lambda: run.step(progress))
+        trainer.step(progress)
+    recorded = trainer.execute.graphs if isinstance(trainer.execute, StaticStep) else None
+    if graphs and recorded is not None and recorded.reason:
+        raise RuntimeError(recorded.reason)
+    return milliseconds(lambda: trainer.step(progress))
 
 
 class Again(Images):
@@ -299,13 +311,12 @@ def views(folder: Path, run: Path) -> Iterator[Row]:
     """A fit of `folder` by the clock into `run`, and how good it is on its test views."""
     family = open_family(folder)
     section = f"views, {len(family.names)} scenes of {folder.name}, {FIT_SECONDS:.0f} seconds of fitting, mixed"
-    config = FitConfig(minutes=FIT_SECONDS / 60.0)
-    fit(family, run, config, device=DEVICE, precision="mixed")
+    fit(family, run, minutes=FIT_SECONDS / 60.0, device=DEVICE, precision="mixed", progress=False)
     steps = json.loads((run / "summary.json").read_text())["steps"]
     yield Row(section, "steps", steps, "steps")
     scenes = evaluate(load_run(run, DEVICE), family)["scenes"]
-    found = [scene["psnr"] for scene in scenes.values()]
-    yield Row(section, PSNR, statistics.mean(found), "dB", f"worst {min(found):.2f}")
+    values = [scene["psnr"] for scene in scenes.values()]
+    yield Row(section, PSNR, statistics.mean(values), "dB", f"worst {min(values):.2f}")
 
 
 def frames(path: Path, scene: str | None) -> Iterator[Row]:

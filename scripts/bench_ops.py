@@ -15,16 +15,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Before torch, whose idle threads the package tells to sleep.
-from hyperfields import ops
-from hyperfields.ops._cpu.threads import parallel
-from hyperfields.ops.grid import PRIMES
-
-# isort: split
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor, nn
+
+from hyperfields import ops
+from hyperfields.ops._cpu.threads import parallel
+from hyperfields.ops.grid import PRIMES
 
 POINTS, SCENES = 2**18, 64
 SIZES = (32, 64, 64, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -11,25 +12,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Before torch, whose idle threads the package tells to sleep.
-from hyperfields.data import Points
-from hyperfields.tasks.presets import preset
-from hyperfields.training.fit import Fit, FitConfig
-
-# isort: split
 import torch
 from torch import Tensor
 
-HAND = 32  # scenes of a step
+from hyperfields.data import Points
+from hyperfields.ops.threads import kernel_threads, one_torch_thread
+from hyperfields.runs.config import FitSettings
+from hyperfields.tasks import preset
+from hyperfields.training.fit import Fit
+from hyperfields.training.trainer import Progress, Trainer
+
+BATCH = 32  # scenes of a step
 START = """
-import time, sys, importlib
+import time, sys
 from pathlib import Path
 from hyperfields.scenes import open_family
+from hyperfields.training.fit import fit
 import hyperfields.ops._cpu, torch._dynamo  # what torch.optim imports when it is first used
-fit = importlib.import_module("hyperfields.training.fit")
 began = time.perf_counter()
-job = fit.Fit(open_family(Path(sys.argv[1])), Path(sys.argv[2]), fit.FitConfig(steps=1))
-job.run()
+fit(open_family(Path(sys.argv[1])), Path(sys.argv[2]), steps=1, progress=False)
 print(time.perf_counter() - began)
 """
 
@@ -54,20 +55,19 @@ class Waves:
 def step_seconds(scenes: list[int], rounds: int, steps: int = 20) -> dict[int, float]:
     """Median seconds of a step with each number of scenes in the latent table; the same model otherwise."""
     model, recipe = preset("default", "images", 100, 64)
-    recipe = type(recipe)(
-        HAND, recipe.samples, recipe.rate_grid, recipe.rate_networks, recipe.rate_latents, recipe.prior
-    )
-    with tempfile.TemporaryDirectory() as out:
-        fits = {
-            count: Fit(Waves(count), Path(out) / str(count), FitConfig(steps=10**6), model=model, recipe=recipe)
-            for count in scenes
-        }
-        seconds: dict[int, list[float]] = {count: [] for count in scenes}
+    recipe = dataclasses.replace(recipe, scenes=BATCH)
+    fits = {
+        count: Fit(Waves(count), None, FitSettings(steps=10**6), model=model, train=recipe).trainer for count in scenes
+    }
+    seconds: dict[int, list[float]] = {count: [] for count in scenes}
+    with one_torch_thread():
         for _ in range(rounds + 1):
-            for count, fit in fits.items():
+            for count, trainer in fits.items():
+                assert isinstance(trainer, Trainer)
+                progress = Progress(step=trainer.steps)
                 began = time.perf_counter()
                 for _ in range(steps):
-                    fit.optimization.step(fit.progress)
+                    trainer.step(progress)
                 seconds[count].append((time.perf_counter() - began) / steps)
     return {count: statistics.median(values[1:]) for count, values in seconds.items()}
 
@@ -99,7 +99,7 @@ def scale(family: Path, rounds: int) -> dict[str, Any]:
     seconds = step_seconds([100, 100_000], rounds)
     whole, torch_alone = import_seconds("hyperfields, hyperfields.model"), import_seconds("torch")
     return {
-        "threads": torch.get_num_threads(),
+        "threads": kernel_threads(),
         "milliseconds_a_step": {str(count): 1e3 * value for count, value in seconds.items()},
         "step_of_100000_scenes_over_100": seconds[100_000] / seconds[100],
         "import_hyperfields_over_import_torch": import_seconds("hyperfields") / torch_alone,
@@ -108,5 +108,5 @@ def scale(family: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def print_scale(found: dict[str, Any]) -> None:
-    print(json.dumps(found, indent=1))
+def print_scale(result: dict[str, Any]) -> None:
+    print(json.dumps(result, indent=1))

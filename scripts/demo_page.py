@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
-from hyperfields.codes.table import interpolate
+from hyperfields.codes import interpolate
 from hyperfields.data import Mesh
-from hyperfields.runs.checkpoint import Run, load_run
+from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.images import write_image
-from hyperfields.runs.render import bind, orbit_cameras
+from hyperfields.runs.run import Run, load_run
 from hyperfields.scenes import open_family
-from hyperfields.tasks import SHAPES, render_picture
-from hyperfields.viewer.reference import mesh_picture
+from hyperfields.tasks import render_picture
+from hyperfields.viewer.reference import mesh_picture, photograph_picture
 
 SAMPLES = Path("scenes/samples")
 SHAPE_SIZE = (200, 240)  # of a shape beside its truth
@@ -52,7 +52,7 @@ class Part:
         run = str(out / self.name)
         commands = [["eval", run, "--out", f"{run}.json"]]
         commands += [["interpolate", run, *self.walk, "--out", f"{run}_walk.gif", *self.walk_options]]
-        for scene, channel in self.lock:
+        for scene, channel in self.turns:
             options = ["--orbit", "32", "--size", "160x192", "--channel", channel]
             commands += [["render", run, "--scene", scene, "--out", f"{run}_{scene}_{channel}.gif", *options]]
         return commands
@@ -63,22 +63,20 @@ class Part:
 
 def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
     """(name, truth, result) of some scenes, from cameras that were not fitted to."""
-    family = open_family(SAMPLES / part.name)
-    found = []
+    data = open_family(SAMPLES / part.name)
+    pairs = []
     for name in part.compared:
-        truth, bound = family.reference(family.names.index(name)), run.bind(name)
+        truth, scene = data.reference(data.names.index(name)), run[name]
         if isinstance(truth, Mesh):
             camera = orbit_cameras(run, 1, SHAPE_SIZE)[0]
-            result = render_picture(bound, camera, SHAPE_SIZE)
-            found.append((name, mesh_picture(truth, camera, SHAPE_SIZE, supersample=SHAPES.supersample), result))
+            picture = mesh_picture(truth, camera, SHAPE_SIZE, supersample=run.task.supersample)
+            pairs.append((name, picture, scene.render(camera)))
         elif isinstance(truth, list):
             for view in truth[:: max(len(truth) // 2, 1)][:2]:
-                rgb = view.rgba[..., :3] * view.rgba[..., 3:] + 1.0 - view.rgba[..., 3:]
-                size = (view.camera.height, view.camera.width)
-                found.append((name, rgb, render_picture(bound, view.camera, size)))
+                pairs.append((name, photograph_picture(view, 1.0), scene.render(view.camera)))
         else:
-            found.append((name, truth, render_picture(bound, None, (truth.shape[0], truth.shape[1]))))
-    return found
+            pairs.append((name, truth, scene.render(size=(truth.shape[0], truth.shape[1]))))
+    return pairs
 
 
 def write_picture(path: Path, out: Path, parts: Sequence[Part], columns: int = 10, side: int = 160) -> None:
@@ -94,7 +92,7 @@ def write_picture(path: Path, out: Path, parts: Sequence[Part], columns: int = 1
             around = orbit_cameras(run, columns, (side, side))
             cameras = [around[3 * number % columns] for number in range(columns)]
         tiles = [
-            render_picture(bind(run, code[None]), closer(camera), (side, side), supersample=2)
+            render_picture(run.model.bind(code[None]), closer(camera), (side, side), supersample=2)
             for code, camera in zip(codes, cameras, strict=True)
         ]
         row = torch.cat(tiles, 1)
@@ -121,7 +119,7 @@ def write_page(out: Path, parts: Sequence[Part], seconds: Callable[[], float]) -
     """`out`/index.html, which needs no other file."""
     reports = {part.name: json.loads((out / f"{part.name}.json").read_text()) for part in parts}
     sections = "\n".join(section(out, part, reports[part.name]) for part in parts)
-    versions = load_run(out / parts[0].name).config["versions"]
+    versions = load_run(out / parts[0].name).config.versions
     values = {
         "SECTIONS": sections,
         "TABLE": table(parts, reports),
@@ -150,10 +148,10 @@ def section(out: Path, part: Part, report: dict[str, Any]) -> str:
             picture(out / f"{part.name}_{scene}_{channel}.gif", scene),
             scene if channel == "rgb" else f"{scene}, {channel}",
         )
-        for scene, channel in part.lock
+        for scene, channel in part.turns
     )
     typed = "\n".join(shlex.join(["hyperfields", *words]) for words in (part.fit(out), *part.rest(out)))
-    chips = "".join(f"<li><b>{value}</b> {label}</li>" for label, value in facts(report)[:5])
+    chips = "".join(f"<li><b>{value}</b> {label}</li>" for label, value in facts(report)[:6])
     left = "a test view" if run.kind == "views" else "the truth"
     return SECTION.format(
         title=part.title, about=html.escape(part.about), chips=chips, walk=walk, kind=run.kind, left=left,
@@ -164,13 +162,13 @@ def section(out: Path, part: Part, report: dict[str, Any]) -> str:
 def facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     """(label, value) of what was measured and what it cost."""
     mean, size = report["mean"], report["bytes_per_scene"]
-    found = [(label, form.format(mean[key])) for key, label, form in METRICS if mean.get(key) is not None]
+    measured = [(label, form.format(mean[key])) for key, label, form in METRICS if mean.get(key) is not None]
     return [
-        *found[:2],
+        *measured[:2],
         ("a scene, networks included", f"{size['amortised'] / 1e3:.1f} kB"),
         ("for one more scene", f"{size['marginal']} bytes"),
         ("of fitting", f"{report['fit_seconds']:.0f} s"),
-        *found[2:],
+        *measured[2:],
         ("numbers in all", f"{report['parameters']:,}"),
     ]
 
@@ -246,7 +244,7 @@ img { display: block; width: 100%; height: auto; border-radius: 8px; background:
 .shapes img, .views img { aspect-ratio: 6 / 5; object-fit: cover; }
 .body { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.2rem; align-items: start; }
 .images .body { grid-template-columns: minmax(0, 1fr) minmax(0, 2fr); }
-.lock { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem 1rem; }
+.turns { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem 1rem; }
 .shapes .seen, .views .seen { grid-column: 1 / -1; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 1rem; }
 .images .pairs { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }

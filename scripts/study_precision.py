@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import argparse
 import functools
-import tempfile
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import torch
+from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.data import SceneDataset
 from hyperfields.evaluation.report import evaluate
 from hyperfields.ops import encode
 from hyperfields.ops.reference import mlp as reference
-from hyperfields.runs.checkpoint import load_run
 from hyperfields.scenes import open_family
-from hyperfields.training.fit import FitConfig, fit
-
-# isort: split
-import torch
-from torch import Tensor
+from hyperfields.tasks import task_of
+from hyperfields.training.fit import fit
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples"
-MEASURES = {"images": "psnr", "views": "psnr", "shapes": "iou"}
 Layers = list[tuple[Tensor, Tensor | None]]
 exact = ops.batched_mlp
 
@@ -79,21 +76,20 @@ def mixed(x: Tensor, layers: Layers, activation: str = "relu", *, counts: Tensor
     return slope + (value - slope).detach()
 
 
-def quality(family: SceneDataset, steps: int, seed: int, emulated: bool) -> dict[str, float]:
+def quality(data: SceneDataset, steps: int, seed: int, emulated: bool) -> dict[str, float]:
     batched_mlp = mixed if emulated else exact
-    with tempfile.TemporaryDirectory() as out:
-        with (
-            mock.patch.object(encode, "batched_mlp", batched_mlp),
-            # The colour network has a kernel of its own; its reference calls this.
-            mock.patch.object(ops, "radiance_head", functools.partial(ops.radiance_head, backend="reference")),
-            mock.patch.object(
-                reference, "batched_mlp", lambda x, layers, act, counts: batched_mlp(x, layers, act, counts=counts)
-            ),
-        ):
-            fit(family, Path(out) / "run", FitConfig(steps=steps, seed=seed))
-        report = evaluate(load_run(Path(out) / "run"), family)
-    found: dict[str, float] = report["mean"]
-    return found
+    with (
+        mock.patch.object(ops, "batched_mlp", batched_mlp),
+        mock.patch.object(encode, "batched_mlp", batched_mlp),
+        # The colour network has a kernel of its own; its reference calls this.
+        mock.patch.object(ops, "radiance_head", functools.partial(ops.radiance_head, backend="reference")),
+        mock.patch.object(
+            reference, "batched_mlp", lambda x, layers, act, counts: batched_mlp(x, layers, act, counts=counts)
+        ),
+    ):
+        run = fit(data, steps=steps, seed=seed, progress=False)
+    mean: dict[str, float] = evaluate(run, data)["mean"]
+    return mean
 
 
 def main() -> None:
@@ -105,7 +101,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1", help="default %(default)s")
     asked = parser.parse_args()
     family = open_family(SAMPLES / asked.family, limit=asked.limit, size=asked.size)
-    name = MEASURES[family.kind]
+    name = task_of(family.kind).metrics[0].name
     for seed in map(int, asked.seeds.split(",")):
         one, other = (quality(family, asked.steps, seed, emulated)[name] for emulated in (False, True))
         print(

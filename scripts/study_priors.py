@@ -3,7 +3,8 @@
     python scripts/study_priors.py OUT [--steps 400] [--seeds 0] [--only vae,factors]
 
 Each row is a fit by the command line, so `--by` and `--bayes` are what to type. Of codes: twelve new scenes are drawn,
-and compared with the fitted ones; their pictures lie in OUT, a file a row. Of weights: the deviation of a colour.
+and compared with the fitted ones; their pictures lie in OUT, a file a row. Of weights: the standard deviation of a
+colour.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from torch import Tensor
 from hyperfields.cli import main as run_cli
 from hyperfields.evaluation.report import evaluate
 from hyperfields.rendering.image import sample_image
-from hyperfields.runs.checkpoint import SOURCE, Run, load_run, read_tensors
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.images import write_image
+from hyperfields.runs.run import SOURCE, Run, load_run
 from hyperfields.scenes import open_family
-from hyperfields.training.posterior import draw_fields, new_code
+from hyperfields.training.inference import draw_fields, new_code
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/emoji"
 SIDE, DRAWS, FIELDS = 32, 12, 8
@@ -42,8 +44,8 @@ def draws(run: Run, path: Path) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def spread(run: Run) -> float:
-    """The deviation of a colour over drawn weights, mean over scenes and pixels."""
+def std_of_colors(run: Run) -> float:
+    """Standard deviation of a colour over drawn weights, mean over scenes and pixels."""
 
     def of(name: str) -> Tensor:
         fields = draw_fields(run, run.codes(name), samples=FIELDS)
@@ -71,16 +73,16 @@ def main() -> None:
             run = load_run(out)
             line = f"{row or 'a table':28} {seed:>4} {evaluate(run, family)['mean']['psnr']:7.2f}"
             if run.model.config.bayes.kind != "none":
-                line += f" {spread(run):11.4f}"
+                line += f" {std_of_colors(run):11.4f}"
             else:
-                deviation = ""
-                if run.config["codes"]:
-                    logarithm = read_tensors(out / SOURCE)[0]["log_deviation.codes"]
-                    deviation = f"{float(logarithm.float().exp().mean()):.3f}"
+                std = ""
+                if run.config.codes is not None:
+                    logarithm = read_tensors(out / SOURCE)[0]["log_std.codes"]
+                    std = f"{float(logarithm.float().exp().mean()):.3f}"
                 nearest, outside = draws(run, out / "draws.png")
-                line += f" {deviation:>11} {nearest:8.4f} {outside:8.1%}"
+                line += f" {std:>11} {nearest:8.4f} {outside:8.1%}"
             lines.append(line)
-    print(f"{'codes or weights':28} seed    psnr   deviation  nearest  outside", *lines, sep="\n")
+    print(f"{'codes or weights':28} seed    psnr         std  nearest  outside", *lines, sep="\n")
 
 
 if __name__ == "__main__":

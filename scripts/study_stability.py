@@ -2,33 +2,32 @@
 
     python scripts/study_stability.py [--seeds 20] [--steps 300] [--generators full,low-rank] [--settings none,default]
 
-Emoji of 16x16 pixels, one small MLP each, at the rate of each generator (`presets.RATES`). A fit has diverged when its
-loss at the end is not finite, or above that of pictures in one colour each. `none` initialises as torch does and does
-not clip gradients. Settings are those below, or written out as for `fit --stability`: share=0.2:bound=6. The last
+Emoji of 16x16 pixels, one small MLP each, at the rate of each generator (`Task.network_rate`). A fit has diverged if
+its loss at the end is not finite, or above that of pictures in one colour each. `none` initialises as torch does and
+does not clip gradients. Settings are those below, or written out as for `fit --stability`: share=0.2:bound=6. The last
 number of a code of `dynamic` is the time, learned here as the others are. `direct` generates nothing: it is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from hyperfields.configs import parse_settings
 from hyperfields.data import SceneDataset
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import Fourier
-from hyperfields.hypernets import SHARING, Stability, parse
+from hyperfields.hypernets import SHARING, Stability, parse, parse_stability
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.scenes import open_family
-from hyperfields.tasks import task_of
-from hyperfields.tasks.presets import TrainConfig, network_rate
-from hyperfields.training.optim import Optimization, Progress
+from hyperfields.tasks import IMAGES, TrainConfig, task_of
+from hyperfields.tasks.config import RelativeClip
+from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.trainer import Fields, Progress, Trainer
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/emoji"
 SETTINGS = {
@@ -41,27 +40,28 @@ SCENES = 16
 def final_loss(family: SceneDataset, config: ModelConfig, rate: float, seed: int, steps: int, clip: bool) -> float:
     """Mean loss of the last 20 steps; nan when a step was not finite."""
     torch.manual_seed(seed)
-    recipe = TrainConfig(SCENES, SCENES * 64, rate_networks=rate)
-    model = HyperField(config, SCENES)
+    limit = RelativeClip().limit if clip else 0.0
+    recipe = TrainConfig(SCENES, SCENES * 64, rate_networks=rate, clip=RelativeClip(limit))
+    model = HyperField(config, SCENES, sparse=True)
     objective = task_of(family.kind).objective(family, config.field, recipe, SCENES)
-    work = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(SCENES), seed)
-    if not clip:
-        work.optimizers._clip = lambda: None  # type: ignore[method-assign]
+
+    def bind(local: Tensor, generator: torch.Generator) -> Fields:
+        codes = model.latents(local)
+        return Fields(model.bind(codes), codes)
+
+    prior = GaussianPrior(recipe.prior)
+    groups, scenes = parameter_groups(model), torch.arange(SCENES)
+    trainer = Trainer(bind, groups, objective, scenes, recipe, seed, regularizers=[prior])
     progress, last = Progress(), []
     for step in range(steps):
         progress.fraction = step / steps
         try:
-            work.step(progress)
+            trainer.step(progress)
         except FloatingPointError:
             return math.nan
         if step >= steps - 20:
-            last.append(float(work.loss()[1]))
+            last.append(float(trainer.loss()[1]))
     return sum(last) / len(last)
-
-
-def stability(text: str) -> Stability:
-    settings: dict[str, Any] = parse_settings("--settings", text, dataclasses.asdict(Stability()))
-    return Stability(**settings)
 
 
 def main() -> None:
@@ -79,9 +79,10 @@ def main() -> None:
     for name in asked.generators.split(","):
         for setting in asked.settings.split(","):
             started = time.monotonic()
-            stable = SETTINGS.get(setting) or stability(setting)
-            config = ModelConfig(ImageField(Fourier(2, 4), (16, 16)), parse(name, SHARING), 16, stable)
-            rate, clip = network_rate(name, "images", SCENES), setting != "none"
+            stable = SETTINGS.get(setting) or parse_stability(setting, "--settings")
+            generator = parse(name, SHARING)
+            config = ModelConfig(ImageField(Fourier(2, 4), (16, 16)), generator, 16, stable)
+            rate, clip = IMAGES.network_rate(generator, SCENES), setting != "none"
             losses = [final_loss(family, config, rate, s, asked.steps, clip) for s in range(asked.seeds)]
             lost = sum(not loss < bar for loss in losses)
             worst = sorted(losses, key=lambda loss: math.inf if math.isnan(loss) else loss)

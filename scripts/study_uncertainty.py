@@ -1,11 +1,11 @@
-"""Do predicted deviations tell where pictures are wrong? Fitted cars on views that were left out, and unseen cars.
+"""Do predicted uncertainties tell where pictures are wrong? Fitted cars on views that were left out, and unseen cars.
 
     python scripts/study_uncertainty.py OUT [--family DIR] [--side 48] [--steps 300] [--views 0,5 --views 0,3,6]
 
-Fits every second car and compares, pixel by pixel, errors on their test views with predicted deviations; then infers a
-distribution over the codes of the other cars from a few views each and does the same for those. Every row is a mean
-over cars: of those with even numbers, on which settings were chosen, and of those with odd ones, which are only
-reported. Writes a JSON and a figure a row, and pictures (truth, prediction, error, deviation) of each car to OUT.
+Fits every second car and compares, pixel by pixel, errors on their test views with predicted standard deviations; then
+infers a distribution over the codes of the other cars from a few views each and does the same for those. Every row is a
+mean over cars: of those with even numbers, on which settings were chosen, and of those with odd ones, which are only
+reported. Writes a JSON and a figure a row, and a picture (truth, prediction, error, standard deviation) of each car.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from pathlib import Path
 import torch
 
 from hyperfields.data import SceneDataset, View
-from hyperfields.evaluation.uncertainty import calibrate, deviation_picture, misfit, plot, uncertainty_image
+from hyperfields.evaluation.plots import plot_calibration
+from hyperfields.evaluation.uncertainty import calibrate, misfit, std_picture, uncertainty_image
 from hyperfields.fields import BoundField
-from hyperfields.runs.checkpoint import Run, load_run
 from hyperfields.runs.images import write_image
+from hyperfields.runs.run import Run, load_run
 from hyperfields.scenes import open_family
-from hyperfields.training.fit import FitConfig, fit
-from hyperfields.training.posterior import Posterior, infer_posterior
+from hyperfields.training.fit import fit
+from hyperfields.training.inference import InferredCodes, infer
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/cars_views"
 VIEWS = 5  # test views of a car
+FieldsOf = Callable[[str], tuple[BoundField, Sequence[BoundField]]]  # a scene -> its field, and samples of it
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--family", type=Path, default=SAMPLES)
     parser.add_argument("--side", type=int, default=48)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--views", action="append", help="training views that are seen of unseen cars")
+    parser.add_argument("--views", action="append", help="training views that are known of unseen cars")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=8)
     asked = parser.parse_args()
@@ -44,34 +46,31 @@ def main() -> None:
     names = sorted(path.name for path in asked.family.iterdir() if path.is_dir())
     known = open_family(asked.family, size=size, scenes=names[::2])
     if not (asked.out / "run/model.safetensors").is_file():
-        fit(known, asked.out / "run", FitConfig(steps=asked.steps, seed=asked.seed))
+        fit(known, asked.out / "run", steps=asked.steps, seed=asked.seed)
     run = load_run(asked.out / "run")
-    print(
-        f"{'cars':28} {'half':5} {'error':>7} {'deviation':>9} {'rank, all':>9} {'inside':>7} {'worst':>6}  68 %  95 %"
-    )
+    print(f"{'cars':28} {'half':5} {'error':>7} {'std':>9} {'rank, all':>9} {'inside':>7} {'worst':>6}  68 %  95 %")
     show(asked.out, "fitted, test views", known, lambda name: (run.bind(name), ()))
     for text in asked.views or ["0,5", "0,3,6,9,12,15,18,21,24,27,30,33,36,39,42,45"]:
-        seen = [int(view) for view in text.split(",")]
-        family = open_family(asked.family, size=size, scenes=names[1::2], views=seen)
-        posterior = infer_posterior(run, family, steps=max(asked.steps // 4, 1), weight=1e-4)
-        show(asked.out, f"unseen, {len(seen)} views", family, sampled(run, posterior, asked.samples))
+        views = [int(view) for view in text.split(",")]
+        family = open_family(asked.family, size=size, scenes=names[1::2], views=views)
+        posterior = infer(run, family, by="posterior", steps=max(asked.steps // 4, 1), weight=1e-4)
+        show(asked.out, f"unseen, {len(views)} views", family, sampled(run, posterior, asked.samples))
 
 
-def sampled(run: Run, posterior: Posterior, samples: int) -> Callable[[str], tuple[BoundField, Sequence[BoundField]]]:
+def sampled(
+    run: Run, posterior: InferredCodes, samples: int
+) -> Callable[[str], tuple[BoundField, Sequence[BoundField]]]:
     """A scene's name -> the field of its mean code, and fields of sampled codes."""
 
     @torch.no_grad()
     def fields(name: str) -> tuple[BoundField, Sequence[BoundField]]:
         codes = posterior.sample(name, samples, torch.Generator().manual_seed(0))
-        mean = posterior.mean[posterior.names.index(name)]
-        return run.model.bind(mean[None]), [run.model.bind(code[None]) for code in codes]
+        return posterior.bind(run, name), [run.model.bind(code[None]) for code in codes]
 
     return fields
 
 
-def show(
-    out: Path, label: str, family: SceneDataset, fields: Callable[[str], tuple[BoundField, Sequence[BoundField]]]
-) -> None:
+def show(out: Path, label: str, family: SceneDataset, fields: FieldsOf) -> None:
     """Two rows of the table, their files, and a picture of each car."""
     stem = label.replace(", ", "_").replace(" ", "_")
     for first, half in enumerate(("even", "odd")):
@@ -84,14 +83,15 @@ def show(
             flush=True,
         )
         (out / f"{stem}_{half}.json").write_text(json.dumps(report, indent=1))
-        plot(report, out / f"{stem}_{half}.png")
+        plot_calibration(report, out / f"{stem}_{half}.png")
     for number, name in enumerate(family.names):
         bound, samples = fields(name)
         view = next(view for view in family.reference(number, "test") if isinstance(view, View))
         truth = view.rgba[..., :3] * view.rgba[..., 3:] + 1.0 - view.rgba[..., 3:]
-        found = misfit(bound, family, name)
-        color, deviation = deviation_picture(bound, found, view.camera, (truth.shape[0], truth.shape[1]), samples)
-        shown = [truth, color, uncertainty_image((color - truth).abs().mean(-1)), uncertainty_image(deviation)]
+        color, std = std_picture(
+            bound, misfit(bound, family, name), view.camera, (truth.shape[0], truth.shape[1]), samples
+        )
+        shown = [truth, color, uncertainty_image((color - truth).abs().mean(-1)), uncertainty_image(std)]
         write_image(out / f"{stem}_{name}.png", torch.cat(shown, 1).clamp(0.0, 1.0))
 
 

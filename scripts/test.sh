@@ -45,14 +45,15 @@ step "lint" ruff check .
 step "format" ruff format --check .
 
 mkdir -p build
+set -m # a process group of its own, so that all of it ends when the tests fail
 (
-    trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
     step "types" types
     step "documentation" docs
     step "wheel" bash scripts/test_wheel.sh
 ) >build/beside.log 2>&1 &
 beside=$!
-trap 'kill $beside 2>/dev/null || true' EXIT
+set +m
+trap 'kill -- -$beside 2>/dev/null || true' EXIT
 
 step "kernels" kernels
 step "tests" tests

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from hyperfields.codes.table import VariationalTable
+from hyperfields.codes import Variational
+from hyperfields.codes.variational import VariationalCodes
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import Fourier
@@ -18,10 +19,12 @@ from hyperfields.hypernets.bayes import Factors, implicit_divergence, moments_di
 from hyperfields.hypernets.init import std_of
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.rendering.image import sample_image
-from hyperfields.runs.checkpoint import load_run
-from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.fit import Fit, FitConfig
-from hyperfields.training.posterior import draw_fields, new_code
+from hyperfields.runs.config import FitSettings
+from hyperfields.runs.run import load_run
+from hyperfields.tasks import TrainConfig
+from hyperfields.training.fit import Fit, fit
+from hyperfields.training.inference import draw_fields, new_code
+from hyperfields.training.trainer import Trainer
 from hyperfields.weights import linear_spec
 
 from ._analytic import Discs
@@ -42,24 +45,28 @@ def test_any_generator_can_be_drawn_from(generator, kind: str) -> None:  # type:
     net, codes = Hypernet(SPEC, 6, generator, bayes=Bayes(kind)), torch.randn(3, 6)  # type: ignore[arg-type]
     mean, again = net(codes), net(codes)
     assert all(torch.equal(mean[name], again[name]) for name in SPEC)  # nothing is drawn
-    assert net.divergence is None
-    with net.drawing(rng()):
-        one, two = net(codes), net(codes)
+    drawing = rng()
+    one, two = net.sample(codes, drawing)[0], net.sample(codes, drawing)[0]
     assert all(not torch.equal(one[name], two[name]) for name in SPEC)
-    with net.drawing(rng()):
-        same = net(codes)
+    same, divergence = net.sample(codes, rng())
     assert all(torch.equal(one[name], same[name]) for name in SPEC)
-    assert net.divergence is not None
-    assert float(net.divergence.detach()) > 0.0
-    assert net.noise is None
-    net.divergence.backward()
+    assert divergence is not None
+    assert float(divergence.detach()) > 0.0
+    divergence.backward()
     gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
     assert sum(float(gradient.abs().sum()) for gradient in gradients) > 0.0
     if kind == "factors":
-        with net.drawing(rng(1)):
-            drawn = [net(codes)["mlp.0.weight"] for _ in range(400)]
-        found = float((torch.stack(drawn) - mean["mlp.0.weight"]).std().detach())
-        assert found == pytest.approx(0.05 * std_of(SPEC["mlp.0.weight"]), rel=0.05)
+        drawing = rng(1)
+        drawn = [net.sample(codes, drawing)[0]["mlp.0.weight"] for _ in range(400)]
+        std = float((torch.stack(drawn) - mean["mlp.0.weight"]).std().detach())
+        assert std == pytest.approx(0.05 * std_of(SPEC["mlp.0.weight"]), rel=0.05)
+
+
+def test_without_a_distribution_a_sample_is_the_weights() -> None:
+    net, codes = Hypernet(SPEC, 6, Full()), torch.randn(3, 6)
+    drawn, divergence = net.sample(codes, rng())
+    assert divergence is None
+    assert all(torch.equal(drawn[name], value) for name, value in net(codes).items())
 
 
 def test_divergences_are_those_of_torch() -> None:
@@ -81,7 +88,7 @@ def test_divergences_are_those_of_torch() -> None:
 @pytest.mark.parametrize("kind", ["factors", "noise"])
 def test_a_fit_of_drawn_weights_is_good_and_knows_a_spread(kind: str, tmp_path: Path) -> None:
     model = ModelConfig(FIELD, Full(), 4, bayes=Bayes(kind, weight=1e-7))  # type: ignore[arg-type]
-    Fit(Discs(), tmp_path, FitConfig(steps=300), model=model, recipe=TrainConfig(4, 4 * 256)).run()
+    fit(Discs(), tmp_path, steps=300, model=model, train=TrainConfig(4, 4 * 256), progress=False)
     run = load_run(tmp_path)
     assert run.model.config.bayes == model.bayes
     pictures = [sample_image(run.bind(name), 1, 16, 16)[0] for name in run.names]
@@ -107,26 +114,41 @@ def test_bad_settings_are_refused() -> None:
         Hypernet(SPEC, 6, Independent(), bayes=Bayes("factors"))
 
 
-def test_a_variational_table_draws_and_pays(tmp_path: Path) -> None:
-    table = VariationalTable(5, 3, weight=2.0)
+def test_variational_codes_are_drawn_and_pay() -> None:
+    source = VariationalCodes(5, 3, weight=2.0)
     scenes = torch.tensor([4, 1])
-    codes, penalty = table.codes(scenes, rng(), torch.sum)
-    other, _ = table.codes(scenes, rng(1), torch.sum)
-    deviation = table.log_deviation.codes[scenes].exp()
-    q = Normal(table.mean.codes[scenes], deviation)
+    codes, penalty = source.codes(scenes, rng(), torch.sum)
+    other, _ = source.codes(scenes, rng(1), torch.sum)
+    q = Normal(source.mean.codes[scenes], source.log_std.codes[scenes].exp())
     p = Normal(torch.zeros(2, 3), torch.ones(2, 3))
     torch.testing.assert_close(penalty, 2.0 * kl_divergence(q, p).sum(1).mean())
     assert not torch.equal(codes, other)
-    torch.testing.assert_close(table.settled(scenes, rng(), torch.sum), table.mean.codes[scenes])
-    # More weight: what is not needed goes to the prior.
-    spreads = []
-    for number, weight in enumerate((1e-6, 1e-2)):
-        model, out = ModelConfig(FIELD, Full(), 8), tmp_path / str(number)
-        fit = Fit(Discs(), out, FitConfig(steps=150), model=model, recipe=TrainConfig(4, 4 * 64),
-                  source=lambda model, weight=weight: VariationalTable(4, model.latent_size, weight))  # fmt: skip
-        fit.run()
-        assert isinstance(fit.source, VariationalTable)
-        spreads.append(float(fit.source.log_deviation.codes.detach().exp().mean()))
-        run = load_run(out)
+    torch.testing.assert_close(source.final_codes(scenes, rng(), torch.sum), source.mean.codes[scenes])
+
+
+def test_more_weight_brings_codes_to_the_prior_and_new_scenes_are_its_draws() -> None:
+    model, train, stds = ModelConfig(FIELD, Full(), 8), TrainConfig(4, 4 * 64), []
+    for weight in (1e-6, 1e-2):
+        run = fit(Discs(), steps=150, model=model, train=train, codes=Variational(weight), progress=False)
+        assert isinstance(run.source, VariationalCodes)
+        stds.append(float(run.source.log_std.codes.detach().exp().mean()))
         assert torch.equal(new_code(run, 1), torch.randn(1, 8, generator=rng(1)))
-    assert spreads[1] > 1.5 * spreads[0]
+    assert stds[1] > 1.5 * stds[0]
+
+
+def test_a_penalty_and_a_divergence_are_both_paid() -> None:
+    """Two places that add to the loss of a step, neither of which hides the other."""
+    model = ModelConfig(FIELD, Full(), 4, bayes=Bayes("factors", weight=1e-3))
+    fitting = Fit(Discs(), None, FitSettings(steps=1), model=model, train=TrainConfig(4, 64), codes=Variational(1e-3))
+    trainer = fitting.trainer
+    assert isinstance(trainer, Trainer)
+    trainer.prepare()
+    fields = trainer.bind(trainer.local, rng())
+    assert fields.codes is None  # no second prior on codes that have a divergence
+    assert fields.penalty is not None
+    assert fitting.source is not None
+    codes, kl = fitting.source.codes(trainer.local, generator := rng(), torch.sum)
+    _, divergence = fitting.model.sample(codes, generator)
+    assert divergence is not None
+    assert kl is not None
+    torch.testing.assert_close(fields.penalty, kl + 1e-3 * divergence)

@@ -87,7 +87,7 @@ def test_what_cannot_run_says_why_and_the_rest_goes_on(
 
     monkeypatch.setattr(card, "ceilings", broken)
     monkeypatch.setattr(card, "views", lambda folder, run: full())
-    monkeypatch.setattr(card, "step_time", lambda run: 2.0 if run.graphs is None else full())
+    monkeypatch.setattr(card, "step_time", lambda trainer, graphs: full() if graphs else 2.0)
     out = tmp_path / "found.json"
     assert card.main(["--out", str(out)]) == 0
     rows = {(row["section"].split(",")[0], row["what"]): row for row in json.loads(out.read_text())["rows"]}
@@ -121,9 +121,9 @@ def test_a_run_is_fitted_measured_and_rendered(
     """On the CPU, in its precision: two of the samples of the repository, for a moment."""
     import hyperfields
 
-    def short(family: Any, run: Path, config: Any, device: str, precision: str) -> None:
-        assert (config.minutes, device, precision) == (20.0 / 60.0, "cpu", "mixed")
-        hyperfields.fit(family, run, hyperfields.FitConfig(steps=2))
+    def short(data: Any, run: Path, *, minutes: float, device: str, precision: str, progress: bool) -> None:
+        assert (minutes, device, precision, progress) == (20.0 / 60.0, "cpu", "mixed", False)
+        hyperfields.fit(data, run, steps=2, progress=False)
 
     monkeypatch.setattr(card, "fit", short)
     monkeypatch.setattr(card, "SECTIONS", ("views", "rendering"))

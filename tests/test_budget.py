@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hyperfields import RadianceField, Rays, ops
-from hyperfields.data import Kind, Pixels, Points
+from hyperfields.data import Kind
 from hyperfields.fields import BoundField
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import LowRank
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.ops import devices, dispatch
+from hyperfields.ops import dispatch
 from hyperfields.rendering.occupancy import OccupancyGrid
 from hyperfields.rendering.static_shapes import StaticStepPlan, rays_per_scene, render_static
 from hyperfields.rendering.volume import OPAQUE
@@ -26,10 +24,7 @@ from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.step import StaticStep
 from hyperfields.training.trainer import Fields, Progress, Trainer
 
-
-def triton_or_reference(*_: object, triton: str = "", **__: object) -> str:
-    """What "auto" takes on a GPU; `triton` says why it cannot run a call."""
-    return "reference" if triton else "triton"
+from ._no_gpu import Fake, Watching, pretend_gpu, triton_or_reference
 
 
 @pytest.fixture(
@@ -171,53 +166,6 @@ def test_occupancy_is_looked_at_whole_until_all_of_it_is_known() -> None:
 # ------------------------------------------------------------------------------------------ a GPU that is not there
 
 
-class Fake:
-    """A family whose batches come on the device, as real ones do after `to`."""
-
-    names = tuple("abcde")
-
-    def __init__(self, kind: Kind) -> None:
-        self.kind: Kind = kind
-
-    def to(self, device: torch.device) -> Fake:
-        return self
-
-    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
-        there = {"device": scenes.device}
-        if self.kind == "views":
-            return Pixels(Rays(*torch.rand(2, len(scenes), n, 3, **there)), torch.rand(len(scenes), n, 4, **there))
-        x = torch.rand(len(scenes), n, 2 if self.kind == "images" else 3, **there)
-        return Points(x, torch.rand(len(scenes), n, 3 if self.kind == "images" else 1, **there))
-
-    def reference(self, scene: int, split: str = "test") -> Tensor:
-        raise NotImplementedError
-
-
-class Anywhere(torch.Generator):
-    """A generator for any device."""
-
-    def __new__(cls, device: object = None) -> Anywhere:
-        return super().__new__(cls, "cpu")
-
-
-class Watching(TorchDispatchMode):
-    """Fails on a copy from one device to another; notes the shapes of all that is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[Any] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # torch does not say what comes out of this one: nothing.
-        fused = func is torch.ops.aten._fused_adam_.tensor_lr
-        found = None if fused else func(*args, **(kwargs or {}))
-        tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, found)) if isinstance(t, Tensor)]
-        devices = {t.device for t in tensors if t.dim() or t.device.type != "cpu"}  # numbers ride along with a launch
-        assert len(devices) <= 1, (func, devices)
-        self.shapes.append((str(func), [tuple(t.shape) for t in tensors]))
-        return found
-
-
 @pytest.mark.parametrize(
     "wait",
     [
@@ -250,14 +198,7 @@ def test_a_step_on_a_gpu_asks_it_for_nothing(kind: Kind, called: Preset, monkeyp
     of one kind compute tensors of one size.
     """
     pytest.importorskip("triton")
-    monkeypatch.setattr(devices, "is_async", lambda device: True)
-    monkeypatch.setattr(dispatch, "select", triton_or_reference)  # its operators say what comes out of them
-    monkeypatch.setattr(torch, "Generator", Anywhere)
-    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda parameter: None)
-    for name in ("randperm", "rand"):
-        plain = getattr(torch, name)
-        monkeypatch.setattr(torch, name, lambda *a, generator=None, plain=plain, **k: plain(*a, **k))
-    monkeypatch.setattr(StaticStep, "sync", lambda *_: None)
+    pretend_gpu(monkeypatch)
     config = preset(called, kind, 5, 16)[0]
     model, train = HyperField(config, 5, sparse=True).to("meta"), TrainConfig(2, 2**10)
     objective = task_of(kind).objective(Fake(kind), config.field, train, 5, device="meta")

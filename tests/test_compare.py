@@ -22,6 +22,7 @@ from hyperfields.evaluation.compare import (
     sized,
     summarize,
 )
+from hyperfields.evaluation.lpips import LpipsUnavailable
 from hyperfields.evaluation.plots import pareto, plot
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import FactoredGrid
@@ -34,6 +35,16 @@ from hyperfields.training.fit import Fit
 from ._analytic import Discs
 
 FIELD = ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3), hidden=(24, 24))
+
+
+@pytest.fixture(autouse=True)
+def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine may have weights, and the networks take longer than all else here."""
+
+    def missing(net: str, weights: Path | None) -> None:
+        raise LpipsUnavailable("no weights here")
+
+    monkeypatch.setattr("hyperfields.evaluation.report.load_lpips", missing)
 
 
 SHARING = [name for name in hypernets.GENERATORS if name != "direct"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,19 @@ import torch
 from hyperfields.cli import main
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
+from hyperfields.evaluation.added import add_and_measure, format_added
 from hyperfields.evaluation.health import doctor
 from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid
 from hyperfields.hypernets import GENERATORS, Bayes, Extension, Full, Hypernet, Independent, LowRank, Stability
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.runs.checkpoint import Run, load_run
-from hyperfields.tasks.presets import TrainConfig
-from hyperfields.training.continual import add, extend, format_added
+from hyperfields.runs.run import Run, load_run
+from hyperfields.tasks import TrainConfig
+from hyperfields.training.continual import Drift, add, drift, extend
 from hyperfields.training.cost import count
-from hyperfields.training.fit import FitConfig, fit
+from hyperfields.training.fit import fit
 from hyperfields.training.inference import infer, load_codes
+from hyperfields.training.trainer import Fields, StepState
 from hyperfields.weights import numel
 
 from ._analytic import Balls, Discs
@@ -63,8 +64,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
             folder = tmp_path_factory.mktemp("runs") / name
             torch.manual_seed(0)
             model = ModelConfig(FIELDS[name], LowRank(3), 8)
-            fit(OLD, folder, FitConfig(steps=300), model=model, recipe=TrainConfig(2, 2 * 256, rate_networks=1e-2))
-            made[name] = load_run(folder)
+            train = TrainConfig(2, 2 * 256, rate_networks=1e-2)
+            made[name] = fit(OLD, folder, steps=300, model=model, train=train, progress=False)
         return made[name]
 
     return run_of
@@ -73,22 +74,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
 @pytest.mark.parametrize("name", FIELDS)
 def test_old_scenes_are_kept_and_new_ones_learned(name: str, runs: Callable[[str], Run], tmp_path: Path) -> None:
     run = runs(name)
-    found = add(run, NEW, tmp_path / "out", old_family=OLD, steps=300)
-    assert found["old"]["before"] == found["old"]["after"]
-    assert found["new"]["after"]["psnr"] > 26.0
-    assert found["drift"] == 0.0
+    report = add_and_measure(run, NEW, tmp_path / "out", old_data=OLD, method="extension", steps=300, progress=False)
+    assert report["old"]["before"] == report["old"]["after"]
+    assert report["new"]["after"]["psnr"] > 26.0
+    assert report["drift"] == 0.0
     added = load_run(tmp_path / "out")
     assert added.names == (*OLD.names, *NEW.names)
     before, after = run.bind(*OLD.names).weights, added.bind(*OLD.names).weights
     assert all(torch.equal(value.expand_as(after[key]), after[key]) for key, value in before.items())
-    assert json.loads((tmp_path / "out/add.json").read_text()) == json.loads(json.dumps(found))
-    assert "2 old scenes: psnr" in format_added(found)
+    assert json.loads((tmp_path / "out/add.json").read_text()) == json.loads(json.dumps(report))
+    assert "2 old scenes: psnr" in format_added(report)
 
 
 def test_held_outputs_are_kept_and_naive_ones_forgotten(runs: Callable[[str], Run], tmp_path: Path) -> None:
     run = runs("factored")
     held, naive = (
-        add(run, NEW, tmp_path / method, old_family=OLD, steps=300, method=method)  # type: ignore[arg-type]
+        add_and_measure(run, NEW, tmp_path / method, old_data=OLD, steps=300, method=method, progress=False)  # type: ignore[arg-type]
         for method in ("output", "naive")
     )
     before = held["old"]["before"]["psnr"]
@@ -102,23 +103,25 @@ def test_held_outputs_are_kept_and_naive_ones_forgotten(runs: Callable[[str], Ru
 def test_scenes_are_added_twice(runs: Callable[[str], Run], tmp_path: Path) -> None:
     run = runs("factored")
     blue, yellow = (Some(names=(name,), first=2 + number) for number, name in enumerate(NEW.names))
-    add(run, blue, tmp_path / "once", steps=200, numbers=4, bases=2)
-    once = load_run(tmp_path / "once")
-    found = add(once, yellow, tmp_path / "twice", old_family=Some(names=("red", "green", "blue")), steps=200)
+    once = add(run, blue, tmp_path / "once", steps=200, numbers=4, bases=2, progress=False)
+    old = Some(names=("red", "green", "blue"))
+    report = add_and_measure(
+        once, yellow, tmp_path / "twice", old_data=old, method="extension", steps=200, progress=False
+    )
     twice = load_run(tmp_path / "twice")
     assert twice.names == Discs().names
-    assert found["old"]["before"] == found["old"]["after"]
-    assert found["new"]["after"]["psnr"] > 26.0
+    assert report["old"]["before"] == report["old"]["after"]
+    assert report["new"]["after"]["psnr"] > 26.0
     for names, before in ((OLD.names, run), (once.names, once)):
         wanted, held = before.bind(*names).weights, twice.bind(*names).weights
         assert all(torch.equal(value, held[key]) for key, value in wanted.items())
 
 
 def test_an_extended_run_is_an_ordinary_one(runs: Callable[[str], Run], tmp_path: Path) -> None:
-    add(runs("factored"), Some(names=("blue",), first=2), tmp_path / "out", steps=100)
-    added = load_run(tmp_path / "out")
+    added = add(runs("factored"), Some(names=("blue",), first=2), tmp_path / "out", steps=100, progress=False)
     assert added.model.config.extensions == (Extension(16, 1),)
-    codes = infer(added, Some(names=("yellow",), first=3), tmp_path / "codes.safetensors", steps=200, refine=True)
+    yellow = Some(names=("yellow",), first=3)
+    codes = infer(added, yellow, tmp_path / "codes.safetensors", steps=200, refine=True, progress=False)
     picture = codes.bind(added, "yellow")(torch.full((1, 1, 2), 0.5))
     assert (picture - torch.tensor([0.9, 0.9, 0.1])).abs().max() < 0.5
     looked = doctor(load_run(tmp_path / "out"), Some(names=("red", "green", "blue")))
@@ -153,28 +156,35 @@ def test_extensions_stay_in_bounds_and_are_drawn(runs: Callable[[str], Run]) -> 
     for name, value in bound(100.0 * torch.randn(4, 6)).items():
         assert value.abs().max() <= 1.5 * spec[name].bound / 3.0**0.5 + 1e-6
     drawn = Hypernet(spec, 6, Full(), bayes=Bayes("factors"), extensions=(Extension(2, 0),))
-    with drawn.drawing(torch.Generator().manual_seed(0)):
-        assert not torch.equal(drawn(torch.ones(1, 6))["mlp.0.weight"], drawn(torch.ones(1, 6))["mlp.0.weight"])
+    generator = torch.Generator().manual_seed(0)
+    one, two = (drawn.sample(torch.ones(1, 6), generator)[0]["mlp.0.weight"] for _ in range(2))
+    assert not torch.equal(one, two)
 
 
-def test_runs_from_before_extensions_load(runs: Callable[[str], Run], tmp_path: Path) -> None:
-    run, old = runs("factored"), tmp_path / "old"
-    shutil.copytree(run.path, old)
-    config = json.loads((old / "config.json").read_text())
-    del config["model"]["extensions"]
-    (old / "config.json").write_text(json.dumps(config))
-    assert load_run(old).model.config == run.model.config
-    add(load_run(old), NEW, tmp_path / "out", steps=2)
-    assert load_run(tmp_path / "out").names == (*OLD.names, *NEW.names)
+def test_the_regularizer_of_held_outputs_is_looser_at_first(runs: Callable[[str], Run]) -> None:
+    run = runs("factored")
+    with torch.random.fork_rng():
+        new = extend(run, 2, Extension(4, 2))
+    assert float(drift(run.model, new, torch.arange(2)).detach()) == 0.0
+    with torch.no_grad():
+        for parameter in new.hypernet.generator.parameters():
+            parameter.add_(0.1)
+    held, fields = Drift(run.model, new, 2.0, 2), Fields(new(torch.arange(2)))
+    first, last = (
+        float(held(StepState(fields, torch.arange(2), 0, fraction, torch.Generator())).detach())
+        for fraction in (0.0, 1.0)
+    )
+    assert last == pytest.approx(10.0 * first)
+    assert last == pytest.approx(2.0 * float(drift(run.model, new, torch.arange(2)).detach()))
 
 
 def test_counts_of_an_extended_model_are_those_of_its_tensors(runs: Callable[[str], Run]) -> None:
     model = extend(runs("factored"), 2, Extension(4, 2))
-    found = count(model.config, 4)
+    counted = count(model.config, 4)
     tensors = model.state_dict()
-    assert sum(found.parameters.values()) == sum(value.numel() for value in tensors.values())
-    assert 4 * found.amortised == 2 * sum(value.numel() for value in tensors.values())
-    assert (found.marginal, found.amortised) == (24, model.bytes_per_scene()[0])
+    assert sum(counted.parameters.values()) == sum(value.numel() for value in tensors.values())
+    assert 4 * counted.amortised == 2 * sum(value.numel() for value in tensors.values())
+    assert (counted.marginal, counted.amortised) == (24, model.bytes_per_scene()[0])
     groups = parameter_groups(model)
     grid = model.config.field.encoding.grid  # type: ignore[union-attr]
     assert sum(p.numel() for p in groups["grid"]) == (3 + 2) * grid.rows * 2
@@ -184,9 +194,9 @@ def test_counts_of_an_extended_model_are_those_of_its_tensors(runs: Callable[[st
 def test_frozen_networks_lose_nothing(runs: Callable[[str], Run], tmp_path: Path) -> None:
     run = runs("fourier")
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
-    found = add(run, NEW, tmp_path / "out", old_family=OLD, steps=300, method="frozen")
-    assert found["old"]["before"] == found["old"]["after"]
-    assert found["new"]["after"]["psnr"] > 20.0
+    report = add_and_measure(run, NEW, tmp_path / "out", old_data=OLD, steps=300, method="frozen", progress=False)
+    assert report["old"]["before"] == report["old"]["after"]
+    assert report["new"]["after"]["psnr"] > 20.0
     assert all(torch.equal(before[name], value) for name, value in run.model.state_dict().items())
     codes = load_codes(tmp_path / "out/codes.safetensors", run)
     assert codes.names == NEW.names
@@ -194,9 +204,9 @@ def test_frozen_networks_lose_nothing(runs: Callable[[str], Run], tmp_path: Path
 
 
 def test_without_their_data_old_scenes_are_not_measured(runs: Callable[[str], Run], tmp_path: Path) -> None:
-    found = add(runs("fourier"), NEW, tmp_path / "out", steps=2)
-    assert found["old"]["after"] is None
-    assert "n/a without their data" in format_added(found)
+    report = add_and_measure(runs("fourier"), NEW, tmp_path / "out", method="extension", steps=2, progress=False)
+    assert report["old"]["after"] is None
+    assert "n/a without their data" in format_added(report)
 
 
 def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -> None:
@@ -219,19 +229,20 @@ def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -
     with pytest.raises(InputError, match="extension bases -1: wanted 0 or more"):
         add(run, NEW, tmp_path / "out", steps=2, bases=-1)
     alone = ModelConfig(FIELDS["fourier"], Independent(), numel(FIELDS["fourier"].spec))
-    fit(OLD, tmp_path / "alone", FitConfig(steps=2, individually=True), model=alone, recipe=TrainConfig(1, 64))
+    train = TrainConfig(1, 64)
+    each_alone = fit(OLD, steps=2, individually=True, model=alone, train=train, progress=False)
     with pytest.raises(InputError, match="it has no networks to add scenes to"):
-        add(load_run(tmp_path / "alone"), NEW, tmp_path / "out", steps=2)
+        add(each_alone, NEW, tmp_path / "out", steps=2)
     assert not (tmp_path / "out").exists()
 
 
 def test_an_added_run_is_not_gone_on_with_by_mistake(runs: Callable[[str], Run], tmp_path: Path) -> None:
-    add(runs("fourier"), NEW, tmp_path / "out", steps=2)
+    add(runs("fourier"), NEW, tmp_path / "out", steps=2, progress=False)
     with pytest.raises(InputError, match="differs from this call's"):
         fit(
             Discs(),
             tmp_path / "out",
-            FitConfig(steps=300),
+            steps=300,
             model=ModelConfig(FIELDS["fourier"], Full(), 8),
             resume=True,
         )

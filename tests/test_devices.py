@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hyperfields import FitConfig, cli, ops
-from hyperfields.cli import console
+from hyperfields import cli, ops
+from hyperfields.cli import diagnose
 from hyperfields.cli import show as showing
 from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.ops import dispatch, mlp
 from hyperfields.ops.devices import require_precision, saying_what_to_lower, usable_device
+from hyperfields.runs.config import FitSettings
 from hyperfields.training.fit import Fit
 
 HERE = torch.cuda.is_available()
@@ -89,28 +90,28 @@ def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_doctor_says_what_a_card_can_do(card: Callable[[tuple[int, int]], None]) -> None:
     pytest.importorskip("triton")
     card((9, 0))
-    assert console._cuda() == "Card, compute capability 9.0: use it with --device cuda --precision mixed"
+    assert diagnose._cuda() == "Card, compute capability 9.0: use it with --device cuda --precision mixed"
     card((7, 5))
-    assert console._cuda().startswith(
+    assert diagnose._cuda().startswith(
         "Card, compute capability 7.5: use it with --device cuda; --precision mixed: needs"
     )
     card((6, 1))
-    assert console._cuda() == "Card has compute capability 6.1, the kernels need 7.5; use --device cpu"
+    assert diagnose._cuda() == "Card has compute capability 6.1, the kernels need 7.5; use --device cpu"
 
 
 def test_a_fit_on_a_card_without_triton_says_that_it_is_slow(
     card: Callable[[tuple[int, int]], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     card((9, 0))
-    monkeypatch.setattr(dispatch, "_triton_missing", lambda: "triton is not installed: pip install triton")
+    monkeypatch.setattr(dispatch, "_why_no_triton", lambda: "triton is not installed: pip install triton")
     monkeypatch.setattr(
         sys.modules["hyperfields.training.fit"], "usable_device", lambda name: SimpleNamespace(type="cuda")
     )
-    monkeypatch.setattr(Fit, "_begin_optimization", lambda fitting: None)
+    monkeypatch.setattr(Fit, "_trainer", lambda *_: None)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
-    pictures = Images(torch.rand(2, 4, 4, 3), ("a", "b"))
+    pictures = Images(torch.rand(2, 4, 4, 3))
     with pytest.warns(UserWarning, match="^--device cuda: triton is not installed: .*; fitting in plain torch"):
-        Fit(pictures, tmp_path, FitConfig(steps=1), device="cuda")
+        Fit(pictures, tmp_path, FitSettings(steps=1), device="cuda")
 
 
 def test_mixed_precision_is_for_cards() -> None:

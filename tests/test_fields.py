@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hyperfields.fields import Field, ImageField, RadianceField, SDFField, kind_of
+from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity, SphericalHarmonics
 from hyperfields.weights import Weights
 
@@ -31,7 +31,7 @@ def unit(*shape: int) -> Tensor:
     ],
 )
 def test_each_field_has_a_kind(field: Field, kind: str) -> None:
-    assert kind_of(field) == kind
+    assert field.kind == kind
 
 
 def test_a_spec_names_the_encoding_and_every_layer() -> None:

@@ -13,7 +13,6 @@ from hyperfields.fields import ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import TABLE, FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.hypernets import (
     Chunked,
-    Cppn,
     Full,
     Generator,
     Hierarchical,
@@ -23,24 +22,12 @@ from hyperfields.hypernets import (
     Modulation,
     PerLayer,
     Residual,
-    WeightTokens,
 )
 from hyperfields.weights import Weights, WeightSpec, flatten, layers, linear_spec, numel
 
-GENERATORS: dict[str, Generator] = {
-    "full, linear": Full(),
-    "full, hidden": Full(hidden=32),
-    "per layer": PerLayer(32),
-    "hierarchical": Hierarchical(8),
-    "chunked": Chunked(chunk=20),
-    "cppn": Cppn(64),
-    "low rank, multiply": LowRank(4, "multiply"),
-    "low rank, add": LowRank(4, "add"),
-    "low rank, one layer": LowRank(2, "multiply", layer=0),
-    "scale and shift": Modulation(scale=True),
-    "shift only": Modulation(scale=False),
-    "weight tokens": WeightTokens(16),
-}
+from ._generators import generators
+
+GENERATORS = generators(32)
 SPEC = linear_spec("mlp", (6, 9, 9, 2))
 
 each_generator = pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS.keys())

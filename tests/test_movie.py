@@ -12,8 +12,10 @@ from torch import Tensor
 
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
+from hyperfields.runs.cameras import orbit_cameras
+from hyperfields.runs.export import export_scene
 from hyperfields.runs.field_file import load_field
-from hyperfields.runs.render import export_scene, interpolate_run, orbit_cameras, render_scene
+from hyperfields.runs.render import interpolate_run, render_scene
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import render_picture
 

@@ -15,7 +15,7 @@ from hyperfields.fields import BoundField
 from hyperfields.rendering import pictures
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.pictures import CHANNELS, Channel
-from hyperfields.runs.render import native_size, orbit_cameras
+from hyperfields.runs.cameras import native_size, orbit_cameras
 from hyperfields.tasks import render_picture, task_of
 
 from ._octahedra import RED, run_of

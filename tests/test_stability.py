@@ -7,38 +7,23 @@ import math
 import pytest
 import torch
 
+from hyperfields.configs import to_json
 from hyperfields.errors import InputError
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import Fourier
-from hyperfields.hypernets import (
-    Chunked,
-    Cppn,
-    Full,
-    Generator,
-    Hierarchical,
-    Hypernet,
-    LowRank,
-    Modulation,
-    PerLayer,
-    Stability,
-    WeightTokens,
-)
+from hyperfields.hypernets import Full, Generator, Hypernet, LowRank, Modulation, PerLayer, Stability
 from hyperfields.hypernets.stability import SpectralLimit
 from hyperfields.model import ModelConfig
-from hyperfields.runs.checkpoint import from_json, to_json
+from hyperfields.runs.config import config_from_json as from_json
 from hyperfields.weights import linear_spec
 
+from ._generators import generators
+
 SPEC = linear_spec("mlp", (12, 24, 24, 3))
-GENERATORS: dict[str, Generator] = {
-    "full": Full(),
-    "per layer": PerLayer(16),
-    "hierarchical": Hierarchical(8),
-    "chunked": Chunked(chunk=32),
-    "cppn": Cppn(64),
-    "low rank, multiply": LowRank(2, "multiply"),
-    "low rank, add": LowRank(2, "add"),
-    "scale and shift": Modulation(),
-    "weight tokens": WeightTokens(16),
+GENERATORS = {
+    name: made
+    for name, made in generators(16).items()
+    if name not in ("full, hidden", "low rank, one layer", "shift only")  # like their neighbours here
 }
 each_generator = pytest.mark.parametrize("generator", GENERATORS.values(), ids=GENERATORS.keys())
 

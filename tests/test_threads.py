@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,14 @@ from hyperfields.ops.threads import kernel_threads, one_torch_thread
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def in_a_thread(work: object) -> None:
-    thread = threading.Thread(target=work)  # type: ignore[arg-type]
+def in_a_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
     thread.start()
     thread.join()
 
 
 @pytest.fixture(autouse=True)
-def _three_threads():
+def _three_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -172,7 +173,7 @@ class Settings:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Settings:
     settings = Settings()
-    monkeypatch.setattr(process.ctypes, "CDLL", settings)
+    monkeypatch.setattr("ctypes.CDLL", settings)
     monkeypatch.setattr(process, "_keeping", 0)
     monkeypatch.setattr(sys, "platform", "linux")
     for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:

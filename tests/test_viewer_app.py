@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 from hyperfields.data import Kind, Points, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.runs.render import orbit_cameras
+from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.tasks import task_of
 from hyperfields.training.inference import InferredCodes
 from hyperfields.viewer import app as app_module
@@ -226,12 +226,12 @@ def test_a_point_of_the_map_lies_between(shapes: Viewer) -> None:
     with Client(shapes) as page:
         (ax, ay), (bx, by) = page.hello["places"]
         page.request(latent={"at": [0.5 * (ax + bx), 0.5 * (ay + by)]}, moving=True)
-        found = page.until(type="picture")["latent"]
-        assert found["scene"] is None
-        assert found["nearest"][0][1] == pytest.approx(found["nearest"][1][1])
-        page.request(2, latent={"key": found["key"], "coordinates": [1.0]}, moving=True)
+        between = page.until(type="picture")["latent"]
+        assert between["scene"] is None
+        assert between["nearest"][0][1] == pytest.approx(between["nearest"][1][1])
+        page.request(2, latent={"key": between["key"], "coordinates": [1.0]}, moving=True)
         assert page.until(id=2)["latent"]["scene"] in ("small", "big")
-        page.request(3, latent={"walk": ["small", "big", {"key": found["key"]}], "time": 0.5}, moving=True)
+        page.request(3, latent={"walk": ["small", "big", {"key": between["key"]}], "time": 0.5}, moving=True)
         assert page.until(id=3)["latent"]["scene"] == "big"
         page.request(4, latent={"seed": 3}, channel="depth", moving=True)
         assert page.until(id=4)["image"].shape[-1] == 3
@@ -541,6 +541,16 @@ def test_a_busy_port_leads_to_the_next() -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         assert free_port("127.0.0.1", port) > port
+
+
+def test_a_port_that_is_taken_meanwhile_leads_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        answers = iter([port])
+        monkeypatch.setattr(app_module, "free_port", lambda host, start: next(answers, None) or free_port(host, start))
+        with viewing("images") as viewer:
+            assert viewer.port > port
+            assert get(viewer, "/")[0] == 200
 
 
 @pytest.mark.parametrize(("host", "port", "text"), [

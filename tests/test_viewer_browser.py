@@ -94,7 +94,7 @@ class Visit:
         self.still()
 
     def download(self, click: str, box: str) -> bytes:
-        """What comes out of a job."""
+        """The file that a job makes."""
         with self.page.expect_download() as made:
             self.page.click(click)
         self.page.wait_for_selector(f"{box} a")
@@ -237,7 +237,7 @@ def film(visit: Visit) -> None:
 
 
 def pixels(visit: Visit, canvas: str) -> Tensor:
-    """What a canvas shows, `[h w 3]`."""
+    """Pixels of a canvas, `[h w 3]`."""
     return decoded(visit.page.locator(canvas).screenshot())
 
 

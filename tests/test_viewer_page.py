@@ -41,7 +41,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(page: Path, code: str, **values: Any) -> Any:
-    """What `code`, which may use the exports of view.js and `values`, returns."""
+    """The value of `code`, which may use the exports of view.js and `values`."""
     script = f"""
         import * as view from "./view.js";
         import {{ unpack }} from "./link.js";
@@ -58,7 +58,7 @@ def run(page: Path, code: str, **values: Any) -> Any:
 
 
 def pixels(made: Camera, points: Tensor) -> Tensor:
-    """Where a camera sees points `[n 3]`: (x, y) in [0, 1], y down."""
+    """Pictures of points `[n 3]` by a camera: (x, y) in [0, 1], y down."""
     inside = (points - made.T_world_camera[:3, 3]) @ made.T_world_camera[:3, :3]
     x = made.fx * inside[:, 0] / inside[:, 2] + made.cx
     y = made.fy * inside[:, 1] / inside[:, 2] + made.cy

@@ -16,7 +16,7 @@ from hyperfields.cameras import Camera, look_at
 from hyperfields.data import Kind, Mesh, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.runs.render import orbit_cameras
+from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.tasks import task_of
 from hyperfields.viewer.camera_path import (
     CameraPath,

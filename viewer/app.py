@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import http
 import json
 import math
@@ -25,7 +26,7 @@ from websockets.http11 import Request, Response
 from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
-from hyperfields.runs.render import native_size
+from hyperfields.runs.cameras import native_size
 from hyperfields.runs.run import Run
 from hyperfields.viewer import requests
 from hyperfields.viewer.camera_path import from_nerfstudio, to_nerfstudio
@@ -74,16 +75,26 @@ class Viewer:
         """
         self.gate = Gate(host, free_port(host, port))  # first: nothing has been made if that fails
         self.shared = SharedState(run, open_dataset, inferred)
-        self.shared.warm_up()
+        self.jobs = Jobs(self.shared)
+        self._sheets = ThreadPoolExecutor(2, thread_name_prefix="hyperfields-viewer-thumbs")
         self._sessions: dict[str, Session] = {}
         self._mutex = threading.Lock()
-        self._sheets = ThreadPoolExecutor(2, thread_name_prefix="hyperfields-viewer-thumbs")
-        self.jobs = Jobs(self.shared)
         try:
-            self._server = Server(host, self.gate.port, self._respond, self._talk)
-        except InputError:
+            self._server = self._listen()
+        except BaseException:
             self.jobs.close()
             raise
+        self.shared.warm_up()
+
+    def _listen(self) -> Server:
+        """A server at the port of the gate, or at the next free one if another process was faster."""
+        while True:
+            try:
+                return Server(self.gate.host, self.gate.port, self._respond, self._talk)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise InputError(f"--port {self.gate.port}: cannot be opened ({error}); choose another") from None
+                self.gate = Gate(self.gate.host, free_port(self.gate.host, self.gate.port + 1))
 
     @property
     def port(self) -> int:
@@ -220,7 +231,7 @@ class Viewer:
 
 
 def hello(shared: SharedState) -> dict[str, Any]:
-    """What a page needs before its first picture."""
+    """First message to a page: what there is to show, and what the page can ask for."""
     run, task = shared.run, shared.task
     height, width = native_size(run)
     view = shared.first_view((height, width))

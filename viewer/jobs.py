@@ -24,9 +24,11 @@ from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.report import scene_places
-from hyperfields.runs import render
+from hyperfields.runs.cameras import orbit_cameras
+from hyperfields.runs.export import FIELD_SUFFIX
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import MESH_SUFFIXES
+from hyperfields.runs.render import FPS
 from hyperfields.runs.scene import Scene
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks import Metric
@@ -184,7 +186,7 @@ class Jobs:
             job.progress(min(done, total), total)
 
     def _pause(self, job: Job) -> Callable[[], None]:
-        """What is called between blocks while the lock is held."""
+        """A function for between blocks while the lock is held: it gives way, and ends a cancelled job."""
 
         def pause() -> None:
             job.check()
@@ -206,7 +208,7 @@ class Jobs:
         coordinates = requests.latent(message.get("latent"), self.shared)
         scene = self._scene(job, coordinates)
         meshes = MESH_SUFFIXES if self.shared.task.has_mesh else ()
-        suffix = _suffix(message, (*IMAGE_SUFFIXES, *meshes, render.FIELD_SUFFIX))
+        suffix = _suffix(message, (*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX))
 
         def write(path: Path) -> None:
             if suffix in IMAGE_SUFFIXES:
@@ -227,7 +229,7 @@ class Jobs:
         codes = interpolate(torch.cat([shared.code(stop) for stop in stops]), frames, requests.mode(message))
         views: list[Any] = [shared.first_view(size)] * frames
         if message.get("orbit") is True and shared.task.has_camera:
-            views = list(render.orbit_cameras(shared.run, frames, size))
+            views = list(orbit_cameras(shared.run, frames, size))
 
         def pictures() -> Iterator[Tensor]:
             for code, view in zip(codes, views, strict=True):
@@ -235,7 +237,7 @@ class Jobs:
                 yield shared.task.picture(field, view, size, cells=FINE, pause=self._pause(job))
 
         def write(path: Path) -> None:
-            write_animation(path, self._in_turns(job, pictures(), frames), render.FPS)
+            write_animation(path, self._in_turns(job, pictures(), frames), FPS)
 
         self._deliver(job, f"morph{suffix}", write)
 

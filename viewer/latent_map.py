@@ -39,11 +39,11 @@ class LatentMap:
         return (code - self.mean) @ self.axes.T / self.std
 
     def places(self) -> Tensor:
-        """Where the scenes lie on the map: `[s 2]`."""
+        """Places of the scenes on the map: `[s 2]`."""
         return self._plane(self.coordinates)
 
     def place(self, coordinates: Tensor) -> Tensor:
-        """Where coordinates `[k]` lie on the map: `[2]`."""
+        """Place of coordinates `[k]` on the map: `[2]`."""
         return self._plane(coordinates[None])[0]
 
     def _plane(self, coordinates: Tensor) -> Tensor:

@@ -47,18 +47,20 @@ class Server:
         Args:
             respond: the answer to a request; None lets a websocket open.
             talk: serves one websocket until it returns.
+
+        Raises:
+            OSError: the port cannot be opened; errno is EADDRINUSE when somebody else has it.
         """
         self._stop: asyncio.Event
         self._started = threading.Event()
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(host, port, respond, talk)), name="hyperfields-viewer", daemon=True
         )
         self._thread.start()
         self._started.wait()
         if self._failure is not None:
-            raise InputError(f"--port {port}: cannot be opened ({self._failure}); choose another")
-        self.port = port
+            raise self._failure
 
     async def _serve(self, host: str, port: int, respond: Respond, talk: Talk) -> None:
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -75,11 +77,11 @@ class Server:
                 talk, host, port, process_request=process_request, max_size=MOST_BYTES, compression=None,
                 open_timeout=HANDSHAKE_SECONDS, close_timeout=1.0, server_header=None, logger=_logger,
             )  # fmt: skip
-        except OSError as error:
+        except Exception as error:  # raised again where the server is made
             self._failure = error
-            self._started.set()
             return
-        self._started.set()
+        finally:
+            self._started.set()
         async with server:
             await self._stop.wait()
 
@@ -125,7 +127,7 @@ class Gate:
         return None
 
     def has_token(self, request: Request) -> bool:
-        """Whether the token is in the address."""
+        """True when the token is in the address."""
         values = parse_qs(urlsplit(request.path).query).get("token", [])
         return any(self._matches(value) for value in values)
 
@@ -141,7 +143,7 @@ class Gate:
         return secrets.compare_digest(value.encode(errors="surrogateescape"), self.token.encode())
 
     def _is_our_name(self, host: str) -> bool:
-        """Whether the request was for this machine.
+        """True when the request was for this machine.
 
         A page of another site whose name is made to point here (DNS rebinding) still gives that name.
         """
@@ -213,7 +215,7 @@ def text(status: http.HTTPStatus, line: str) -> Response:
 
 
 def _same_origin(origin: str | None, host: str) -> bool:
-    """Whether a websocket was opened by a page of this server: a browser always says which page it was."""
+    """True for a websocket of a page of this server: a browser always says which page opened it."""
     if origin is None:
         return False
     try:

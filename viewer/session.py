@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from hyperfields.data import Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.fields import BoundField
 from hyperfields.viewer.reference import References, photograph_picture, reference_picture
 from hyperfields.viewer.requests import AXES, ViewRequest, view_request
 from hyperfields.viewer.shared import COARSE, FINE, FieldInTurns, SharedState, jpeg
@@ -43,7 +43,6 @@ class Session:
         self._message: dict[str, Any] | None = None
         self._closed = False
         self._pixel_seconds = 4e-6  # of this scene on this machine, learned as we go
-        self._timed: BoundField | None = None  # the field of the last picture
         self._references: References | None = None
         self._thread = threading.Thread(target=self._run, name="hyperfields-viewer-session", daemon=True)
         self._thread.start()
@@ -89,15 +88,15 @@ class Session:
         lock, task = self.shared.lock, self.shared.task
         with lock.held(urgent=True):
             bound = self.shared.scene(request.latent).field
+            with contextlib.suppress(TypeError):  # a field without density has no grid
+                bound.occupancy(COARSE)  # once a field: not counted below
             size = moving_size(request.size, self._pixel_seconds)
             started = time.monotonic()
             picture = task.picture(
                 bound, request.view, size, request.channel, request.background, supersample=1, cells=COARSE
             )
-            if bound is self._timed:  # the first picture of a field also finds its empty space
-                seconds = (time.monotonic() - started) / (size[0] * size[1])
-                self._pixel_seconds = 0.7 * self._pixel_seconds + 0.3 * seconds
-            self._timed = bound
+            seconds = (time.monotonic() - started) / (size[0] * size[1])
+            self._pixel_seconds = 0.7 * self._pixel_seconds + 0.3 * seconds
         self._send_picture(request, picture, "moving", began)
         if request.moving:
             return
@@ -110,8 +109,8 @@ class Session:
                     supersample=supersample, cells=FINE, pause=self._pause,
                 )  # fmt: skip
             self._send_picture(request, picture, "still", began)
-        if request.reference:
-            self._send_reference(request, photograph, began)
+            if request.reference:
+                self._send_reference(request, photograph, supersample, began)
         if request.mesh and task.has_mesh:
             mesh = task.mesh(FieldInTurns(bound, lock, self._check), task.preview_cells)
             header = {"type": "mesh", "id": request.number, "key": self.shared.map.to_text(request.latent)}
@@ -145,7 +144,7 @@ class Session:
             self._references = References(self.shared.dataset())
         return self._references.of(name)
 
-    def _send_reference(self, request: ViewRequest, photograph: View | None, began: float) -> None:
+    def _send_reference(self, request: ViewRequest, photograph: View | None, supersample: int, began: float) -> None:
         """Send the data's picture of the scene from the same place, or a word where there is none."""
 
         def no_reference(text: str, **more: Any) -> None:
@@ -162,12 +161,11 @@ class Session:
                 return self._send_picture(request, picture, "reference", began, views=count)
             if count:
                 return no_reference(f"choose one of {count} test views to compare with", views=count)
-            for supersample in sorted({1, self.shared.task.supersample}):  # as the result
-                with self.shared.lock.held():
-                    picture = reference_picture(
-                        reference, request.view, request.size, request.background, supersample, self._pause
-                    )
-                self._send_picture(request, picture, "reference", began)
+            with self.shared.lock.held():
+                picture = reference_picture(
+                    reference, request.view, request.size, request.background, supersample, self._pause
+                )
+            self._send_picture(request, picture, "reference", began)
         except InputError as error:
             no_reference(str(error))
 
@@ -200,7 +198,7 @@ def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUD
 
 
 def describe(shared: SharedState, latent: Tensor) -> dict[str, Any]:
-    """What a page shows of a latent."""
+    """Facts about a latent that a page shows."""
     scene = shared.number_at(latent)
     names = shared.names
     return {

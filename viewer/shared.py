@@ -17,7 +17,7 @@ from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.rendering.image import Window
-from hyperfields.runs.render import native_size, orbit_cameras
+from hyperfields.runs.cameras import native_size, orbit_cameras
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.viewer.latent_map import latent_map
@@ -68,8 +68,9 @@ class SharedState:
     def warm_up(self) -> None:
         """Render one small picture: loads the kernels, so that the first page need not wait for them."""
         size = (32, 32)
-        field = self.scene(self.map.coordinates[0]).field
-        self.task.picture(field, self.first_view(size), size, supersample=1, cells=COARSE)
+        with self.lock.held():
+            field = self.scene(self.map.coordinates[0]).field
+            self.task.picture(field, self.first_view(size), size, supersample=1, cells=COARSE)
 
     def first_view(self, size: tuple[int, int]) -> Camera | Window:
         """The view of a scene that a page opens with."""

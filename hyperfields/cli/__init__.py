@@ -1,6 +1,8 @@
 """`hyperfields VERB`: where families and models meet. Reads arguments, calls the library, says what came out.
 
-Nothing heavy is imported before a verb runs, so that help comes at once.
+May import: everything, inside functions. To add a verb, write a function with annotated arguments in one of the files
+here and a line in `VERBS`; what it computes belongs into the library. Nothing heavy is imported before a verb runs, so
+that help comes at once.
 """
 
 from __future__ import annotations
@@ -12,35 +14,33 @@ import os
 import re
 import signal
 import sys
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
 
-from hyperfields.cli.add import add
+from hyperfields.cli import add, compare, fit, show
 from hyperfields.cli.common import Stopped
-from hyperfields.cli.compare import compare
-from hyperfields.cli.fit import fit, infer
-from hyperfields.cli.show import calibrate, doctor, evaluate, export, import_, inspect, interpolate, render, view
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
 
 # The first line of a verb's docstring is its line in `hyperfields --help`; lines with $ are its examples.
 VERBS: dict[str, Callable[..., None]] = {
-    "fit": fit,
-    "eval": evaluate,
-    "infer": infer,
-    "calibrate": calibrate,
-    "render": render,
-    "interpolate": interpolate,
-    "export": export,
-    "add": add,
-    "compare": compare,
-    "view": view,
-    "import": import_,
-    "inspect": inspect,
-    "doctor": doctor,
+    "fit": fit.fit,
+    "eval": show.evaluate,
+    "infer": fit.infer,
+    "calibrate": show.calibrate,
+    "render": show.render,
+    "interpolate": show.interpolate,
+    "export": show.export,
+    "add": add.add,
+    "compare": compare.compare,
+    "view": show.view,
+    "import": show.import_,
+    "inspect": show.inspect,
+    "doctor": show.doctor,
 }
 
 
@@ -99,14 +99,21 @@ def _dispatch(words: list[str]) -> None:
         near = difflib.get_close_matches(verb, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(VERBS)}"
         raise InputError(f"verb {verb!r}: unknown; {hint}")
-    does = VERBS[verb]
-    does.__doc__ = re.sub(r"\n {12}(?=\S)", " ", does.__doc__ or "")  # tyro would break the text of an option there too
     tyro.cli(
-        does,
+        _for_tyro(VERBS[verb]),
         prog=f"hyperfields {verb}",
         args=rest,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
     )
+
+
+def _for_tyro(verb: Callable[..., None]) -> Callable[..., None]:
+    """A copy of a verb, whose docstring has each option on one line: tyro would break its text where ours breaks."""
+    assert isinstance(verb, types.FunctionType)
+    copy = types.FunctionType(verb.__code__, verb.__globals__, verb.__name__, verb.__defaults__, verb.__closure__)
+    copy.__kwdefaults__, copy.__annotations__ = verb.__kwdefaults__, verb.__annotations__
+    copy.__doc__ = re.sub(r"\n {12}(?=\S)", " ", verb.__doc__ or "")
+    return copy
 
 
 def _help() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
-    from hyperfields.fields import BoundField
     from hyperfields.runs.config import DataSource
     from hyperfields.runs.run import Run
     from hyperfields.runs.scene import Scene
@@ -67,42 +65,45 @@ def notes_of(data: SceneDataset) -> list[str]:
     return [*getattr(data, "notes", ()), *(note for part in parts for note in notes_of(part))]
 
 
-def data_of(run: Run, path: Path | None) -> SceneDataset:
-    """The scenes of a run from the data that were fitted, at the size that they had; `path` is where they are now.
+def data_of(run: Run, path: Path | None, names: Sequence[str] | None = None) -> SceneDataset:
+    """The data that scenes of a run were fitted to, at the size that they had.
+
+    Args:
+        path: where they are now; of a run whose scenes came from several folders, where those of some of them are.
+        names: of the scenes; default all.
 
     Raises:
         InputError: data that are not there, or lack scenes of the run.
     """
     from hyperfields.data import Concat
 
-    sources = run.config.sources
-    size = size_of(run)
-    if path is not None and (len(sources) < 2 or holds_all(path, run)):
-        reading = reading_of(sources[0] if sources else None)
-        return read_data(path, kind=run.kind, size=size, scenes=list(run.names), **reading)
-    if not sources:
-        raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
-    parts = []
-    for source in sources:
-        folder = Path(source.path)
-        if not folder.is_dir():
-            raise InputError(f"{folder}: the family of {run.label}, is not there; say where with --family DIR")
-        options = {"size": source.size, "scenes": list(source.scenes), **reading_of(source)}
-        parts.append(read_data(folder, kind=run.kind, **options))
+    names = list(run.names if names is None else names)
+    if not run.config.sources:
+        if path is None:
+            raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
+        return read_data(path, kind=run.kind, size=size_of(run), scenes=names)
+    chosen = [(source, [name for name in source.scenes if name in names]) for source in run.config.sources]
+    parts = [_data_of_source(run, source, scenes, path) for source, scenes in chosen if scenes]
     return parts[0] if len(parts) == 1 else Concat(parts)
 
 
-def holds_all(path: Path, run: Run) -> bool:
-    """Whether a folder has every scene of a run of several sources."""
-    try:
-        read_data(path, kind=run.kind, size=size_of(run), scenes=list(run.names))
-    except InputError:
-        return False
-    return True
+def _data_of_source(run: Run, source: DataSource, scenes: list[str], path: Path | None) -> SceneDataset:
+    """Scenes of one source, from `path` if they are there, else from where they were."""
+    options: dict[str, Any] = {"kind": run.kind, "size": source.size, "scenes": scenes, **reading_of(source)}
+    if path is not None:
+        try:
+            return read_data(path, **options)
+        except InputError:
+            if len(run.config.sources) == 1:
+                raise
+    folder = Path(source.path)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: the family of {run.label}, is not there; say where with --family DIR")
+    return read_data(folder, **options)
 
 
 def has_data(run: Run) -> bool:
-    """Whether the data of a run are where they were."""
+    """True when the data of a run are where they were."""
     return bool(run.config.sources) and all(Path(source.path).is_dir() for source in run.config.sources)
 
 
@@ -118,32 +119,13 @@ def size_of(run: Run) -> tuple[int, int] | None:
 def observed_data(run: Run, names: Sequence[str], path: Path | None, inferred: InferredCodes | None) -> SceneDataset:
     """The data that scenes were fitted to, or that their codes were inferred from, at the size and views of then."""
     if inferred is None:
-        if path is None and has_data(run):
-            from hyperfields.data import Subset
-
-            data = data_of(run, None)
-            return Subset(data, [data.names.index(name) for name in names])
-        folder, size, views = path, size_of(run), None
-    else:
-        noted = dict(inferred.source)
-        folder = path or (Path(noted["path"]) if "path" in noted else None)
-        size, views = pair(noted.get("size")) or size_of(run), noted.get("views")
+        return data_of(run, path, names)
+    folder = path or (Path(inferred.source["path"]) if "path" in inferred.source else None)
+    size, views = pair(inferred.source.get("size")) or size_of(run), inferred.source.get("views")
     if folder is None or not folder.is_dir():
         where = f"{folder} is not there" if folder else "nothing says where it was"
-        raise InputError(f"what was seen of {names[0]!r}: {where}; say where with --family DIR")
+        raise InputError(f"the data of scene {names[0]!r}: {where}; say where with --family DIR")
     return read_data(folder, kind=run.kind, size=size, scenes=list(names), views=views)
-
-
-def fields_of(run: Run, name: str, inferred: InferredCodes | None, samples: int) -> tuple[BoundField, list[BoundField]]:
-    """A scene's field, and fields drawn from the distributions over its code and weights, if there are any."""
-    from hyperfields.training.inference import draw_fields
-
-    if inferred is None:
-        return run.bind(name), draw_fields(run, run.codes(name), samples=samples)
-    row = slice(inferred.index(name), inferred.index(name) + 1)
-    std = None if inferred.std is None else inferred.std[row]
-    residual = {key: value[row] for key, value in inferred.residual.items()}
-    return inferred.bind(run, name), draw_fields(run, inferred.codes[row], std, residual, samples=samples)
 
 
 def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
@@ -158,11 +140,7 @@ def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
     inferred = load_codes(path, run)
     if scene is None and len(inferred.names) > 1:
         raise InputError(f"--scene: give one of the {len(inferred.names)} of {path}, e.g. {inferred.names[0]!r}")
-    name = inferred.names[0] if scene is None else typed(scene, inferred.names)
-    if name not in inferred.names:
-        near = difflib.get_close_matches(name, inferred.names, 3, 0.0)
-        raise InputError(f"scene {name!r}: not in {path}; the nearest names are {', '.join(near)}")
-    return inferred.scene(run, name)
+    return inferred.scene(run, inferred.names[0] if scene is None else typed(scene, inferred.names))
 
 
 def typed(name: str, names: Sequence[str]) -> str:

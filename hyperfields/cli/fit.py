@@ -49,7 +49,11 @@ from hyperfields.configs import parse_choice
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
+    from hyperfields.codes import Codes
+    from hyperfields.data import SceneDataset
+    from hyperfields.model import ModelConfig
     from hyperfields.runs.config import FitSettings, RunConfig
+    from hyperfields.tasks import TrainConfig
     from hyperfields.training.fit import Fit
     from hyperfields.training.trainer import Progress
 
@@ -121,7 +125,7 @@ def fit(
         no_graphs: launch every step anew instead of replaying CUDA graphs of recorded ones.
         resume: go on with the fit in RUN.
     """
-    from hyperfields.cli.choices import model_of, parse_codes
+    from hyperfields import codes as sources
     from hyperfields.ops.devices import require_precision, usable_device
     from hyperfields.training.fit import Fit
 
@@ -135,7 +139,7 @@ def fit(
         raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
     settings = _fit_settings(old, given)
-    codes = old.codes if old else parse_codes(by)
+    codes = old.codes if old else sources.parse(by or "descent", "--by")
     before = old.sources[0] if old and old.sources else None
     wanted = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
@@ -145,7 +149,7 @@ def fit(
     if old:
         model, train = old.model, old.train
     else:
-        model, train = model_of(data, settings.preset, codes, settings.individually, generator, bayes, stability)
+        model, train = _model(data, settings, codes, generator, bayes, stability)
     existed = out.exists()
     try:
         fitting = Fit(
@@ -260,7 +264,43 @@ def _fit_settings(old: RunConfig | None, given: dict[str, Any]) -> FitSettings:
     length = given.keys() & {"minutes", "steps"}
     if old is None:
         return FitSettings(**given if length else {**given, "minutes": DEFAULT_MINUTES})
-    return dataclasses.replace(old.fit, **({"minutes": None, "steps": None} if length else {}), **given)
+    return dataclasses.replace(old.fit, **{**({"minutes": None, "steps": None} if length else {}), **given})
+
+
+def _model(
+    data: SceneDataset,
+    settings: FitSettings,
+    codes: Codes | None,
+    generator: str | None,
+    bayes: str | None,
+    stability: str | None,
+) -> tuple[ModelConfig | None, TrainConfig | None]:
+    """The preset with what was asked for instead; (None, None) where nothing was.
+
+    Raises:
+        InputError: options that do not go together, or unknown settings; the text lists those there are.
+    """
+    asked = {"--generator": generator, "--bayes": bayes, "--stability": stability}
+    given = [option for option, text in asked.items() if text is not None]
+    if not given:
+        return None, None
+    if settings.individually or (codes is not None and codes.independent):
+        how = "--individually" if settings.individually else "--by reptile"
+        raise InputError(f"{how}: fits weights themselves, nothing generates them; leave {', '.join(given)} out")
+    from hyperfields import hypernets
+    from hyperfields.tasks import preset, task_of
+
+    return preset(
+        settings.preset,
+        data.kind,
+        len(data.names),
+        max(task_of(data.kind).describe(data).get("size", (1, 1))),
+        # Not `direct`, which is --individually.
+        generator=None if generator is None else hypernets.parse(generator, hypernets.SHARING),
+        stability=None if stability is None else hypernets.parse_stability(stability, "--stability"),
+        bayes=None if bayes is None else hypernets.parse_bayes(bayes, "--bayes"),
+        codes=codes,
+    )
 
 
 def _run_fit(fitting: Fit, out: Path, again: str) -> None:

@@ -35,7 +35,7 @@ Background = Annotated[str | None, arg(metavar="COLOUR", help_behavior_hint=QUIE
 Axis = Annotated[str | None, arg(metavar="AXIS", help_behavior_hint=QUIET)]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=QUIET)]
 File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=QUIET)]
-Scene = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)]
+SceneName = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)]
 Flag = Annotated[bool, arg(help_behavior_hint=QUIET)]
 KindChoice = Annotated[Literal["images", "shapes", "views"] | None, arg(help_behavior_hint=QUIET)]
 ChannelChoice = Literal["rgb", "depth", "normals"]

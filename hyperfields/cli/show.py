@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from hyperfields.cli.common import (
     data_of,
-    fields_of,
     frames_shown,
     has_data,
     load,
@@ -28,10 +27,11 @@ from hyperfields.cli.options import (
     File,
     Flag,
     Folder,
+    KindChoice,
     Name,
     PresetChoice,
     RunPath,
-    Scene,
+    SceneName,
     Size,
     parse_size,
 )
@@ -92,7 +92,7 @@ def render(
     run: RunPath,
     *,
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
-    scene: Scene = None,
+    scene: SceneName = None,
     codes: File = None,
     orbit: Count = None,
     size: Size = None,
@@ -125,9 +125,10 @@ def render(
     from hyperfields.evaluation.uncertainty import misfit, std_picture, uncertainty_image
     from hyperfields.runs import render as rendering
     from hyperfields.runs.atomic import require_suffix
+    from hyperfields.runs.cameras import native_size, orbit_cameras
     from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
     from hyperfields.runs.scene import Scene
-    from hyperfields.training.inference import load_codes, new_code
+    from hyperfields.training.inference import fields_of, load_codes, new_code
     from hyperfields.training.progress import Meter
 
     loaded = load(run, device)
@@ -150,9 +151,9 @@ def render(
         )
     print(f"wrote {out}")
     if uncertainty:
-        bound, samples = fields_of(loaded, shown.name, inferred, SAMPLES)
-        pixels = parse_size(size) or rendering.native_size(loaded)
-        camera = rendering.orbit_cameras(loaded, 1, pixels)[0]
+        bound, samples = fields_of(loaded, shown.name, inferred, samples=SAMPLES)
+        pixels = parse_size(size) or native_size(loaded)
+        camera = orbit_cameras(loaded, 1, pixels)[0]
         std = std_picture(bound, misfit(bound, observed, shown.name), camera, pixels, samples)[1]
         write_image(beside, uncertainty_image(std))
         print(f"wrote {beside}: white is a deviation of {float(std.max()):.3f} {loaded.task.unit}")
@@ -189,7 +190,7 @@ def calibrate(
     from hyperfields.evaluation.uncertainty import calibrate as compare
     from hyperfields.evaluation.uncertainty import format_calibration
     from hyperfields.runs.atomic import require_suffix
-    from hyperfields.training.inference import load_codes
+    from hyperfields.training.inference import fields_of, load_codes
     from hyperfields.training.progress import Meter
 
     require_suffix(out, (".png",), "a figure")
@@ -203,7 +204,7 @@ def calibrate(
     with Meter("calibrate") as meter:
 
         def fields(name: str) -> tuple[BoundField, list[BoundField]]:
-            return fields_of(loaded, name, inferred, SAMPLES)
+            return fields_of(loaded, name, inferred, samples=SAMPLES)
 
         report = compare(names, fields, observed, split, views=views, progress=meter.count)
     print(format_calibration(report))
@@ -264,7 +265,7 @@ def export(
     run: RunPath,
     *,
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
-    scene: Scene = None,
+    scene: SceneName = None,
     codes: File = None,
     format: Annotated[Literal["tcnn"] | None, arg(help_behavior_hint=QUIET)] = None,
 ) -> None:
@@ -281,7 +282,7 @@ def export(
         codes: file of codes that infer wrote; without --scene it must hold one scene.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with a .json beside it that says how.
     """
-    from hyperfields.runs.render import export_scene
+    from hyperfields.runs.export import export_scene
     from hyperfields.runs.tcnn import write_tcnn
 
     loaded = load(run)
@@ -356,7 +357,7 @@ def inspect(
     run: AnyRunPath = None,
     *,
     preset: PresetChoice = None,
-    kind: Annotated[Literal["images", "shapes", "views"], arg(metavar="KIND")] = "images",
+    kind: KindChoice = None,
     scenes: Annotated[int, arg(metavar="N")] = 32,
     size: Size = None,
     generator: Name = None,
@@ -384,15 +385,15 @@ def inspect(
     if (run is None) == (preset is None):
         raise InputError(f"inspect: got RUN {run} and --preset {preset}; give one of the two")
     if preset is not None:
-        from hyperfields import hypernets
-        from hyperfields.tasks import task_of
+        from hyperfields import hypernets, tasks
+        from hyperfields.data import KINDS
         from hyperfields.training import cost
 
         if scenes < 1:
             raise InputError(f"--scenes {scenes}: wanted at least 1")
-        config = task_of(kind).model(preset, scenes, max(parse_size(size) or (64, 64)))[0]
-        if generator is not None:
-            config = dataclasses.replace(config, generator=hypernets.parse(generator, hypernets.SHARING))
+        side = max(parse_size(size) or (64, 64))
+        chosen = None if generator is None else hypernets.parse(generator, hypernets.SHARING)
+        config, _ = tasks.preset(preset, kind or KINDS[0], scenes, side, generator=chosen)
         counts = cost.count(config, scenes)
         rows = cost.format_counts(config, counts)
         print(dumps(dataclasses.asdict(counts), indent=1) if json else console.table(rows))

@@ -7,6 +7,9 @@ line in `SOURCES` for a name on the command line; from outside the package the t
 docs/extending.md.
 """
 
+import dataclasses
+from typing import Any
+
 from hyperfields.codes.cavia import CAVIA
 from hyperfields.codes.encoder import Encoder
 from hyperfields.codes.paths import interpolate
@@ -15,6 +18,7 @@ from hyperfields.codes.sequence import FrameTimes, Sequence, frame_times_from_na
 from hyperfields.codes.source import Codes, CodeSource, FitContext
 from hyperfields.codes.table import LatentTable
 from hyperfields.codes.variational import Variational
+from hyperfields.configs import parse_choice
 
 # Names on the command line: `fit --by NAME`.
 SOURCES: dict[str, type[Codes]] = {
@@ -39,4 +43,21 @@ __all__ = [
     "Variational",
     "frame_times_from_names",
     "interpolate",
+    "parse",
 ]
+
+
+def parse(text: str, what: str = "codes") -> Codes | None:
+    """A source of codes by its name, with settings after it: `vae:weight=1e-5`, `cavia:order=2`; `descent`, the table
+    of an auto-decoder, is None.
+
+    Args:
+        what: is chosen, for the message.
+
+    Raises:
+        InputError: an unknown name or setting; the text lists those there are.
+    """
+    known = {"descent": {}, **{name: dataclasses.asdict(make()) for name, make in SOURCES.items()}}
+    name, given = parse_choice(what, text, known)
+    settings: dict[str, Any] = given
+    return None if name == "descent" else SOURCES[name](**settings)

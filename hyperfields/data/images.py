@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hyperfields.data.base import Kind, Points, as_colors, scene_names
 from hyperfields.errors import InputError
+from hyperfields.ops.gather import gather_rows
 
 
 class Images:
@@ -62,9 +63,9 @@ class Images:
             x = self._centres.expand(len(scenes), count, 2).contiguous()
         else:
             index = torch.randint(count, (len(scenes), n), generator=generator, device=generator.device)
-            x = self._centres.index_select(0, index.reshape(-1)).reshape(*index.shape, 2)
+            x = gather_rows(self._centres, index.reshape(-1)).reshape(*index.shape, 2)
         rows = (scenes[:, None] * count + index).reshape(-1)
-        return Points(x, _unit(self._pixels.index_select(0, rows)).reshape(*index.shape, 3))
+        return Points(x, _unit(gather_rows(self._pixels, rows)).reshape(*index.shape, 3))
 
     def to(self, device: torch.device | str) -> Images:
         """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""

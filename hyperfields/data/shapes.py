@@ -16,6 +16,7 @@ from hyperfields.data.base import Kind, Mesh, Points, scene_names
 from hyperfields.data.solids import solid_of
 from hyperfields.data.triangles import areas, check_triangles, morton_order, scene_mesh
 from hyperfields.errors import InputError
+from hyperfields.ops.gather import gather_rows
 
 SYSTEM_LIBRARIES = "libegl1 libgl1 libx11-6 libusb-1.0-0 libgomp1"  # Debian packages that open3d loads
 
@@ -89,7 +90,7 @@ class Shapes:
         """
         index = torch.randint(self._points_each, (len(scenes), n), generator=generator, device=generator.device)
         rows = (scenes[:, None] * self._points_each + index).reshape(-1)
-        drawn = self._pool.index_select(0, rows).reshape(len(scenes), n, 4)
+        drawn = gather_rows(self._pool, rows).reshape(len(scenes), n, 4)
         return Points(drawn[..., :3].contiguous(), drawn[..., 3:].contiguous())
 
     def to(self, device: torch.device | str) -> Shapes:

@@ -36,7 +36,7 @@ from hyperfields.model import ModelConfig
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.config import CONFIG, FitSettings
 from hyperfields.runs.run import load_run
-from hyperfields.tasks import Metric, Preset, TrainConfig, task_of
+from hyperfields.tasks import Metric, Preset, TrainConfig, preset, task_of
 from hyperfields.training.cost import count
 from hyperfields.training.fit import Fit
 from hyperfields.training.inference import infer
@@ -260,17 +260,16 @@ def _models(
     """Model and recipe of each generator and size: the preset's field, encoding and recipe, and rates of its own."""
     task = task_of(family.kind)
     side, scenes = max(task.describe(family).get("size", (1, 1))), len(family.names)
-    base, recipe = task.model(comparison.preset, scenes, side)
+    base, recipe = preset(comparison.preset, family.kind, scenes, side)
     models: dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]] = {}
     for name in comparison.generators:
         generator = hypernets.parse(name)
         if not shares_networks(generator):
             models[name, None] = base, recipe  # `Fit` takes the networks away
             continue
-        mine = dataclasses.replace(recipe, rate_networks=task.network_rate(generator, scenes))
+        model, mine = preset(comparison.preset, family.kind, scenes, side, generator=generator)
         for size in sizes:
             if size is None:
-                model = dataclasses.replace(base, generator=generator)
                 count(model, scenes)  # refuses settings that do not fit the field
             else:
                 model = sized(base, name, scenes, size)
@@ -400,7 +399,8 @@ class _Watch:
         points = []
         for seconds, state in self.kept:
             run.model.load_state_dict(state)
-            value = evaluate(run.with_codes(names, run.codes(*names)), family)["mean"][key]
+            watched = run.with_codes(names, run.codes(*names))
+            value = evaluate(watched, family, perceptual=False)["mean"][key]
             if value is not None:
                 points.append([seconds, value])
         return points

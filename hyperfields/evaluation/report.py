@@ -29,6 +29,7 @@ def evaluate(
     split: str = "test",
     *,
     scenes: Sequence[Scene] | None = None,
+    perceptual: bool = True,
     lpips_weights: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def evaluate(
     Args:
         split: of views: "test", "val" or "train". Images and shapes have no splits.
         scenes: to measure; default all of the run.
+        perceptual: lpips too, which takes longer than all else.
         lpips_weights: torchvision's checkpoint file, or a folder with it, see `load_lpips`.
         progress: called as (done, total, name) after each scene.
 
@@ -63,11 +65,11 @@ def evaluate(
     notes: dict[str, None] = {}  # in order, each once
     if fingerprint_differs(run, data):
         notes["family: its data or their size are not those that were fitted"] = None
-    perceptual = _load_perceptual(task.metrics, lpips_weights, notes)
+    nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
     for done, name in enumerate(names):
         bound = run.bind(name) if scenes is None else scenes[done].field
-        values = task.measure(bound, data, places[name], split, perceptual, notes.setdefault)
+        values = task.measure(bound, data, places[name], split, nets, notes.setdefault)
         rows[name] = {key: value if math.isfinite(value) else None for key, value in values.items()}
         if progress is not None:
             progress(done + 1, len(names), name)
@@ -116,7 +118,7 @@ def scene_places(run: Run, data: SceneDataset, names: Sequence[str]) -> dict[str
     return {name: places[name] for name in names}
 
 
-def _load_perceptual(metrics: Sequence[Metric], weights: Path | None, notes: dict[str, None]) -> dict[str, Lpips]:
+def _load_lpips(metrics: Sequence[Metric], weights: Path | None, notes: dict[str, None]) -> dict[str, Lpips]:
     """The LPIPS networks that `metrics` want and whose weights are there; a note for each that is not."""
     nets: dict[str, Lpips] = {}
     names: tuple[Net, ...] = ("alex", "vgg")

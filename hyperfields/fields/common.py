@@ -6,17 +6,20 @@ Points are `[s n d]`, or packed `[m d]` with `counts [s]`; the answer has the sa
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+import math
+from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
 from torch import Tensor
 
 from hyperfields import ops
+from hyperfields.errors import InputError
 from hyperfields.fields.encodings import TABLE, Encoding, GridEncoding
 from hyperfields.weights import WeightEntry, Weights, WeightSpec, linear_spec
 
 # Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
 ACTIVATION: ops.Activation = "leaky_relu"
 Layers = list[tuple[Tensor, Tensor | None]]  # weights `[s o i]` and biases `[s o]`
+WIDEST, DEEPEST = 2**16, 64  # of MLPs: more comes from a damaged file
 FREQUENCY = 30.0  # of the first layer of sine fields, for coordinates in [-1, 1] (Sitzmann et al. 2020, section 3.2)
 
 
@@ -38,6 +41,20 @@ class Field(Protocol):
 
     @property
     def spec(self) -> WeightSpec: ...
+
+
+def require_field(field: Any, hidden: tuple[int, ...]) -> None:
+    """Raises InputError for an encoding of other points than the field's, or MLPs that cannot be."""
+    name = type(field).__name__
+    dims = getattr(field.encoding, "dims", None)
+    if dims != field.dims:
+        raise InputError(f"{name}: its encoding is of {dims} coordinates, wanted {field.dims}")
+    if not all(0 < width <= WIDEST for width in hidden) or len(hidden) > DEEPEST:
+        raise InputError(f"{name}: layers of {list(hidden)[:9]}: wanted at most {DEEPEST}, each of 1 to {WIDEST:,}")
+    if field.activation not in get_args(ops.Activation):
+        raise InputError(f"{name} activation {field.activation!r}: wanted one of {', '.join(get_args(ops.Activation))}")
+    if not 0.0 < field.frequency < math.inf:
+        raise InputError(f"{name} frequency {field.frequency}: wanted a number above 0")
 
 
 def mlp_spec(

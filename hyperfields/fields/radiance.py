@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.cameras import Rays
-from hyperfields.fields.common import ACTIVATION, FREQUENCY, Layers, encoded_mlp, mlp_spec
+from hyperfields.errors import InputError
+from hyperfields.fields.common import ACTIVATION, FREQUENCY, Layers, encoded_mlp, mlp_spec, require_field
 from hyperfields.fields.encodings import TABLE, Encoding, GridEncoding, SphericalHarmonics
 from hyperfields.ops.profiling import region
 from hyperfields.weights import Weights, WeightSpec, layers, linear_spec
@@ -35,6 +37,13 @@ class RadianceField:
     occupancy: int = 32  # cells along a side of the grid that skips empty space
     activation: ops.Activation = ACTIVATION
     frequency: float = FREQUENCY  # sine only, of the density network
+
+    def __post_init__(self) -> None:
+        require_field(self, (*self.hidden, 1 + self.geometry, *self.color_hidden))
+        if not 1e-4 <= self.step < math.inf or not 1 <= self.occupancy <= 512:
+            raise InputError(
+                f"RadianceField: step {self.step}, occupancy {self.occupancy}: wanted 0.0001 or more, 1 to 512 cells"
+            )
 
     @property
     def dims(self) -> int:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.fields.common import ACTIVATION, FREQUENCY, encoded_mlp, mlp_spec
+from hyperfields.fields.common import ACTIVATION, FREQUENCY, encoded_mlp, mlp_spec, require_field
 from hyperfields.fields.encodings import Encoding
 from hyperfields.weights import Weights, WeightSpec, layers
 
@@ -23,6 +23,9 @@ class SDFField:
     hidden: tuple[int, ...] = (32, 32)
     activation: ops.Activation = ACTIVATION
     frequency: float = FREQUENCY  # sine only
+
+    def __post_init__(self) -> None:
+        require_field(self, self.hidden)
 
     @property
     def dims(self) -> int:

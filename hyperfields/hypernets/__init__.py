@@ -17,7 +17,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from hyperfields.configs import parse_choice
+from hyperfields.configs import parse_choice, parse_settings
 from hyperfields.errors import InputError
 from hyperfields.hypernets.base import Generator, rate_of, shares_networks
 from hyperfields.hypernets.basis_table import BasisTable
@@ -59,6 +59,8 @@ __all__ = [
     "Stability",
     "WeightTokens",
     "parse",
+    "parse_bayes",
+    "parse_stability",
     "rate_of",
     "shares_networks",
 ]
@@ -94,6 +96,39 @@ def parse(text: str, known: Mapping[str, Callable[[], Generator]] = GENERATORS) 
     name, found = parse_choice("generator", text, {name: dataclasses.asdict(made[name]) for name in made})
     settings: dict[str, Any] = found
     return dataclasses.replace(made[name], **settings)
+
+
+def parse_stability(text: str, what: str = "stability") -> Stability:
+    """Stability from its settings: `share=0.2:spectral=4`.
+
+    Args:
+        what: is set, for the message.
+
+    Raises:
+        InputError: an unknown setting; the text lists those there are.
+    """
+    settings: dict[str, Any] = parse_settings(what, text, dataclasses.asdict(Stability()))
+    return Stability(**settings)
+
+
+def parse_bayes(text: str, what: str = "bayes") -> Bayes:
+    """A distribution over weights by its kind, with settings after it: `none`, `factors:weight=1e-8`, `noise`.
+
+    Args:
+        what: is chosen, for the message.
+
+    Raises:
+        InputError: an unknown kind or setting; the text lists those there are.
+    """
+    settings = {key: value for key, value in dataclasses.asdict(Bayes()).items() if key != "kind"}
+    of_kind = {
+        "none": (),
+        "factors": tuple(key for key in settings if key != "numbers"),
+        "noise": ("weight", "numbers"),
+    }
+    known = {kind: {key: settings[key] for key in keys} for kind, keys in of_kind.items()}
+    kind, given = parse_choice(what, text, known)
+    return dataclasses.replace(Bayes(kind), **given)  # type: ignore[arg-type]
 
 
 class Hypernet(nn.Module):

@@ -113,8 +113,8 @@ def select(
     """Name of the backend that runs a call: "triton", "cpu", "reference" or "tcnn".
 
     Args:
-        tensor, others: all that may carry a derivative, of one dtype and on one device.
-        cpu, triton, tcnn: reasons why these cannot take this call, or `""`.
+        tensor: with `others` all that may carry a derivative, of one dtype and on one device.
+        cpu: reason why this backend cannot take the call, or `""`; so also `triton` and `tcnn`.
 
     Raises:
         ValueError: a backend that is asked for by name and cannot run the call, or an unknown one.

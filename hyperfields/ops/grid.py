@@ -91,6 +91,11 @@ class GridSpec:
                 f"grid: got levels {levels}, features {features}, log2_table {log2_table}, base_resolution "
                 f"{base_resolution}, per_level_scale {per_level_scale}; wanted at least 1, 1, 3, 2 and 1.0"
             )
+        if levels > 64 or features > 1024 or log2_table > 30 or base_resolution > 2**30 or per_level_scale > 2.0**30:
+            raise ValueError(
+                f"grid: got levels {levels}, features {features}, log2_table {log2_table}, base_resolution "
+                f"{base_resolution}, per_level_scale {per_level_scale:g}; wanted at most 64, 1024, 30, 2^30 and 2^30"
+            )
         scales = tuple(2.0 ** (level * math.log2(per_level_scale)) * base_resolution - 1.0 for level in range(levels))
         resolutions = tuple(math.ceil(scale) + 1 for scale in scales)
         offsets = [0]

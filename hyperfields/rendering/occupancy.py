@@ -151,8 +151,9 @@ class OccupancyGrid(nn.Module):
     def _worth_sampling(self, density: Tensor) -> Tensor:
         """Cells `[s c]` above the limit, or above the mean of their scene where that is lower.
 
-        A scene whose density has fallen everywhere keeps its densest cells: a cell without samples gets no gradient, and a
-        scene without any would never come back. Source: the threshold of nerfacc (Li et al. 2023), a minimum of both.
+        A scene whose density has fallen everywhere keeps its densest cells: a cell without samples gets no gradient,
+        and a scene without any would never come back. Source: the threshold of nerfacc (Li et al. 2023), a minimum of
+        both.
         """
         known = density.isfinite()
         total = torch.where(known, density, 0.0).sum(1, keepdim=True)

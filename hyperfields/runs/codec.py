@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import safetensors
 from torch import Tensor
+
+from hyperfields.errors import InputError
 
 
 def encode(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -24,3 +28,17 @@ def round_trip(value: Tensor) -> Tensor:
 
 def _stored(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path}: cannot be read as safetensors: {reason}") from None

@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,6 +23,8 @@ from hyperfields.tasks import config as training
 
 FORMAT = 2
 CONFIG = "config.json"
+LARGEST = 2**16  # pixels along a side of a picture
+LIMIT = 1e9  # of lengths and angles in a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +55,12 @@ class FitSettings:
 class RunConfig:
     """Everything that a run records of how it was made.
 
-    codes: where codes came from, None for a table. picture: sizes, cameras and frames of the data, from the task, so
-    that a run renders without its data. added: scenes that `add` brought, see `training.continual`. task: of a kind
-    that is a user's.
+    codes: where codes came from, None for a table. regularizers: as text. picture: sizes, cameras and frames of the
+    data, from the task, so that a run renders without its data. added: scenes that `add` brought, see
+    `training.continual`. task: of a kind that is a user's.
     """
+
+    deferred: ClassVar[tuple[str, ...]] = ("codes",)  # what rendering and measuring do without
 
     kind: str
     scenes: tuple[str, ...]
@@ -64,6 +68,7 @@ class RunConfig:
     train: TrainConfig
     fit: FitSettings
     codes: Any = None
+    regularizers: tuple[str, ...] = ()
     picture: dict[str, Any] = dataclasses.field(default_factory=dict)
     sources: tuple[DataSource, ...] = ()
     fingerprint: str | None = None
@@ -73,6 +78,42 @@ class RunConfig:
     added: tuple[dict[str, Any], ...] = ()
     task: Any = None
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuses what would fail later, when the run is shown or goes on.
+
+        Raises:
+            InputError: facts about pictures, or settings of the user's classes, that cannot be.
+        """
+        size, frames = self.picture.get("size", (1, 1)), self.picture.get("frames", {})
+        if not (len_of(size) == 2 and all(isinstance(side, int) and 0 < side <= LARGEST for side in size)):
+            raise InputError(f"picture size {size!r:.60}: wanted a height and a width of 1 to {LARGEST}")
+        if not isinstance(frames, dict) or not all(len_of(frame) == 4 and finite(*frame) for frame in frames.values()):
+            raise InputError(f"picture frames {frames!r:.60}: wanted a scale and a centre for each scene")
+        for name in ("fov", "radius", "elevation"):
+            if name in self.picture and not finite(self.picture[name]):
+                raise InputError(f"picture {name} {self.picture[name]!r:.60}: wanted a number")
+        members = {
+            "codes": (self.codes, "build"),
+            "task": (self.task, "picture"),
+            "loss": (self.train.loss, "__call__"),
+        }
+        for name, (value, member) in members.items():
+            if value is not None and not hasattr(value, member):
+                raise InputError(f"{name} {value!r:.60}: wanted an object with {member}")
+        if not callable(self.train.schedule):
+            raise InputError(f"schedule {self.train.schedule!r:.60}: wanted a callable")
+
+
+def len_of(value: Any) -> int:
+    """Length of a sequence; 0 for anything else."""
+    return len(value) if isinstance(value, tuple | list) else 0
+
+
+def finite(*values: Any) -> bool:
+    """Whether all are finite numbers."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return numbers and all(abs(value) < LIMIT for value in values)
 
 
 def ours() -> dict[str, Any]:

@@ -14,8 +14,8 @@ from hyperfields.configs import to_json
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.config import FORMAT
-from hyperfields.runs.run import field_from_json, read_tensors
+from hyperfields.runs.codec import read_tensors
+from hyperfields.runs.config import FORMAT, config_from_json
 
 
 def write_field(path: Path, bound: BoundField, info: dict[str, Any]) -> None:
@@ -45,11 +45,13 @@ def load_field(path: str | os.PathLike[str], *, trust: Iterable[Any] = ()) -> Bo
             f"{path}: not a standalone field; write one with: hyperfields export RUN --scene NAME --out {path}"
         )
     try:
-        field = field_from_json(header["field"], trust)
+        field = config_from_json(json.loads(header["field"]), trust)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: damaged: its header is not JSON") from None
     check_weights(path, field, tensors)
-    return BoundField(field, tensors, 1)
+    return BoundField(field, {name: value.float() for name, value in tensors.items()}, 1)
 
 
 def check_weights(path: str | os.PathLike[str], field: Any, tensors: dict[str, Any]) -> None:

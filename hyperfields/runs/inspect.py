@@ -12,6 +12,7 @@ import torch
 from hyperfields.configs import to_json
 from hyperfields.errors import InputError
 from hyperfields.model import HyperField, parameter_groups
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, FORMAT, read_config
 from hyperfields.runs.run import METRICS, MODEL, read_summary
 
@@ -28,6 +29,8 @@ def inspect_run(folder: Path) -> dict[str, Any]:
             model = HyperField(config.model, len(config.scenes))
     except (TypeError, AttributeError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder / CONFIG}: damaged: {error}; restore it or fit again") from None
+    if (folder / MODEL).is_file():
+        read_tensors(folder / MODEL)  # raises
     field = model.config.field
     amortised, marginal = model.bytes_per_scene()
     grid = getattr(field.encoding, "grid", None)

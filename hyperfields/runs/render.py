@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import Camera
-from hyperfields.cameras import orbit as orbit_path
 from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.rendering.pictures import Channel, require_channel
 from hyperfields.runs.atomic import new_folder, require_suffix
-from hyperfields.runs.field_file import write_field
+from hyperfields.runs.cameras import native_size, orbit_cameras
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
-from hyperfields.runs.meshes import MESH_SUFFIXES, write_mesh
+from hyperfields.runs.meshes import write_mesh
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
@@ -26,13 +23,8 @@ from hyperfields.tasks.base import MESH_RESOLUTION
 
 FRAMES = 48  # of an animation for which no number was given
 FPS = 24.0
-START = math.radians(-135.0)  # azimuth of the first camera: from the front left, as fronts look towards -Y
-RADIUS, ELEVATION, FOV = 3.6, math.radians(25.0), 0.6911112  # of cameras without pictures; a longest side is 1.8
-SIZE = (256, 256)  # of pictures of scenes that were not fitted to pictures
-FIELD_SUFFIX = ".safetensors"
 
 T = TypeVar("T")
-Format = Callable[[Scene, Path], None]
 OnFrame = Callable[[int, int], None]  # (frames done, frames in all)
 
 
@@ -129,62 +121,6 @@ def interpolate_run(
             pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
             for number, picture in enumerate(_counted(pictures, frames, progress)):
                 write_image(folder / f"frame_{number:03d}.png", picture)
-
-
-def export_scene(
-    scene: Scene, out: Path, *, resolution: int = MESH_RESOLUTION, formats: Mapping[str, Format] | None = None
-) -> None:
-    """Write one scene as a file that needs nothing of the run.
-
-    Every kind gives a picture (.png, .jpg, .webp) and the field alone (.safetensors), which `load_field` reads; shapes,
-    in the frame of their file, and radiance also a mesh (.ply, .obj, .glb, .stl).
-
-    Args:
-        resolution: of a mesh, cells a side.
-        formats: more of them, suffix -> a callable that writes a scene to a path; they win over ours.
-
-    Raises:
-        InputError: a suffix that this kind cannot give, or a file that cannot be written.
-    """
-    run, task, more = scene.run, scene.run.task, dict(formats or {})
-    meshes = MESH_SUFFIXES if task.has_mesh else ()
-    allowed = dict.fromkeys((*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX, *more))
-    suffix = require_suffix(out, tuple(allowed), f"a scene of {run.kind}")
-    if suffix in more:
-        more[suffix](scene, out)
-    elif suffix == FIELD_SUFFIX:
-        picture = {key: value for key, value in run.config.picture.items() if key != "frames"}
-        if scene.frame is not None:
-            picture["frames"] = {scene.name: scene.frame}
-        write_field(out, scene.field, {"name": scene.name, "kind": run.kind, "picture": picture})
-    elif suffix in meshes:
-        write_mesh(out, scene.mesh(resolution))
-    else:
-        write_image(out, scene.render())
-
-
-def native_size(run: Run) -> tuple[int, int]:
-    """(height, width) of the pictures that a run was fitted to, or a choice for scenes without pictures."""
-    height, width = run.config.picture.get("size", SIZE)
-    return int(height), int(width)
-
-
-def orbit_cameras(run: Run, frames: int, size: tuple[int, int]) -> list[Camera]:
-    """`frames` cameras on a circle round the scenes of a run; the first looks from the front left.
-
-    Distance, height and field of view are those of the pictures that a run of views was fitted to.
-    """
-    picture = run.config.picture
-    return orbit_path(
-        frames,
-        radius=picture.get("radius", RADIUS),
-        elevation=picture.get("elevation", ELEVATION),
-        up=picture.get("up", (0.0, 0.0, 1.0)),
-        fov=picture.get("fov", FOV),
-        start=START,
-        height=size[0],
-        width=size[1],
-    )
 
 
 def _counted(items: Iterator[T], total: int, progress: OnFrame | None) -> Iterator[T]:

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.config import FORMAT, RunConfig, config_from_json, read_config, write_config
+from hyperfields.runs.config import FORMAT, RunConfig, read_config, write_config
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Task, task_of
 
@@ -192,19 +191,18 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
 
     Raises:
         InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names
-        classes
-            which are not trusted.
+            classes which are not trusted.
     """
     folder = Path(folder)
     config = read_config(folder, trust)
     path = folder / MODEL
     if not path.is_file():
         raise InputError(f"{folder}: has no {MODEL} yet; finish it with: hyperfields fit ... --out {folder} --resume")
-    tensors, _ = read_tensors(path)
+    tensors, _ = codec.read_tensors(path)
     try:
         model = model_from_tensors(config.model, len(config.scenes), codec.decode(tensors))
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: damaged or of another model than config.json says: {reason}") from None
     return Run(config, model.eval().to(device), folder, summary=read_summary(folder))
 
@@ -235,30 +233,3 @@ def read_summary(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a safetensors file.
-
-    Raises:
-        InputError: missing or damaged.
-    """
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: cannot be read as safetensors: {reason}") from None
-
-
-def field_from_json(text: str, trust: Iterable[Any] = ()) -> Any:
-    """A field's config from the header of a file.
-
-    Raises:
-        InputError: damaged, or with classes that are not trusted.
-    """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError("the header is not JSON") from None
-    return config_from_json(content, trust)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from hyperfields.cameras import Camera
 from hyperfields.data import Mesh
 from hyperfields.fields import BoundField
+from hyperfields.runs.cameras import native_size, orbit_cameras
+from hyperfields.runs.export import Format, export_scene
 
 if TYPE_CHECKING:
     from hyperfields.runs.run import Run
@@ -71,8 +73,6 @@ class Scene:
         Raises:
             InputError: a channel that this kind cannot give.
         """
-        from hyperfields.runs.render import native_size, orbit_cameras
-
         if size is None:
             size = (camera.height, camera.width) if camera is not None else native_size(self.run)
         if camera is None and self.run.task.has_camera:
@@ -97,9 +97,7 @@ class Scene:
         """(scale, centre x y z) of the scene in the file that it was read from: p_file = p * scale + centre."""
         return self.run.config.picture.get("frames", {}).get(self.name) if self.fitted else None
 
-    def save(
-        self, path: str | os.PathLike[str], *, formats: Mapping[str, Callable[[Scene, Path], None]] | None = None
-    ) -> Path:
+    def save(self, path: str | os.PathLike[str], *, formats: Mapping[str, Format] | None = None) -> Path:
         """The path of a file of the scene that needs nothing of the run; its suffix decides: picture, mesh, or field.
 
         Args:
@@ -108,7 +106,5 @@ class Scene:
         Raises:
             InputError: a suffix that this kind cannot give, or a file that cannot be written.
         """
-        from hyperfields.runs.render import export_scene
-
         export_scene(self, Path(path), formats=formats)
         return Path(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from hyperfields import ops
@@ -22,8 +23,8 @@ from hyperfields.fields import BoundField, Field
 from hyperfields.fields.encodings import TABLE, GridEncoding
 from hyperfields.ops import _tcnn
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import config_from_json
-from hyperfields.runs.run import read_tensors
 from hyperfields.weights import Weights, layers
 
 FORMAT = "hyperfields-tcnn-1"
@@ -143,6 +144,9 @@ def _weights(field: Field, tensors: dict[str, Tensor]) -> Weights:
         raise InputError(f"holds {', '.join(sorted(tensors))}; wanted {', '.join(sorted(wanted))}")
     assert isinstance(field.encoding, GridEncoding)
     grid = field.encoding.grid
+    for name, value in tensors.items():
+        if value.dtype != torch.float32:
+            raise ValueError(f"{name}: got {value.dtype}, wanted torch.float32")
     if tensors["encoding"].numel() != grid.rows * grid.features:
         got = tensors["encoding"].numel()
         raise ValueError(f"encoding: got {got} parameters, wanted {grid.rows * grid.features} for its grid")

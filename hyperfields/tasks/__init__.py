@@ -12,13 +12,16 @@ To add a loss: pass `loss=` to `Task.objective`. To add a metric: an entry of th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from torch import Tensor
 
 from hyperfields.cameras import Camera
+from hyperfields.codes import Codes
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
+from hyperfields.hypernets import Bayes, Generator, Stability
 from hyperfields.model import ModelConfig
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.image import Window
@@ -47,13 +50,36 @@ def task_of(kind: str) -> Task:
     return TASKS[kind]
 
 
-def preset(name: str, kind: str, scenes: int, side: int = 64) -> tuple[ModelConfig, TrainConfig]:
-    """(model, recipe) of a preset, see `Task.model`.
+def preset(
+    name: str,
+    kind: str,
+    scenes: int,
+    side: int = 64,
+    *,
+    generator: Generator | None = None,
+    stability: Stability | None = None,
+    bayes: Bayes | None = None,
+    codes: Codes | None = None,
+) -> tuple[ModelConfig, TrainConfig]:
+    """(model, recipe) of a preset, see `Task.model`, with what is given instead; for `fit(model=, train=)`.
+
+    Args:
+        side: of the pictures, the longer one, in pixels.
+        generator: instead of the preset's, with the rate of its networks.
+        stability, bayes: instead of the defaults, which the presets have.
+        codes: a source of codes that the recipe is adapted to.
 
     Raises:
         InputError: an unknown name or kind.
     """
-    return task_of(kind).model(name, scenes, side)
+    task = task_of(kind)
+    model, train = task.model(name, scenes, side)
+    if generator is not None:
+        model = dataclasses.replace(model, generator=generator)
+        train = dataclasses.replace(train, rate_networks=task.network_rate(generator, scenes))
+    if codes is not None:
+        train = codes.adapt_recipe(train)
+    return dataclasses.replace(model, stability=stability or model.stability, bayes=bayes or model.bayes), train
 
 
 @one_torch_thread()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from hyperfields.errors import InputError
 
@@ -57,6 +57,8 @@ class TrainConfig:
     task's.
     rates: of parameter groups of your own, (name, rate) each.
     """
+
+    deferred: ClassVar[tuple[str, ...]] = ("loss", "schedule")  # what rendering and measuring do without
 
     scenes: int
     samples: int

@@ -12,7 +12,7 @@ Random numbers of a step come from the one generator in this order: occupancy up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 import torch
@@ -33,7 +33,11 @@ from hyperfields.rendering.static_shapes import (
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks.config import TrainConfig
 
-Loss = Callable[[Any, Any], Tensor]  # (prediction, batch) -> unreduced [s n ...], see PointObjective and RayObjective
+
+class Loss(Protocol):
+    """A prediction and its batch -> unreduced errors `[s n ...]`; see `PointObjective` and `RayObjective`."""
+
+    def __call__(self, prediction: Any, batch: Any, /) -> Tensor: ...
 
 
 class Objective(Protocol):
@@ -216,8 +220,8 @@ def _unreduced(error: Tensor, samples: Tensor) -> Tensor:
         ValueError: it is not one value, or several, for each of `samples` `[s n ...]`.
     """
     if error.shape[:2] != samples.shape[:2]:
-        wanted = f"[{samples.shape[0]}, {samples.shape[1]}, ...]"
+        unreduced = f"[{samples.shape[0]}, {samples.shape[1]}, ...]"
         raise ValueError(
-            f"loss: got shape {list(error.shape)}, wanted unreduced values {wanted}; leave the mean to the objective"
+            f"loss: got shape {list(error.shape)}, wanted unreduced values {unreduced}; leave the mean to the objective"
         )
     return error

@@ -92,10 +92,14 @@ class ShapeTask:
         return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
-        meshes = [data.reference(scene) for scene in range(len(data.names))]
-        frames = [[mesh.scale, *mesh.center] for mesh in meshes if isinstance(mesh, Mesh)]
-        up = next((list(mesh.up) for mesh in meshes if isinstance(mesh, Mesh)), [0.0, 0.0, 1.0])
-        return {"frames": dict(zip(data.names, frames, strict=True)), **({} if up == [0.0, 0.0, 1.0] else {"up": up})}
+        """Frames of the scenes in their files; none of data without reference meshes (NotImplementedError)."""
+        try:
+            meshes = {name: data.reference(scene) for scene, name in enumerate(data.names)}
+        except NotImplementedError:
+            return {"frames": {}}
+        frames = {name: [mesh.scale, *mesh.center] for name, mesh in meshes.items() if isinstance(mesh, Mesh)}
+        up = up_of_mesh(next(iter(meshes.values())))
+        return {"frames": frames, **({} if up is None else {"up": up})}
 
     def picture(
         self,
@@ -173,6 +177,11 @@ class ShapeTask:
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
+
+
+def up_of_mesh(mesh: Any) -> list[float] | None:
+    """The direction that is up in pictures of a mesh; None where that is +Z, as usual."""
+    return list(mesh.up) if isinstance(mesh, Mesh) and mesh.up != (0.0, 0.0, 1.0) else None
 
 
 SHAPES = ShapeTask()

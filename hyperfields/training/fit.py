@@ -32,8 +32,9 @@ from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
-from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, read_tensors, write_model, write_source
+from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, write_model, write_source
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.training.alone import AloneTrainer
 from hyperfields.training.cost import require_memory
@@ -78,14 +79,15 @@ def fit(
 
     Args:
         data: scenes of one kind, see `data.SceneDataset`: `hf.Images`, `hf.Shapes`, `hf.Views`, `hf.open_family`, or
-        your own.
+            your own.
         out: folder for the run, new or empty; without, it stays in memory (`Run.save` writes it).
-        minutes, steps: length of the fit, one of them.
+        minutes: length of the fit, unless `steps` are given.
+        steps: length of the fit, unless `minutes` are given.
         preset: "tiny", "default" or "faithful": a named model and recipe for the kind of data.
-        model, train: instead of the preset's; see `hf.preset`.
+        model: instead of the preset's; see `hf.preset`.
+        train: instead of the preset's.
         codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Reptile()`, `hf.Sequence()`,
-        or your
-            own; default a table that is fitted with the networks (an auto-decoder).
+            or your own; default a table that is fitted with the networks (an auto-decoder).
         loss: `loss(prediction, batch)` -> unreduced errors, instead of the task's; see `tasks.Task.objective`.
         regularizers: callables of a `StepState`, added to the loss.
         individually: every scene alone, without a hypernetwork, in an even share of the time: the baseline.
@@ -98,8 +100,7 @@ def fit(
 
     Raises:
         InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or
-        a
-            precision that cannot be had.
+            a precision that cannot be had.
         FloatingPointError: a loss or a gradient became infinite; the last good state is on disk.
         KeyboardInterrupt: after the state is saved; `resume=True` goes on.
 
@@ -155,6 +156,7 @@ class Fit:
             train=train,
             fit=settings,
             codes=codes,
+            regularizers=tuple(getattr(part, "__qualname__", None) or repr(part) for part in regularizers),
             picture=picture,
             sources=sources,
             fingerprint=fingerprint(data),
@@ -346,7 +348,7 @@ class Fit:
             raise InputError("resume: wanted the folder of the fit to go on with, out=")
         path = self.out / STATE
         old = read_config(self.out, parts_of(self.config))
-        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes"):
+        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes", "regularizers"):
             ours, theirs = getattr(self.config, key), getattr(old, key)
             if key == "fit":  # its length may be another
                 theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)

@@ -8,6 +8,7 @@ encoder     read off the observations by the run's encoder; steps: the few steps
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -27,8 +28,9 @@ from hyperfields.hypernets import Residual, shares_networks
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import FORMAT
-from hyperfields.runs.run import SOURCE, Run, read_tensors
+from hyperfields.runs.run import SOURCE, Run
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import TrainConfig
 from hyperfields.training.progress import OnStep, shown
@@ -61,7 +63,8 @@ class InferredCodes:
             InputError: an unknown name.
         """
         if name not in self.names:
-            raise InputError(f"scene {name!r}: not among the inferred ones: {', '.join(self.names[:10])}")
+            near = difflib.get_close_matches(name, self.names, 3, 0.0)
+            raise InputError(f"scene {name!r}: not among the inferred ones; the nearest names are {', '.join(near)}")
         return self.names.index(name)
 
     def bind(self, run: Run, *names: str) -> BoundField:
@@ -116,8 +119,7 @@ def infer(
 
     Args:
         by: "descent" or "posterior" fit for `minutes` or `steps`; "encoder" and "steps" take one go, with runs that
-        were
-            fitted for it.
+            were fitted for it.
         refine: with descent, then fit low-rank residuals of each scene's weights in half of the time.
         prior: with descent, weight of the Gaussian prior; more holds codes closer to the fitted ones when data are few.
         weight: with posterior, of the divergence: twice the variance of a pixel's noise over the number of pixels seen.
@@ -278,8 +280,9 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
     Raises:
         InputError: its file is missing or damaged.
     """
+    context = FitContext(data, run.task, run.model.config.latent_size, run.model.config.field.spec)
     with torch.random.fork_rng(devices=[]):
-        source = config.build(FitContext(data, run.task, run.model.config.latent_size, run.model.config.field.spec))
+        source = config.build(context).to(run.model.latents.codes.device)
     if run.source is not None:
         tensors = run.source.state_dict()
     elif run.path is not None:
@@ -290,7 +293,7 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
         source.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(f"{run.label}: {SOURCE} is damaged: {str(error).splitlines()[0]}") from None
-    return source.to(run.model.latents.codes.device)
+    return source
 
 
 def write_codes(path: Path, inferred: InferredCodes, run: Run) -> None:
@@ -333,6 +336,8 @@ def load_codes(path: str | Path, run: Run) -> InferredCodes:
     std = tensors.get("deviation")
     if tensors["codes"].shape != shape or (std is not None and std.shape != shape) or not isinstance(source, dict):
         raise InputError(f"{path}: damaged: codes are {list(tensors['codes'].shape)}, wanted {list(shape)}")
+    if not all(value.is_floating_point() for value in tensors.values()):
+        raise InputError(f"{path}: damaged: its tensors are not floating point")
     if not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: damaged: its names are not text")
     residual = {
@@ -382,6 +387,25 @@ def draw_fields(
         drawn = code if std is None else code + std * noise
         fields.append(run.model.sample(drawn, generator, residual)[0])
     return fields
+
+
+def fields_of(
+    run: Run, name: str, inferred: InferredCodes | None = None, *, samples: int = 8
+) -> tuple[BoundField, list[BoundField]]:
+    """(a scene's field, fields drawn from the distributions over its code and weights, if there are any).
+
+    Args:
+        inferred: codes that the scene is among; without, it is one of the run.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if inferred is None:
+        return run.bind(name), draw_fields(run, run.codes(name), samples=samples)
+    row = slice(inferred.index(name), inferred.index(name) + 1)
+    std = None if inferred.std is None else inferred.std[row]
+    residual = {key: value[row] for key, value in inferred.residual.items()}
+    return inferred.bind(run, name), draw_fields(run, inferred.codes[row], std, residual, samples=samples)
 
 
 @torch.no_grad()

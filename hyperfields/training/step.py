@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from hyperfields.tasks import Objective, TrainConfig
 from hyperfields.training.cuda_graphs import Graphs
-
-if TYPE_CHECKING:
-    from hyperfields.training.trainer import Progress, Trainer
+from hyperfields.training.optim import Optimizers
 
 SYNC_STEPS = 16  # GPU steps between host synchronisations
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a fit is. A fit of so many minutes follows the clock, one of so many steps its steps."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = math.nan  # smoothed
+    fraction: float = 0.0  # of the schedule
+    scene: int = 0  # the scene at work, when scenes are fitted each alone
+
+
+class Steppable(Protocol):
+    """A trainer, as a step needs it."""
+
+    config: TrainConfig
+    objective: Objective
+    optimizers: Optimizers
+    generator: torch.Generator
+    steps: int
+
+    def loss(self) -> tuple[Tensor, Tensor]:
+        """(loss to minimise, the data's part of it), `[]` each."""
 
 
 class EagerStep:
     """A step whose numbers the host reads: on CPUs, and on GPUs without triton."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Steppable) -> None:
         self.trainer = trainer
 
     def __call__(self, plan: Hashable, progress: Progress) -> None:
@@ -52,7 +76,7 @@ class EagerStep:
 class StaticStep:
     """A step on a GPU that the host does not wait for, recorded as CUDA graphs where that is possible."""
 
-    def __init__(self, trainer: Trainer, graphs: Graphs | None) -> None:
+    def __init__(self, trainer: Steppable, graphs: Graphs | None) -> None:
         self.trainer, self.graphs = trainer, graphs
         self.data = torch.zeros((), device=trainer.objective.device)  # loss of the last step
         self.mean: Tensor | None = None  # smoothed

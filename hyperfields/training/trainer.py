@@ -24,17 +24,7 @@ from hyperfields.tasks import Objective, TrainConfig
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.optim import Optimizers
 from hyperfields.training.step import EagerStep, StaticStep
-
-
-@dataclasses.dataclass
-class Progress:
-    """How far a fit is. A fit of so many minutes follows the clock, one of so many steps its steps."""
-
-    step: int = 0
-    seconds: float = 0.0
-    loss: float = math.nan  # smoothed
-    fraction: float = 0.0  # of the schedule
-    scene: int = 0  # the scene at work, when scenes are fitted each alone
+from hyperfields.training.step import Progress as Progress
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ export class Link {
     };
   }
 
-  /** Whether it could be sent. @param {Message} message */
+  /** True when it could be sent. @param {Message} message */
   send(message) {
     if (this.socket?.readyState !== WebSocket.OPEN) return false;
     this.socket.send(JSON.stringify(message));

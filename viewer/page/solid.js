@@ -63,7 +63,7 @@ export class Solid {
     canvas.addEventListener("webglcontextrestored", () => { this.gpu = this.prepare(); this.show(this.mesh); this.draw(...this.last); });
   }
 
-  /** What lies on the graphics card; it is lost with the context. */
+  /** Programs and buffers of the graphics card; they are lost with the context. */
   prepare() {
     const gl = this.gl;
     return {

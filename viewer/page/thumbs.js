@@ -30,7 +30,7 @@ export class Thumbs {
     }
   }
 
-  /** Where a thumbnail lies: [sheet, x, y, side]. @param {number} index of the scene @returns {[HTMLImageElement, number, number, number] | null} */
+  /** Place of a thumbnail: [sheet, x, y, side]. @param {number} index of the scene @returns {[HTMLImageElement, number, number, number] | null} */
   find(index) {
     const image = this.sheets.get(Math.floor(index / this.spec.sheet));
     const place = index % this.spec.sheet;

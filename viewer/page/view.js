@@ -1,5 +1,5 @@
 // @ts-check
-// Where we look from: an orbit camera with +Z up, or a window on a picture. Angles in radians. No DOM: tests run this in node.
+// Viewpoints: an orbit camera with +Z up, or a window on a picture. Angles in radians. No DOM: tests run this in node.
 
 /** @typedef {number[]} Vector three numbers */
 /** @typedef {{position: Vector, target: Vector, fov: number}} OrbitView */

@@ -14,6 +14,7 @@ from hyperfields.ops._cpu.basis import combine_bases_cpu as combine_bases_cpu
 from hyperfields.ops._cpu.encode import encoded_cpu as encoded_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu_backward as hash_encode_cpu_backward
+from hyperfields.ops._cpu.gather import gather_rows_cpu as gather_rows_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu as mlp_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu_backward as mlp_cpu_backward
 from hyperfields.ops._cpu.radiance import radiance_head_cpu as radiance_head_cpu

@@ -128,7 +128,7 @@ def gradient_norm_cpu(gradients: Sequence[Tensor]) -> float:
     def task(lo: int, hi: int) -> None:
         _sum_of_squares(pieces[lo:hi], addresses, like, sums[lo:hi])
 
-    parallel(task, len(pieces), sum(g.numel() for g in gradients))
+    parallel(task, len(pieces), sum(g.numel() for g in gradients) // 4)  # read once: quicker than most ops
     return float(np.sqrt(sums.sum()))
 
 
@@ -149,7 +149,7 @@ def adam_cpu(
     def task(lo: int, hi: int) -> None:
         _adam(pieces[lo:hi], addresses, values, like)
 
-    parallel(task, len(pieces), 4 * sum(g.numel() for g in gradients))
+    parallel(task, len(pieces), sum(g.numel() for g in gradients))
 
 
 def row_adam_cpu(

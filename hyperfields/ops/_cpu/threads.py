@@ -33,7 +33,7 @@ def stamp_kernels() -> None:
         if name.startswith(f"{__package__}."):
             for value in vars(module).values():
                 file = getattr(getattr(value, "_cache", None), "_cache_file", None)
-                if hasattr(file, "_source_stamp"):  # numba has no public name for it
+                if file is not None and hasattr(file, "_source_stamp"):  # numba has no public name for it
                     file._source_stamp = stamp
 
 

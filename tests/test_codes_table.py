@@ -1,4 +1,4 @@
-"""Latent codes: a table with sparse gradients, a prior, paths."""
+"""Latent codes: a table, its gradients, a prior, paths."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from hyperfields.codes.table import LatentTable, gaussian_prior, interpolate
+from hyperfields.codes import interpolate
+from hyperfields.codes.table import LatentTable, gaussian_prior
 
 
 def test_codes_start_as_a_standard_normal() -> None:
@@ -23,7 +24,7 @@ def test_a_batch_gets_the_codes_of_its_scenes() -> None:
 
 
 def test_only_the_scenes_of_a_batch_get_a_gradient_and_a_sparse_one() -> None:
-    table = LatentTable(1000, 3)
+    table = LatentTable(1000, 3, sparse=True)
     table(torch.tensor([7, 999, 7])).backward(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [10.0, 20.0, 30.0]]))
     gradient = table.codes.grad
     assert gradient is not None
@@ -33,8 +34,25 @@ def test_only_the_scenes_of_a_batch_get_a_gradient_and_a_sparse_one() -> None:
     assert gradient.values().tolist() == [[11.0, 22.0, 33.0], [4.0, 5.0, 6.0]]
 
 
-def test_a_sparse_step_leaves_the_other_codes_alone() -> None:
+def test_by_default_any_optimiser_takes_its_gradients() -> None:
     table = LatentTable(6, 3)
+    optimiser = torch.optim.AdamW(table.parameters(), lr=0.1)
+    gaussian_prior(table(torch.tensor([1, 4]))).sum().backward()
+    assert table.codes.grad is not None
+    assert not table.codes.grad.is_sparse
+    optimiser.step()
+
+
+def test_a_table_starts_where_it_is_told_to_and_does_not_share_memory() -> None:
+    start = torch.randn(2, 3)
+    table = LatentTable(2, 3, start=start)
+    assert torch.equal(table.codes, start)
+    start.zero_()
+    assert not torch.equal(table.codes, start)
+
+
+def test_a_sparse_step_leaves_the_other_codes_alone() -> None:
+    table = LatentTable(6, 3, sparse=True)
     before = table.codes.detach().clone()
     optimiser = torch.optim.SparseAdam([table.codes], lr=0.1)
     gaussian_prior(table(torch.tensor([1, 4]))).sum().backward()

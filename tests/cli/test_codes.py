@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import signal
-import subprocess
-import sys
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hyperfields.cli.common import fields_of
+from hyperfields.codes import CAVIA, SOURCES, Codes, Reptile, Variational
 from hyperfields.hypernets import Bayes, Chunked, Dynamic, Stability, WeightTokens
-from hyperfields.runs.checkpoint import load_run
-from hyperfields.training.inference import load_codes
-from hyperfields.training.posterior import draw_fields
+from hyperfields.runs.run import load_run
+from hyperfields.training.inference import draw_fields, fields_of, load_codes
 
-from .test_cli import make_images, make_views, run_cli
+from ._families import TINY, make_images, make_views, run_cli
 
-TINY = ("--preset", "tiny", "--steps", "20")
 BY = ("vae", "encoder", "cavia", "reptile", "time")
 
 
@@ -29,9 +27,23 @@ def frames(folder: Path, count: int = 4) -> Path:
     return make_images(folder, tuple(f"walk_{i:02d}" for i in range(count)))
 
 
-def fitted(tmp_path: Path, *words: str) -> Path:
-    assert run_cli("fit", frames(tmp_path / "family"), "--out", tmp_path / "run", *TINY, *words) == 0
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return frames(tmp_path_factory.mktemp("walk") / "family")
+
+
+@pytest.fixture(scope="module")
+def fitted(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Options of `fit` -> the run, each fitted once. Not to be changed."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def run_of(*words: str) -> Path:
+        if words not in made:
+            made[words] = tmp_path_factory.mktemp("codes") / "run"
+            assert run_cli("fit", family, "--out", made[words], *TINY, *words) == 0
+        return made[words]
+
+    return run_of
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -43,10 +55,12 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 
 @pytest.mark.parametrize("by", BY)
-def test_a_run_is_an_ordinary_one_wherever_its_codes_come_from(by: str, tmp_path: Path) -> None:
-    path = fitted(tmp_path, "--by", by)
+def test_a_run_is_an_ordinary_one_wherever_its_codes_come_from(
+    by: str, fitted: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = fitted("--by", by)
     run = load_run(path)
-    assert run.config["codes"]["name"] == by
+    assert type(run.config.codes) is SOURCES[by]
     assert (path / "codes.safetensors").is_file()
     assert run_cli("eval", path) == 0
     assert run_cli("render", path, "--scene", "walk_01", "--out", tmp_path / "a.png") == 0
@@ -58,54 +72,47 @@ def test_a_run_is_an_ordinary_one_wherever_its_codes_come_from(by: str, tmp_path
         assert torch.equal(codes[0, :-1], codes[3, :-1])  # one sequence, one code
 
 
-KILLED = """
-import importlib, os, signal, sys
-from hyperfields.cli import main
-
-importlib.import_module("hyperfields.training.fit").CHECKPOINT_SECONDS = 0.0
-replace, states = os.replace, 0
-
-def replace_or_die(source, target):
-    global states
-    states += str(target).endswith("resume.safetensors")
-    if states == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(source, target)
-
-os.replace = replace_or_die
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 STOPPED = [("--by", "vae"), ("--by", "encoder"), ("--by", "cavia"), ("--by", "reptile"), ("--bayes", "factors")]
 
 
+class Killed(BaseException):
+    """What ends a fit in the middle of a write."""
+
+
 @pytest.mark.parametrize("words", STOPPED, ids=lambda words: words[1])
-def test_a_killed_fit_goes_on_to_the_same_bits(words: tuple[str, ...], tmp_path: Path) -> None:
-    # Each in a process of its own, as a user runs them: what other tests leave in torch may change the last bits.
-    family, whole, again = frames(tmp_path / "family"), tmp_path / "run", tmp_path / "again"
-    command = ["fit", str(family), "--out", str(again)]
-    start = [sys.executable, "-m", "hyperfields"]
-    subprocess.run([*start, "fit", family, "--out", whole, *TINY, *words], capture_output=True, check=True)
-    killed = subprocess.run([sys.executable, "-c", KILLED, *command, *TINY, *words], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
+def test_a_killed_fit_goes_on_to_the_same_bits(
+    words: tuple[str, ...], family: Path, fitted: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a real kill: test_resume.py."""
+    whole, again, states = fitted(*words), tmp_path / "again", []
+    replace = os.replace
+
+    def replace_or_die(source: Path, target: Path) -> None:
+        states.extend([target] if str(target).endswith("resume.safetensors") else [])
+        if len(states) == 7:
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module("hyperfields.training.fit"), "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(os, "replace", replace_or_die)
+        with pytest.raises(Killed):
+            run_cli("fit", family, "--out", again, *TINY, *words)
     assert not (again / "model.safetensors").exists()
-    subprocess.run([*start, *command, "--resume"], capture_output=True, check=True)
+    assert run_cli("fit", family, "--out", again, "--resume") == 0
     for name in ("model.safetensors", *(["codes.safetensors"] if "--by" in words else [])):
         assert (again / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_codes_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_codes_at_once(fitted: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = make_images(tmp_path / "new", ("ape", "bat"))
     for by, how in (("encoder", "encoder"), ("cavia", "steps"), ("reptile", "steps")):
-        folder = tmp_path / by
-        folder.mkdir()
-        path, out = fitted(folder, "--by", by), folder / "codes.safetensors"
+        path, out = fitted("--by", by), tmp_path / f"{by}.safetensors"
         assert run_cli("infer", path, new, "--out", out, "--by", how) == 0
         found = load_codes(out, load_run(path))
         assert found.names == ("ape", "bat")
         assert float((found.codes[0] - found.codes[1]).abs().max()) > 0.0
-        assert run_cli("render", path, "--codes", out, "--scene", "bat", "--out", folder / "bat.png") == 0
+        assert run_cli("render", path, "--codes", out, "--scene", "bat", "--out", tmp_path / "bat.png") == 0
         other = {"encoder": "steps", "steps": "encoder"}[how]
         assert "make such a run" in error_of(capsys, "infer", path, new, "--out", out, "--by", other)
         assert "takes one go" in error_of(capsys, "infer", path, new, "--out", out, "--by", how, "--steps", "3")
@@ -120,9 +127,9 @@ def test_uncertainty_of_a_fitted_scene_and_of_an_inferred_one(
     run, out = tmp_path / "run", tmp_path / "codes.safetensors"
     assert run_cli("infer", run, family, "--out", out, "--by", "posterior", "--steps", "5", "--views", "0") == 0
     found = load_codes(out, load_run(run))
-    assert found.deviation is not None
-    assert float(found.deviation.min()) > 0.0
-    assert dict(found.family) == {"path": str(family), "size": [16, 16], "views": [0]}
+    assert found.std is not None
+    assert float(found.std.min()) > 0.0
+    assert dict(found.source) == {"path": str(family), "size": [16, 16], "views": [0]}
     for words in ((), ("--codes", out)):
         capsys.readouterr()
         assert run_cli("render", run, "--scene", "disc", "--out", tmp_path / "disc.png", "--uncertainty", *words) == 0
@@ -144,12 +151,14 @@ def test_uncertainty_of_a_fitted_scene_and_of_an_inferred_one(
     assert run_cli("calibrate", run, "--out", tmp_path / "b.png", "--limit", "1", *words) == 0
 
 
-def test_uncertainty_of_a_refined_scene_is_that_of_its_refined_weights(tmp_path: Path) -> None:
-    run, new, out = fitted(tmp_path, "--bayes", "factors"), make_images(tmp_path / "new"), tmp_path / "new.safetensors"
+def test_uncertainty_of_a_refined_scene_is_that_of_its_refined_weights(
+    fitted: Callable[..., Path], tmp_path: Path
+) -> None:
+    run, new, out = fitted("--bayes", "factors"), make_images(tmp_path / "new"), tmp_path / "new.safetensors"
     assert run_cli("infer", run, new, "--out", out, "--refine", "--steps", "6") == 0
     loaded = load_run(run)
     found = load_codes(out, loaded)
-    bound, samples = fields_of(loaded, found.names[0], found, 3)
+    bound, samples = fields_of(loaded, found.names[0], found, samples=3)
     plain = draw_fields(loaded, found.codes[:1], samples=3)
     for name, value in found.residual.items():
         if name in bound.weights and name.startswith("mlp"):
@@ -160,8 +169,8 @@ def test_uncertainty_of_a_refined_scene_is_that_of_its_refined_weights(tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["factors", "noise"])
-def test_weights_that_are_drawn(kind: str, tmp_path: Path) -> None:
-    run = fitted(tmp_path, "--bayes", kind, "--generator", "chunked:chunk=64")
+def test_weights_that_are_drawn(kind: str, fitted: Callable[..., Path], tmp_path: Path) -> None:
+    run = fitted("--bayes", kind, "--generator", "chunked:chunk=64")
     config = load_run(run).model.config
     assert config.bayes == Bayes(kind)  # type: ignore[arg-type]
     assert config.generator == Chunked(chunk=64)
@@ -172,37 +181,36 @@ def test_weights_that_are_drawn(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "codes", "bayes"),
     [
-        (("--by", "vae:weight=1e-6"), {"name": "vae", "weight": 1e-6}, Bayes()),
-        (("--by", "cavia:order=2:steps=2"), {"name": "cavia", "order": 2, "steps": 2, "rate": 3.0}, Bayes()),
-        (("--by", "reptile:share=0.25"), {"name": "reptile", "steps": 8, "rate": 1e-2, "share": 0.25}, Bayes()),
+        (("--by", "vae:weight=1e-6"), Variational(1e-6), Bayes()),
+        (("--by", "cavia:order=2:steps=2"), CAVIA(steps=2, order=2), Bayes()),
+        (("--by", "reptile:steps=4"), Reptile(steps=4), Bayes()),
         (("--bayes", "factors:weight=1e-9"), None, Bayes("factors", weight=1e-9)),
         (("--bayes", "noise:numbers=3"), None, Bayes("noise", numbers=3)),
     ],
     ids=lambda words: words[1] if isinstance(words, tuple) else "",
 )
 def test_a_choice_has_settings_and_a_run_keeps_them(
-    words: tuple[str, ...], codes: dict[str, object] | None, bayes: Bayes, tmp_path: Path
+    words: tuple[str, ...], codes: Codes | None, bayes: Bayes, family: Path, tmp_path: Path
 ) -> None:
-    path = fitted(tmp_path, *words)
+    path = tmp_path / "run"
+    assert run_cli("fit", family, "--out", path, "--preset", "tiny", "--steps", "2", *words) == 0
     run = load_run(path)
-    assert run.config["codes"] == codes
+    assert run.config.codes == codes
     assert run.model.config.bayes == bayes
-    assert run_cli("fit", tmp_path / "family", "--out", path, "--resume", "--steps", "20") == 0
+    assert run_cli("fit", family, "--out", path, "--resume", "--steps", "3") == 0
 
 
-def test_what_keeps_a_generator_stable_is_a_choice(tmp_path: Path) -> None:
-    config = load_run(
-        fitted(tmp_path, "--stability", "share=0.2:latent=invariant:spectral=4:normalize=no")
-    ).model.config
-    assert config.stability == Stability(share=0.2, latent="invariant", spectral=4.0)
+def test_what_keeps_a_generator_stable_is_a_choice(fitted: Callable[..., Path]) -> None:
+    path = fitted("--stability", "share=0.2:latent=invariant:spectral=4:normalize=no")
+    assert load_run(path).model.config.stability == Stability(share=0.2, latent="invariant", spectral=4.0)
 
 
-def test_the_generator_is_a_choice(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir()
-    two.mkdir()
-    assert isinstance(load_run(fitted(one, "--generator", "weight-tokens")).model.config.generator, WeightTokens)
-    assert isinstance(load_run(fitted(two, "--by", "time", "--generator", "dynamic")).model.config.generator, Dynamic)
+def test_the_generator_is_a_choice(fitted: Callable[..., Path]) -> None:
+    for words, generator in (
+        (("--generator", "weight-tokens"), WeightTokens),
+        (("--by", "time", "--generator", "dynamic"), Dynamic),
+    ):
+        assert isinstance(load_run(fitted(*words)).model.config.generator, generator)
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from hyperfields import FitConfig, Progress
+from hyperfields import Progress
 from hyperfields.data import Images
 from hyperfields.ops import devices
+from hyperfields.runs.config import FitSettings
 from hyperfields.training import cuda_graphs as graphs
 from hyperfields.training.cuda_graphs import WARMUP_CALLS, Graphs
 from hyperfields.training.fit import Fit
+from hyperfields.training.step import StaticStep
+from hyperfields.training.trainer import Trainer
 
 
 class Generator(torch.Generator):
@@ -89,7 +92,7 @@ def test_a_kind_of_step_that_has_come_often_is_recorded_and_replayed(cuda: Cuda)
     assert run(recorder, cuda, ["a", "a", "b"]) == ["register", "record, pool None", "work", "replay", "replay", "work"]
     run(recorder, cuda, ["b"] * (WARMUP_CALLS - 2))
     assert run(recorder, cuda, ["b", "a"]) == ["register", "record, pool pool", "work", "replay", "replay"]
-    recorder.forget()
+    recorder.reset()
     assert run(recorder, cuda, ["a"]) == ["work"]
 
 
@@ -116,7 +119,7 @@ class Plain:
     kind, names = "images", ("a", "b")
 
     def __init__(self) -> None:
-        self.pictures = Images(torch.rand(2, 4, 4, 3), self.names)
+        self.pictures = Images(torch.rand(2, 4, 4, 3), names=self.names)
         self.batch, self.reference = self.pictures.batch, self.pictures.reference
 
 
@@ -128,8 +131,8 @@ def ahead(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ahead")
 def test_a_family_without_a_device_of_its_own_cannot_be_recorded(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="^no CUDA graphs: the family draws its batches on the CPU"):
-        Fit(Plain(), tmp_path, FitConfig(steps=2))  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="^no CUDA graphs: the data set draws its batches on the CPU"):
+        Fit(Plain(), tmp_path, FitSettings(steps=2))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("ahead")
@@ -138,13 +141,16 @@ def test_a_fit_that_runs_ahead_replays_its_steps_and_goes_on_where_it_was_stoppe
     wanted: bool, cuda: Cuda, tmp_path: Path
 ) -> None:
     """On the CPU, where a recording is no recording: each replay calls the step."""
-    family = Images(torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0)), ("a", "b", "c"))
-    config = FitConfig(steps=60)
+    family = Images(torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0)))
+    config = FitSettings(steps=60)
     fitting: list[Fit] = []
 
     def replay(graph: CudaGraph) -> None:
         cuda.events.append("replay")
-        fitting[-1].optimization.work()
+        step = fitting[-1].trainer
+        assert isinstance(step, Trainer)
+        assert isinstance(step.execute, StaticStep)
+        step.execute.work()
 
     def once(recorder: Graphs, kind: object, work: Any, generator: torch.Generator) -> None:
         graph = CudaGraph()

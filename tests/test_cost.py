@@ -14,9 +14,9 @@ from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid, Identity
 from hyperfields.hypernets import GENERATORS, OF_TIME, Chunked, Dynamic, Full, LowRank, parse
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.training import cost as counts
+from hyperfields.training import cost
 from hyperfields.training.cost import count, point_flops, require_memory
-from hyperfields.training.fit import FitConfig, fit
+from hyperfields.training.fit import fit
 from hyperfields.weights import numel
 
 from ._analytic import FAMILIES
@@ -66,16 +66,16 @@ def test_what_cannot_fit_is_refused_before_it_is_allocated(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"Full: fitting takes [\d,]{15,} bytes .* are free; take a smaller latent"):
         require_memory(config, 4, 4)
     with pytest.raises(InputError, match="bytes"):
-        fit(FAMILIES["images"], tmp_path / "run", FitConfig(steps=1), model=config)
+        fit(FAMILIES["images"], tmp_path / "run", steps=1, model=config)
     assert not (tmp_path / "run").exists()
 
 
 def test_memory_is_compared_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     config = ModelConfig(FIELD, Full(), 10)
     need = count(config, 4, 2).memory
-    monkeypatch.setattr(counts, "free_memory", lambda: int(need / 0.9) + 2)
+    monkeypatch.setattr(cost, "free_memory", lambda: int(need / 0.9) + 2)
     require_memory(config, 4, 2)
-    monkeypatch.setattr(counts, "free_memory", lambda: int(need / 0.9) - 2)
+    monkeypatch.setattr(cost, "free_memory", lambda: int(need / 0.9) - 2)
     with pytest.raises(InputError):
         require_memory(config, 4, 2)
 

@@ -1,0 +1,44 @@
+"""Cameras for pictures of a run: as those of the data that it was fitted to, or a choice for data without pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from hyperfields.cameras import Camera, orbit
+from hyperfields.runs.config import RunConfig
+
+START = math.radians(-135.0)  # azimuth of the first camera: from the front left, as fronts look towards -Y
+RADIUS, ELEVATION, FOV = 3.6, math.radians(25.0), 0.6911112  # of cameras without pictures; a longest side is 1.8
+SIZE = (256, 256)  # of pictures of scenes that were not fitted to pictures
+
+
+class HasConfig(Protocol):
+    """A run, as far as cameras need it."""
+
+    @property
+    def config(self) -> RunConfig: ...
+
+
+def native_size(run: HasConfig) -> tuple[int, int]:
+    """(height, width) of the pictures that a run was fitted to, or a choice for scenes without pictures."""
+    height, width = run.config.picture.get("size", SIZE)
+    return int(height), int(width)
+
+
+def orbit_cameras(run: HasConfig, frames: int, size: tuple[int, int]) -> list[Camera]:
+    """`frames` cameras on a circle round the scenes of a run; the first looks from the front left.
+
+    Distance, height and field of view are those of the pictures that a run of views was fitted to.
+    """
+    picture = run.config.picture
+    return orbit(
+        frames,
+        radius=picture.get("radius", RADIUS),
+        elevation=picture.get("elevation", ELEVATION),
+        fov=picture.get("fov", FOV),
+        up=picture.get("up", (0.0, 0.0, 1.0)),
+        start=START,
+        height=size[0],
+        width=size[1],
+    )

@@ -1,0 +1,52 @@
+"""Files of single scenes, which need nothing of the run: pictures, meshes, fields, and formats of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperfields.runs.atomic import require_suffix
+from hyperfields.runs.field_file import write_field
+from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
+from hyperfields.runs.meshes import MESH_SUFFIXES, write_mesh
+from hyperfields.tasks.base import MESH_RESOLUTION
+
+if TYPE_CHECKING:
+    from hyperfields.runs.scene import Scene
+
+FIELD_SUFFIX = ".safetensors"
+
+Format = Callable[["Scene", Path], None]
+
+
+def export_scene(
+    scene: Scene, out: Path, *, resolution: int = MESH_RESOLUTION, formats: Mapping[str, Format] | None = None
+) -> None:
+    """Write one scene as a file that needs nothing of the run.
+
+    Every kind gives a picture (.png, .jpg, .webp) and the field alone (.safetensors), which `load_field` reads; shapes,
+    in the frame of their file, and radiance also a mesh (.ply, .obj, .glb, .stl).
+
+    Args:
+        resolution: of a mesh, cells a side.
+        formats: more of them, suffix -> a callable that writes a scene to a path; they win over ours.
+
+    Raises:
+        InputError: a suffix that this kind cannot give, or a file that cannot be written.
+    """
+    run, task, more = scene.run, scene.run.task, dict(formats or {})
+    meshes = MESH_SUFFIXES if task.has_mesh else ()
+    allowed = dict.fromkeys((*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX, *more))
+    suffix = require_suffix(out, tuple(allowed), f"a scene of {run.kind}")
+    if suffix in more:
+        more[suffix](scene, out)
+    elif suffix == FIELD_SUFFIX:
+        picture = {key: value for key, value in run.config.picture.items() if key != "frames"}
+        if scene.frame is not None:
+            picture["frames"] = {scene.name: scene.frame}
+        write_field(out, scene.field, {"name": scene.name, "kind": run.kind, "picture": picture})
+    elif suffix in meshes:
+        write_mesh(out, scene.mesh(resolution))
+    else:
+        write_image(out, scene.render())

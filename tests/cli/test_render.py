@@ -1,0 +1,100 @@
+"""`render`, `interpolate` and `export`: pictures, animations and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hyperfields.runs.field_file import load_field
+from hyperfields.runs.run import load_run
+
+from ._families import MAKERS, SCENES, SIDE, as_tuple, run_cli
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_render_a_picture(kind: str, fits: Any, tmp_path: Path) -> None:
+    _, run = fits(kind)
+    out = tmp_path / "x.png"
+    assert run_cli("render", run, "--scene", SCENES[kind][0], "--out", out, "--size", "20x24") == 0
+    with Image.open(out) as picture:
+        assert picture.size == (24, 20)
+
+
+def test_render_the_fitted_picture(fits: Any, tmp_path: Path) -> None:
+    """The picture on disk is the field's own, rounded to 8 bits."""
+    _, run = fits("images")
+    assert run_cli("render", run, "--scene", "dog", "--out", tmp_path / "x.png") == 0
+    steps = (torch.arange(SIDE) + 0.5) / SIDE
+    v, u = torch.meshgrid(steps, steps, indexing="ij")
+    with torch.no_grad():
+        wanted = load_run(run).bind("dog")(torch.stack((u, v), -1).reshape(1, -1, 2))
+    assert isinstance(wanted, torch.Tensor)
+    got = torch.from_numpy(np.array(Image.open(tmp_path / "x.png"))).float() / 255.0
+    torch.testing.assert_close(got, wanted.reshape(SIDE, SIDE, 3).clamp(0.0, 1.0), atol=0.5 / 255 + 1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["shapes", "views"])
+def test_render_an_orbit(kind: str, fits: Any, tmp_path: Path) -> None:
+    _, run = fits(kind)
+    out = tmp_path / "x.gif"
+    scene = ("--scene", SCENES[kind][0])
+    assert run_cli("render", run, *scene, "--out", out, "--orbit", 3, "--size", "12x12") == 0
+    with Image.open(out) as animation:
+        assert animation.size == (12, 12)
+    for channel in ("depth", "normals"):
+        still = tmp_path / f"{channel}.png"
+        assert run_cli("render", run, *scene, "--out", still, "--channel", channel, "--size", "12x12") == 0
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_interpolate(kind: str, fits: Any, tmp_path: Path) -> None:
+    _, run = fits(kind)
+    options = ("--frames", 3, "--size", "12x12", "--mode", "slerp")
+    assert run_cli("interpolate", run, *SCENES[kind], "--out", tmp_path / "x.gif", *options) == 0
+    assert (tmp_path / "x.gif").read_bytes()[:3] == b"GIF"
+    assert run_cli("interpolate", run, *SCENES[kind], "--out", tmp_path / "frames", *options) == 0
+    suffix = "ply" if kind == "shapes" else "png"
+    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [f"frame_{i:03d}.{suffix}" for i in range(3)]
+
+
+SUFFIXES = {
+    "images": [".png", ".jpg", ".webp", ".safetensors"],
+    "shapes": [".png", ".ply", ".obj", ".glb", ".stl", ".safetensors"],
+    "views": [".png", ".ply", ".safetensors"],
+}
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [(k, s) for k, found in SUFFIXES.items() for s in found])
+def test_export(kind: str, suffix: str, fits: Any, tmp_path: Path) -> None:
+    _, run = fits(kind)
+    out = tmp_path / f"x{suffix}"
+    scene = SCENES[kind][0]
+    assert run_cli("export", run, "--scene", scene, "--out", out) == 0
+    assert out.stat().st_size > 0
+    if suffix == ".safetensors":
+        x = torch.rand(1, 50, 2 if kind == "images" else 3)
+        points = (x, x / x.norm(dim=-1, keepdim=True)) if kind == "views" else (x,)
+        with torch.no_grad():
+            alone, bound = load_field(out)(*points), load_run(run).bind(scene)(*points)
+        for got, wanted in zip(as_tuple(alone), as_tuple(bound), strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+def test_suffixes(tmp_path: Path, fits: Any, refused: Any) -> None:
+    _, run = fits("images")
+    scene = ("--scene", "cat", "--out")
+    assert ".ply cannot hold" in refused("export", run, *scene, tmp_path / "x.ply")
+    assert ".txt cannot hold" in refused("render", run, *scene, tmp_path / "x.txt")
+    assert ".gif cannot hold" in refused("render", run, *scene, tmp_path / "x.gif")
+    assert ".ply cannot hold" in refused("interpolate", run, "cat", "dog", "--out", tmp_path / "x.ply")
+    assert ".txt cannot hold a report" in refused("eval", run, "--out", tmp_path / "x.txt")
+    assert "does not exist" in refused("eval", run, "--out", tmp_path / "no" / "x.json")
+    assert "does not exist" in refused("export", run, *scene, tmp_path / "no" / "x.png")
+    codes = ("--out", tmp_path / "codes.pt", "--steps", 2)
+    assert ".pt cannot hold codes" in refused("infer", run, tmp_path, *codes)
+    assert "depth" in refused("render", run, *scene, tmp_path / "x.png", "--channel", "depth")
