@@ -125,7 +125,9 @@ def orbit(
         if abs(flat) > 1e-4:
             pose = look_at(position, torch.zeros(3))
         else:  # above or below: the upper side of the picture is away from where the circle starts
-            pose = look_at(position, torch.zeros(3), math.copysign(1.0, above) * torch.tensor([-across[0], -across[1], 0.0]))
+            pose = look_at(
+                position, torch.zeros(3), math.copysign(1.0, above) * torch.tensor([-across[0], -across[1], 0.0])
+            )
         if turn is not None:
             pose[:3] = turn @ pose[:3]
         cameras.append(Camera(pose, focal, focal, 0.5 * width, 0.5 * height, width, height))

@@ -123,7 +123,9 @@ def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
         for unread in (UNREAD_IMAGES, UNREAD_MESHES):
             if left := visible_files(folder, tuple(unread)):
                 return f"{len(left)} {left[0].suffix} are there and not read; {unread[left[0].suffix.lower()]}"
-        holding = [(below, reader.kind) for below in folders_below(folder) for reader in readers if reader.detect(below)]
+        holding = [
+            (below, reader.kind) for below in folders_below(folder) for reader in readers if reader.detect(below)
+        ]
     except OSError:
         return None
     if not holding:

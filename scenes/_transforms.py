@@ -118,8 +118,7 @@ def _frame(folder: Path, entry: dict[str, Any], shared: dict[str, float], conten
         bent.append("distortion_params")
     if bent:
         raise InputError(
-            f"{where}: the lens has distortion ({', '.join(bent)}); undistort the pictures first "
-            "and write these as 0"
+            f"{where}: the lens has distortion ({', '.join(bent)}); undistort the pictures first and write these as 0"
         )
     image = _image_path(folder, entry.get("file_path"), where, "file_path")
     mask = _image_path(folder, entry["mask_path"], where, "mask_path") if entry.get("mask_path") else None
