@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from hyperfields.training.progress import Meter
 
 
+class Unsound(Exception):
+    """A fit that ended, and came to nothing."""
+
+
 class Stopped(KeyboardInterrupt):
     """Ctrl-C, with what to type to go on."""
 

@@ -12,6 +12,7 @@ from tyro.conf import arg
 
 from hyperfields.cli.common import (
     Stopped,
+    Unsound,
     kind_line,
     load,
     next_line,
@@ -324,3 +325,7 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
         f"{size / 1e3:,.0f} kB, {run.model.bytes_per_scene()[0]:,.0f} bytes a scene"
     )
     print(next_line("eval", out))
+    if fitting.remarks:
+        from hyperfields.training.fit import REMEDY
+
+        raise Unsound(f"{'; '.join(fitting.remarks)}; {REMEDY}")

@@ -45,7 +45,6 @@ from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
 from hyperfields.weights import Weights
 
-
 INSIDE = 0.5  # of the box: nearer to its middle no camera circles a scene
 UPRIGHT = (0.0, 0.0, 1.0)
 

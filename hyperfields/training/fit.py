@@ -42,10 +42,12 @@ from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
+from hyperfields.training.verdict import verdict
 from hyperfields.weights import numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 LOG_SECONDS = 5.0
+REMEDY = "fit longer or with another seed, and look at the data: cameras, unit and background"
 
 
 def fit(
@@ -105,7 +107,7 @@ def fit(
         KeyboardInterrupt: after the state is saved; `resume=True` goes on.
 
     Warns:
-        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs.
+        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs. Scenes that came to nothing.
     """
     fitting = Fit(
         data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually), model=model,
@@ -113,7 +115,10 @@ def fit(
         precision=precision, graphs=graphs, task=task,
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
-        return fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
+        run = fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
+    if fitting.remarks:
+        warnings.warn(f"fit: {'; '.join(fitting.remarks)}; {REMEDY}", stacklevel=2)
+    return run
 
 
 class Fit:
@@ -172,6 +177,7 @@ class Fit:
             context = FitContext(data, self.task, model.latent_size, model.field.spec)
             self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
         self.progress = Progress()
+        self.remarks: list[str] = []  # of a finished fit: scenes that came to nothing
         self.trainer: Trainer | AloneTrainer
         if settings.individually:
             self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
@@ -313,7 +319,9 @@ class Fit:
                 module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
                 module.eval()
         self.model.latents.sparse = False
-        return Run(self.config, self.model, self.out, self.source, summary)
+        run = Run(self.config, self.model, self.out, self.source, summary)
+        self.remarks = verdict(run, self.data)
+        return run
 
     # On disk --------------------------------------------------------------------------------------------------
 
