@@ -80,7 +80,7 @@ def cut_out(picture: Pixels, color: Color) -> Pixels:
     inside = _sum5(rgb * inner[..., None]) / np.maximum(weight, 1.0)[..., None]
     across = inside - behind
     length = np.square(across).sum(-1)
-    mixed = edge & (weight > 0.0) & (length > 0.0)
+    mixed = edge & (weight > 0.0) & (length > 0.0) & ~_like_neighbour(rgb, inner > 0.0)
     share = ((rgb - behind) * across).sum(-1) / np.maximum(length, 1e-9)
     alpha = np.where(clear, 0.0, np.where(mixed, np.clip(share, 0.0, 1.0), 1.0))
     # A mixed colour further from the background than its inside is not mixed; and straight colours stay in range.
@@ -127,6 +127,18 @@ def _lowest(label: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int
     starts = np.flatnonzero(first)
     lowest = np.minimum.reduceat(np.ascontiguousarray(label).reshape(-1), starts)
     return np.asarray(np.repeat(lowest, np.diff(starts, append=mask.size)).reshape(mask.shape))
+
+
+def _like_neighbour(rgb: NDArray[np.float32], inner: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels that have the colour of one of their 5 x 5 neighbours in `inner`: edges that are not soft."""
+    h, w = inner.shape
+    colors, inside = np.pad(rgb, ((2, 2), (2, 2), (0, 0))), np.pad(inner, 2)
+    alike = np.zeros((h, w), dtype=bool)
+    for i in range(5):
+        for j in range(5):
+            near = np.abs(colors[i : i + h, j : j + w] - rgb).max(-1) <= SPREAD
+            alike |= near & inside[i : i + h, j : j + w]
+    return alike
 
 
 def _spread(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

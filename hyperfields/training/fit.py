@@ -34,6 +34,7 @@ from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
+from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, write_model, write_source
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.training.alone import AloneTrainer
@@ -183,12 +184,20 @@ class Fit:
             self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
         else:
             self.trainer = self._trainer(regularizers, precision, self._graphs(graphs))
-        if resume:
-            self._resume()
-        elif out is not None:
-            if (out / CONFIG).exists():
-                raise InputError(f"{out}: holds a fit already; add --resume to go on with it, or choose another --out")
-            write_config(out, self.config)
+        # From here on nobody else writes into the folder, until `run` has ended.
+        self.lock = None if out is None or (out.exists() and not out.is_dir()) else FolderLock(out)
+        try:
+            if resume:
+                self._resume()
+            elif out is not None:
+                if (out / CONFIG).exists():
+                    raise InputError(
+                        f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
+                    )
+                write_config(out, self.config)
+        except BaseException:
+            self._release()
+            raise
 
     def _model(
         self,
@@ -268,6 +277,16 @@ class Fit:
             KeyboardInterrupt: again, after the state is saved.
             FloatingPointError: see `fit`.
         """
+        try:
+            return self._run(on_step)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    def _run(self, on_step: OnStep) -> Run:
         saved = [time.monotonic()]
         logged = [self.progress.seconds]
 
