@@ -65,8 +65,9 @@ def open_family(
     for option, value in given.items():
         if value is not None and option not in reader.options:
             kinds = " and ".join(dict.fromkeys(other.kind for other in readers if option in other.options))
+            dashes = "--" if option in ("aspect", "background", "up") else ""
             raise InputError(
-                f"{'--' if option in ('aspect', 'background', 'up') else ''}{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
+                f"{dashes}{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
             )
     given["progress"] = progress
     options = {option: value for option, value in given.items() if option in reader.options}

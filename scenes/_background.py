@@ -29,7 +29,7 @@ def parse_background(text: str) -> Color | None:
         color = ImageColor.getrgb(text)
     except ValueError:
         raise InputError(
-            f"--background {text!r}: wanted white, black, a colour such as gray or #8090a0, or scene (nothing is behind)"
+            f"--background {text!r}: wanted white, black, a colour like #8090a0, or scene (nothing is behind)"
         ) from None
     return color[0], color[1], color[2]
 

@@ -22,13 +22,17 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".exr", ".b
 IMAGE_SUFFIXES += (".ppm", ".pgm", ".pnm")
 # Pictures and meshes that are not read -> what makes one of them that is.
 UNREAD_IMAGES = dict.fromkeys(
-    (".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
-    + (".psd", ".svg", ".hdr", ".ico"),
+    (
+        *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"),
+        *(".rw2", ".psd", ".svg", ".hdr", ".ico"),
+    ),
     "convert them, e.g. magick mogrify -format png",
 )
 UNREAD_MESHES = dict.fromkeys(
-    (".gltf", ".fbx", ".dae", ".3ds", ".3mf", ".blend", ".usd", ".usdz", ".usdc", ".step", ".stp", ".iges", ".wrl")
-    + (".x3d", ".vtk", ".vtp", ".msh", ".mesh", ".xyz", ".pcd", ".las", ".laz", ".e57"),
+    (
+        *(".gltf", ".fbx", ".dae", ".3ds", ".3mf", ".blend", ".usd", ".usdz", ".usdc", ".step", ".stp", ".iges"),
+        *(".wrl", ".x3d", ".vtk", ".vtp", ".msh", ".mesh", ".xyz", ".pcd", ".las", ".laz", ".e57"),
+    ),
     "convert them to .glb, .ply or .obj, e.g. with Blender or meshlab",
 )
 JUNK = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__")

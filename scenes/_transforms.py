@@ -1,6 +1,7 @@
 """Transforms files (NeRF-synthetic, instant-ngp, nerfstudio): JSON with the cameras of a scene's pictures, checked.
 
-No key is dropped: each is used, known to change nothing (`HARMLESS`), harmless while it is not set (`UNSET`), or refused.
+No key is dropped: each is used, known to change nothing (`HARMLESS`) or nothing while it is not set (`UNSET`), or
+refused.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ HARMLESS |= {"image_id", "camera_id", "name", "timestamp", "version", "comment",
 HARMLESS |= {"wants_importance_sampling", "render_aabb", "fisheye_crop_radius", "near", "far"}
 # False, 0 or empty they say nothing; else they mean what is not read.
 UNSET = {
-    "is_fisheye": "pictures of a fisheye lens are not read; undistort them to a pinhole camera (colmap image_undistorter)",
+    "is_fisheye": "pictures of a fisheye lens are not read; undistort them to pinhole ones (colmap image_undistorter)",
     "is_equirectangular": "pictures of all directions are not read; cut pinhole pictures out of them",
     "rolling_shutter": "a rolling shutter is not read; take the key out if it may be passed over",
     "driver_parameters": "a camera that moves while it exposes is not read",

@@ -200,7 +200,8 @@ def _set_background(
     if not is_opaque(pixels):
         if given is not None:
             raise InputError(
-                f"--background {given}: the pictures of {scene.folder} have alpha, which says what is scene; leave it out"
+                f"--background {given}: the pictures of {scene.folder} have alpha, which says what is scene; "
+                "leave it out"
             )
         return None
     scene.background = border_color(pixels, counting) if given is None else parse_background(given)

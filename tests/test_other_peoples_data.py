@@ -140,9 +140,12 @@ def test_pictures_of_another_aspect(tmp_path: Path, aspect: Any) -> None:
     family = open_family(tmp_path, size=(6, 6), aspect=aspect)
     image = (family.reference(0) * 255).round()
     if aspect == "fit":
-        assert image[0, 0, 0] == 200 and image[3, 3, 0] == 50
+        assert image[0, 0, 0] == 200
+        assert image[3, 3, 0] == 50
     elif aspect == "pad":
-        assert image[0, 0, 0] == 255 and image[3, 0, 0] == 200 and image[3, 3, 0] == 50
+        assert image[0, 0, 0] == 255
+        assert image[3, 0, 0] == 200
+        assert image[3, 3, 0] == 50
     else:
         assert bool((image == 50).all())
     assert len(family.notes) == (aspect is None)
@@ -260,7 +263,8 @@ def test_masked_pixels_are_neither_drawn_nor_measured(tmp_path: Path) -> None:
     assert not bool((batch.rgba == magenta).all(-1).any())
     assert bool((unmasked.batch(torch.tensor([0]), 20_000, torch.Generator()).rgba == magenta).all(-1).any())
     view = family.reference(0, "train")[0]
-    assert view.mask is not None and int(view.mask.sum()) == SIDE**2 - 64
+    assert view.mask is not None
+    assert int(view.mask.sum()) == SIDE**2 - 64
     from hyperfields.tasks.base import on_white, picture_metrics
 
     truth = on_white(view.rgba)[None]
@@ -272,8 +276,8 @@ def test_masked_pixels_are_neither_drawn_nor_measured(tmp_path: Path) -> None:
     whole = (wrong.clamp(0, 1) - truth)[:, view.mask].square().mean()
     values = picture_metrics(wrong, truth, "s", {}, print, counting=view.mask[None])
     assert values["psnr"] == pytest.approx(float(-10 * whole.log10()), abs=1e-3)
+    Image.fromarray(np.zeros_like(mask)).save(folder / "mask.png")
     with pytest.raises(InputError, match="no pixel counts"):
-        Image.fromarray(np.zeros_like(mask)).save(folder / "mask.png")
         open_family(folder)
 
 
@@ -293,7 +297,8 @@ def test_alpha_comes_back_from_an_even_background(tmp_path: Path, color: tuple[i
     truth = open_family(scene(tmp_path / "s")).reference(0, "train")
     lay_over(tmp_path / "s", color)
     family = open_family(tmp_path / "s")
-    assert len(family.notes) == 1 and "is cut out; choose with --background" in family.notes[0]
+    assert len(family.notes) == 1
+    assert "is cut out; choose with --background" in family.notes[0]
     for one, two in zip(truth, family.reference(0, "train"), strict=True):
         assert float((one.rgba[..., 3] - two.rgba[..., 3]).abs().mean()) < 0.02  # edges are a tenth of it
         premultiplied = [v.rgba[..., :3] * v.rgba[..., 3:] for v in (one, two)]
@@ -306,7 +311,8 @@ def test_alpha_comes_back_from_an_even_background(tmp_path: Path, color: tuple[i
     assert open_family(tmp_path / "s", background="scene").reference(0, "train")[0].rgba[..., 3].min() == 1.0
     given = open_family(tmp_path / "s", background="#{:02x}{:02x}{:02x}".format(*color))
     assert torch.equal(given.reference(0, "train")[0].rgba, family.reference(0, "train")[0].rgba)
-    assert given.background is not None and not given.notes
+    assert given.background is not None
+    assert not given.notes
 
 
 def test_photographs_are_scenes(tmp_path: Path) -> None:
@@ -322,7 +328,7 @@ def test_photographs_are_scenes(tmp_path: Path) -> None:
 
 def test_backgrounds_that_cannot_be(tmp_path: Path) -> None:
     scene(tmp_path / "s")
-    with pytest.raises(InputError, match="--background white: the pictures of .* have alpha"):
+    with pytest.raises(InputError, match=r"--background white: the pictures of .* have alpha"):
         open_family(tmp_path / "s", background="white")
     lay_over(tmp_path / "s", (255, 255, 255))
     with pytest.raises(InputError, match="--background 'mauvish': wanted white, black, a colour"):
@@ -337,8 +343,10 @@ def test_holes_are_clear_and_highlights_are_not() -> None:
     picture[32, 50, :3] = 255  # a highlight
     assert border_color(picture[None]) == (255, 255, 255)
     alpha = cut_out(picture, (255, 255, 255))[..., 3]
-    assert alpha[32, 32] == 0 and alpha[0, 0] == 0
-    assert alpha[32, 50] == 255 and alpha[32, 46] == 255
+    assert alpha[32, 32] == 0
+    assert alpha[0, 0] == 0
+    assert alpha[32, 50] == 255
+    assert alpha[32, 46] == 255
 
 
 # Boxes ------------------------------------------------------------------------------------------------------------
@@ -369,7 +377,9 @@ def test_cameras_of_any_unit_and_centre(tmp_path: Path, unit: float, center: tup
 
 def test_usual_cameras_stay_as_they_are(tmp_path: Path) -> None:
     family = open_family(scene(tmp_path / "s"))
-    assert frames_of(family) == {} and family.notes == () and up_of(family) == (0.0, 0.0, 1.0)
+    assert frames_of(family) == {}
+    assert family.notes == ()
+    assert up_of(family) == (0.0, 0.0, 1.0)
     assert "frames" not in RADIANCE.describe(family)
 
 
@@ -382,7 +392,8 @@ def test_frames_of_parts(tmp_path: Path) -> None:
     one, two = open_family(scene(tmp_path / "one")), open_family(scene(tmp_path / "two", unit=10.0))
     both = Concat([one, two])
     assert set(frames_of(both)) == {"two"}
-    assert set(frames_of(Subset(both, [1]))) == {"two"} and frames_of(Subset(both, [0])) == {}
+    assert set(frames_of(Subset(both, [1]))) == {"two"}
+    assert frames_of(Subset(both, [0])) == {}
 
 
 def test_a_camera_at_the_origin(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
-    0: done. 1: a fit came to nothing. 2: something the user gave cannot be used, said in one line on stderr. 130: stopped by Ctrl-C.
+    0: done. 1: a fit came to nothing. 2: something the user gave cannot be used. 130: stopped by Ctrl-C. All but 0 are
+    said in one line on stderr.
 
     Raises:
         SystemExit: help was asked for, or an option is misspelt (exit code 2).

@@ -108,7 +108,8 @@ def fit(
             which squeezes.
         background: what is behind the objects of pictures without alpha: white, black, a colour like #8090a0, or scene
             (nothing is); without, the colour of their borders where it is even.
-        up: the axis of the files that is up, x, y, z, -x, -y or -z; without, y for .glb, by the cameras for views, else z.
+        up: the axis of the files that is up, x, y, z, -x, -y or -z; without, y for .glb, by the cameras for views,
+            else z.
         seed: of all random numbers; without, 0.
         individually: fit every scene alone, without a hypernetwork, in an even share of the time.
         generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8; an unknown one lists

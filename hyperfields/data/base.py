@@ -134,7 +134,7 @@ def fingerprint(dataset: SceneDataset) -> str:
 
 
 def frames_of(dataset: SceneDataset) -> dict[str, tuple[float, ...]]:
-    """(scale, centre x y z) of scenes by name, those that are not in the frame of their files: p_file = p * scale + c."""
+    """(scale, centre x y z) by name of the scenes that are not in the frame of their files: p_file = p * scale + c."""
     frames: Any = getattr(dataset, "frames", None)
     if frames is not None:
         named = dict(zip(dataset.names, frames, strict=True))
