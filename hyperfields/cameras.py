@@ -88,7 +88,8 @@ def turned_to(up: Sequence[float]) -> Tensor | None:
         return torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     x, y, z = axis.tolist()
     cross = torch.tensor([[0.0, 0.0, x], [0.0, 0.0, y], [-x, -y, 0.0]], dtype=torch.float64)
-    return (torch.eye(3, dtype=torch.float64) + cross + cross @ cross / (1.0 + z)).float()
+    turn: Tensor = torch.eye(3, dtype=torch.float64) + cross + cross @ cross / (1.0 + z)
+    return turn.float()
 
 
 def orbit(

@@ -152,5 +152,5 @@ def _sum5(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sums over the 5 x 5 neighbours of each pixel."""
     padded = np.pad(values, ((2, 2), (2, 2)) + ((0, 0),) * (values.ndim - 2))
     h, w = values.shape[:2]
-    rows = sum(padded[i : i + h] for i in range(5))
-    return np.asarray(sum(rows[:, j : j + w] for j in range(5)))
+    rows = np.sum([padded[i : i + h] for i in range(5)], axis=0)
+    return np.asarray(np.sum([rows[:, j : j + w] for j in range(5)], axis=0), dtype=np.float32)

@@ -18,8 +18,10 @@ from PIL import Image, ImageOps
 from hyperfields.errors import InputError
 
 FloatArray = NDArray[np.float32]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".exr", ".bmp", ".tif", ".tiff", ".gif", ".tga")
-IMAGE_SUFFIXES += (".ppm", ".pgm", ".pnm")
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".exr", ".bmp", ".tif", ".tiff", ".gif", ".tga"),
+    *(".ppm", ".pgm", ".pnm"),
+)
 # Pictures and meshes that are not read -> what makes one of them that is.
 UNREAD_IMAGES = dict.fromkeys(
     (

@@ -95,7 +95,7 @@ class Views:
         drawn = torch.rand(len(scenes), n, generator=generator, dtype=torch.float64, device=generator.device)
         index = ((drawn * (counts[scenes] * scale)[:, None]).long() + first[scenes][:, None] * scale).reshape(-1)
         if self._valid is not None:
-            index = self._valid.index.index_select(0, index)
+            index = self._valid.pixels.index_select(0, index)
         packed = self._pixels.index_select(0, index)
         image = torch.div(index, each, rounding_mode="floor")
         pixel = (index - image * each).int()
@@ -130,7 +130,7 @@ class Views:
 class _Valid(NamedTuple):
     """Pixels that count, of all scenes in one row."""
 
-    index: Tensor  # [p] int64, numbers of pixels
+    pixels: Tensor  # [p] int64, their numbers
     first: Tensor  # [s] first one of each scene
     counts: Tensor  # [s]
 
