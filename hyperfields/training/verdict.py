@@ -16,7 +16,7 @@ STEPS = 50  # a shorter fit is a try, and says nothing
 CELLS = 32  # of the grid that skips empty space
 ALIVE = 0.01  # opacity that can be seen
 FOG = 0.5  # mean opacity of rays that see the background
-EVEN = 1e-4  # square error of one value, below which the truth is even and nothing can be better
+EVEN = 2.5e-3  # error of one value, below which the truth is as good as even and nothing can be much better
 
 
 @torch.no_grad()
