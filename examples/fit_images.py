@@ -11,6 +11,7 @@ from hyperfields.scenes import SAMPLES
 
 
 def main(folder: Path = SAMPLES / "emoji", minutes: float = 0.5, out: Path = Path("out")) -> None:
+    out.mkdir(exist_ok=True)
     data = hf.open_family(folder, size=(64, 64))
     run = hf.fit(data, minutes=minutes)
     print(hf.format_report(hf.evaluate(run, data)))

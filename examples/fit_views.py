@@ -11,6 +11,7 @@ from hyperfields.scenes import SAMPLES
 
 
 def main(folder: Path = SAMPLES / "cars_views", minutes: float = 1.0, out: Path = Path("out")) -> None:
+    out.mkdir(exist_ok=True)
     data = hf.open_family(folder, size=(64, 64))
     run = hf.fit(data, minutes=minutes)
     first, second = run.names[:2]

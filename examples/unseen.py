@@ -10,6 +10,7 @@ from hyperfields.scenes import SAMPLES
 
 
 def main(minutes: float = 1.0, out: Path = Path("out")) -> hf.InferredCodes:
+    out.mkdir(exist_ok=True)
     everything = hf.open_family(SAMPLES / "cars_views", size=(64, 64))
     known, unseen = everything.names[1:], everything.names[0]
     run = hf.fit(hf.open_family(SAMPLES / "cars_views", size=(64, 64), scenes=known), minutes=minutes)

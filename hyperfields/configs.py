@@ -75,6 +75,8 @@ def name_of(value: Any) -> str:
     """Name of a class or a function in files: its own for those of hyperfields, `module:qualname` for a user's."""
     if value.__module__.split(".")[0] == "hyperfields":
         return str(value.__name__)
+    if "<lambda>" in value.__qualname__:
+        raise InputError("a lambda has no name to load it by; define it as a function, or fit without a folder")
     return f"{value.__module__}:{value.__qualname__}"
 
 
@@ -104,7 +106,7 @@ def to_json(value: Any) -> Any:
     """A config as what JSON can hold: a dataclass as `{"class": NAME, fields...}`, a function as `{"function": NAME}`.
 
     Raises:
-        TypeError: something that is neither a config nor plain data.
+        InputError: something that is neither a config nor plain data, or has no name.
     """
     if isinstance(value, Untrusted):
         return value.content
@@ -119,7 +121,7 @@ def to_json(value: Any) -> Any:
         return {str(key): to_json(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(
+    raise InputError(
         f"{type(value).__name__}: cannot be saved in a run; wanted a frozen dataclass, a function or plain data"
     )
 

@@ -77,7 +77,7 @@ def milliseconds(call: Callable[[], object], rounds: int = 20) -> float:
     for _ in range(3):
         call()
     torch.cuda.synchronize()
-    times = []
+    times: list[float] = []
     for _ in range(rounds):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
@@ -337,13 +337,13 @@ def frames(path: Path, scene: str | None) -> Iterator[Row]:
 
 
 def bars(rows: list[Row]) -> Iterator[Row]:
-    """What the rows say to the bars of NUMBERS.md."""
+    """The rows against the bars of NUMBERS.md."""
 
     def value(what: str) -> float:
         return next((row.value for row in rows if row.what == what and row.value is not None), math.nan)
 
     most = STEP_SCENES[-1]
-    found = {
+    ratios = {
         "1 loop over tinycudann, times our time": (value(LOOP) / value(OURS), "at least 10"),
         "2 torch.baddbmm in bfloat16, times our time": (value(BMM) / value(OURS), "at least 4"),
         "3 one network of tinycudann, times our time": (value(SINGLE) / value(OURS), "at least 0.8"),
@@ -356,8 +356,8 @@ def bars(rows: list[Row]) -> Iterator[Row]:
             "at most 1.3",
         ),
     }
-    for what, (number, wanted) in found.items():
-        yield Row("bars of NUMBERS.md", what, None if math.isnan(number) else number, "", wanted)
+    for what, (number, bar) in ratios.items():
+        yield Row("bars of NUMBERS.md", what, None if math.isnan(number) else number, "", bar)
 
 
 def line(row: Row) -> str:
@@ -379,8 +379,8 @@ def apart(section: str, options: argparse.Namespace, seconds: float) -> Iterator
     command = [sys.executable, __file__, "--section", section, "--device", options.device, "--run", str(options.run)]
     command += ["--views", str(options.views), *(["--scene", options.scene] if options.scene else [])]
     with (
-        tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child,
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
     ):
         assert child.stdout is not None
         clock = threading.Timer(max(seconds, 0.0), child.kill)
@@ -390,8 +390,8 @@ def apart(section: str, options: argparse.Namespace, seconds: float) -> Iterator
                 yield Row(**json.loads(text.removeprefix(MARK)))
         code, late = child.wait(), not clock.is_alive()
         clock.cancel()
-        said.seek(0)
-        last = [text for text in said.read().splitlines() if text.strip()][-1:]
+        errors.seek(0)
+        last = [text for text in errors.read().splitlines() if text.strip()][-1:]
         if code:
             why = "stopped: no time left" if late else f"ended with {code}: {''.join(last)}"[:200]
             yield Row(section, "the rest of this section", None, "", why)
@@ -436,8 +436,8 @@ def write_all(sections: list[str], options: argparse.Namespace) -> None:
     print(card)
     rows: list[Row] = []
 
-    def note(found: Iterator[Row]) -> None:
-        for row in found:
+    def note(measured: Iterator[Row]) -> None:
+        for row in measured:
             if not rows or row.section != rows[-1].section:
                 print(f"\n{row.section}")
             print(line(row), flush=True)

@@ -82,7 +82,7 @@ def bare_reads(table: np.ndarray, places: np.ndarray, first: int, last: int) -> 
 def places_of(x: Tensor) -> np.ndarray:
     """Rows within each level of the corners that the grid reads for points `[n 3]`: `[l n*8]`."""
     corners = torch.tensor(list(itertools.product((0, 1), repeat=3))).flip(1)
-    found = []
+    results = []
     for level, scale in enumerate(GRID.scales):
         cell = (x * scale + 0.5).floor().long()[:, None] + corners
         if GRID.is_dense(level):
@@ -90,8 +90,8 @@ def places_of(x: Tensor) -> np.ndarray:
         else:
             first, second, third = (cell * torch.tensor(PRIMES[:3])).unbind(-1)
             row = first ^ second ^ third
-        found.append((row % (GRID.offsets[level + 1] - GRID.offsets[level])).flatten().int())
-    return torch.stack(found).numpy().view(np.uint32)
+        results.append((row % (GRID.offsets[level + 1] - GRID.offsets[level])).flatten().int())
+    return torch.stack(results).numpy().view(np.uint32)
 
 
 def hash_encode(rounds: int) -> list[Row]:
@@ -178,15 +178,15 @@ def batched_mlp(rounds: int) -> list[Row]:
         print("hyperlight is not installed and left out: pip install hyperlight", file=sys.stderr)
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     products = sum(i * o for i, o in itertools.pairwise(SIZES)) * POINTS
-    found = []
+    results = []
     for what, way, share in (
         ("batched_mlp, 64 x 4,096 points, 32-64-64-16, forward", quietly, products / 2048**3),
         ("the same, forward + backward", lambda call: both_ways(call, inputs), 3 * products / 2048**3),
     ):
         seconds = median_seconds({name: way(call) for name, call in calls.items()} | {"peak": lambda: a @ b}, rounds)
         seconds["the peak of a matrix product of 2,048 (share of it)"] = seconds.pop("peak") * share
-        found += rows(what, seconds)
-    return found
+        results += rows(what, seconds)
+    return results
 
 
 def rows(what: str, seconds: dict[str, float]) -> list[Row]:

@@ -79,13 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--picture", type=Path, help="write the README's picture from the last demo's runs")
     parser.add_argument(
-        "--faster", type=float, default=1.0, help="fits take this fraction of their time; 1 is the demo"
+        "--fraction", type=float, default=1.0, help="fits take this fraction of their time; 1 is the demo"
     )
     options = parser.parse_args()
     if options.picture is not None:
         write_picture(options.picture, ROOT / OUT, PARTS)
         return
-    parts = [dataclasses.replace(part, minutes=part.minutes * options.faster) for part in PARTS]
+    parts = [dataclasses.replace(part, minutes=part.minutes * options.fraction) for part in PARTS]
     began = time.monotonic()
     os.chdir(ROOT)
     shutil.rmtree(OUT, ignore_errors=True)

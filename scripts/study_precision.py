@@ -58,8 +58,8 @@ class Pulled(torch.autograd.Function):
 
 def rounded(h: Tensor, layers: Layers, activation: str, counts: Tensor | None, dtype: torch.dtype) -> Tensor:
     for number, (weight, bias) in enumerate(layers):
-        inputs = Rounded.apply(h, dtype), Rounded.apply(weight, dtype)
-        h = Pulled.apply(exact(inputs[0], [(inputs[1], None)], counts=counts))
+        inputs = Rounded.apply(h, dtype), Rounded.apply(weight, dtype)  # type: ignore[no-untyped-call]
+        h = Pulled.apply(exact(inputs[0], [(inputs[1], None)], counts=counts))  # type: ignore[no-untyped-call]
         if bias is not None:
             h = h + (bias[:, None] if counts is None else bias.repeat_interleave(counts, 0))
         h = reference.ACTIVATIONS[activation](h) if number + 1 < len(layers) else h

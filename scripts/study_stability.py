@@ -3,7 +3,7 @@
     python scripts/study_stability.py [--seeds 20] [--steps 300] [--generators full,low-rank] [--settings none,default]
 
 Emoji of 16x16 pixels, one small MLP each, at the rate of each generator (`Task.network_rate`). A fit has diverged if
-its loss at the end is not finite, or above that of pictures in one colour each. `none` initialises as torch does and
+its loss at the end is not finite, or above that of pictures in one colour each. `none` initialises as torch does, and
 does not clip gradients. Settings are those below, or written out as for `fit --stability`: share=0.2:bound=6. The last
 number of a code of `dynamic` is the time, learned here as the others are. `direct` generates nothing: it is left out.
 """
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--settings", default="none,default")
     asked = parser.parse_args()
     family = open_family(SAMPLES, size=(16, 16), limit=SCENES)
-    pictures = torch.stack([torch.as_tensor(family.reference(i)) for i in range(SCENES)])  # type: ignore[arg-type]
+    pictures = torch.stack([torch.as_tensor(family.reference(i)) for i in range(SCENES)])
     bar = float(pictures.flatten(1, 2).var(1).mean())
     print(f"a picture in one colour: {bar:.4f}")
     print(f"{'generator':16} {'settings':10} {'diverged':>10}  {'median loss':>11}  {'worst':>8}  seconds")

@@ -3,8 +3,8 @@
     python scripts/study_uncertainty.py OUT [--family DIR] [--side 48] [--steps 300] [--views 0,5 --views 0,3,6]
 
 Fits every second car and compares, pixel by pixel, errors on their test views with predicted standard deviations; then
-infers a distribution over the codes of the other cars from a few views each and does the same for those. Every row is a
-mean over cars: of those with even numbers, on which settings were chosen, and of those with odd ones, which are only
+infers a distribution over the codes of the other cars from a few views each and does the same for those. Every row is
+a mean over cars: of those with even numbers, on which settings were chosen, and of those with odd ones, which are only
 reported. Writes a JSON and a figure a row, and a picture (truth, prediction, error, standard deviation) of each car.
 """
 

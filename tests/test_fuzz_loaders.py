@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import resource
@@ -122,7 +123,7 @@ def changed_json(text: str, rng: random.Random) -> tuple[str, object]:
             del parent[place[-1]]
             done.append(("deleted", place))
         else:
-            parent[place[-1]] = rng.choice(VALUES)
+            parent[place[-1]] = copy.deepcopy(rng.choice(VALUES))
             done.append((place, str(parent[place[-1]])[:40]))
         if not list(places(value)):
             break

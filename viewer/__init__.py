@@ -1,4 +1,9 @@
-"""The viewer: a page on which a run's latent space is explored with the mouse. `hyperfields view RUN` opens it."""
+"""The viewer: a page on which a run's latent space is explored with the mouse. `hyperfields view RUN` opens it.
+
+Lives here: the port (`server`), what is served (`app`, `session`, `jobs`), checked messages (`requests`), and `page/`,
+whose scripts ask for capabilities and never for a kind of scenes. May import: everything but `cli`. To add a job, write
+its work in `jobs.py` and its reader in `requests.py`; to add a picture, add a channel to the task.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""`hyperfields VERB`: where families and models meet. Reads arguments, calls the library, says what came out.
+"""The command line, `hyperfields VERB`: reads arguments, calls the library, prints results. No logic of its own.
 
-May import: everything, inside functions. To add a verb, write a function with annotated arguments in one of the files
-here and a line in `VERBS`; what it computes belongs into the library. Nothing heavy is imported before a verb runs, so
-that help comes at once.
+May import: everything, but inside functions, so that help comes at once. To add a verb, write a function with annotated
+arguments in one of the files here and a line in `VERBS`; what it computes belongs into the library.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
-    0: done. 1: a fit came to nothing. 2: something the user gave cannot be used. 130: stopped by Ctrl-C. All but 0 are
-    said in one line on stderr.
+    0: done. 1: a fit came to nothing. 2: something the user gave cannot be used, one line on stderr tells what.
+    130: stopped by Ctrl-C.
 
     Raises:
         SystemExit: help was asked for, or an option is misspelt (exit code 2).
@@ -77,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; not imported for this alone
             raise
-        had = str(error).split(". ")[0]
-        return _fail(f"the GPU is out of memory ({had}); use a smaller --size, or --device cpu")
+        reason = str(error).split(". ")[0]
+        return _fail(f"the GPU is out of memory ({reason}); use a smaller --size, or --device cpu")
     except OSError as error:  # a full disk, a folder that may not be read
         if error.errno is None:
             raise
@@ -127,11 +126,11 @@ def _help() -> str:
         [
             "usage: hyperfields VERB ...",
             "",
-            "One hypernetwork fits a family of images, shapes or radiance fields, and renders it.",
+            "Fits a family of images, shapes or radiance fields with one hypernetwork, and renders it.",
             "",
             *verbs,
             "",
-            "hyperfields VERB --help says more, with examples. A first round:",
+            "hyperfields VERB --help shows options and examples. To begin:",
             "",
             "  $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 2",
             "  $ hyperfields eval runs/photos",

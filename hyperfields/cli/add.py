@@ -38,7 +38,7 @@ def add(
     limit: Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
 ) -> None:
-    """Add scenes to a run without forgetting those in it, and say how good old and new ones are.
+    """Add scenes to a run without forgetting those in it, and measure old and new ones.
 
     Data of the old scenes are not needed; if they are there, the old scenes are measured before and after.
 
@@ -48,18 +48,18 @@ def add(
 
     Args:
         out: folder of the new run; with frozen, of the codes of the new scenes.
-        method: fit only what is added to the networks, which old scenes do not use; output fits all of them and holds
-            what they generate for old scenes; frozen fits codes and changes of each scene's weights beside the old run;
-            naive just goes on, and forgets.
-        old: where the data of the old scenes are now, to measure them.
-        minutes: how long; without this and --steps, 2 minutes.
-        steps: how long, in steps.
-        numbers: how many more a code gets; old scenes leave them at 0.
-        bases: how many tables of a hash grid those numbers mix; without, one for every four new scenes.
-        weight: how firmly output holds old scenes.
-        scenes: names or patterns with * of the scenes to add; without, all that the run does not have.
+        method: extension fits only what is added to the networks, which old scenes do not use; output fits all networks
+            and penalises changes of what they generate for old scenes; frozen fits codes and low-rank residuals for use
+            with the old run; naive just goes on fitting, and forgets.
+        old: folder of the data of the old scenes, to measure them; default: as recorded.
+        minutes: length in minutes; default, without --steps too: 2.
+        steps: length in steps.
+        numbers: numbers added to each code; they are 0 for old scenes.
+        bases: tables added to a hash grid; default: one for every four new scenes.
+        weight: weight of the penalty of --method output.
+        scenes: names, or patterns with *, of the scenes to add; default: all that the run does not have.
         limit: only the first N scenes by name.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
     """
     from hyperfields.evaluation.added import add_and_measure, format_added
 

@@ -40,10 +40,10 @@ def compare(
 ) -> None:
     """Compare generators fairly: the same family, field and budget, and only the generator differs.
 
-    A line a result as it comes; then a table, a JSON and a plot. Stopped, the same command goes on.
-    Generators take settings: low-rank:rank=8, low-rank:layer=1, chunked:chunk=64:hidden=32, full:hidden=64.
-    `direct` fits each scene alone, to compare with. Without FAMILY nothing is fitted: the table and the plot are made
-    again from the results that DIR holds.
+    Prints a line for each result; then a table, a JSON file and a plot. After a stop the same command goes on.
+    Generators take settings: low-rank:rank=8, chunked:chunk=64:hidden=32, full:hidden=64. `direct` is the baseline
+    that fits each scene by itself. Without FAMILY nothing is fitted: table and plot are made again from the results in
+    DIR.
 
     $ hyperfields compare faces --out cmp --size 64x64 --generators hierarchical,full --bytes 5000 --minutes 2
     $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
@@ -51,16 +51,17 @@ def compare(
 
     Args:
         out: folder of the comparison, new or to go on with.
-        generators: names with commas between them; an unknown one lists those there are.
-        minutes: of each fit; without this and --steps, 2 minutes.
-        steps: of each fit.
-        bytes: of a scene, all networks counted; one or more sizes that generators grow to; without, the preset's.
-        seeds: fits of each generator.
+        generators: names with commas between them; an unknown name lists all of them.
+        minutes: length of each fit in minutes; default, without --steps too: 2.
+        steps: length of each fit in steps.
+        bytes: bytes a scene, with its share of the networks, that generators grow to, one or several; default: the
+            preset's.
+        seeds: number of fits of each generator.
         leaders: only the N best at the first size and seed get the other sizes and seeds.
-        unseen: leave out N scenes, evenly spread over the names, and infer them afterwards.
-        preset: whose encoding and field all share.
-        kind: what the folder holds; without, it is detected.
-        size: height and width that pictures are brought to; without, they keep their own.
+        unseen: hold out N scenes, evenly spread over the names, and infer their codes afterwards.
+        preset: preset of the encoding and field that all share.
+        kind: kind of the scenes; default: detected from the files.
+        size: height and width that pictures are resized to; default: their own.
         limit: only the first N scenes by name.
     """
     from hyperfields.evaluation.compare import Comparison, format_result, hold_out, parse_bytes, redo_report

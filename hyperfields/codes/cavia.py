@@ -3,8 +3,8 @@
     z_0 = 0,   z_{k+1} = z_k - rates * d loss(z_k) / d z,   networks and rates minimise loss(z_K) on fresh samples
 
 Only the code is adapted (Zintgraf et al. 2019, "Fast context adaptation via meta-learning"), with a learned rate for
-each of its numbers (Li et al. 2017, "Meta-SGD"; Dupont et al. 2022, "functa", section 3.2). Second order differentiates
-through the inner steps, first order takes their gradients as given (Finn et al. 2017, section 5.2).
+each of its dimensions (Li et al. 2017, "Meta-SGD"; Dupont et al. 2022, "functa", section 3.2). Second order
+differentiates through the inner steps, first order takes their gradients as given (Finn et al. 2017, section 5.2).
 
 The compiled kernels have no second derivative, and torch refuses to take one. The inner steps of second order therefore
 run on the reference, which takes several times as long; the loss after them runs on the kernels again.
@@ -28,10 +28,9 @@ from hyperfields.errors import InputError
 class CAVIA(Codes):
     """steps: inner ones. order: 1 or 2, see above. rate: of the inner steps at first; 0 takes that of the task.
 
-    longest: a step moves the numbers of a code by no more than this, root mean square. slower: factor on the rates of
-    grids and
-    networks: with the rates of a table, codes overshoot, networks and codes grow together, and the loss becomes
-    infinite.
+    longest: a step moves a code by no more than this, root mean square over its dimensions.
+    slower: factor on the rates of grids and networks: with the rates of a table, codes overshoot, networks and codes
+        grow together, and the loss becomes infinite.
     """
 
     at_once: ClassVar[bool] = True

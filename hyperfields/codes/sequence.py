@@ -3,7 +3,7 @@
     frame (sequence v at time t):   weights = hypernetwork([z_v, t])
 
 A frame is a scene of an ordinary data set, so every reader serves; `FrameTimes` says which sequence it belongs to and
-when. Any generator can read the time as one more number of the code; `Dynamic` lets weights evolve along it.
+when. Any generator can read the time as one more dimension of the code; `Dynamic` lets weights evolve along it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FrameTimes:
 
 
 def frame_times_from_names(names: NameList[str]) -> FrameTimes:
-    """The clock of frames that are called NAME_NUMBER: a sequence a NAME, its first frame at 0, its last at 1.
+    """Times of frames that are called NAME_NUMBER: a sequence a NAME, its first frame at 0, its last at 1.
 
     Raises:
         InputError: a name without a number at its end.
@@ -66,7 +66,7 @@ class Sequence(Codes):
 
 
 class SequenceCodes(CodeSource):
-    """A code a sequence with the time as its last number; a scene is a frame.
+    """A code a sequence with the time as its last dimension; a scene is a frame.
 
     `at` gives codes of any time, also between the known frames.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,7 +16,7 @@ CodesLoss = Callable[[Tensor], Tensor]  # codes `[s z]` -> the sum of these scen
 
 
 class FitContext(NamedTuple):
-    """A fit, as far as sources of codes know it."""
+    """Facts about a fit that sources of codes may use."""
 
     data: SceneDataset
     task: Any  # of the data's kind, see `tasks.Task`
@@ -26,13 +27,13 @@ class FitContext(NamedTuple):
 class CodeSource(nn.Module):
     """Codes of scenes, made anew in every step. Its parameters are fitted with those of the model."""
 
-    prior: bool = True  # whether the recipe's Gaussian prior is put on the codes
+    prior: bool = True  # the Gaussian prior of `TrainConfig` is added to the loss
 
     def codes(self, scenes: Tensor, generator: torch.Generator, loss: CodesLoss) -> tuple[Tensor, Tensor | None]:
-        """(codes `[s z]` of scenes by number `[s]`, a penalty `[]` to add to the loss or None) in a step.
+        """(codes `[s z]` of scenes by index `[s]`, a penalty `[]` to add to the loss or None) in a step.
 
         Args:
-            generator: of all random numbers, on the device of the fit.
+            generator: source of all random numbers, on the device of the fit.
             loss: for sources that adapt codes.
         """
         raise NotImplementedError(f"{type(self).__name__}.codes")
@@ -51,14 +52,15 @@ class CodeSource(nn.Module):
         return [parameter for parameter in self.parameters() if id(parameter) not in rows]
 
 
+@dataclasses.dataclass(frozen=True)
 class Codes:
     """Base of the configs that `fit(codes=...)` takes: frozen dataclasses, saved in the run.
 
     Your own needs `build` alone.
     """
 
-    independent: ClassVar[bool] = False  # codes are whole weights: the model gets `hypernets.Independent`
-    at_once: ClassVar[bool] = False  # `infer` finds codes of new scenes with it, without a fit
+    independent: ClassVar[bool] = False  # a code is all weights of a scene: the model gets `hypernets.Independent`
+    at_once: ClassVar[bool] = False  # `infer` computes codes of new scenes with it, without a fit
 
     def build(self, context: FitContext) -> CodeSource:
         """Source of codes for the scenes of `context.data`."""

@@ -22,7 +22,7 @@ class LatentTable(nn.Module):
         self.codes = nn.Parameter(torch.randn(scenes, size) if start is None else start.detach().clone())
 
     def forward(self, scenes: Tensor) -> Tensor:
-        """Codes `[s z]` of scenes by number `[s]` int64."""
+        """Codes `[s z]` of scenes by index `[s]` int64."""
         return nn.functional.embedding(scenes, self.codes, sparse=self.sparse)
 
 
@@ -32,5 +32,5 @@ def gaussian_prior(codes: Tensor) -> Tensor:
 
 
 def gaussian_kl(mean: Tensor, deviation: Tensor) -> Tensor:
-    """KL(N(mean, deviation^2) | N(0, 1)), summed over the numbers of a code: `[s z]` -> `[s]`."""
+    """KL(N(mean, std^2) | N(0, 1)), std = `deviation`, summed over the dimensions of a code: `[s z]` -> `[s]`."""
     return 0.5 * (mean.square() + deviation.square() - 1.0).sum(1) - deviation.log().sum(1)

@@ -2,7 +2,7 @@
 
 `SceneDataset` is the protocol, with the plain tuples it speaks in; `Images`, `Shapes` and `Views` hold tensors of one
 kind, `Subset` and `Concat` compose data sets, `SceneLoader` is the iterator for loops of your own. Nothing here opens a
-file: readers are in scenes/. It imports errors and cameras. To add data of your own, write a class with the members of
+file: readers are in scenes/. May import: errors, cameras. To add data of your own, write a class with the members of
 `SceneDataset`; to add a format, write a reader in scenes/.
 """
 

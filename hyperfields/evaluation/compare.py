@@ -46,13 +46,13 @@ SETTINGS, RESULTS, REPORT, PLOT = "compare.json", "results.jsonl", "report.json"
 GROWING = ("generators", "seeds", "leaders", "bytes_per_scene")  # settings that a comparison may have more of later
 LARGEST = 8192  # of a latent or of a generator's own setting
 UNSEEN_SHARE = 0.25  # of the fit's length, for inferring scenes that were not fitted
-MOMENTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of a fit, at which its quality is looked at
+MOMENTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of a fit, at which its quality is measured
 WATCHED = 4  # scenes whose quality is followed
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What is compared. Exactly one of `minutes` and `steps`, of each fit."""
+    """Settings of a comparison. Exactly one of `minutes` and `steps`, of each fit."""
 
     generators: tuple[str, ...]  # names with settings, see hypernets.parse; `direct` fits each scene alone, to compare
     minutes: float | None = None
@@ -98,7 +98,7 @@ class Trial:
 
 
 def hold_out(names: Sequence[str], count: int) -> tuple[list[str], list[str]]:
-    """(scenes to fit, `count` scenes to leave out, evenly spread over the names).
+    """(scenes to fit, `count` scenes to leave out, at equal distances in the list of names).
 
     Raises:
         InputError: nothing would be left to fit.

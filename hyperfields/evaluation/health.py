@@ -1,4 +1,4 @@
-"""Health of a run: whether signals and gradients have a sound size, at step 0 and now, and whether anything is dead.
+"""Health of a run: magnitudes of signals and gradients, at step 0 and now, dead units and empty scenes.
 
 Figures are mean squares. Those of step 0 come from a fresh model of the same settings, without what was added later,
 and are divided by those of a field with ordinary weights, drawn as its spec says: near 1 is healthy, and what starts
@@ -23,7 +23,7 @@ from hyperfields.tasks import Task
 
 SCENES, POINTS, PROBES = 8, 256, 4096  # scenes and points of signals, points of the search for opacity
 SOUND = (0.5, 2.0)  # range of a healthy ratio at step 0
-ALIVE = 0.01  # opacity of a sample, above which a scene is seen at all
+ALIVE = 0.01  # opacity of a sample, above which a scene is not empty
 
 
 def doctor(run: Run, data: SceneDataset | None = None, *, seed: int = 0) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def doctor(run: Run, data: SceneDataset | None = None, *, seed: int = 0) -> dict
     Returns:
         What JSON can hold: `layers` {name {weights activations (at step 0, against an ordinary field) dead (share of
         hidden units that are off at all points, now)}}, `dead_scenes` (views that are empty everywhere), `gradients`
-        {group {step_0 now}} (norms; None without data), and `remarks`, a line for each thing that looks ill.
+        {group {step_0 now}} (norms; None without data), and `remarks`, a line for each quantity out of range.
 
     Raises:
         InputError: data of another kind, or without a scene of the run.
@@ -69,7 +69,7 @@ def _examine(run: Run, data: SceneDataset | None, seed: int) -> dict[str, Any]:
 
 
 def _dead(task: Task, bound: BoundField, names: tuple[str, ...]) -> list[str]:
-    """Scenes that are empty wherever one looks."""
+    """Names of scenes whose opacity is below ALIVE at all of PROBES random points."""
     low, high = task.box
     x = low + (high - low) * torch.rand(bound.scenes, PROBES, bound.field.dims).to(bound.device)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def _gradients(run: Run, fresh: HyperField, data: SceneDataset, seed: int) -> di
 
 
 def _remarks(report: dict[str, Any], direct: bool) -> list[str]:
-    """Lines about what looks ill."""
+    """Lines about quantities out of their healthy range."""
     remarks = []
     for name, layer in report["layers"].items():
         for quantity in ("weights", "activations"):

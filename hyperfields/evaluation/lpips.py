@@ -30,7 +30,7 @@ CONNECT_SECONDS = 3.0  # a machine without a network must not wait long for its 
 
 
 class LpipsUnavailable(Exception):
-    """LPIPS cannot be computed here; the text says what is missing, where it was looked for, what to do."""
+    """LPIPS cannot be computed here; the text says what is missing, the places that were tried, what to do."""
 
 
 class _Plan(NamedTuple):

@@ -76,7 +76,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
 
 
 def _label(axis: Any, ends: dict[str, tuple[float, float]], style: dict[str, dict[str, str]]) -> None:
-    """Names at the right edge of a panel, spread so that none covers another, each with a line to its point."""
+    """Names at the right edge of a panel, moved apart so that none covers another, each with a line to its point."""
     if not ends:
         return
     low, high = axis.get_ylim()
@@ -108,7 +108,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def plot_calibration(report: dict[str, Any], path: Path) -> None:
-    """The calibration curve, and errors against predicted deviations, as a picture.
+    """The calibration curve, and errors against predicted standard deviations, as a picture.
 
     Raises:
         InputError: matplotlib is missing.

@@ -2,17 +2,16 @@
 
     std^2 = code + share * edges + opacity * surface + (1 - opacity) * empty
 
-Four things make a picture wrong, and each is looked at where it can be seen without the truth. What is not known of
-the code: the variance over sampled fields, if there are any. Edges: the variance over rays shifted within the pixel,
-because what is a little off is wrong where colours change (in silhouettes and textures). What no code can show is
-measured on what was seen of the scene: square errors are kept where they were made, on the surface, or all along the
-rays that went through nothing, and expected again where another ray passes. A ray that meets nothing takes the worst
-of the cells that it crosses, for what is missing there can be seen in it (as in space carving, Kutulakos, Seitz 2000,
-"A theory of shape by space carving": what all pictures agree to be empty is empty).
+Four terms, each estimated without the reference. Code: the variance over fields sampled from a posterior, if there is
+one. Edges: the variance over rays shifted within the pixel, since a small displacement is an error where colours change
+(silhouettes and textures). Surface and empty space: squared errors on the observed data, stored in cells at the
+surface, or along the whole ray where it hits nothing, and expected again of other rays through these cells. A ray that
+hits nothing takes the largest value of the cells that it crosses: missing geometry shows there (as in space carving,
+Kutulakos, Seitz 2000, "A theory of shape by space carving": what is empty in all pictures is empty).
 
 This is a noise level that depends on the place (Nix, Weigend 1994, "Estimating the mean and variance of the target
 probability distribution"), estimated by averages in cells from fine to coarse instead of a network: where a fine cell
-saw little, the next coarser one answers (in the way of Katz 1987, "Estimation of probabilities from sparse data").
+has few observations, the next coarser one decides (as in Katz 1987, "Estimation of probabilities from sparse data").
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from hyperfields.tasks import Task, task_of
 from hyperfields.tasks.base import on_white
 
 SEEN = 2**16  # rays or points that the misfit is measured on
-HIT = 0.3  # opacity from which on a ray has a place
+HIT = 0.3  # opacity from which a ray counts as a hit
 SIDES = {"surface": (65, 33, 17, 9, 5), "empty": (33, 17, 9)}  # corners of cells along the box, fine to coarse
 COARSER = 0.03  # weight of an observation in the next coarser cells
-ALONG, REACH = 24, 1.2  # places on a ray that meets nothing, so far to both sides of its middle
+ALONG, REACH = 24, 1.2  # places on a ray without a hit, and their range to both sides of its middle
 SHIFTS = ((-0.35, -0.35), (0.35, -0.35), (-0.35, 0.35), (0.35, 0.35))  # within a pixel
 EDGES = 0.15  # share of their variance: edges are off by less than the shifts, about a seventh of a pixel
 FAINT = (1 / 510) ** 2  # square errors of empty space below half a grey level are none
@@ -65,7 +64,7 @@ class ErrorCells:
         return cls(tuple(tables), float(square.mean()) if len(square) else 0.0)
 
     def at(self, places: Tensor) -> Tensor:
-        """The mean square error to expect at places `[... d]` in [0, 1] -> `[...]`. Far from all seen: the mean."""
+        """Expected squared error at places `[... d]` in [0, 1]: `[...]`. Far from all observations: the mean."""
         flat = places.reshape(-1, places.shape[-1])
         total = torch.zeros(len(flat), 2, device=flat.device)
         factor = 1.0
@@ -97,7 +96,7 @@ def _corners(places: Tensor, side: int) -> list[tuple[Tensor, Tensor]]:
 
 @dataclasses.dataclass(frozen=True)
 class Misfit:
-    """Square errors of a field on what was seen of its scene: on surfaces, and in empty space (views only)."""
+    """Squared errors of a field on the observed data of its scene: on surfaces, and in empty space (views only)."""
 
     surface: ErrorCells
     empty: ErrorCells | None = None
@@ -105,10 +104,10 @@ class Misfit:
 
 @torch.no_grad()
 def misfit(bound: BoundField, data: SceneDataset, name: str, *, seed: int = 0, task: Task | None = None) -> Misfit:
-    """Square errors of a scene's field on a random part of what was seen of it.
+    """Squared errors of a scene's field on a random part of its observed data.
 
     Args:
-        data: what was fitted or looked at.
+        data: the data that the scene was fitted to or inferred from.
         task: of a kind that is your own.
 
     Raises:
@@ -170,8 +169,8 @@ def std_picture(
 ) -> tuple[Tensor, Tensor]:
     """(picture `[h w 3]`, standard deviation `[h w]`) of one scene. Not differentiable.
 
-    The deviation is that of a colour channel; for shapes, which have no colours of their own, that of the signed
-    distance at the surface that is seen, in scene units, and the picture holds the places of that surface.
+    The standard deviation is that of a colour channel; for shapes, which have no colours of their own, that of the
+    signed distance at the visible surface, in scene units, and the picture holds points of that surface.
 
     Args:
         errors: of the scene, from `misfit`.
@@ -292,14 +291,14 @@ def calibrate(
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
     task: Task | None = None,
 ) -> dict[str, Any]:
-    """Compare predicted standard deviations with the errors made on what was left out.
+    """Agreement of predicted standard deviations with errors on held-out data.
 
     Views are compared on the pictures of a split; images on their pixels, shapes on fresh points near the surface,
     which have no parts that were left out.
 
     Args:
         fields: a scene's field, and samples of it if there is a distribution.
-        data: what was seen, and the references.
+        data: observed data, and the references.
         views: at most so many of each scene.
         progress: called as (done, total, name) after each scene.
         task: of a kind that is your own.

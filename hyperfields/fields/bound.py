@@ -28,7 +28,7 @@ class BoundField:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are, and points have to be."""
+        """Device of the weights, on which points have to be."""
         return next(iter(self.weights.values())).device
 
     def __call__(self, x: Tensor, *directions_and_counts: Tensor | None) -> Any:

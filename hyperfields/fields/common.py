@@ -60,7 +60,7 @@ def require_field(field: Any, hidden: tuple[int, ...]) -> None:
 def mlp_spec(
     prefix: str, widths: tuple[int, ...], activation: ops.Activation, frequency: float
 ) -> dict[str, WeightEntry]:
-    """Entries of an MLP that reads coordinates, initialised as its activation wants it."""
+    """Entries of an MLP that reads coordinates, initialised for its activation."""
     return linear_spec(prefix, widths, frequency if activation == "sine" else None)
 
 

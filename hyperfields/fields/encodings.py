@@ -168,7 +168,7 @@ class HashGrid(GridEncoding):
 
 @dataclasses.dataclass(frozen=True)
 class FactoredGrid(GridEncoding):
-    """A hash grid of each scene's own: `bases` shared tables, mixed per level by the latent.
+    """A hash grid of each scene's own: `bases` shared tables, combined per level with coefficients from the code.
 
     Every scene then owns a plain hash-grid table. A linear head that emits a whole table is this with as many bases
     as it has inputs (HyP-NeRF); shared bases with local coefficients are Factor Fields (Chen et al. 2023).

@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 
-# What each is called on the command line, with its default settings.
+# Names on the command line, with default settings.
 GENERATORS: dict[str, Callable[[], Generator]] = {
     "full": Full,
     "per-layer": PerLayer,
@@ -160,7 +160,7 @@ class Hypernet(nn.Module):
             raise InputError("stability normalize: would undo the scales of Modulation; leave one of them out")
         self.shared = nn.ParameterDict()
         self.factored = nn.ModuleDict()
-        # How the numbers of a code are divided: the generator's own, then those of each extension.
+        # Dimensions of a code: the generator's own, then those of each extension.
         self.parts = [extension.numbers for extension in extensions]
         self.parts.insert(0, latent_size - sum(self.parts))
         latent_size = self.parts[0]

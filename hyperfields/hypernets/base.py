@@ -1,4 +1,4 @@
-"""What a generator is: a frozen config whose `build` gives a module, codes `[s z]` -> `Weights`."""
+"""Generators: each is a frozen config whose `build` gives a module, codes `[s z]` -> `Weights`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Generator:
     Your own needs `build` alone; the class attributes are for `compare` and for the presets.
     """
 
-    knob: ClassVar[str] = ""  # name of the setting that makes it larger
+    knob: ClassVar[str] = ""  # name of the setting that scales its size
     rates: ClassVar[Mapping[str, float]] = {}  # kind -> times the base rate of networks; 1 where it is missing
-    shares_networks: ClassVar[bool] = True  # whether scenes share anything but the code
+    shares_networks: ClassVar[bool] = True  # False: a code is all weights of its scene
 
     def build(self, spec: WeightSpec, latent_size: int, share: float) -> nn.Module:
         """The module: codes `[s z]` -> weights of `spec`.
@@ -32,7 +32,7 @@ class Generator:
 
 
 def shares_networks(generator: Any) -> bool:
-    """Whether the scenes of a model with this generator share networks; also for configs without the base class."""
+    """True if the scenes of a model with this generator share networks; also for configs without the base class."""
     return bool(getattr(generator, "shares_networks", True))
 
 

@@ -1,4 +1,4 @@
-"""BasisTable tables: shared bases, mixed per group of rows by coefficients from the latent.
+"""Tables from shared bases, combined per group of rows by coefficients from the latent.
 
     table(z)[g] = sum_k a_gk(z) B_k[g],     a(z) = C z + c   (a linear head; c holds what all scenes share)
 

@@ -26,8 +26,8 @@ from hyperfields.weights import Weights, WeightSpec, flatten, split
 class Bayes:
     """kind: `none` generates weights, the others draw them while fitting; what a run shows without drawing is the mean.
 
-    deviation: of factors at first, in units of the standard deviation that the spec asks for. numbers: of the noise
-    that is read.
+    deviation: initial standard deviation of factors, in units of the one that the spec asks for. numbers: dimensions of
+        the noise that is read.
     weight: of the divergence in the loss: about twice the variance of the noise of a sample over a scene's samples.
     """
 
@@ -43,11 +43,11 @@ class Bayes:
             raise InputError(f"{self}: wanted a deviation above 0, at least 1 number and a weight of at least 0")
 
     def features(self, read: int) -> int:
-        """How many numbers a generator reads that would read so many without noise."""
+        """Number of features that a generator reads, which without noise reads `read`."""
         return read + self.numbers if self.kind == "noise" else read
 
     def read(self, features: Tensor, generator: torch.Generator | None) -> Tensor:
-        """For `noise`, fresh numbers and then the features `[s f]`, whose last may be a time; 0 without a generator."""
+        """For `noise`, random numbers (0 without a generator), then the features `[s f]`, whose last may be a time."""
         if self.kind != "noise":
             return features
         shape, device = (len(features), self.numbers), features.device

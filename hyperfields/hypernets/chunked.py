@@ -1,4 +1,4 @@
-"""Chunked generation: one small network gives all weights, a chunk at a time, told by embeddings which chunk is wanted.
+"""Chunked generation: one small network gives all weights, a chunk at a time, told by embeddings which chunk to give.
 
     chunk_lc(z) = H(tanh(G_z z + G_l e_l + G_c e_c))
 
@@ -28,7 +28,7 @@ TANH_RMS = 0.6279  # root of the mean square of tanh(x), x standard normal
 
 @dataclasses.dataclass(frozen=True)
 class Chunked(Generator):
-    """chunk: weights that the network gives at a time. embedding: numbers of an embedding. hidden: width inside."""
+    """chunk: weights that the network gives at a time. embedding: dimensions of an embedding. hidden: width inside."""
 
     knob: ClassVar[str] = "hidden"
     rates: ClassVar[Mapping[str, float]] = {"images": 4.0, "shapes": 1.0, "views": 2.0}

@@ -1,4 +1,4 @@
-"""Weights that change along time: the last number of a code is the time, from 0 to 1, at which the weights are wanted.
+"""Weights that change along time: the last dimension of a code is the time, from 0 to 1, of the weights.
 
 A slow network reads the rest of the code and moves in small steps of time; where it has got to gives the weights.
 
@@ -32,7 +32,7 @@ GAIN = 1.0  # of the slow network; more makes paths of states that turn between 
 
 @dataclasses.dataclass(frozen=True)
 class Dynamic(Generator):
-    """hidden: width of the slow network. ticks: its steps from time 0 to 1; between two ticks weights are mixed.
+    """hidden: width of the slow network. ticks: its steps from time 0 to 1; between two ticks weights are interpolated.
 
     rank: outer products that are written in a tick (outer only), at most a matrix's own rank.
     """
@@ -66,7 +66,7 @@ class DynamicGenerator(nn.Module):
         self.start = Head(latent_size - 1, torch.ones(width))
         self.slow = Head(width + latent_size - 1 + 2, torch.full((width,), GAIN))
         self.base = nn.ParameterDict()
-        self.parts: dict[str, tuple[int, int]] = {}  # of each weight: (rank, numbers that the head gives for it)
+        self.parts: dict[str, tuple[int, int]] = {}  # of each weight: (rank, outputs of the head for it)
         scales = []
         for name, entry in spec.items():
             matrix = len(entry.shape) == 2

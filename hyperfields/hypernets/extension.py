@@ -1,8 +1,8 @@
-"""Room for more scenes beside networks that stay as they are: more numbers of a code, and what they alone can change.
+"""Extensions: extra dimensions of a code for added scenes, with linear maps beside networks that stay as they are.
 
     z' = [z | u]:   coefficients a(z) + A u,   table(z) + sum_k c_k(u) B'_k,   W(z) + D u      (A, c, D: without bias)
 
-Scenes that were there before have u = 0 and are generated exactly as before, whatever becomes of A, c, B', D.
+Scenes that were there before have u = 0 and are generated exactly as before, whatever A, c, B', D are.
 Source: the columns of Rusu et al. 2016, "Progressive neural networks", brought to a hypernetwork. What is added to is
 what `Residual` adds to, and tables.
 """
@@ -24,7 +24,7 @@ from hyperfields.weights import Weights, WeightSpec, split
 
 @dataclasses.dataclass(frozen=True)
 class Extension:
-    """numbers: how many more a code has. bases: of the tables that only they mix; 0 for none."""
+    """numbers: extra dimensions of a code. bases: extra tables that only they combine; 0 for none."""
 
     numbers: int
     bases: int
@@ -37,7 +37,7 @@ class Extension:
 
 
 class Added(NamedTuple):
-    """What an extension adds, by the name of the weight: to coefficients, to tables, to generated weights `[s ...]`."""
+    """Changes by an extension, by the name of the weight: of coefficients, tables, generated weights `[s ...]`."""
 
     coefficients: dict[str, Tensor]
     tables: Weights

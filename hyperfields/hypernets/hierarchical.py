@@ -24,7 +24,7 @@ from hyperfields.weights import Weights, WeightSpec
 
 @dataclasses.dataclass(frozen=True)
 class Hierarchical(Generator):
-    """code: numbers of a layer's code."""
+    """code: dimensions of a layer's code."""
 
     knob: ClassVar[str] = "code"
     rates: ClassVar[Mapping[str, float]] = {"images": 2.0, "shapes": 2.0, "views": 2.0}

@@ -1,4 +1,4 @@
-"""What generators are built from: heads that start with the standard deviation that the spec asks for.
+"""Parts of generators: heads that start with the standard deviation that the spec asks for.
 
 Initialisation is that of Chang, Flaxman, Lipson 2020, "Principled weight initialization for hypernetworks", section 4:
 a generated weight starts with the variance that its fan-in asks for, so the head's own weights are smaller by the

@@ -13,7 +13,7 @@ from hyperfields.weights import WeightSpec
 
 
 class Residual(nn.Module):
-    """Scene numbers `[s]` -> what to add: `[s ...]` for generated weights, `[s groups*bases]` for factored tables."""
+    """Indices of scenes `[s]` -> changes: `[s ...]` of generated weights, `[s groups*bases]` of factored tables."""
 
     def __init__(self, spec: WeightSpec, scenes: int, rank: int = 2) -> None:
         super().__init__()

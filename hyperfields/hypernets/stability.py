@@ -25,7 +25,7 @@ from hyperfields.weights import Weights, WeightSpec
 
 @dataclasses.dataclass(frozen=True)
 class Stability:
-    """What keeps the generated weights in bounds. The defaults cost nothing; 0 switches a setting off.
+    """Settings that bound the generated weights. The defaults cost nothing; 0 switches a setting off.
 
     init: `hyperfan` gives generated weights the variance that the spec asks for; `plain` leaves each linear map as
         torch initialises it and is there to compare with.
@@ -57,7 +57,7 @@ class Stability:
             raise InputError(f"stability bound {self.bound}: wanted at least 1, or 0 for none")
 
     def features(self, latent_size: int) -> int:
-        """How many numbers a generator reads."""
+        """Number of features that a generator reads."""
         return 2 * latent_size if self.latent == "invariant" else latent_size
 
     def read(self, codes: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Stability:
         return math.sqrt(2.0) * torch.cat((angle.cos(), angle.sin()), 1)
 
     def prepare(self, generator: nn.Module) -> None:
-        """Bring the linear maps of a fresh generator into the wanted form."""
+        """Initialise and constrain the linear maps of a fresh generator."""
         for module in [module for module in generator.modules() if isinstance(module, nn.Linear)]:
             if self.init == "plain":
                 nn.Linear.reset_parameters(module)

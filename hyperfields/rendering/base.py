@@ -1,4 +1,4 @@
-"""What all renderers share: the functions that they ask, what rays see, and how much is asked at a time.
+"""Types that all renderers share: functions of points, rendered rays, and the size of a block of points.
 
 A function answers packed points: `fn(x [m d], counts [s])` for images and distances, `fn(x, d, counts)` for radiance.
 """
@@ -17,14 +17,14 @@ from hyperfields.cameras import Rays
 PointFn = Callable[[Tensor, Tensor], Tensor]  # (x [m d], counts [s]) -> [m c]
 # (x, d, counts) -> density [m 1], rgb [m 3]; also with `encoded` of ops.VisibleSamples
 RadianceFn = Callable[..., tuple[Tensor, Tensor]]
-# (rays, occupancy, offset, opaque) -> the samples that can be seen, or None for all
+# (rays, occupancy, offset, opaque) -> the visible samples, or None for all
 VisibleSamplesFn = Callable[[Rays, Tensor, Tensor | None, float], ops.VisibleSamples | None]
 
-POINTS_PER_BLOCK = 2**18  # that a renderer asks for at a time: bounds the memory of a picture of any size
+POINTS_PER_BLOCK = 2**18  # evaluated at a time: bounds the memory of a picture of any size
 
 
 class Rendered(NamedTuple):
-    """What rays saw. Colours are premultiplied: add `(1 - alpha) * background`."""
+    """Rendered rays. Colours are premultiplied: add `(1 - alpha) * background`."""
 
     rgb: Tensor  # [s r 3]
     alpha: Tensor  # [s r]

@@ -1,4 +1,4 @@
-"""Occupancy: which cells of the scene box are worth sampling, of fields that stand still and of fields being fitted."""
+"""Occupancy: which cells of the scene box are worth sampling, of fixed fields and of fields being fitted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def occupancy_grid(
     """Cells of [-1, 1]^3 in which a step of length `step` has an opacity above `threshold`: `[s g g g]` bool.
 
     A cell is judged by its centre and its corners, and a cell next to an occupied one is kept, since a thin
-    part may pass between those points. A grid of more than 32 cells a side, when even, looks only inside the
+    part may pass between those points. A grid of more than 32 cells a side, when even, evaluates only the
     occupied cells of the grid of half its size. Not differentiable.
     """
     limit = -math.log1p(-threshold) / step
@@ -65,15 +65,15 @@ def dilate(cells: Tensor) -> Tensor:
 
 
 UPDATE_EVERY = 4  # steps
-FULL_UPDATES = 31  # steps, in which an update asks for all cells
+FULL_UPDATES = 31  # steps, in which an update evaluates all cells
 PARTS = 16  # later one of so many parts of them: some per cent of a step
 
 
 class OccupancyGrid(nn.Module):
     """Cells of each scene's box that are worth sampling while the fields still change; saved by `state_dict`.
 
-    Keeps a decaying maximum of the density found in every cell (Mueller et al. 2022, appendix C), one grid a scene.
-    A cell counts as occupied until its density was first asked for. Call `update` once a step, with the fields as
+    Keeps a decaying maximum of the density sampled in every cell (Mueller et al. 2022, appendix C), one grid a scene.
+    A cell counts as occupied until its density was first evaluated. Call `update` once a step, with the fields as
     they are before the step, and give `cells` to the renderer:
 
         grid = OccupancyGrid(scenes, field.occupancy, step=field.step)
@@ -106,7 +106,7 @@ class OccupancyGrid(nn.Module):
         self.register_load_state_dict_post_hook(lambda grid, _: grid._refresh())  # type: ignore[no-untyped-call]
 
     def _refresh(self) -> None:
-        """Make anew what follows from the density."""
+        """Recompute the buffers that follow from the density."""
         self.occupied.copy_(self._worth_sampling(self.density))
         self.known.zero_()
 
@@ -115,7 +115,7 @@ class OccupancyGrid(nn.Module):
         return self.occupied[scenes].reshape(-1, self.size, self.size, self.size)
 
     def knows(self, scenes: Tensor | None = None) -> bool:
-        """True when the density of every cell of `scenes` `[s]` (default: all) was asked for. Waits for a GPU."""
+        """True when the density of every cell of `scenes` `[s]` (default: all) was evaluated. Waits for a GPU."""
         scenes = torch.arange(len(self.known), device=self.known.device) if scenes is None else scenes
         new = scenes[~self.known[scenes]]
         self.known[new] = ~self.density[new].isinf().any(1)
@@ -135,7 +135,7 @@ class OccupancyGrid(nn.Module):
     def update_part(
         self, density: PointFn, scenes: Tensor, part: int | Tensor, parts: int, generator: torch.Generator
     ) -> None:
-        """Ask for the density at a random point of every cell of `scenes` whose number is `part` modulo `parts`."""
+        """Evaluate the density at a random point of every cell of `scenes` whose number is `part` modulo `parts`."""
         device = self.density.device
         cell = (torch.arange(0, self.size**3, parts, device=device) + part) % self.size**3
         index = torch.stack((cell // self.size**2, cell // self.size % self.size, cell % self.size), -1)
@@ -164,7 +164,7 @@ class OccupancyGrid(nn.Module):
 def parts_due(step: int, known: Callable[[], bool]) -> int:
     """Number of parts that the cells are divided into for the update of a step, of which one is due; 0: no update.
 
-    known: True when all cells were asked for; called only when it matters.
+    known: True when all cells were evaluated; called only when it matters.
     """
     if step % UPDATE_EVERY:
         return 0

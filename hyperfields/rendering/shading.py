@@ -9,7 +9,7 @@ from hyperfields.rendering.base import PointFn
 
 
 def ambient_occlusion(fn: PointFn, x: Tensor, normals: Tensor, counts: Tensor) -> Tensor:
-    """How much of the light from all round reaches surface points, `[m 1]` from 0 in a hole to 1 in the open.
+    """Ambient occlusion at surface points: `[m 1]`, from 0 in a hole to 1 in the open.
 
     Where nothing is near, the distance grows along the normal as fast as the way.
     Source: Evans 2006, "Fast approximations for global illumination on dynamic scenes", ambient occlusion.

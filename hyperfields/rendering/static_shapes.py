@@ -38,7 +38,7 @@ def render_static(
     """The colours of `volume.render_volume`, of as many rays as need no more than `samples` samples in all.
 
     Args:
-        density: of `fn` alone; finds the visible samples.
+        density: of `fn` alone; decides the visible samples.
         rays: origins and directions `[s r 3]`.
         occupancy: `[s g g g]` bool.
         step: length of a sample, scene units.
@@ -76,9 +76,9 @@ def _count_visible(
     num_marched: Tensor,
     scenes: int,
 ) -> Tensor:
-    """Samples of each ray before it is opaque, `[r]`, of `num_marched` `[r]`: found in waves, front to back.
+    """Samples of each ray before it is opaque, `[r]`, of `num_marched` `[r]`: counted in waves, front to back.
 
-    There are as many waves as the longest ray may need; the last ones have nothing to do.
+    There are as many waves as the longest ray may need; the last ones are empty.
     """
     rays, opacity, visible = len(num_marched), edges.new_zeros(len(num_marched)), torch.zeros_like(num_marched)
     most, done, wave = len(edges) // max(rays, 1), 0, WAVE

@@ -14,7 +14,7 @@ from hyperfields.rendering.shading import ambient_occlusion, shade
 
 
 def box_interval(rays: Rays, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays `[s r 3]` enter and leave boxes from `low` to `high` `[s 3]`; near >= far when they miss."""
+    """(near, far) of rays `[s r 3]` in boxes from `low` to `high` `[s 3]`, `[s r]` each; near >= far when they miss."""
     origins, d = rays
     inverse = 1.0 / torch.where(d.abs() < 1e-12, torch.full_like(d, 1e-12), d)
     a, b = (low[:, None] - origins) * inverse, (high[:, None] - origins) * inverse
@@ -34,7 +34,7 @@ def trace_surface(
     """First surfaces of signed distance functions, one a scene, shaded by `shade`.
 
     Rays start where they enter the box [-1, 1]^3 and move on by `relaxation` times the distance, at most
-    `max_step`: far from the surface fields are less exact. Where the sign changes, the place is found by
+    `max_step`: far from the surface fields are less exact. Where the sign changes, the root is found by
     bisection. Not differentiable.
 
     Args:

@@ -34,11 +34,11 @@ def render_volume(
         occupancy: `[s g g g]` bool.
         step: length of a sample, scene units.
         offset: `[s r]` in [0, 1), random while fitting; 0.5 when None.
-        visible: finds the samples that can be seen, by the density alone, and `fn` is asked for no others. Without it,
-            `fn` is asked for all with gradients, and in waves from front to back without them.
+        visible: gives the visible samples, by the density alone, and `fn` is evaluated at no others. Without it,
+            `fn` is evaluated at all with gradients, and in waves from front to back without them.
 
-    Differentiable in whatever `fn` is differentiable in; not in the rays. Where what cannot be seen is not asked
-    for (with `visible`, and always under `torch.no_grad`), the colours differ by less than 1e-3.
+    Differentiable in whatever `fn` is differentiable in; not in the rays. Where hidden samples are not
+    evaluated (with `visible`, and always under `torch.no_grad`), the colours differ by less than 1e-3.
     """
     if torch.is_grad_enabled():
         seen = None if visible is None else visible(rays, occupancy, offset, OPAQUE)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from hyperfields import codes, fields, hypernets
-from hyperfields.configs import from_json, known_as, to_json
+from hyperfields.configs import Untrusted, from_json, known_as, to_json
 from hyperfields.errors import InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
@@ -29,12 +29,12 @@ LIMIT = 1e9  # of lengths and angles in a file
 
 @dataclasses.dataclass(frozen=True)
 class DataSource:
-    """Where scenes of a run came from: a folder, absolute, and how it was read. `scenes` are those that it gave."""
+    """Source of scenes of a run: a folder, absolute, and how it was read. `scenes` are those that it gave."""
 
     path: str
     scenes: tuple[str, ...]
     size: tuple[int, int] | None = None  # (height, width) that pictures were brought to
-    views: tuple[int, ...] | None = None  # numbers of the training views that were used
+    views: tuple[int, ...] | None = None  # indices of the training views that were used
     aspect: str | None = None  # how pictures came to a size of another ratio
     background: str | None = None  # of views without alpha, a colour or "scene"
     up: str | None = None  # the axis that is up, where it was said
@@ -99,7 +99,7 @@ class RunConfig:
             "loss": (self.train.loss, "__call__"),
         }
         for name, (value, member) in members.items():
-            if value is not None and not hasattr(value, member):
+            if not isinstance(value, Untrusted | None) and not hasattr(value, member):
                 raise InputError(f"{name} {value!r:.60}: wanted an object with {member}")
         if not callable(self.train.schedule):
             raise InputError(f"schedule {self.train.schedule!r:.60}: wanted a callable")
@@ -111,7 +111,7 @@ def len_of(value: Any) -> int:
 
 
 def finite(*values: Any) -> bool:
-    """Whether all are finite numbers."""
+    """True if all are finite numbers below LIMIT."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return numbers and all(abs(value) < LIMIT for value in values)
 

@@ -18,7 +18,7 @@ from hyperfields.runs.run import METRICS, MODEL, read_summary
 
 
 def inspect_run(folder: Path) -> dict[str, Any]:
-    """Contents of a run, finished or not. Sizes are in bytes, numbers have 16 bits.
+    """Contents of a run, finished or not. Sizes are in bytes at 16 bits a number.
 
     Raises:
         InputError: no run there, a damaged one, or one of another version.

@@ -68,7 +68,7 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
 
 
 def _rounding(vertices: NDArray[np.float64]) -> float:
-    """How far float32 moves a coordinate at most."""
+    """Largest rounding error of a coordinate in float32."""
     return float(np.abs(vertices.astype(np.float32) - vertices).max(initial=0.0))
 
 

@@ -45,7 +45,7 @@ MODEL, STATE, METRICS, SUMMARY, SOURCE = (
 class Run:
     """Fitted scenes. `run["bus"]` is a scene: a function of points with `render`, `mesh` and `save`.
 
-    Numbers of the model are those of its file: the quality that `evaluate` reports is that of what is rendered.
+    Weights are those of the file, 16 bits each: the quality that `evaluate` reports is that of what is rendered.
 
     path: folder of the run, None for one in memory. source: of the codes, as it was fitted, for `infer`.
     summary: cost of the fit: `steps`, `seconds`, `loss`, `parameters`, `peak_memory_bytes`; empty when it is not known.
@@ -86,7 +86,7 @@ class Run:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Short hash of the model's numbers: tells which model a file of codes belongs to."""
+        """Short hash of the model's weights: tells which model a file of codes belongs to."""
         if self.path is not None:
             return hashlib.sha256((self.path / MODEL).read_bytes()).hexdigest()[:16]
         return hashlib.sha256(_model_file(self.model)).hexdigest()[:16]
@@ -173,7 +173,7 @@ def _model_file(model: HyperField) -> bytes:
 
 
 def write_model(folder: Path, model: HyperField) -> None:
-    """Write all numbers of the model at 16 bits: the size of this file is what `bytes_per_scene` counts."""
+    """Write all weights and codes at 16 bits: the size of this file is what `bytes_per_scene` counts."""
     write_atomically(folder / MODEL, _model_file(model))
 
 
@@ -208,7 +208,7 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
 
 
 def model_from_tensors(config: ModelConfig, scenes: int, tensors: dict[str, Tensor]) -> HyperField:
-    """A model with given numbers.
+    """A model with given weights and codes.
 
     Raises:
         ValueError: tensors that are not those of the model.

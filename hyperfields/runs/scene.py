@@ -49,7 +49,7 @@ class Scene:
         return f"Scene({self.name!r}, {self.run.kind}, {self.run.label})"
 
     def __call__(self, x: Tensor, d: Tensor | None = None) -> Any:
-        """Values at points: colours `[n c]`, distances `[n 1]`, or density `[n 1]` and colours `[n 3]` seen along `d`.
+        """Values at points: colours `[n c]`, distances `[n 1]`, or density `[n 1]` and colours `[n 3]` along `d`.
 
         Args:
             x: `[n d]` or `[1 n d]`; images: (x, y) in [0, 1]^2, y down; others: the scene box [-1, 1]^3.

@@ -134,7 +134,10 @@ def read_tcnn(path: Path) -> tuple[BoundField, dict[str, Any]]:
         raise InputError(f"{beside}: damaged: {type(error).__name__} {error}") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return BoundField(field, weights, 1), dict(header.get("info", {}))
+    info = header.get("info", {})
+    if not isinstance(info, dict):
+        raise InputError(f"{beside}: damaged: its info is {info!r:.60}, wanted an object")
+    return BoundField(field, weights, 1), info
 
 
 def _weights(field: Field, tensors: dict[str, Tensor]) -> Weights:

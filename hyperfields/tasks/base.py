@@ -1,4 +1,4 @@
-"""What a kind of scenes is to the rest of the package: the `Task` protocol, and what tasks share."""
+"""The `Task` protocol, everything that depends on a kind of scenes, and functions that tasks share."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Preset = Literal["tiny", "default", "faithful"]
 PRESETS: tuple[Preset, ...] = ("tiny", "default", "faithful")
 MESH_RESOLUTION = 192  # cells a side of [-1, 1]^3
 PICTURES = 16  # that a perceptual metric compares at a time
-FREQUENCIES = 4  # of the sines that observed places are embedded by
+FREQUENCIES = 4  # of the positional encoding of observations
 
 PictureMetric = Callable[[Tensor, Tensor], Tensor]  # pictures, truth [b h w 3] in [0, 1] -> [b]; ValueError: too small
-Note = Callable[[str], None]  # takes a line that says why a value is missing
+Note = Callable[[str], None]  # takes a line with the reason of a missing value
 
 
 class Metric(NamedTuple):
@@ -47,7 +47,7 @@ class Metric(NamedTuple):
 
 
 class ObservationConfig(Protocol):
-    """Sizes of what an encoder looks at."""
+    """Sizes of the observations of an encoder."""
 
     @property
     def patch(self) -> int: ...  # side of a picture's patches, pixels
@@ -130,7 +130,7 @@ class Task(Protocol):
             size: (height, width) in pixels.
             background: grey level behind the scene.
             supersample: a pixel is the mean of this number squared of rays or points; default: the task's.
-            cells: along a side of the grid that skips the empty space of views: fewer are found faster.
+            cells: along a side of the occupancy grid of views: fewer are computed faster.
             pause: called every few hundredths of a second; what it raises ends the picture.
 
         Raises:
@@ -162,7 +162,7 @@ class Task(Protocol):
 
         Args:
             perceptual: learned distances by name; "alex" gives the metric "lpips_alex".
-            note: called with lines that say why a value is missing.
+            note: called with the reasons of missing values.
         """
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
@@ -200,7 +200,7 @@ def generator_of(preset: str, code: int) -> Generator:
 
 
 def grid_of(dims: int, levels: int, log2_table: int, coarsest: int, finest: int, bases: int) -> HashGrid | FactoredGrid:
-    """A hash grid with 2 features a level, of the family when `bases` is 0, else mixed for each scene."""
+    """A hash grid with 2 features a level: shared by all scenes when `bases` is 0, else combined from bases."""
     finest = max(finest, coarsest)
     if bases == 0:
         return HashGrid(dims, levels, 2, log2_table, coarsest, finest)

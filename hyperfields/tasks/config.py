@@ -1,4 +1,4 @@
-"""How a model is fitted: everything that decides a fit beside the model, as values that a run records."""
+"""Settings of a fit: everything that decides it beside the model, as values that a run records."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RelativeClip:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a model is fitted. Rates are the peaks of the schedule.
+    """Settings of a fit. Rates are the peaks of the schedule.
 
     scenes: of a step. samples: points of a step, over all its scenes; for views points along rays.
     prior: weight of the Gaussian prior on latents. loss: `loss(prediction, batch)` -> unreduced errors; None takes the

@@ -43,7 +43,7 @@ MANY = 256  # images from which a family has larger codes and more bases
 
 
 class ImageTask:
-    """The task of image families; `tasks.base.Task` says what each member is."""
+    """The task of image families; `tasks.base.Task` documents the members."""
 
     kind: ClassVar[str] = "images"
     field: ClassVar[type] = ImageField

@@ -1,4 +1,4 @@
-"""Losses: a prediction and the batch that it is of in, unreduced errors out.
+"""Losses: of a prediction and its batch, unreduced errors.
 
 A loss of your own is any such callable, given as `fit(..., loss=mine)`; as a frozen dataclass its settings are saved in
 the run.
@@ -15,7 +15,7 @@ from hyperfields.data import Pixels, Points
 
 
 class RenderedColors(Protocol):
-    """Rays as a loss sees them: `rgb` premultiplied `[s r 3]`, `alpha` `[s r]`."""
+    """Rendered rays as a loss gets them: `rgb` premultiplied `[s r 3]`, `alpha` `[s r]`."""
 
     @property
     def rgb(self) -> Tensor: ...

@@ -1,6 +1,6 @@
-"""How good a result is: images (psnr, ssim), shapes (iou, distances). Plain tensors in, unreduced out.
+"""Metrics: images (psnr, ssim), shapes (iou, distances). Plain tensors in, unreduced out.
 
-The learned image distance is in `hyperfields.lpips`.
+The learned image distance is in `hyperfields.evaluation.lpips`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def ssim(image: Tensor, truth: Tensor) -> Tensor:
 
 
 def shape_metrics(mesh: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int = 0) -> dict[str, float]:
-    """How close `mesh` is to `truth`; both in the same frame (their `scale` and `center` are not used).
+    """Distances between `mesh` and `truth` by name; both in the same frame (their `scale` and `center` are not used).
 
     The unit of length is L, the longest side of the bounding box of `truth`. `samples` points are drawn on
     each of the two surfaces, uniformly by area, and compared with the exact nearest point of the other one's

@@ -56,18 +56,18 @@ class Objective(Protocol):
 
         Args:
             bound: the fields of this step's scenes.
-            local: `[s]`, their numbers among the scenes of this objective.
+            local: `[s]`, their indices among the scenes of this objective.
             step: number of the step, from 0.
         """
 
     def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean loss `[]` of `bound`, the fields of `scenes` `[s]` (numbers in the data), on fresh samples.
+        """Mean loss `[]` of `bound`, the fields of `scenes` `[s]` (indices in the data), on fresh samples.
 
-        local: `[s]`, their numbers among the scenes of this objective.
+        local: `[s]`, their indices among the scenes of this objective.
         """
 
     def sync(self) -> None:
-        """Read what a GPU counted in the last steps: waits for it."""
+        """Read the counters of the last steps from a GPU: waits for it."""
 
     def state(self) -> dict[str, Tensor]:
         """Everything that an exact resume needs."""
@@ -135,7 +135,7 @@ class RayObjective:
         """field: with the members of `RadianceField`, `step` and `occupancy` among them.
         loss: (rendered rays with `rgb` (premultiplied), `alpha`, `depth`; `Pixels`) -> unreduced `[s r ...]`.
 
-        scenes: how many there are; `local` numbers them.
+        scenes: their number; `local` are indices of them.
         """
         self.field, self.config, self.loss = field, config, loss
         self.device, self.precision = torch.device(device), precision

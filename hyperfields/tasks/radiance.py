@@ -50,7 +50,7 @@ UPRIGHT = (0.0, 0.0, 1.0)
 
 
 class RadianceTask:
-    """The task of families of photographed scenes; `tasks.base.Task` says what each member is."""
+    """The task of families of photographed scenes; `tasks.base.Task` documents the members."""
 
     kind: ClassVar[str] = "views"
     field: ClassVar[type] = RadianceField

@@ -45,7 +45,7 @@ SIDE = "side: the longest side of the truth's bounding box"
 
 
 class ShapeTask:
-    """The task of families of meshes; `tasks.base.Task` says what each member is."""
+    """The task of families of meshes; `tasks.base.Task` documents the members."""
 
     kind: ClassVar[str] = "shapes"
     field: ClassVar[type] = SDFField
@@ -159,7 +159,7 @@ class ShapeTask:
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator
     ) -> Tensor:
-        """Points of which the first are centres; each is seen with its nearest ones, relative to it."""
+        """Points of which the first are centres; each is observed with its nearest ones, relative to it."""
         batch = data.batch(scenes, config.points * config.near // 2, generator)
         assert isinstance(batch, Points)
         centers = batch.x[:, : config.points]

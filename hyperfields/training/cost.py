@@ -29,7 +29,7 @@ class Counts:
 
     scenes: int
     parameters: dict[str, int]  # by group: grid, networks, latents
-    field: int  # numbers of one scene's field
+    field: int  # weights of one scene's field
     amortised: float  # bytes a scene: all networks and codes over the scenes
     marginal: int  # bytes of one more scene
     alone: int  # bytes of a scene fitted alone
@@ -83,7 +83,7 @@ def point_flops(field: Any) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that a program can still get, 0 when the system does not say."""
+    """Bytes that a program can still get, 0 when the system does not tell."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

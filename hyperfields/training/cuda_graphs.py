@@ -8,17 +8,17 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-WARMUP_CALLS = 16  # times that a kind of step has come when it is recorded; recording costs as much as some steps
-MAX_GRAPHS = 8  # recorded kinds; more mean that steps keep changing
+WARMUP_CALLS = 16  # calls of a step shape before it is captured; a capture costs as much as some steps
+MAX_GRAPHS = 8  # captured shapes; more mean that steps keep changing
 
 
 class Graphs:
-    """`graphs(kind, work)` calls `work()`; when a kind has come a few times, it is recorded and from then on replayed.
+    """`graphs(kind, work)` calls `work()`; after WARMUP_CALLS of one kind it is captured and from then on replayed.
 
     `work` reads and writes tensors that stay in their places, does the same for the same kind, and leaves nothing
     behind on the host. Where it cannot be recorded, one warning says why and it goes on being called.
 
-    `reason` says why nothing can be recorded, if that has been seen.
+    reason: why nothing can be captured; empty while that is possible.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,7 +28,7 @@ class Graphs:
         self.stream = torch.cuda.Stream(device)
 
     def __call__(self, kind: Hashable, work: Callable[[], None], generator: torch.Generator) -> None:
-        """generator: the one that `work` draws from, on the GPU; a replay draws the numbers that a call would draw."""
+        """generator: the one that `work` draws from, on the GPU; a replay draws the same random numbers as a call."""
         if kind not in self.recorded and not self.reason:
             self.seen[kind] += 1
             if self.seen[kind] >= WARMUP_CALLS:
@@ -70,7 +70,7 @@ class Graphs:
             self.recorded[kind] = graph
 
     def disable(self, reason: str) -> None:
-        """Record nothing from now on, and say why."""
+        """Disable capture from now on, with one warning that names the reason."""
         self.reason = reason
         self.reset()
         warnings.warn(f"no CUDA graphs: {reason}; fitting goes on without them, more slowly", stacklevel=2)

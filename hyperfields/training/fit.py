@@ -313,7 +313,7 @@ class Fit:
         return self._finish()
 
     def _finish(self) -> Run:
-        """The run: final codes in the table, numbers as they are stored."""
+        """The run: final codes in the table, all values rounded to 16 bits as in files."""
         if self.source is not None:
             assert isinstance(self.trainer, Trainer)
             for scenes in torch.arange(len(self.data.names), device=self.device).split(self.config.train.scenes):

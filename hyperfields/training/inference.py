@@ -1,4 +1,4 @@
-"""Inference: codes of scenes that a run has not seen, with its networks frozen, all scenes at once.
+"""Inference: codes of scenes that a run was not fitted to, with its networks frozen, all scenes at once.
 
 descent     a code a scene by gradient descent, then, if wanted, low-rank residuals of its weights
 posterior   a distribution over the code of each scene
@@ -47,7 +47,8 @@ POSTERIOR_RATE = 3e-2  # of means and logarithms of standard deviations
 class InferredCodes:
     """Inferred scenes: names, codes `[s z]`, and per scene what to add to its weights when they were refined.
 
-    std: of the codes `[s z]`, when a distribution was inferred. source: the data that were looked at, `path` and so on.
+    std: of the codes `[s z]`, when a distribution was inferred. source: facts about the data that they were inferred
+        from, `path` and so on.
     """
 
     names: tuple[str, ...]
@@ -123,8 +124,8 @@ def infer(
             were fitted for it.
         refine: with descent, then fit low-rank residuals of each scene's weights in half of the time.
         prior: with descent, weight of the Gaussian prior; more holds codes closer to the fitted ones when data are few.
-        weight: with posterior, of the divergence: twice the variance of a pixel's noise over the number of pixels seen.
-        source: what to write down about the data: where they are, which views were looked at.
+        weight: with posterior, of the divergence: twice a pixel's noise variance over the number of observed pixels.
+        source: facts about the data to store in the file: their folder, the views that were used.
         progress: True shows a bar; or called with the `Progress` after each step.
 
     The run is not changed. No global random state is read or changed.
@@ -228,7 +229,7 @@ def _posterior(
         q(z) = N(mean, std^2), a factor a number;  loss = data(z ~ q) + weight * KL(q | p)
 
     Noise at the input of the hypernetwork gives an implicit distribution over weights (Krueger et al. 2017, "Bayesian
-    hypernetworks", section 3.2). Here it is the code's, mean-field, found by reparametrised gradients with the networks
+    hypernetworks", section 3.2). Here it is the code's, mean-field, by reparametrised gradients with the networks
     frozen (Kingma, Welling 2014, "Auto-encoding variational Bayes", section 2.3). What the networks cannot show with
     any code is no part of it: see `evaluation.uncertainty`.
     """

@@ -42,7 +42,7 @@ def step_text(progress: Progress) -> str:
 
 
 def in_notebook() -> bool:
-    """Whether this runs in a notebook's kernel."""
+    """True in the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return type(shell).__name__ == "ZMQInteractiveShell"

@@ -1,4 +1,4 @@
-"""How a device takes a step: at once, read by the host after each, or ahead of the host with static shapes."""
+"""Steps of a device: eager, with the loss read by the host after each, or asynchronous with static shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYNC_STEPS = 16  # GPU steps between host synchronisations
 
 @dataclasses.dataclass
 class Progress:
-    """How far a fit is. A fit of so many minutes follows the clock, one of so many steps its steps."""
+    """Progress of a fit. A fit of so many minutes follows the clock, one of so many steps its steps."""
 
     step: int = 0
     seconds: float = 0.0
@@ -42,7 +42,7 @@ class Steppable(Protocol):
 
 
 class EagerStep:
-    """A step whose numbers the host reads: on CPUs, and on GPUs without triton."""
+    """A step whose loss and norms the host reads: on CPUs, and on GPUs without triton."""
 
     def __init__(self, trainer: Steppable) -> None:
         self.trainer = trainer

@@ -64,13 +64,13 @@ class StepState(NamedTuple):
     """A step as regularizers see it."""
 
     fields: Fields
-    scenes: Tensor  # [s] numbers in the data set
+    scenes: Tensor  # [s] indices in the data set
     step: int
     fraction: float  # of the fit's length
     generator: torch.Generator
 
 
-Bind = Callable[[Tensor, torch.Generator], Fields]  # numbers of scenes among the trainer's -> their fields
+Bind = Callable[[Tensor, torch.Generator], Fields]  # indices of scenes among the trainer's -> their fields
 Regularizer = Callable[[StepState], Tensor | None]  # -> what is added to the loss, `[]`
 
 
@@ -78,10 +78,10 @@ class Trainer:
     """Gradient descent on some scenes of a data set: everything that a step reads or changes.
 
     Args:
-        bind: fields of scenes, by their numbers among `scenes`.
+        bind: fields of scenes, by their indices in `scenes`.
         groups: parameters by role; `latents` get sparse gradients.
         objective: loss of fields on fresh samples, from `tasks.Task.objective`.
-        scenes: `[s]` numbers in the data set.
+        scenes: `[s]` indices in the data set.
         regularizers: added to the loss in every step, in their order.
     """
 

@@ -77,6 +77,7 @@ def test_one_of_its_folders_has_moved(
 def test_scenes_that_are_in_it_are_not_added_again(added: Any, tmp_path: Path, refused: Any) -> None:
     family, _, run = added
     assert "has all of its scenes already" in refused("add", run, family, "--out", tmp_path / "x", "--steps", 3)
+    assert "scenes were added to it" in refused("fit", family, "--out", run, "--resume")
 
 
 def test_frozen_networks_give_codes(fits: Any, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_uncertainty_of_a_fitted_scene_and_of_an_inferred_one(
     for words in ((), ("--codes", out)):
         capsys.readouterr()
         assert run_cli("render", run, "--scene", "disc", "--out", tmp_path / "disc.png", "--uncertainty", *words) == 0
-        assert "disc.uncertainty.png: white is a deviation of 0." in capsys.readouterr().out
+        assert "disc.uncertainty.png: white is a standard deviation of 0." in capsys.readouterr().out
         grey = np.asarray(Image.open(tmp_path / "disc.uncertainty.png"))
         assert grey.shape == (16, 16, 3)
         assert grey.max() == 255

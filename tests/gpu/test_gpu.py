@@ -15,7 +15,6 @@ from torch import Tensor
 import hyperfields
 from hyperfields import (
     FactoredGrid,
-    FitConfig,
     ImageField,
     LowRank,
     ModelConfig,
@@ -30,8 +29,12 @@ from hyperfields.fields import Field
 from hyperfields.model import HyperField, parameter_groups
 from hyperfields.ops.devices import Precision
 from hyperfields.tasks import render_picture, task_of
+from hyperfields.tasks.objective import RayObjective
 from hyperfields.training.cuda_graphs import Graphs
-from hyperfields.training.optim import LOOK, Optimization, Progress
+from hyperfields.training.inference import By
+from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.step import SYNC_STEPS, StaticStep
+from hyperfields.training.trainer import Fields, Progress, Trainer
 
 if not torch.cuda.is_available():
     pytest.skip("torch sees no CUDA device", allow_module_level=True)
@@ -55,11 +58,9 @@ def psnr_of(run: Path, device: str) -> float:
 
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
 def test_a_fit_is_as_good_as_on_the_cpu(precision: Precision, tmp_path: Path) -> None:
-    recipe = TrainConfig(4, 4096)
+    settings = {"steps": 600, "model": MODEL, "train": TrainConfig(4, 4096), "progress": False}
     for device, chosen in (("cpu", "float32"), ("cuda", precision)):
-        config = FitConfig(steps=600)
-        out = tmp_path / device
-        hyperfields.fit(pictures(), out, config, model=MODEL, recipe=recipe, device=device, precision=chosen)  # type: ignore[arg-type]
+        hyperfields.fit(pictures(), tmp_path / device, device=device, precision=chosen, **settings)  # type: ignore[arg-type]
     cpu, cuda = psnr_of(tmp_path / "cpu", "cpu"), psnr_of(tmp_path / "cuda", "cuda")
     assert cpu > 25.0
     assert abs(psnr_of(tmp_path / "cuda", "cpu") - cuda) < 0.05
@@ -67,18 +68,14 @@ def test_a_fit_is_as_good_as_on_the_cpu(precision: Precision, tmp_path: Path) ->
 
 
 def test_a_fit_that_was_stopped_goes_on(tmp_path: Path) -> None:
-    class Enough(KeyboardInterrupt):
-        pass
-
     def stop(progress: hyperfields.Progress) -> None:
         if progress.step == 20:
-            raise Enough
+            raise KeyboardInterrupt
 
-    config = FitConfig(steps=40)
-    settings = {"model": MODEL, "recipe": TrainConfig(4, 1024), "device": "cuda"}
+    settings = {"steps": 40, "model": MODEL, "train": TrainConfig(4, 1024), "device": "cuda"}
     with pytest.raises(KeyboardInterrupt):
-        hyperfields.fit(pictures(), tmp_path, config, report=stop, **settings)  # type: ignore[arg-type]
-    hyperfields.fit(pictures(), tmp_path, config, resume=True, **settings)  # type: ignore[arg-type]
+        hyperfields.fit(pictures(), tmp_path, progress=stop, **settings)  # type: ignore[arg-type]
+    hyperfields.fit(pictures(), tmp_path, resume=True, progress=False, **settings)  # type: ignore[arg-type]
     assert (tmp_path / "model.safetensors").is_file()
 
 
@@ -133,18 +130,38 @@ class Boxes:
         return Pixels(Rays(origins, d), torch.cat((color, hit[..., None].float()), -1))
 
 
-def optimization(kind: Kind, graphs: bool) -> Optimization:
+@pytest.mark.parametrize("by", ["descent", "posterior", "steps", "encoder"])
+def test_unseen_scenes_are_inferred_where_the_model_is(by: By) -> None:
+    codes = {"steps": hyperfields.CAVIA(), "encoder": hyperfields.Encoder(width=16, depth=1)}.get(by)
+    settings = {"steps": 5, "model": MODEL, "train": TrainConfig(4, 1024), "device": "cuda", "progress": False}
+    run = hyperfields.fit(pictures(), codes=codes, **settings)  # type: ignore[arg-type]
+    length = {"steps": 4} if by in ("descent", "posterior") else {}
+    inferred = hyperfields.infer(run, pictures(), by=by, refine=by == "descent", progress=False, **length)  # type: ignore[arg-type]
+    assert inferred.codes.device.type == "cuda"
+    assert inferred.codes.isfinite().all()
+    assert inferred.scene(run, "0").render(size=(8, 8)).shape == (8, 8, 3)
+
+
+def trainer_of(kind: Kind, graphs: bool) -> tuple[Trainer, StaticStep]:
     torch.manual_seed(0)
     field: Field = MODEL.field
     if kind != "images":
         grid = FactoredGrid(3, 4, 2, 10, 4, 32, bases=5)
         field = SDFField(grid) if kind == "shapes" else RadianceField(grid, step=0.05, occupancy=16)
     family = pictures() if kind == "images" else Boxes(kind)
-    model = HyperField(ModelConfig(field, LowRank(2), 16), 4).cuda()
-    objective = task_of(kind).objective(family, field, TrainConfig(2, 2**12), 4, device="cuda")  # type: ignore[arg-type]
-    run = Optimization(model.bind_scenes, parameter_groups(model), objective, torch.arange(4), 0)
-    run.graphs = Graphs(torch.device("cuda")) if graphs else None
-    return run
+    model, train = HyperField(ModelConfig(field, LowRank(2), 16), 4, sparse=True).cuda(), TrainConfig(2, 2**12)
+    objective = task_of(kind).objective(family, field, train, 4, device="cuda")  # type: ignore[arg-type]
+
+    def bind(local: Tensor, generator: torch.Generator) -> Fields:
+        codes = model.latents(local)
+        return Fields(model.bind(codes), codes)
+
+    trainer = Trainer(
+        bind, parameter_groups(model), objective, torch.arange(4), train, 0,
+        regularizers=(GaussianPrior(train.prior),), graphs=Graphs(torch.device("cuda")) if graphs else None,
+    )  # fmt: skip
+    assert isinstance(trainer.execute, StaticStep)
+    return trainer, trainer.execute
 
 
 each_kind = pytest.mark.parametrize("kind", ["images", "shapes", "views"])
@@ -154,27 +171,30 @@ each_kind = pytest.mark.parametrize("kind", ["images", "shapes", "views"])
 @pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
 def test_a_step_waits_for_nothing(kind: Kind, graphs: bool) -> None:
     """torch itself names what would make the host wait, and here that is an error."""
-    run, progress = optimization(kind, graphs), Progress()
-    while progress.step % LOOK != 1 or progress.step < 10 * LOOK:
-        run.step(progress)
+    (trainer, step), progress = trainer_of(kind, graphs), Progress()
+    while trainer.steps % SYNC_STEPS != 1 or trainer.steps < 10 * SYNC_STEPS:
+        trainer.step(progress)
     if graphs:
-        assert run.graphs is not None
-        assert run.graphs.recorded, run.graphs.reason
+        assert step.graphs is not None
+        assert step.graphs.recorded, step.graphs.reason
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(8):
-            run.step(progress)
+            trainer.step(progress)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def places(run: Optimization) -> list[Tensor]:
+def places(trainer: Trainer) -> list[Tensor]:
     """All tensors that a step changes."""
-    optimizers, ahead = run.optimizers.all, run.objective.static
-    found = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
-    found += [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
-    found += [run.optimizers.norm] if isinstance(run.optimizers.norm, Tensor) else []
-    return found if ahead is None else [*found, ahead.per_ray, ahead.tracker.density]
+    optimizers, objective = trainer.optimizers, trainer.objective
+    tensors = [p for optimizer in optimizers.all for group in optimizer.param_groups for p in group["params"]]
+    tensors += [value for optimizer in optimizers.all for state in optimizer.state.values() for value in state.values()]
+    tensors += [optimizers.norm] if isinstance(optimizers.norm, Tensor) else []
+    if isinstance(objective, RayObjective):
+        assert objective.static is not None
+        tensors += [objective.static.per_ray, objective.occupancy.density]
+    return tensors
 
 
 @each_kind
@@ -183,29 +203,30 @@ def test_replayed_steps_are_the_steps(kind: Kind) -> None:
 
     What a step changes stays where it is, which a replay relies on.
     """
-    run, progress = optimization(kind, True), Progress()
-    while progress.step % LOOK != 1 or progress.step < 10 * LOOK:
-        run.step(progress)
-    graphs, before = run.graphs, [t.detach().clone() for t in places(run)]
+    (trainer, step), progress = trainer_of(kind, True), Progress()
+    while trainer.steps % SYNC_STEPS != 1 or trainer.steps < 10 * SYNC_STEPS:
+        trainer.step(progress)
+    graphs, before = step.graphs, [t.detach().clone() for t in places(trainer)]
     assert graphs is not None
     assert graphs.recorded, graphs.reason
-    generator, order, place, count = run.generator.get_state(), run.deck.order, run.deck.place, run.count
-    address = [t.data_ptr() for t in places(run)]
+    generator, sampler = trainer.generator.get_state(), trainer.sampler
+    order, place, steps = sampler.order, sampler.place, trainer.steps
+    address = [t.data_ptr() for t in places(trainer)]
     losses, last = [], []
     for recorder in (graphs, None):
-        run.graphs, progress = recorder, Progress(step=LOOK * 10 + 1)
+        step.graphs = recorder
         with torch.no_grad():
-            for there, value in zip(places(run), before, strict=True):
+            for there, value in zip(places(trainer), before, strict=True):
                 there.copy_(value)
-        run.generator.set_state(generator)
-        run.deck.order, run.deck.place, run.count = order, place, count
-        found = []
+        trainer.generator.set_state(generator)
+        sampler.order, sampler.place, trainer.steps = order, place, steps
+        taken = []
         for _ in range(20):
-            run.step(progress)
-            found.append(run.data.clone())
-        losses.append(torch.stack(found))
-        last.append(torch.cat([p.detach().flatten() for p in run.optimizers.dense]))
-        assert [t.data_ptr() for t in places(run)] == address
+            trainer.step(progress)
+            taken.append(step.data.clone())
+        losses.append(torch.stack(taken))
+        last.append(torch.cat([p.detach().flatten() for p in trainer.optimizers.dense]))
+        assert [t.data_ptr() for t in places(trainer)] == address
     torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=1e-5)
     assert float((last[0] - last[1]).norm() / last[1].norm()) < 0.02
 

@@ -313,7 +313,8 @@ def marching(
     lengths = torch.linalg.vector_norm(directions, dim=-1).nan_to_num(nan=1.0)
     shortest = float(lengths.min()) if rays * scenes else 1.0
     longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + MARCH_STEPS
-    return Rays(*flat, dtype.type(step)), Cells(occupied, np.int32(side), low, high), longest
+    points, ways, offsets = flat
+    return Rays(points, ways, offsets, dtype.type(step)), Cells(occupied, np.int32(side), low, high), longest
 
 
 def ray_march_cpu(
