@@ -1,8 +1,7 @@
 """Readers: folders of images, meshes and posed views as data sets of hyperfields.data.
 
-May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it, and one line in `READERS`.
-One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds three small
-families.
+May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it and one line in READERS.
+One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds three small ones.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def _refuse_ply(content: bytes) -> None:
         raise ValueError("it holds triangle strips, which are not read; store faces, e.g. with meshlab or Blender")
     if declared.get(b"vertex") and not declared.get(b"face"):
         raise ValueError(
-            f"a cloud of {declared[b'vertex']} points without faces, which has no inside; make a surface of it first, "
+            f"it has no faces, only {declared[b'vertex']} points, which have no inside; make a surface of them first, "
             "e.g. Poisson reconstruction in meshlab"
         )
 

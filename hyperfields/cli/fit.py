@@ -104,8 +104,8 @@ def fit(
         size: height and width that pictures are resized to; default: their own.
         scenes: names, or patterns with *, of the scenes to fit; default: all.
         limit: only the first N scenes by name.
-        aspect: how images come to a --size of another ratio: crop to the middle (default), pad with white, or fit, which
-            squeezes.
+        aspect: how images come to a --size of another ratio: crop to the middle (default), pad with white, or fit,
+            which squeezes.
         background: colour behind the objects of pictures without alpha: white, black, one like #8090a0, or scene
             (nothing is behind); default: the colour of their borders where it is even.
         up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
