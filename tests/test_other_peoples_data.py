@@ -14,15 +14,18 @@ import pytest
 import torch
 from PIL import Image
 
+from hyperfields import cli
 from hyperfields.cameras import orbit
 from hyperfields.cli.options import parse_names
-from hyperfields.data import Concat, Subset, Views, frames_of, up_of
+from hyperfields.data import Concat, Mesh, Subset, Views, frames_of, up_of
 from hyperfields.errors import InputError
 from hyperfields.runs.meshes import write_mesh
+from hyperfields.runs.run import load_run
 from hyperfields.scenes import detect_kind, open_family
 from hyperfields.scenes._background import border_color, cut_out
 from hyperfields.scenes.meshes import read_mesh
 from hyperfields.tasks import RADIANCE
+from hyperfields.training.inference import infer
 
 SIDE = 24
 CUBE = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
@@ -487,3 +490,32 @@ def test_what_is_up(tmp_path: Path) -> None:
     assert open_family(tmp_path, up="-x").reference(1).up == (-1.0, 0.0, 0.0)
     with pytest.raises(InputError, match="--up 'w': wanted one of x, y, z, -x, -y, -z"):
         open_family(tmp_path, up="w")
+
+
+# Runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_reads_its_data_as_it_was_fitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene(tmp_path / "s", single=True, unit=100.0)
+    lay_over(tmp_path / "s", (255, 255, 255))
+    run, mesh = tmp_path / "run", tmp_path / "s.ply"
+    assert (
+        cli.main(["fit", str(tmp_path / "s"), "--out", str(run), "--steps", "2", "--up", "z", "--preset", "tiny"]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "background: white, as on the borders of s, is cut out" in out
+    assert "box: s: side " in out
+    config = json.loads((run / "config.json").read_text())
+    assert config["sources"][0]["background"] == "white"
+    assert config["sources"][0]["up"] == "z"
+    assert 40.0 < config["picture"]["frames"]["s"][0] < 70.0
+    assert cli.main(["fit", str(tmp_path / "s"), "--out", str(run), "--steps", "3", "--resume"]) == 0
+    assert cli.main(["eval", str(run)]) == 0
+    assert cli.main(["render", str(run), "--scene", "s", "--out", str(tmp_path / "s.png")]) == 0
+    loaded = load_run(run)
+    vertices = Mesh(torch.tensor([[0.0, 0.0, 1.0]]), torch.zeros(0, 3, dtype=torch.int64))
+    frame = loaded["s"].frame
+    assert frame is not None
+    write_mesh(mesh, vertices._replace(scale=frame[0], center=(frame[1], frame[2], frame[3])))
+    codes = infer(loaded, open_family(tmp_path / "s"), steps=1, progress=False)
+    assert codes.scene(loaded, "s").frame == pytest.approx(frame, abs=1e-6)
