@@ -25,4 +25,4 @@ def main(folder: Path = SAMPLES / "emoji", minutes: float = 0.5, out: Path = Pat
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    main(Path(sys.argv[1])) if sys.argv[1:] else main()

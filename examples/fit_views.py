@@ -26,4 +26,4 @@ def main(folder: Path = SAMPLES / "cars_views", minutes: float = 1.0, out: Path 
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:2]))
+    main(Path(sys.argv[1])) if sys.argv[1:] else main()

@@ -19,6 +19,7 @@ def main(steps: int = 200) -> float:
 
     error = torch.tensor(torch.nan)
     for _, (scenes, batch) in zip(range(steps), hf.SceneLoader(data, scenes=4, samples=2048), strict=False):
+        assert isinstance(batch, hf.Points)  # of pictures and shapes; views give hf.Pixels
         fields = model(scenes)  # the fields of these scenes as one function of points
         error = (fields(batch.x) - batch.target).square().mean()
         loss = error + 1e-6 * model.latents(scenes).square().mean()

@@ -216,7 +216,7 @@ def _hints(made: type) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value read from JSON is of an annotated type; types that JSON cannot tell are not checked."""
+    """True if a value read from JSON is of an annotated type; types that JSON cannot tell are not checked."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True

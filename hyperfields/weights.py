@@ -80,7 +80,7 @@ def layers(weights: Weights, prefix: str) -> list[tuple[Tensor, Tensor | None]]:
 
 
 def numel(spec: WeightSpec) -> int:
-    """How many numbers one scene's field has."""
+    """Number of weights of one scene's field."""
     return sum(entry.numel for entry in spec.values())
 
 

@@ -1,7 +1,8 @@
 """Readers: folders of images, meshes and posed views as data sets of hyperfields.data.
 
-May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it and one line in READERS.
-One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds three small ones.
+May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it, and a line in `READERS`.
+One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds three small
+families.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def open_family(
 
 
 def detect_kind(path: str | PathLike[str], readers: Sequence[Reader] = READERS) -> Kind:
-    """What a folder holds: "images", "shapes" or "views".
+    """Kind of the scenes in a folder: "images", "shapes" or "views".
 
     Raises:
         InputError: no folder, an empty one, nothing in it that can be fitted, or more than one kind.

@@ -1,4 +1,4 @@
-"""What the readers share: choosing scenes by name, decoding pictures, reducing them by area."""
+"""Functions that readers share: choosing scenes by name, decoding pictures, reducing them by area."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ python scripts/bench.py fit VIEWS [--profile]       a whole fitting step, beside
 python scripts/bench.py render RUN --scene NAME     frames a second round a scene: it is bound and its empty space found
                                                     before the clock starts, as for a viewer
 python scripts/bench.py scale PICTURES              many scenes against few; imports; a second start
+python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
 python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
 """
 
@@ -19,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+import bench_beside
 import bench_fit
 import bench_gpu
 import bench_ops
@@ -100,7 +102,9 @@ def main() -> None:
     growth = parts.add_parser("scale", help="many scenes, imports, a second start")
     growth.add_argument("family", type=Path, help="any family, for the second start")
     growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
-    for one in (kernels, part, whole, growth):
+    two = parts.add_parser("beside", help="two fits at once")
+    two.add_argument("--seconds", type=float, default=12.0, help="of each measurement, default %(default)s")
+    for one in (kernels, part, whole, growth, two):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     result: object
@@ -117,6 +121,8 @@ def main() -> None:
         except InputError as error:
             parser.exit(2, f"error: {error}\n")
         bench_fit.print_fit(result, options.profile)
+    elif options.what == "beside":
+        result = bench_beside.beside(options.seconds)
     elif options.what == "scale":
         result = bench_scale.scale(options.family, options.rounds)
         bench_scale.print_scale(result)

@@ -337,7 +337,7 @@ def frames(path: Path, scene: str | None) -> Iterator[Row]:
 
 
 def bars(rows: list[Row]) -> Iterator[Row]:
-    """The rows against the bars of NUMBERS.md."""
+    """Lines that compare the rows with the bars of NUMBERS.md."""
 
     def value(what: str) -> float:
         return next((row.value for row in rows if row.what == what and row.value is not None), math.nan)

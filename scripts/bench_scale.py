@@ -1,4 +1,4 @@
-"""What grows with the number of scenes, and what a start costs. See `bench.py scale`."""
+"""Costs that grow with the number of scenes, and that of a start. See `bench.py scale`."""
 
 from __future__ import annotations
 

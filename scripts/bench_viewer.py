@@ -1,4 +1,4 @@
-"""How the viewer feels, in a real headless Chromium: python scripts/bench_viewer.py RUN
+"""Latency and frame rate of the viewer, in a real headless Chromium: python scripts/bench_viewer.py RUN
 
 Times are seen from the page: from the mouse's movement (or the start of the load) to the picture on the canvas.
 """

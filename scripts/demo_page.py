@@ -1,4 +1,4 @@
-"""What scripts/demo.py shows: the pictures beside their truth, and the page that holds everything."""
+"""Pages of scripts/demo.py: the pictures beside their truth, and the page that holds everything."""
 
 from __future__ import annotations
 

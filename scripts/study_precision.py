@@ -1,4 +1,4 @@
-"""What mixed precision does to the quality of a fit, on a CPU that rounds as the GPU's kernels do.
+"""Quality of fits in mixed precision, on a CPU that rounds as the GPU's kernels do.
 
     python scripts/study_precision.py emoji [--steps 400] [--limit 16] [--size 48x48] [--seeds 0,1]
 
@@ -33,7 +33,7 @@ exact = ops.batched_mlp
 
 
 class Rounded(torch.autograd.Function):
-    """What goes into a product, rounded; its gradient passes."""
+    """Input of a product, rounded; its gradient passes."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -45,7 +45,7 @@ class Rounded(torch.autograd.Function):
 
 
 class Pulled(torch.autograd.Function):
-    """What comes out of a product; its gradient goes into the products of the backward pass, and is rounded."""
+    """Output of a product; its gradient goes into the products of the backward pass, and is rounded."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

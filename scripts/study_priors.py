@@ -1,4 +1,4 @@
-"""What priors on codes and drawn weights cost and bring: fits of the sample emoji with several weights of divergences.
+"""Priors on codes and drawn weights, cost and gain: fits of the sample emoji with several weights of divergences.
 
     python scripts/study_priors.py OUT [--steps 400] [--seeds 0] [--only vae,factors]
 

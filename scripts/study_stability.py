@@ -1,4 +1,4 @@
-"""Which generators diverge, with the stability settings and without: many seeds of short fits of small fields.
+"""Divergence of generators with the stability settings and without: many seeds of short fits of small fields.
 
     python scripts/study_stability.py [--seeds 20] [--steps 300] [--generators full,low-rank] [--settings none,default]
 

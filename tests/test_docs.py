@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import hyperfields
 from hyperfields import cli
 from hyperfields.scenes import SAMPLES
 
@@ -181,3 +182,17 @@ def test_make_targets_exist() -> None:
     for page in PAGES:
         asked = set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
         assert asked <= targets, f"{page.name}: {asked - targets}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.relative_to(ROOT).as_posix() for page in PAGES])
+def test_names_and_files_exist(page: Path) -> None:
+    """`hf.NAME` is public; a file of the package, in backticks, is there. The changelog may name what has gone."""
+    if page.name == "CHANGELOG.md":
+        return
+    text = page.read_text(encoding="utf-8")
+    names = set(re.findall(r"\bhf\.([A-Za-z]\w*)", text))
+    assert names <= set(hyperfields.__all__), f"{page.name}: {sorted(names - set(hyperfields.__all__))}"
+    for file in re.findall(r"`((?:[\w.]+/)+\w*(?:\.py)?)`", text):
+        places = (ROOT / file, ROOT / "hyperfields" / file, ROOT / "hyperfields" / "ops" / file)
+        made = file.startswith(("runs/", "build/", "out/")) or re.search("NAME|DATA", file)
+        assert made or any(place.exists() for place in places), f"{page.name}: {file}"

@@ -29,12 +29,17 @@ def round_trip(run: hf.Run, trust: list[Any], needs: str, *, deferred: bool = Fa
     deferred: it renders without trust, and is refused when it goes on.
     """
     assert run.path is not None
-    with pytest.raises(hf.InputError) as refused:
-        loaded = hf.load_run(run.path)
+    folder = run.path
+
+    def untrusted() -> None:
+        loaded = hf.load_run(folder)
         if deferred:
             assert torch.equal(loaded["wide"].render(), run["wide"].render())
-            by = {} if run.config.codes is None else {"by": "steps"}
-            hf.infer(loaded, DATA, progress=False, **by or {"steps": 2})  # type: ignore[arg-type]
+            settings: dict[str, Any] = {"steps": 2} if run.config.codes is None else {"by": "steps"}
+            hf.infer(loaded, DATA, progress=False, **settings)
+
+    with pytest.raises(hf.InputError) as refused:
+        untrusted()
     text = str(refused.value)
     name = needs.rpartition(".")[2].rpartition(":")[2]
     assert "\n" not in text

@@ -119,7 +119,7 @@ def _for_tyro(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 def _help() -> str:
-    """What `hyperfields --help` prints; each verb has a help with all options and examples."""
+    """Text of `hyperfields --help`; each verb has a help with all options and examples."""
     width = max(map(len, VERBS))
     verbs = [f"  {name.ljust(width)}  {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items()]
     return "\n".join(

@@ -72,7 +72,7 @@ def _optional(module: str) -> str:
 
 
 def _remedy(message: str) -> str:
-    """What to install so that open3d can be imported, else the first line of what it said."""
+    """Command that installs the libraries that open3d misses, else the first line of its error."""
     missing = [package for library, package in SYSTEM_LIBRARIES.items() if not _loads(library)]
     if sys.platform == "linux" and missing:
         return f"as root: apt-get install -y --no-install-recommends {' '.join(missing)}"
@@ -80,7 +80,7 @@ def _remedy(message: str) -> str:
 
 
 def _loads(library: str) -> bool:
-    """Whether the system finds a shared library; tried by loading, as open3d does."""
+    """True if the system finds a shared library; tried by loading, as open3d does."""
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -138,7 +138,7 @@ def _cuda() -> str:
 
 
 def _cache() -> str:
-    """Where the samples of shapes are kept; the same choice as in hyperfields.scenes."""
+    """Folder of the sampled points of shapes; the same choice as in hyperfields.scenes."""
     from hyperfields.scenes.meshes import _cache_folder
 
     folder = _cache_folder()

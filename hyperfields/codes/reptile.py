@@ -1,6 +1,6 @@
 """Whole weights by a few gradient steps from a learned start, without any derivative of a derivative.
 
-    W <- W + share * mean_s (U_k(W; s) - W),      U_k: k steps of Adam on the weights of scene s
+    W <- Adam(W, W - mean_s U_k(W; s)),      U_k: k steps of Adam on the weights of scene s
 
 Source: Nichol, Achiam, Schulman 2018, "On first-order meta-learning algorithms", section 3, its batched form. The way
 from the start to where scenes get is handed to the outer Adam as if it were a gradient, as that section suggests.

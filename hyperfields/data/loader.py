@@ -1,4 +1,4 @@
-"""Which scenes a step sees, and batches of them for loops of your own."""
+"""Sampling of scenes, and batches of them for loops of your own."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Progress = Callable[[int, int, str], None]  # (done, total, name)
 
 
 class Sampling(NamedTuple):
-    """How a shape's pool of points is drawn; distances in scene units."""
+    """Distribution of a shape's pool of points; distances in scene units."""
 
     points: int = 200_000
     near: float = 0.4  # share of the points on the surface plus noise of `near_sigma`

@@ -62,7 +62,7 @@ class Clusters:
 
 
 class Solid:
-    """What triangles enclose, and where its surface is.
+    """The solid that triangles enclose, with its surface.
 
     Args:
         points: `[v 3]`, scene frame, joined where they are at one place.
@@ -113,7 +113,7 @@ class Solid:
 
 
 def solid_of(mesh: Mesh) -> Solid | None:
-    """What a mesh encloses; None if it is so simple that counting crossings is right."""
+    """The solid that a mesh encloses; None if it is so simple that counting crossings is right."""
     points, faces = joined(mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().numpy())
     return None if not len(faces) or is_simple(points, faces) else Solid(points, faces)
 

@@ -19,7 +19,7 @@ _PLAIN = ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable")
 
 
 def _compiled(tensors: Sequence[Tensor]) -> bool:
-    """Whether the kernels take these."""
+    """True if the kernels take these tensors."""
     first = tensors[0].dtype
     return (
         first in (torch.float32, torch.float64)
@@ -73,7 +73,7 @@ class FusedAdam(torch.optim.Adam):
         return None
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
-        """What torch keeps of a parameter."""
+        """State of a parameter, under torch's names."""
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)

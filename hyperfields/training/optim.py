@@ -122,7 +122,9 @@ class Optimizers:
             for index, entries in optimizer.state_dict()["state"].items()
             for key, value in entries.items()
         }
-        return {"norm": torch.as_tensor(self.norm).detach().double().cpu(), **moments}
+        # A number of Python's would become one of 32 bits.
+        norm = torch.as_tensor(self.norm, dtype=torch.float64).detach().cpu()
+        return {"norm": norm, **moments}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         if isinstance(self.norm, Tensor):

@@ -283,6 +283,21 @@ def _mlp_piece_backward(
         tile += 1
 
 
+# Without fastmath: a sum that may be reordered comes out otherwise in the process that compiles it, which links the
+# function by itself, than in one that loads its callers from the cache.
+@njit(nogil=True, cache=True, error_model="numpy")
+def row_total(values, row, scratch):
+    """Sum of a row of a tile, by halves."""
+    half = TILE // u64(2)
+    for k in range(half):
+        scratch[k] = values[row + k] + values[row + half + k]
+    while half > 1:
+        half //= u64(2)
+        for k in range(half):
+            scratch[k] += scratch[half + k]
+    return scratch[0]
+
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def mlp_tile_backward(source, hidden, transposed_weights, sizes, slope, partial, need_x, above, below):
     """Cotangents of a tile's inputs, in `above` or `below`, from those of its outputs, `above[j, p]`.
@@ -304,11 +319,7 @@ def mlp_tile_backward(source, hidden, transposed_weights, sizes, slope, partial,
             h0 -= p_in * int(TILE)
         outer(above, 0, inputs, h0, partial, w0, p_out, p_in)
         for j in range(p_out):
-            total = zero
-            row = u64(j) * TILE
-            for p in range(TILE):
-                total += above[row + p]
-            partial[w0 + p_in * p_out + j] += total
+            partial[w0 + p_in * p_out + j] += row_total(above, u64(j) * TILE, below)
         if layer == 0 and not need_x:
             break
         for k in range(u64(p_in) * TILE):

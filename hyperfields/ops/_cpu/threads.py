@@ -1,4 +1,4 @@
-"""How work is cut and shared out: tasks that do not depend on the number of threads, on a small pool of threads."""
+"""Tasks of a kernel, which do not depend on the number of threads, and the small pool of threads that runs them."""
 
 from __future__ import annotations
 
