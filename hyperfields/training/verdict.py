@@ -12,7 +12,7 @@ from hyperfields.runs.run import Run
 from hyperfields.tasks.objective import Loss
 
 SCENES, SAMPLES = 16, 1024  # that are looked at, samples of each
-STEPS = 50  # a shorter fit is a try, and says nothing
+STEPS = 100  # a shorter fit is a try, and says nothing
 CELLS = 32  # of the grid that skips empty space
 ALIVE = 0.01  # opacity that can be seen
 FOG = 0.5  # mean opacity of rays that see the background
