@@ -183,8 +183,8 @@ def _write(
 ) -> None:  # fmt: skip
     """Write the new run. It has no state: a fit cannot go on with it, since its scenes are of two data sets."""
     picture = {**run.config.picture}
-    if "frames" in picture:
-        picture["frames"] = {**picture["frames"], **run.task.describe(data)["frames"]}
+    if frames := {**picture.get("frames", {}), **run.task.describe(data).get("frames", {})}:
+        picture["frames"] = frames
     config = dataclasses.replace(
         run.config,
         scenes=(*run.names, *data.names),

@@ -86,7 +86,8 @@ class InferredCodes:
             InputError: an unknown name.
         """
         row = self.index(name)
-        return Scene(run, name, self.codes[row : row + 1], fitted=False, field=self.bind(run, name))
+        frame = _frame(self.source, name)
+        return Scene(run, name, self.codes[row : row + 1], fitted=False, field=self.bind(run, name), frame=frame)
 
     def sample(self, name: str, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes `[samples z]` of a scene, drawn from its distribution.
@@ -156,7 +157,8 @@ def infer(
                 inferred = _posterior(run, data, length, weight, seed, report)
             else:
                 inferred = _descent(run, data, length, refine, prior, seed, report)
-    inferred = dataclasses.replace(inferred, source=dict(source or {}))
+    frames = run.task.describe(data).get("frames") if run.task.has_mesh else None
+    inferred = dataclasses.replace(inferred, source={**(source or {}), **({"frames": frames} if frames else {})})
     if out is not None:
         write_codes(Path(out), inferred, run)
     return inferred
@@ -273,6 +275,16 @@ def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
 
             parts.append(source.final_codes(scenes, generator, loss).detach())
     return InferredCodes(tuple(data.names), torch.cat(parts))
+
+
+def _frame(source: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
+    """(scale, centre x y z) of a scene in its file; None where a file of codes does not say it."""
+    frames = source.get("frames")
+    frame = frames.get(name) if isinstance(frames, Mapping) else None
+    if not isinstance(frame, list | tuple) or len(frame) != 4:
+        return None
+    sound = all(isinstance(value, int | float) and math.isfinite(value) for value in frame)
+    return tuple(map(float, frame)) if sound else None
 
 
 def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
