@@ -372,5 +372,7 @@ def test_a_scene_whose_density_has_fallen_everywhere_keeps_its_densest_cells() -
     nearest, farthest = nearest_and_farthest(8, (0.0, 0.0, 0.0))
     assert grid.cells(scenes)[0][farthest < 0.5].all()
     assert not grid.cells(scenes)[0][nearest > 0.5].any()
-    tracker.update_part(density_of(ball(5.0, 9.0)), scenes, 1, 4, generator)  # a quarter of the cells
-    assert tracker.cells(scenes).flatten(1).nonzero()[:, 1].remainder(4).unique().tolist() == [1]
+    dense = OccupancyGrid(1, 8, step=0.05)
+    dense.update_part(density_of(ball(0.0, 0.5)), scenes, 0, 1, generator)
+    dense.update_part(density_of(ball(5.0, 9.0)), scenes, 1, 4, generator)  # a quarter of the cells
+    assert dense.cells(scenes).flatten(1).nonzero()[:, 1].remainder(4).unique().tolist() == [1]
