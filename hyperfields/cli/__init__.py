@@ -21,7 +21,7 @@ from typing import Any
 import tyro
 
 from hyperfields.cli import add, compare, fit, show
-from hyperfields.cli.common import Stopped
+from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
 
@@ -46,7 +46,8 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
-    0: done. 2: something the user gave cannot be used, one line on stderr tells what. 130: stopped by Ctrl-C.
+    0: done. 1: a fit came to nothing. 2: something the user gave cannot be used, one line on stderr tells what.
+    130: stopped by Ctrl-C.
 
     Raises:
         SystemExit: help was asked for, or an option is misspelt (exit code 2).
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(stopped), code=130, label="")
     except KeyboardInterrupt:
         return _fail("stopped", code=130, label="")
+    except Unsound as error:
+        return _fail(str(error), code=1)
     except FloatingPointError as error:
         return _fail(str(error), code=1)
     except BrokenPipeError:  # whoever read the output has gone: nothing is wrong, and nobody to tell

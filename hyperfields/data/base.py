@@ -13,6 +13,7 @@ from hyperfields.cameras import Camera, Rays
 from hyperfields.errors import InputError
 
 Kind = str  # the name of a task: one of KINDS, or of a task of your own
+IDENTITY = (1.0, 0.0, 0.0, 0.0)  # frame of a scene that is where its file has it
 KINDS = ("images", "shapes", "views")
 SPLITS = ("train", "val", "test")
 
@@ -36,6 +37,7 @@ class View(NamedTuple):
 
     camera: Camera
     rgba: Tensor  # [h w 4], straight alpha, in [0, 1]
+    mask: Tensor | None = None  # [h w] bool, false where a pixel is not to be fitted or measured; None: all count
 
 
 class Mesh(NamedTuple):
@@ -45,6 +47,7 @@ class Mesh(NamedTuple):
     faces: Tensor  # [f 3] int64
     scale: float = 1.0
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0)  # the direction that is up in pictures
 
 
 @runtime_checkable
@@ -143,6 +146,24 @@ def require_scenes(data: Any) -> None:
         f"data: {type(data).__name__} came, wanted scenes; make them with hf.Images(pixels), hf.Shapes(meshes), "
         "hf.Views(cameras, rgba), or hf.open_family(folder)"
     )
+
+
+def frames_of(dataset: SceneDataset) -> dict[str, tuple[float, ...]]:
+    """(scale, centre x y z) by name of the scenes that are not in the frame of their files: p_file = p * scale + c."""
+    frames: Any = getattr(dataset, "frames", None)
+    if frames is not None:
+        named = dict(zip(dataset.names, frames, strict=True))
+    else:
+        parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())  # of Subset and Concat
+        named = {name: frame for part in parts for name, frame in frames_of(part).items()}
+    return {name: named[name] for name in dataset.names if named.get(name, IDENTITY) != IDENTITY}
+
+
+def up_of(dataset: SceneDataset) -> tuple[float, float, float]:
+    """The direction that is up in pictures from new cameras."""
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    up: tuple[float, float, float] = up_of(parts[0]) if parts else getattr(dataset, "up", (0.0, 0.0, 1.0))
+    return up
 
 
 def scene_names(names: Iterable[str] | None, count: int) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ class Images:
         pixels: `[s h w 3]`, or a list of pictures `[h w 3]` of one size (tensors, arrays, pictures of PIL); uint8, or
             floats in [0, 1]; sRGB. Lay transparent pictures over white first.
         names: one per picture, by default "0", "1", ...
+        notes: lines for people about what a reader decided.
 
     Raises:
         InputError: pixels of another shape or type, NaN, values outside [0, 1]; names that do not fit.
@@ -30,7 +31,8 @@ class Images:
 
     kind: Kind = "images"
 
-    def __init__(self, pixels: Any, names: Iterable[str] | None = None) -> None:
+    def __init__(self, pixels: Any, names: Iterable[str] | None = None, notes: Iterable[str] = ()) -> None:
+        self.notes = tuple(notes)
         pixels = _as_pixels(pixels)
         if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
             raise InputError(

@@ -18,6 +18,7 @@ from hyperfields.evaluation.tables import text_table
 from hyperfields.fields import BoundField
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, parameter_groups
+from hyperfields.process import seeded
 from hyperfields.runs.run import Run
 from hyperfields.tasks import Task
 
@@ -37,8 +38,7 @@ def doctor(run: Run, data: SceneDataset | None = None, *, seed: int = 0) -> dict
     Raises:
         InputError: data of another kind, or without a scene of the run.
     """
-    with torch.random.fork_rng(devices=[]):  # modules and specs draw from the global generator
-        torch.manual_seed(seed)
+    with seeded(seed):  # modules and specs draw from the global generator
         return _examine(run, data, seed)
 
 

@@ -98,7 +98,8 @@ class ShapeTask:
         except NotImplementedError:
             return {"frames": {}}
         frames = {name: [mesh.scale, *mesh.center] for name, mesh in meshes.items() if isinstance(mesh, Mesh)}
-        return {"frames": frames}
+        up = up_of_mesh(next(iter(meshes.values())))
+        return {"frames": frames, **({} if up is None else {"up": up})}
 
     def picture(
         self,
@@ -176,6 +177,11 @@ class ShapeTask:
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
+
+
+def up_of_mesh(mesh: Any) -> list[float] | None:
+    """The direction that is up in pictures of a mesh; None where that is +Z, as usual."""
+    return list(mesh.up) if isinstance(mesh, Mesh) and mesh.up != (0.0, 0.0, 1.0) else None
 
 
 SHAPES = ShapeTask()

@@ -30,10 +30,12 @@ from hyperfields.hypernets import Generator, Independent, shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
+from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
+from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, write_model, write_source
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.training.alone import AloneTrainer
@@ -42,10 +44,12 @@ from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
+from hyperfields.training.verdict import verdict
 from hyperfields.weights import numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 LOG_SECONDS = 5.0
+REMEDY = "fit longer or with another seed, and look at the data: cameras, unit and background"
 
 
 def fit(
@@ -106,7 +110,7 @@ def fit(
         KeyboardInterrupt: after the state is saved; `resume=True` goes on.
 
     Warns:
-        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs.
+        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs. Scenes that came to nothing.
     """
     fitting = Fit(
         data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually), model=model,
@@ -114,7 +118,10 @@ def fit(
         precision=precision, graphs=graphs, task=task,
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
-        return fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
+        run = fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
+    if fitting.remarks:
+        warnings.warn(f"fit: {'; '.join(fitting.remarks)}; {REMEDY}", stacklevel=2)
+    return run
 
 
 class Fit:
@@ -169,23 +176,31 @@ class Fit:
             task=task,
         )
         require_memory(model, len(data.names), 1 if settings.individually else train.scenes)
-        with torch.random.fork_rng(devices=[]):  # modules draw their first values from the global generator
-            torch.manual_seed(settings.seed)
+        with seeded(settings.seed):  # modules draw their first values from the global generator
             self.model = HyperField(model, len(data.names), sparse=True).to(self.device)
             context = FitContext(data, self.task, model.latent_size, model.field.spec)
             self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
         self.progress = Progress()
+        self.remarks: list[str] = []  # of a finished fit: scenes that came to nothing
         self.trainer: Trainer | AloneTrainer
         if settings.individually:
             self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
         else:
             self.trainer = self._trainer(regularizers, precision, self._graphs(graphs))
-        if resume:
-            self._resume()
-        elif out is not None:
-            if (out / CONFIG).exists():
-                raise InputError(f"{out}: holds a fit already; add --resume to go on with it, or choose another --out")
-            write_config(out, self.config)
+        # From here on nobody else writes into the folder, until `run` has ended.
+        self.lock = None if out is None or (out.exists() and not out.is_dir()) else FolderLock(out)
+        try:
+            if resume:
+                self._resume()
+            elif out is not None:
+                if (out / CONFIG).exists():
+                    raise InputError(
+                        f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
+                    )
+                write_config(out, self.config)
+        except BaseException:
+            self._release()
+            raise
 
     def _model(
         self,
@@ -268,6 +283,16 @@ class Fit:
             KeyboardInterrupt: again, after the state is saved.
             FloatingPointError: see `fit`.
         """
+        try:
+            return self._run(on_step)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    def _run(self, on_step: OnStep) -> Run:
         saved = [time.monotonic()]
         logged = [self.progress.seconds]
 
@@ -319,7 +344,9 @@ class Fit:
                 module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
                 module.eval()
         self.model.latents.sparse = False
-        return Run(self.config, self.model, self.out, self.source, summary)
+        run = Run(self.config, self.model, self.out, self.source, summary)
+        self.remarks = verdict(run, self.data)
+        return run
 
     # On disk --------------------------------------------------------------------------------------------------
 
