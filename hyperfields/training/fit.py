@@ -187,6 +187,8 @@ class Fit:
             self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
         else:
             self.trainer = self._trainer(regularizers, precision, self._graphs(graphs))
+        if out is not None:
+            to_json(self.config)  # raises before there is a folder when something has no name to be saved by
         # From here on nobody else writes into the folder, until `run` has ended.
         self.lock = None if out is None or (out.exists() and not out.is_dir()) else FolderLock(out)
         try:
