@@ -68,7 +68,7 @@ def fit(
 ) -> None:
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
 
-    Ctrl-C stops a fit and keeps its state. With --resume, options that are left out are those of the run.
+    Ctrl-C or SIGTERM stops a fit and keeps its state. With --resume, options that are left out are those of the run.
 
     $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 5
     $ hyperfields fit cars --out runs/cars --preset tiny --limit 16 --steps 2000
@@ -284,8 +284,13 @@ def _model(
 def _run_fit(fitting: Fit, out: Path, again: str) -> None:
     """Run a fit with its progress, and say what came out and what to type next."""
     from hyperfields.runs.run import MODEL
+    from hyperfields.training.interrupt import Terminated
     from hyperfields.training.progress import Meter, step_text
 
+    if fitting.finished:
+        fitting.run()
+        print(next_line("eval", out))
+        return
     try:
         with Meter("fit", fitting.done()) as meter:  # not 0 when the fit goes on
 
@@ -296,6 +301,8 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
             run = fitting.run(report)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; go on with: {again}") from None
+    except Terminated as stop:
+        raise Stopped(f"stopped by SIGTERM; go on with: {again}", stop.code) from None
     progress, size = fitting.progress, (out / MODEL).stat().st_size
     print(
         f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "

@@ -1,0 +1,128 @@
+"""What goes wrong is said: stops, resumed fits, fits that end empty, files that hold nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hyperfields as hf
+from hyperfields.training import interrupt, progress
+from hyperfields.training.progress import Meter
+from hyperfields.training.trainer import Progress
+
+PIXELS = torch.rand(2, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+
+
+def fit(out: Path | None = None, pixels: torch.Tensor = PIXELS, **options: Any) -> hf.Run:
+    return hf.fit(hf.Images(pixels), out, **{"steps": 4, "preset": "tiny", "progress": False, **options})
+
+
+# ------------------------------------------------------------------------------------------------ stopping
+
+
+def test_sigterm_saves_the_state_and_ends_with_143(tmp_path: Path) -> None:
+    def kill(state: Progress) -> None:
+        if state.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path / "run", progress=kill)
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    resumed = fit(tmp_path / "run", resume=True)
+    assert torch.equal(resumed.model.latents.codes, fit().model.latents.codes)
+
+
+def test_sigterm_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hyperfields.cli import main
+    from hyperfields.runs.images import write_image
+
+    (tmp_path / "family").mkdir()
+    for number, picture in enumerate(PIXELS):
+        write_image(tmp_path / f"family/{number}.png", picture)
+    words = ["fit", str(tmp_path / "family"), "--out", str(tmp_path / "run"), "--preset", "tiny", "--steps", "4"]
+    with monkeypatch.context() as patch:
+        show = Meter.show
+        patch.setattr(Meter, "show", lambda *a: (show(*a), "step 2" in a[2] and signal.raise_signal(signal.SIGTERM)))
+        assert main(words) == 143
+    error = capsys.readouterr().err
+    assert "stopped by SIGTERM; go on with: hyperfields fit " in error
+    assert "kernels" not in error
+    assert main([*words[:4], "--resume"]) == 0
+    capsys.readouterr()
+    before = (tmp_path / "run/model.safetensors").stat().st_mtime_ns
+    assert main([*words[:4], "--resume", "--steps", "2"]) == 0
+    assert "already at 4 steps, nothing to do; give --steps above 4" in capsys.readouterr().err
+    assert (tmp_path / "run/model.safetensors").stat().st_mtime_ns == before
+    assert json.loads((tmp_path / "run/config.json").read_text())["fit"]["steps"] == 4
+
+
+def test_a_stop_while_kernels_compile_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with interrupt.between_steps() as stop_if_asked:
+        signal.raise_signal(signal.SIGINT)
+        assert capsys.readouterr().err == "stopping after the kernels are compiled\n"
+        with pytest.raises(KeyboardInterrupt):
+            stop_if_asked()
+
+
+def test_a_handler_of_sigterm_that_is_there_stays() -> None:
+    calls: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
+    try:
+        with interrupt.between_steps() as stop_if_asked:
+            signal.raise_signal(signal.SIGTERM)
+            stop_if_asked()
+        assert calls == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# ------------------------------------------------------------------------------------------------ going on
+
+
+def test_resume_says_that_it_begins_again_or_that_nothing_is_left(tmp_path: Path) -> None:
+    run = fit(tmp_path / "run")
+    with pytest.warns(UserWarning, match="already at 4 steps, nothing to do; give --steps above 4"):
+        again = fit(tmp_path / "run", resume=True, steps=3)
+    assert torch.equal(run.model.latents.codes, again.model.latents.codes)
+    assert (again.config.fit.steps, again.summary) == (4, run.summary)
+    (tmp_path / "run/state/resume.safetensors").unlink()
+    with pytest.warns(UserWarning, match="stopped before a state was saved; starts again at step 0"):
+        fit(tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"seed": 4}, "seed 0, not 4"), ({"individually": True}, "ModelConfig|generator|latent"),
+     ({"pixels": PIXELS[:, :6]}, "other data or another size"), ({"pixels": PIXELS[:1]}, "2 scenes, not 1")],
+)  # fmt: skip
+def test_resume_names_the_setting_that_differs(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    fit(tmp_path / "run")
+    with pytest.raises(hf.InputError, match=message):
+        fit(tmp_path / "run", resume=True, **change)
+
+
+def test_scenes_that_are_fitted_alone_keep_the_length_that_they_share(tmp_path: Path) -> None:
+    fit(tmp_path / "run", individually=True)
+    with pytest.raises(hf.InputError, match="steps 4, not 8"):
+        fit(tmp_path / "run", individually=True, resume=True, steps=8)
+
+
+def test_the_time_that_is_left_does_not_count_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    meter, lines = Meter("fit"), []
+    monkeypatch.setattr(progress, "say", lines.append)
+    for now, share in ((1000.0, 0.0), (1060.0, 0.01), (1071.0, 0.12)):  # noqa: B007
+        meter.show(share, "text")
+    assert "left" not in lines[0]
+    assert "12 %, 1:11, about 1:28 left" in lines[1]
