@@ -126,3 +126,54 @@ def test_the_time_that_is_left_does_not_count_compilation(monkeypatch: pytest.Mo
         meter.show(share, "text")
     assert "left" not in lines[0]
     assert "12 %, 1:11, about 1:28 left" in lines[1]
+
+
+# ------------------------------------------------------------------------------------- fits that come to nothing
+
+
+def looking(away: bool) -> hf.Views:
+    """A disc from two sides, with poses in OpenCV axes or, `away`, typed in OpenGL axes (+Y up, +Z backward)."""
+    poses = torch.eye(4).repeat(2, 1, 1)
+    poses[1, :3, :3] = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])
+    poses[:, :3, 3] = torch.tensor([[0.0, 0.0, -3.0], [0.0, 0.0, 3.0]])
+    if away:
+        poses = poses @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    v, u = torch.meshgrid(*[torch.linspace(-1.0, 1.0, 8)] * 2, indexing="ij")
+    alpha = (u**2 + v**2 < 0.5).float()
+    rgba = torch.stack((0.5 * alpha, 0.2 * alpha, 0.1 * alpha, alpha), -1).expand(2, 8, 8, 4)
+    return hf.Views((poses, torch.tensor([12.0, 12.0, 4.0, 4.0])), rgba)
+
+
+def test_cameras_that_look_away_are_a_remark() -> None:
+    train = hf.preset("tiny", "views", 1, 8)[1]
+    options: dict[str, Any] = {"preset": "tiny", "progress": False, "train": train}
+    with pytest.warns(UserWarning, match="scene 0: its cameras look past the box"):
+        hf.fit(looking(away=True), steps=100, **options)
+    hf.fit(looking(away=False), steps=100, **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"), [(0.5, ""), (9.0, "worse than one even colour"), (float("nan"), "not finite")]
+)
+def test_pictures_worse_than_one_colour(value: float, line: str) -> None:
+    from hyperfields.tasks.checks import check_colors
+
+    data = hf.Images(PIXELS)
+    remarks = check_colors(lambda x: torch.full((*x.shape[:2], 3), value), data, torch.arange(2), torch.Generator())  # type: ignore[arg-type]
+    assert len(remarks) == (2 if line else 0)
+    assert all(line in remark for remark in remarks)
+
+
+def test_a_command_ends_with_1_when_a_fit_came_to_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hyperfields.cli import main
+    from hyperfields.runs.images import write_image
+
+    (tmp_path / "family").mkdir()
+    write_image(tmp_path / "family/a.png", PIXELS[0])
+    monkeypatch.setattr("hyperfields.training.fit.check", lambda run, data: [f"scene {i}: empty" for i in range(5)])
+    words = ["fit", str(tmp_path / "family"), "--out", str(tmp_path / "run"), "--preset", "tiny", "--steps", "2"]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert error == "hyperfields: the fit came to nothing: scene 0: empty; scene 1: empty; scene 2: empty; and 2 more\n"

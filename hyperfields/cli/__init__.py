@@ -21,7 +21,7 @@ from typing import Any
 import tyro
 
 from hyperfields.cli import add, compare, fit, show
-from hyperfields.cli.common import Stopped
+from hyperfields.cli.common import Failed, Stopped
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
 
@@ -46,7 +46,8 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
-    0: done. 2: something the user gave cannot be used, one line on stderr tells what. 130: stopped by Ctrl-C, 143: by SIGTERM.
+    0: done. 1: what was fitted is empty, or numbers were not finite. 2: something the user gave cannot be used,
+    one line on stderr tells what. 130: stopped by Ctrl-C, 143: by SIGTERM.
 
     Raises:
         SystemExit: help was asked for, or an option is misspelt (exit code 2).
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except InputError as error:
         return _fail(str(error))
+    except Failed as failed:
+        return _fail(str(failed), code=1, label="the fit came to nothing: ")
     except Stopped as stopped:
         return _fail(str(stopped), code=stopped.code, label="")
     except KeyboardInterrupt:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from hyperfields.training.progress import Meter
 
 
+class Failed(Exception):
+    """A fit that came to nothing, with what is wrong."""
+
+
 class Stopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, with what to type to go on and the exit code."""
 

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from hyperfields.cli.common import Stopped, kind_line, load, next_line, read_data, scene_count, size_of, source_of
+from hyperfields.cli.common import (
+    Failed,
+    Stopped,
+    kind_line,
+    load,
+    next_line,
+    read_data,
+    scene_count,
+    size_of,
+    source_of,
+)
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
@@ -289,7 +299,7 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
 
     if fitting.finished:
         fitting.run()
-        print(next_line("eval", out))
+        _say_next(fitting, out)
         return
     try:
         with Meter("fit", fitting.done()) as meter:  # not 0 when the fit goes on
@@ -308,4 +318,13 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
         f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "
         f"{size / 1e3:,.0f} kB, {run.model.bytes_per_scene()[0]:,.0f} bytes a scene"
     )
+    _say_next(fitting, out)
+
+
+def _say_next(fitting: Fit, out: Path) -> None:
+    """Say what to type next, or that the fit failed."""
+    from hyperfields.training.check import in_one_line
+
+    if fitting.remarks:
+        raise Failed(in_one_line(fitting.remarks))
     print(next_line("eval", out))

@@ -41,6 +41,7 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
+from hyperfields.tasks.checks import check_rays
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
 from hyperfields.weights import Weights
@@ -184,6 +185,10 @@ class RadianceTask:
 
     def observed_features(self, config: ObservationConfig) -> int:
         return 6 * (1 + 2 * FREQUENCIES) + 4
+
+    def check(self, bound: BoundField, data: SceneDataset, scenes: Tensor, generator: torch.Generator) -> list[str]:
+        """See `tasks.checks`."""
+        return check_rays(bound, data, scenes, generator)
 
     def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         outputs = mlp_outputs("density", field.encoding(points, weights), field, weights)

@@ -35,6 +35,7 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
+from hyperfields.tasks.checks import check_distances
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.metrics import shape_metrics
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
@@ -170,6 +171,10 @@ class ShapeTask:
 
     def observed_features(self, config: ObservationConfig) -> int:
         return 3 * (1 + 2 * FREQUENCIES) + 4 * config.near
+
+    def check(self, bound: BoundField, data: SceneDataset, scenes: Tensor, generator: torch.Generator) -> list[str]:
+        """See `tasks.checks`."""
+        return check_distances(bound, data, scenes, generator)
 
     def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         return mlp_outputs("mlp", field.encoding(points, weights), field, weights)

@@ -34,6 +34,7 @@ from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, 
 from hyperfields.runs.run import METRICS, MODEL, STATE, SUMMARY, Run, read_summary, write_model, write_source
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.training.alone import AloneTrainer
+from hyperfields.training.check import check, in_one_line
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.interrupt import Terminated, between_steps
@@ -103,6 +104,7 @@ def fit(
         KeyboardInterrupt: after the state is saved; `resume=True` goes on. SIGTERM ends the program so.
 
     Warns:
+        UserWarning: scenes that came to nothing: empty, all fog, not finite; of 32 scenes, after 100 steps or more.
         UserWarning: with `resume`, that nothing was saved yet or that there is nothing left to do.
         UserWarning: steps cannot be recorded, and why; the fit goes on without graphs.
     """
@@ -112,7 +114,10 @@ def fit(
         precision=precision, graphs=graphs, task=task,
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
-        return fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
+        run = fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
+    if fitting.remarks:
+        warnings.warn(f"the fit came to nothing: {in_one_line(fitting.remarks)}", stacklevel=2)
+    return run
 
 
 class Fit:
@@ -172,6 +177,7 @@ class Fit:
             self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
         self.progress = Progress()
         self.finished = False  # it was at its end when it was resumed
+        self.remarks: list[str] = []  # about scenes that came to nothing, once it has run
         self.trainer: Trainer | AloneTrainer
         if settings.individually:
             self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
@@ -318,7 +324,9 @@ class Fit:
                 module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
                 module.eval()
         self.model.latents.sparse = False
-        return Run(self.config, self.model, self.out, self.source, summary)
+        run = Run(self.config, self.model, self.out, self.source, summary)
+        self.remarks = check(run, self.data)
+        return run
 
     # On disk --------------------------------------------------------------------------------------------------
 
