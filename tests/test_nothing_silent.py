@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from PIL import Image
 
 import hyperfields as hf
+from hyperfields.runs.codec import read_tensors
 from hyperfields.training import interrupt, progress
 from hyperfields.training.progress import Meter
 from hyperfields.training.trainer import Progress
@@ -61,7 +65,7 @@ def test_sigterm_on_the_command_line(
     capsys.readouterr()
     before = (tmp_path / "run/model.safetensors").stat().st_mtime_ns
     assert main([*words[:4], "--resume", "--steps", "2"]) == 0
-    assert "already at 4 steps, nothing to do; give --steps above 4" in capsys.readouterr().err
+    assert "already at 4 steps, nothing to do; give --steps above 4" in capsys.readouterr().out
     assert (tmp_path / "run/model.safetensors").stat().st_mtime_ns == before
     assert json.loads((tmp_path / "run/config.json").read_text())["fit"]["steps"] == 4
 
@@ -177,3 +181,72 @@ def test_a_command_ends_with_1_when_a_fit_came_to_nothing(
     assert main(words) == 1
     error = capsys.readouterr().err
     assert error == "hyperfields: the fit came to nothing: scene 0: empty; scene 1: empty; scene 2: empty; and 2 more\n"
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_a_mesh_without_a_surface_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hyperfields.runs.render import interpolate_run
+    from hyperfields.tasks import SHAPES
+
+    empty = hf.Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
+    monkeypatch.setattr(type(SHAPES), "mesh", lambda self, bound, resolution=0: empty)
+    pool = torch.rand(1, 64, 4, generator=torch.Generator().manual_seed(0)) - 0.5
+    tetrahedron = (torch.eye(4)[:, :3], torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]]))
+    run = hf.fit(hf.Shapes([tetrahedron], pool=pool), steps=2, preset="tiny", progress=False)
+    with pytest.raises(hf.InputError, match=r"x\.ply: scene '0' has no surface in the box"):
+        run["0"].save(tmp_path / "x.ply")
+    assert not (tmp_path / "x.ply").exists()
+    with pytest.warns(UserWarning, match="no surface in the box in 3 of 3 frames"):
+        interpolate_run(run, run.codes("0", "0"), tmp_path / "walk", frames=3)
+
+
+def test_files_with_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    run = fit(tmp_path / "run")
+    run["0"].save(tmp_path / "0.safetensors")
+    for path, load in ((tmp_path / "run/model.safetensors", hf.load_run), (tmp_path / "0.safetensors", hf.load_field)):
+        tensors, header = read_tensors(path)
+        next(iter(tensors.values())).view(-1)[0] = float("nan")
+        path.write_bytes(safetensors.torch.save(tensors, header))
+        with pytest.raises(hf.InputError, match="holds numbers that are not finite; restore"):
+            load(path.parent if load is hf.load_run else path)  # type: ignore[operator]
+
+
+def test_scenes_of_one_name_are_refused(tmp_path: Path) -> None:
+    fit(tmp_path / "run")
+    config = tmp_path / "run/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "scenes": ["a", "a"]}))
+    with pytest.raises(hf.InputError, match="scene 'a' comes twice"):
+        hf.load_run(tmp_path / "run")
+
+
+def test_a_file_for_a_folder_says_which_function_reads_it(tmp_path: Path) -> None:
+    run = fit(tmp_path / "run")
+    run["0"].save(tmp_path / "0.safetensors")
+    with pytest.raises(hf.InputError, match=r"is a file, wanted the folder of a run; .* load_field"):
+        hf.load_run(tmp_path / "0.safetensors")
+    with pytest.raises(hf.InputError, match=r"model\.safetensors: is a file, .*; give .*run"):
+        hf.load_run(tmp_path / "run/model.safetensors")
+    with pytest.raises(hf.InputError, match=r"is a folder, .* load_run"):
+        hf.load_field(tmp_path / "run")
+    (tmp_path / "run/model.safetensors").unlink()
+    with pytest.raises(hf.InputError, match="only a state after 4 steps; finish it with"):
+        hf.load_run(tmp_path / "run")
+
+
+# ------------------------------------------------------------------------------------------------ notebooks
+
+
+def test_what_a_notebook_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hyperfields.evaluation.tables import text_table
+
+    run = fit()
+    picture = Image.open(io.BytesIO(run["0"]._repr_png_()))
+    assert picture.size == (8, 8)
+    assert repr(hf.Images(PIXELS)) == "Images(2 scenes: '0', '1'; 8x8)"
+    assert repr(looking(away=False)) == "Views(1 scene: '0'; 2 pictures of 8x8)"
+    assert repr(run.config) == "RunConfig(images, 2 scenes: '0', '1'; preset tiny, Modulation, 4 steps)"
+    assert repr(hf.InferredCodes(("a",), torch.zeros(1, 8))) == "InferredCodes(1 scene: 'a'; 8 numbers each)"
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert "\x1b" not in text_table(("a",), [("1",)])

@@ -299,6 +299,7 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
 
     if fitting.finished:
         fitting.run()
+        print(fitting.nothing_to_do())
         _say_next(fitting, out)
         return
     try:

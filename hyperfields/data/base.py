@@ -130,6 +130,12 @@ def fingerprint(dataset: SceneDataset) -> str:
     return digest.hexdigest()[:16]
 
 
+def shortened(names: Sequence[str]) -> str:
+    """How many scenes there are, and the first names."""
+    first = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} scene{'' if len(names) == 1 else 's'}: {first}"
+
+
 def scene_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     """The names of `count` scenes, by default "0", "1", ...
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data.base import Kind, Pixels, View, as_colors, scene_names
+from hyperfields.data.base import Kind, Pixels, View, as_colors, scene_names, shortened
 from hyperfields.errors import InputError
 
 Reference = Callable[[int, str], list[View]]  # (scene, split) -> the views of that split
@@ -63,6 +63,9 @@ class Views:
         self._tables = torch.stack([_ray_table(camera) for cameras, _ in scenes for camera in cameras])  # [images 12]
         self._counts = torch.tensor([len(cameras) for cameras, _ in scenes])  # [s] images
         self._first = torch.cumsum(self._counts, 0) - self._counts  # [s] first image of each scene
+
+    def __repr__(self) -> str:
+        return f"Views({shortened(self.names)}; {len(self._tables):,} pictures of {self.height}x{self.width})"
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Pixels:
         """`n` rays per scene, uniform over all pixels of its training pictures, with replacement.

@@ -13,6 +13,7 @@ import torch
 
 from hyperfields import codes, fields, hypernets
 from hyperfields.configs import Untrusted, from_json, known_as, to_json
+from hyperfields.data.base import shortened
 from hyperfields.errors import InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
@@ -48,7 +49,7 @@ class FitSettings:
     individually: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RunConfig:
     """Everything that a run records of how it was made.
 
@@ -75,6 +76,11 @@ class RunConfig:
     added: tuple[dict[str, Any], ...] = ()
     task: Any = None
     format: int = FORMAT
+
+    def __repr__(self) -> str:
+        length = f"{self.fit.steps:,} steps" if self.fit.steps is not None else f"{self.fit.minutes:g} minutes"
+        generator = type(self.model.generator).__name__
+        return f"RunConfig({self.kind}, {shortened(self.scenes)}; preset {self.fit.preset}, {generator}, {length})"
 
     def __post_init__(self) -> None:
         """Refuses what would fail later, when the run is shown or goes on.
@@ -183,6 +189,9 @@ def read_config(folder: Path, trust: Iterable[Any] = ()) -> RunConfig:
         raise InputError(damaged) from None
     if not isinstance(config, RunConfig) or not config.scenes:
         raise InputError(damaged)
+    if len(set(config.scenes)) < len(config.scenes):
+        twice = max(config.scenes, key=config.scenes.count)
+        raise InputError(f"{path}: scene {twice!r} comes twice, wanted names that differ; restore it or fit again")
     if config.task is None and config.kind not in TASKS:
         raise InputError(f"{path}: kind {config.kind!r}: unknown, wanted one of {', '.join(TASKS)}")
     if getattr(config.model.field, "kind", None) != config.kind:

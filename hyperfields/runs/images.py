@@ -35,12 +35,21 @@ def write_image(path: str | Path, image: Tensor) -> None:
     picture = Image.fromarray(as_bytes(image))
     buffer = io.BytesIO()
     if suffix == ".png":
-        picture.save(buffer, "PNG")
+        buffer.write(png(image))
     elif suffix == ".webp":
         picture.save(buffer, "WEBP", lossless=True)
     else:
         picture.save(buffer, "JPEG", quality=95, subsampling=0)
     write_atomically(path, buffer.getvalue())
+
+
+def png(image: Tensor) -> bytes:
+    """`image` `[h w 3 | 4]` in [0, 1], clamped, as the content of an 8-bit .png."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(as_bytes(image)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def as_bytes(image: Tensor) -> NDArray[np.uint8]:

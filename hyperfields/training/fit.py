@@ -115,6 +115,8 @@ def fit(
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
         run = fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
+    if fitting.finished and fitting.config.fit != fitting.settings:  # the same length again is no mistake
+        warnings.warn(fitting.nothing_to_do(), stacklevel=2)
     if fitting.remarks:
         warnings.warn(f"the fit came to nothing: {in_one_line(fitting.remarks)}", stacklevel=2)
     return run
@@ -269,7 +271,6 @@ class Fit:
             FloatingPointError: see `fit`.
         """
         if self.finished:
-            warnings.warn(self._nothing_to_do(), stacklevel=2)
             return self._finish()
         saved = [time.monotonic()]
         logged = [self.progress.seconds]
@@ -396,7 +397,7 @@ class Fit:
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
 
-    def _nothing_to_do(self) -> str:
+    def nothing_to_do(self) -> str:
         """A line about a fit that is at its end already."""
         if self.settings.steps is not None:
             at, more = f"{self.progress.step:,} steps", f"--steps above {self.progress.step}"
