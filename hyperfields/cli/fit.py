@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -312,8 +313,8 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
             run = fitting.run(report)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; go on with: {again}") from None
-    except Terminated as stop:
-        raise Stopped(f"stopped by SIGTERM; go on with: {again}", stop.code) from None
+    except Terminated:
+        raise Stopped(f"stopped by SIGTERM; go on with: {again}", 128 + signal.SIGTERM) from None
     progress, size = fitting.progress, (out / MODEL).stat().st_size
     print(
         f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "

@@ -24,9 +24,10 @@ def check(run: Run, data: SceneDataset, places: Sequence[int] | None = None, *, 
     broken = [name for name, value in run.model.state_dict().items() if not value.isfinite().all()]
     if broken:
         return [f"{broken[0]}: numbers that are not finite, or too large for 16 bits; lower the rates of the fit"]
-    if not isinstance(run.task, Checked) or run.summary.get("steps", STEPS) < STEPS:
-        return []
     count, device = len(run.names), run.model.latents.codes.device
+    steps = run.summary.get("steps", STEPS * count) / (count if run.config.fit.individually else 1)
+    if not isinstance(run.task, Checked) or steps < STEPS:
+        return []
     chosen = torch.linspace(0, count - 1, min(count, SCENES)).round().long().tolist()
     scenes = torch.tensor([chosen[i] if places is None else places[chosen[i]] for i in range(len(chosen))])
     bound = run.bind(*(run.names[number] for number in chosen))
