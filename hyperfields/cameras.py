@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -78,38 +79,57 @@ def look_at(position: Tensor, target: Tensor, up: Tensor | None = None) -> Tenso
     return pose
 
 
+def turned_to(up: Sequence[float]) -> Tensor | None:
+    """The rotation `[3 3]` that takes +Z to the direction `up` the shortest way; None where that is +Z."""
+    axis = torch.nn.functional.normalize(torch.tensor([float(value) for value in up], dtype=torch.float64), dim=0)
+    if float(axis[2]) > 1.0 - 1e-12:
+        return None
+    if float(axis[2]) < -1.0 + 1e-12:
+        return torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    x, y, z = axis.tolist()
+    cross = torch.tensor([[0.0, 0.0, x], [0.0, 0.0, y], [-x, -y, 0.0]], dtype=torch.float64)
+    turn: Tensor = torch.eye(3, dtype=torch.float64) + cross + cross @ cross / (1.0 + z)
+    return turn.float()
+
+
 def orbit(
     frames: int,
     *,
     radius: float,
     elevation: float = math.radians(25.0),
     start: float = 0.0,
+    up: Sequence[float] = (0.0, 0.0, 1.0),
     fov: float = 0.6911112,
     height: int = 128,
     width: int = 128,
 ) -> list[Camera]:
-    """Cameras on a horizontal circle round the origin, all looking at it.
+    """Cameras on a horizontal circle round the origin, all looking at it; also from straight above or below.
 
     Args:
         frames: how many, evenly spaced over a full turn.
         radius: distance from the origin, world units.
         elevation: angle above the horizon, radians.
         start: azimuth of the first camera, radians, from +X towards +Y.
+        up: direction of the circle's axis; +X and +Y turn with it, the shortest way.
         fov: horizontal field of view, radians.
         height: pixels.
         width: pixels.
     """
     focal = 0.5 * width / math.tan(0.5 * fov)
+    turn = turned_to(up)
     cameras = []
     for i in range(frames):
         azimuth = start + 2.0 * math.pi * i / frames
-        position = radius * torch.tensor(
-            [
-                math.cos(elevation) * math.cos(azimuth),
-                math.cos(elevation) * math.sin(azimuth),
-                math.sin(elevation),
-            ]
-        )
-        pose = look_at(position, torch.zeros(3))
+        across, above = [math.cos(azimuth), math.sin(azimuth)], math.sin(elevation)
+        flat = math.cos(elevation)
+        position = radius * torch.tensor([flat * across[0], flat * across[1], above])
+        if abs(flat) > 1e-4:
+            pose = look_at(position, torch.zeros(3))
+        else:  # above or below: the upper side of the picture is away from where the circle starts
+            pose = look_at(
+                position, torch.zeros(3), math.copysign(1.0, above) * torch.tensor([-across[0], -across[1], 0.0])
+            )
+        if turn is not None:
+            pose[:3] = turn @ pose[:3]
         cameras.append(Camera(pose, focal, focal, 0.5 * width, 0.5 * height, width, height))
     return cameras

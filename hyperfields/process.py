@@ -1,4 +1,6 @@
-"""The process itself: what makes computing faster and is not ours to change unasked. Imports no torch, no kernel.
+"""The process itself: settings that make computing faster and are not ours to change unasked, and its random numbers.
+
+Imports no torch until it is needed, and no kernel.
 
 Importing hyperfields changes nothing. While a fit or a picture is computed (`ops.threads.one_torch_thread`), freed
 memory stays with the process, and afterwards the C library does as before; `tune_process` makes that last.
@@ -61,3 +63,20 @@ def _keep(change: int) -> None:
                 mallopt(_MMAP_MAX, 65536)
                 mallopt(_MMAP_THRESHOLD, 2**25)
                 mallopt(_TRIM_THRESHOLD, 2**26)
+
+
+_drawing = threading.RLock()
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None = None) -> Iterator[None]:
+    """Within it, torch's global generator draws from `seed`; afterwards it is as before, and other threads wait.
+
+    Modules draw their first values from the global generator. Without a seed those values do not matter.
+    """
+    import torch
+
+    with _drawing, torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

@@ -16,7 +16,8 @@ from hyperfields.data import Images, Kind, SceneDataset, Shapes, Views
 from hyperfields.data.shapes import Progress
 from hyperfields.errors import InputError
 from hyperfields.scenes import images, meshes, views
-from hyperfields.scenes.reader import Reader
+from hyperfields.scenes._common import UNREAD_IMAGES, UNREAD_MESHES, folders_below, visible_files
+from hyperfields.scenes.reader import Aspect, Reader
 
 __all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
 
@@ -32,6 +33,9 @@ def open_family(
     scenes: Sequence[str] | None = None,
     limit: int | None = None,
     views: Sequence[int] | None = None,
+    aspect: Aspect | None = None,
+    background: str | None = None,
+    up: str | None = None,
     progress: Progress | None = None,
     readers: Sequence[Reader] = READERS,
 ) -> SceneDataset:
@@ -44,6 +48,9 @@ def open_family(
         scenes: names or fnmatch patterns; default all.
         limit: only the first so many by name, counted after `scenes`.
         views: numbers of the training pictures to use, for views only; default all.
+        aspect: how images come to a `size` of another ratio, "crop" (default), "pad" or "fit", see `open_images`.
+        background: of views without alpha, a colour or "scene", see `open_views`; default found from their borders.
+        up: axis that is up in pictures, "x", "y", "z", "-x" ..., for shapes and views; default by format or cameras.
         progress: called as (done, total, name) after each shape.
         readers: the formats to try.
 
@@ -55,12 +62,13 @@ def open_family(
     reader = _reader(folder, kind, readers)
     if size is not None and min(size) < 1:
         raise InputError(f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1")
-    given: dict[str, Any] = {"size": size, "views": views}
+    given: dict[str, Any] = {"size": size, "views": views, "aspect": aspect, "background": background, "up": up}
     for option, value in given.items():
         if value is not None and option not in reader.options:
             kinds = " and ".join(dict.fromkeys(other.kind for other in readers if option in other.options))
+            dashes = "--" if option in ("aspect", "background", "up") else ""
             raise InputError(
-                f"{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
+                f"{dashes}{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
             )
     given["progress"] = progress
     options = {option: value for option, value in given.items() if option in reader.options}
@@ -101,5 +109,33 @@ def _reader(folder: Path, kind: Kind | None, readers: Sequence[Reader]) -> Reade
     if not fitting:
         *most, last = [reader.wants for reader in readers] or ["a reader"]
         wants = f"{', '.join(most)} or {last}" if most else last
-        raise InputError(f"{folder}: nothing to fit in it; wanted {wants}")
+        raise InputError(f"{folder}: nothing to fit in it; {_seen_below(folder, readers) or f'wanted {wants}'}")
     return next(reader for reader in (*claiming, *fitting) if kind in (None, reader.kind))
+
+
+def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
+    """What there is instead of something that can be fitted, and what to type; None when there is nothing."""
+    try:
+        colmap = next((p for p in (folder, *folders_below(folder)) if _is_colmap(p)), None)
+        if colmap is not None:
+            return (
+                f"{colmap} is COLMAP's, which is not read; write a transforms.json from it with instant-ngp's "
+                f"scripts/colmap2nerf.py --text {colmap} --images {folder / 'images'} or nerfstudio's ns-process-data"
+            )
+        for unread in (UNREAD_IMAGES, UNREAD_MESHES):
+            if left := visible_files(folder, tuple(unread)):
+                return f"{len(left)} {left[0].suffix} are there and not read; {unread[left[0].suffix.lower()]}"
+        holding = [
+            (below, reader.kind) for below in folders_below(folder) for reader in readers if reader.detect(below)
+        ]
+    except OSError:
+        return None
+    if not holding:
+        return None
+    first, kind = holding[0]
+    names = ", ".join(str(below.relative_to(folder)) for below, _ in holding[:3]) + (", ..." if holding[3:] else "")
+    return f"its folders hold something ({names}): give one of them, {first} with {kind}, or put all files into one"
+
+
+def _is_colmap(folder: Path) -> bool:
+    return any((folder / f"cameras.{suffix}").is_file() for suffix in ("txt", "bin"))

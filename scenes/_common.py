@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import struct
+import unicodedata
+import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,27 @@ from PIL import Image, ImageOps
 from hyperfields.errors import InputError
 
 FloatArray = NDArray[np.float32]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".exr")
+IMAGE_SUFFIXES: tuple[str, ...] = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".exr", ".bmp", ".tif", ".tiff", ".gif", ".tga"),
+    *(".ppm", ".pgm", ".pnm"),
+)
+# Pictures and meshes that are not read -> what makes one of them that is.
+UNREAD_IMAGES = dict.fromkeys(
+    (
+        *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"),
+        *(".rw2", ".psd", ".svg", ".hdr", ".ico"),
+    ),
+    "convert them, e.g. magick mogrify -format png",
+)
+UNREAD_MESHES = dict.fromkeys(
+    (
+        *(".gltf", ".fbx", ".dae", ".3ds", ".3mf", ".blend", ".usd", ".usdz", ".usdc", ".step", ".stp", ".iges"),
+        *(".wrl", ".x3d", ".vtk", ".vtp", ".msh", ".mesh", ".xyz", ".pcd", ".las", ".laz", ".e57"),
+    ),
+    "convert them to .glb, .ply or .obj, e.g. with Blender or meshlab",
+)
+JUNK = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
+DEPTH = 3  # of the search for what a folder holds further down
 # What Pillow raises for files that are no pictures, are cut short, or claim to be enormous.
 UNREADABLE = (
     OSError,
@@ -41,16 +63,46 @@ def visible_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     )
 
 
+def visible_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, by name, without hidden ones and those that systems leave behind."""
+    return sorted(
+        p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in JUNK and p.is_dir()
+    )
+
+
+def folders_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """The folders below a folder, nearest first."""
+    level = [folder]
+    for _ in range(depth):
+        level = [child for parent in level for child in visible_folders(parent)]
+        yield from level
+
+
+def warn_left_out(folder: Path, unread: dict[str, str]) -> None:
+    """Say in one line which files of a folder are not read and what to do."""
+    left = visible_files(folder, tuple(unread))
+    if left:
+        names = ", ".join(path.name for path in left[:3]) + (", ..." if len(left) > 3 else "")
+        many = f"{len(left)} file{'s are' if len(left) > 1 else ' is'} left out"
+        warnings.warn(f"{folder}: {many} ({names}); {unread[left[0].suffix.lower()]}", stacklevel=3)
+
+
+def plain_name(name: str) -> str:
+    """A name with its accents composed (NFC), as keyboards type them; macOS stores them decomposed."""
+    return unicodedata.normalize("NFC", name)
+
+
 def by_stem(files: list[Path]) -> dict[str, Path]:
     """Scene name -> file. Raises: InputError when two files would give one name."""
     named: dict[str, Path] = {}
     for path in files:
-        if path.stem in named:
+        name = plain_name(path.stem)
+        if name in named:
             raise InputError(
-                f"{path}: has the same scene name as {named[path.stem].name}; names are taken without "
+                f"{path}: has the same scene name as {named[name].name}; names are taken without "
                 "suffix, rename or remove one"
             )
-        named[path.stem] = path
+        named[name] = path
     return named
 
 
@@ -61,12 +113,15 @@ def select(names: Sequence[str], scenes: Sequence[str] | None, limit: int | None
         InputError: a name or pattern that nothing answers to (lists the nearest names), a limit below 1.
     """
     chosen = set(names) if scenes is None else set()
-    for wanted in scenes or ():
+    for wanted in map(plain_name, scenes or ()):
         # A name wins over a pattern, so that a file called "a[1]" can be asked for.
         found = [wanted] if wanted in names else fnmatch.filter(names, wanted)
         if not found:
             near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or sorted(names)[:3]
-            raise InputError(f"scenes: no scene called {wanted!r} among {len(names)}; nearest: {', '.join(near)}")
+            comma = "; write a comma in a name as \\," if any("," in name for name in near) else ""
+            raise InputError(
+                f"scenes: no scene called {wanted!r} among {len(names)}; nearest: {', '.join(near)}{comma}"
+            )
         chosen.update(found)
     if limit is not None and limit < 1:
         raise InputError(f"limit: {limit} came, wanted a number of scenes of at least 1")
@@ -95,6 +150,11 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
             image = ImageOps.exif_transpose(opened) if upright else opened
             if image.mode.startswith("I"):
                 grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
+                return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+            if image.mode == "F":  # a TIFF of floats
+                grey = np.asarray(image, dtype=np.float32)
+                if not (np.isfinite(grey).all() and grey.min() >= 0.0 and grey.max() <= 1.0):
+                    raise ValueError("floats outside of 0 to 1")
                 return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
             return np.array(image.convert("RGBA"))
     except UNREADABLE as error:

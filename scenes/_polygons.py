@@ -29,10 +29,13 @@ def read_off(content: bytes) -> Triangles:
     Raises:
         ValueError: another format, or rows are missing.
     """
-    head = re.match(rb"\s*(?:ST)?C?N?OFF\b|\s*C?OFF(?=\d)", content)
-    if head is None:
+    plain = re.sub(rb"#[^\r\n]*", b"", content.removeprefix(b"\xef\xbb\xbf"))
+    head = re.match(rb"\s*(?:ST)?C?N?(4?)(n?)OFF(?:\s+(BINARY)\b|(?![A-Za-z]))", plain)
+    if head is None and not re.match(rb"\s*\d+\s+\d+", plain):  # the word may be left out
         raise ValueError("no OFF at its start")
-    lines = (line.split() for line in re.sub(rb"#[^\n]*", b"", content[head.end() :]).splitlines())
+    if head is not None and any(head.groups()):
+        raise ValueError(f"{head[0].decode().strip()} is not read; store it as plain OFF")
+    lines = (line.split() for line in plain[head.end() if head else 0 :].splitlines())
     counts, *rows = [line for line in lines if line] or [[]]
     if len(counts) < 2:
         raise ValueError("no numbers of vertices and faces")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.scenes._common import (
     IMAGE_SUFFIXES,
+    UNREAD_IMAGES,
     FloatArray,
     as_bytes,
     as_unit,
@@ -21,8 +23,11 @@ from hyperfields.scenes._common import (
     resize_area,
     select,
     visible_files,
+    warn_left_out,
 )
-from hyperfields.scenes.reader import Reader
+from hyperfields.scenes.reader import Aspect, Reader
+
+SAME = 0.02  # relative difference of width to height that nobody sees
 
 
 def open_images(
@@ -31,22 +36,32 @@ def open_images(
     size: tuple[int, int] | None = None,
     scenes: Sequence[str] | None = None,
     limit: int | None = None,
+    aspect: Aspect | None = None,
 ) -> Images:
-    """Read the png, jpg, webp and exr files of a folder; the scene names are the file names without suffix.
+    """Read the pictures of a folder; the scene names are the file names without suffix.
 
     Alpha is composited on white, on sRGB values as read, before resizing. Photographs are turned upright as
     their EXIF data say. Kept as uint8 when every file is 8 bit, else float32. See `read_rgba` for depths.
 
     Args:
         size: (height, width) to which every picture is reduced, each new pixel a mean over its area.
+        aspect: of pictures whose sides have another ratio than `size`: "crop" keeps the middle (default), "pad" adds
+            white, "fit" squeezes.
 
     Raises:
         InputError: no picture, an unreadable one, or pictures of several sizes and no `size`.
+
+    Warns:
+        UserWarning: pictures in formats that are not read.
     """
+    if aspect not in (None, *get_args(Aspect)):
+        raise InputError(f"aspect: {aspect!r} came, wanted one of {', '.join(get_args(Aspect))}")
     files = by_stem(visible_files(folder, IMAGE_SUFFIXES))
     if not files:
         raise InputError(f"{folder}: holds no picture; wanted {', '.join(IMAGE_SUFFIXES)} files")
     names = select(list(files), scenes, limit)
+    warn_left_out(folder, UNREAD_IMAGES)
+    changed: list[str] = []  # names of pictures whose ratio is another
     pictures: list[NDArray[np.uint8] | FloatArray] = []
     for name in names:
         rgba = read_rgba(files[name], upright=True)
@@ -60,11 +75,42 @@ def open_images(
         eight_bit = rgba.dtype == np.uint8
         unit = as_unit(rgba)
         alpha = unit[..., 3:]
-        white = resize_area(unit[..., :3] * alpha + (1.0 - alpha), size or (height, width))
+        white = unit[..., :3] * alpha + (1.0 - alpha)
+        if size is not None:
+            if abs(width * size[0] / (height * size[1]) - 1.0) > SAME:
+                changed.append(name)
+                white = _with_ratio(white, size, aspect or "crop")
+            white = resize_area(white, size)
         pictures.append(as_bytes(white) if eight_bit else white)
     if any(picture.dtype != np.uint8 for picture in pictures):
         pictures = [as_unit(picture) for picture in pictures]
-    return Images(torch.from_numpy(np.stack(pictures)), names)
+    notes = []
+    if size is not None and changed and aspect is None:
+        notes.append(
+            f"size: {len(changed)} of {len(names)} pictures have other sides than {size[0]}:{size[1]} "
+            f"({changed[0]} for one), of these the middle is used; choose with --aspect fit|crop|pad"
+        )
+    return Images(torch.from_numpy(np.stack(pictures)), names, notes=notes)
+
+
+def _with_ratio(picture: FloatArray, size: tuple[int, int], aspect: Aspect) -> FloatArray:
+    """A picture `[h w c]` whose sides have the ratio of `size`, to a pixel: its middle, or with white added."""
+    height, width = picture.shape[:2]
+    if aspect == "fit":
+        return picture
+    grow = aspect == "pad"
+    wide = width * size[0] > height * size[1]
+    if wide != grow:  # the width changes
+        new = (height, max(round(height * size[1] / size[0]), 1))
+    else:
+        new = (max(round(width * size[0] / size[1]), 1), width)
+    if grow:
+        padded = np.ones((*new, picture.shape[2]), dtype=np.float32)
+        top, left = (new[0] - height) // 2, (new[1] - width) // 2
+        padded[top : top + height, left : left + width] = picture
+        return padded
+    top, left = (height - new[0]) // 2, (width - new[1]) // 2
+    return picture[top : top + new[0], left : left + new[1]]
 
 
 READER = Reader(
@@ -73,5 +119,5 @@ READER = Reader(
     wants=f"pictures ({', '.join(IMAGE_SUFFIXES)})",
     detect=lambda folder: bool(visible_files(folder, IMAGE_SUFFIXES)),
     open=open_images,
-    options=frozenset({"size"}),
+    options=frozenset({"size", "aspect"}),
 )

@@ -22,11 +22,22 @@ from hyperfields.data import Mesh, Sampling, Shapes
 from hyperfields.data.shapes import Progress, require_open3d, sample_pool
 from hyperfields.data.triangles import LONGEST_SIDE, scene_mesh
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import by_stem, one_line, select, visible_files
+from hyperfields.scenes._common import (
+    UNREAD_MESHES,
+    by_stem,
+    folders_below,
+    one_line,
+    plain_name,
+    select,
+    visible_files,
+    visible_folders,
+    warn_left_out,
+)
 from hyperfields.scenes._polygons import read_binary_ply, read_off
 from hyperfields.scenes.reader import Reader
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
+AXES = {f"{sign}{name}": (sign, number) for sign in ("", "-") for number, name in enumerate("xyz")}
 CACHE_FORMAT = 2  # raise when the meaning of a cached pool changes
 
 
@@ -37,20 +48,29 @@ def open_meshes(
     limit: int | None = None,
     progress: Progress | None = None,
     sampling: Sampling | None = None,
+    up: str | None = None,
 ) -> Shapes:
     """Read the ply, obj, off, stl and glb files of a folder and sample them, or use the cached samples.
 
     The pools are kept under `$HYPERFIELDS_CACHE` (default `~/.cache/hyperfields`, or `hyperfields` under
     `$XDG_CACHE_HOME`), found by a hash of the file's bytes and of `sampling`, and depend on nothing else.
 
+    A folder of folders with one mesh each, at any depth to 3, is read too: scenes are then called as the folders.
+
+    Args:
+        up: the axis that is up in pictures, "x", "y", "z", "-x" ...; default +Y for glb, as glTF says, else +Z.
+
     Raises:
         InputError: no mesh, one that cannot be read or has no faces, no extent or points that are not finite,
             or trimesh or open3d is missing.
 
     Warns:
-        UserWarning: an open surface (the sign of its distances is a guess), a cache that cannot be written.
+        UserWarning: an open surface (the sign of its distances is a guess), a cache that cannot be written, meshes in
+            formats that are not read.
     """
-    files = by_stem(visible_files(folder, MESH_SUFFIXES))
+    files = by_stem(visible_files(folder, MESH_SUFFIXES)) or _one_a_folder(folder)
+    warn_left_out(folder, UNREAD_MESHES)
+    axis = None if up is None else axis_of(up)
     if not files:
         raise InputError(f"{folder}: holds no mesh; wanted {', '.join(MESH_SUFFIXES)} files")
     names = select(list(files), scenes, limit)
@@ -70,11 +90,37 @@ def open_meshes(
             pool = sample_pool(mesh, sampling, seed=int(key[:16], 16))
             if cached and not _save_pool(cached, pool):
                 cache = None
-        meshes.append(mesh)
+        by_format = (0.0, 1.0, 0.0) if files[name].suffix.lower() == ".glb" else (0.0, 0.0, 1.0)
+        meshes.append(mesh._replace(up=axis or by_format))
         pools.append(pool)
         if progress is not None:
             progress(done + 1, len(names), name)
     return Shapes(meshes, names, pool=torch.from_numpy(np.stack(pools)))
+
+
+def axis_of(text: str) -> tuple[float, float, float]:
+    """The unit vector of "x", "-y" and the like.
+
+    Raises:
+        InputError: another text.
+    """
+    if text.lower().removeprefix("+") not in AXES:
+        raise InputError(f"--up {text!r}: wanted one of {', '.join(AXES)}")
+    sign, number = AXES[text.lower().removeprefix("+")]
+    axis = [0.0, 0.0, 0.0]
+    axis[number] = -1.0 if sign else 1.0
+    return axis[0], axis[1], axis[2]
+
+
+def _one_a_folder(folder: Path) -> dict[str, Path]:
+    """Name of each sub-folder -> the only mesh in or below it; empty when a folder has several, or none has one."""
+    files: dict[str, Path] = {}
+    for child in visible_folders(folder):
+        meshes = [file for below in (child, *folders_below(child, 2)) for file in visible_files(below, MESH_SUFFIXES)]
+        if len(meshes) > 1:
+            return {}
+        files |= {plain_name(child.name): file for file in meshes}
+    return files
 
 
 def read_mesh(path: Path) -> Mesh:
@@ -111,6 +157,10 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
     try:
         if path.suffix.lower() == ".off":
             return read_off(content)
+        if path.suffix.lower() == ".ply":
+            _refuse_ply(content)
+        if path.suffix.lower() == ".stl":
+            content = _whole_stl(content)
         try:
             points, faces = _with_trimesh(trimesh, content, path.suffix.lower())
         except ValueError:
@@ -135,6 +185,26 @@ def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np
             faces.append(np.asarray(part.faces, dtype=np.int64) + count)
         count += len(points[-1])
     return np.concatenate(points), np.concatenate(faces)
+
+
+def _refuse_ply(content: bytes) -> None:
+    """Raises ValueError for a .ply that holds something else than faces."""
+    header = content.partition(b"end_header")[0]
+    declared = {name: int(count) for name, count in re.findall(rb"element\s+(\w+)\s+(\d+)", header)}
+    if declared.get(b"tristrips") and not declared.get(b"face"):
+        raise ValueError("it holds triangle strips, which are not read; store faces, e.g. with meshlab or Blender")
+    if declared.get(b"vertex") and not declared.get(b"face"):
+        raise ValueError(
+            f"it has no faces, only {declared[b'vertex']} points, which have no inside; make a surface of them first, "
+            "e.g. Poisson reconstruction in meshlab"
+        )
+
+
+def _whole_stl(content: bytes) -> bytes:
+    """A binary .stl without what some programs put behind its triangles."""
+    size = 84 + 50 * int.from_bytes(content[80:84], "little")
+    text = content.lstrip()[:5] == b"solid" and b"facet" in content[:1024]
+    return content[:size] if not text and 84 < size < len(content) else content
 
 
 def _lost_faces(suffix: str, content: bytes, triangles: int) -> str | None:
@@ -170,9 +240,9 @@ READER = Reader(
     kind="shapes",
     name="meshes",
     wants=f"meshes ({', '.join(MESH_SUFFIXES)})",
-    detect=lambda folder: bool(visible_files(folder, MESH_SUFFIXES)),
+    detect=lambda folder: bool(visible_files(folder, MESH_SUFFIXES) or _one_a_folder(folder)),
     open=open_meshes,
-    options=frozenset({"progress"}),
+    options=frozenset({"progress", "up"}),
 )
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from hyperfields.data import Kind, SceneDataset
+
+Aspect = Literal["fit", "crop", "pad"]  # how pictures come to a size of another ratio
 
 
 def _never(folder: Path) -> bool:
@@ -18,8 +21,9 @@ class Reader:
     """A format that `open_family` can read. `detect` and `claims` look at names only and open no file.
 
     `open(folder, *, scenes, limit, **options)` gives the data set, or raises InputError. `scenes` are names or fnmatch
-    patterns (None: all), `limit` a number of scenes or None; of `size`, `views` and `progress` it gets those that
-    `options` names, and `open_family` refuses the others (but leaves out progress without a word).
+    patterns (None: all), `limit` a number of scenes or None; of `size`, `views`, `aspect`, `background`, `up` and
+    `progress` it gets those that `options` names, and `open_family` refuses the others (but leaves out progress without
+    a word).
     """
 
     kind: Kind

@@ -1,12 +1,10 @@
-"""A folder of scene folders in the NeRF-synthetic layout as a family of views."""
+"""Scene folders with a transforms file each, in the layouts of NeRF-synthetic, instant-ngp and nerfstudio, as views."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,37 +13,64 @@ from numpy.typing import NDArray
 from hyperfields.cameras import Camera
 from hyperfields.data import View, Views
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import as_bytes, as_unit, one_line, read_rgba, resize_straight, select
+from hyperfields.scenes._background import (
+    SCENE,
+    Color,
+    background_text,
+    border_color,
+    cut_out,
+    is_opaque,
+    parse_background,
+)
+from hyperfields.scenes._box import Box, find_box, outside, sampled_rays, up_of
+from hyperfields.scenes._common import (
+    as_bytes,
+    as_unit,
+    plain_name,
+    read_rgba,
+    resize_area,
+    resize_straight,
+    select,
+    visible_folders,
+)
+from hyperfields.scenes._transforms import Frame, Hints, read_transforms, transforms_of
+from hyperfields.scenes.meshes import axis_of
 from hyperfields.scenes.reader import Reader
 
-SPLITS = ("train", "val", "test")
-SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp", ".exr")  # tried in this order after a frame's file_path
-DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+OUTSIDE = 0.005  # share of what pictures show outside of the box that is worth a line
 
 
-class Frame(NamedTuple):
-    """One entry of a transforms file, checked."""
+class _Scene:
+    """One scene while it is read: its folder, and what its training pictures say about all of its pictures."""
 
-    image: Path
-    T_world_camera: NDArray[np.float64]  # [4 4], OpenCV
-    numbers: dict[str, float]  # intrinsics of the file and of the frame
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.box = Box()
+        self.background: Color | None = None  # that opaque pictures are cut out of
 
 
 class _Frames:
     """Reads the views of scene folders, all brought to one size."""
 
-    def __init__(self, folders: Sequence[Path], size: tuple[int, int] | None) -> None:
-        self.folders, self.size = folders, size
+    def __init__(self, scenes: Sequence[_Scene], size: tuple[int, int] | None) -> None:
+        self.scenes, self.size = scenes, size
         # The first picture and its size: without `size` all others must agree.
         self.first: tuple[Path, tuple[int, int]] | None = None
 
     def __call__(self, scene: int, split: str) -> list[View]:
         """The views of a split, in the order of its transforms file."""
-        views = [self.view(frame) for frame in _read_transforms(self.folders[scene], split)]
-        return [View(camera, torch.from_numpy(pixels)) for camera, pixels in views]
+        return [self.view(self.scenes[scene], frame) for frame in read_transforms(self.scenes[scene].folder, split)[0]]
 
-    def view(self, frame: Frame) -> tuple[Camera, NDArray[np.float32]]:
-        """A frame's camera and straight rgba `[h w 4]`."""
+    def view(self, scene: _Scene, frame: Frame) -> View:
+        """A frame in the scene's box, without its background."""
+        camera, pixels = self.picture(frame)
+        if scene.background is not None:
+            pixels = as_unit(cut_out(as_bytes(pixels), scene.background))
+        camera = _posed(camera, scene.box.into(frame.T_world_camera))
+        return View(camera, torch.from_numpy(pixels), self.mask(frame, camera.height, camera.width))
+
+    def picture(self, frame: Frame) -> tuple[Camera, NDArray[np.float32]]:
+        """A frame's camera, its pose as in the file, and straight rgba `[h w 4]` as in its picture."""
         rgba = as_unit(read_rgba(frame.image))
         height, width = rgba.shape[:2]
         if self.size is None:
@@ -60,13 +85,26 @@ class _Frames:
             return camera, rgba
         return camera.resized(*self.size), resize_straight(rgba, self.size)
 
+    def mask(self, frame: Frame, height: int, width: int) -> torch.Tensor | None:
+        """True `[h w]` where a frame's pixels count; None without a mask. Any other value than 0 counts."""
+        if frame.mask is None:
+            return None
+        mask = (as_unit(read_rgba(frame.mask))[..., :3].max(axis=-1, keepdims=True) > 0.0).astype(np.float32)
+        if abs(mask.shape[1] * height / (mask.shape[0] * width) - 1.0) > 0.02:
+            raise InputError(
+                f"{frame.mask}: is {mask.shape[0]}x{mask.shape[1]} (height x width), of another shape than "
+                f"{frame.image.name}, which it is the mask of"
+            )
+        whole = resize_area(mask, (height, width)) > 0.999
+        return torch.from_numpy(whole[..., 0])
+
 
 def scene_folders(path: Path) -> dict[str, Path]:
     """Scene name -> folder: `path` itself if it holds a transforms file, else its sub-folders if one does."""
-    if any(path.glob("transforms*.json")):
-        return {path.resolve().name: path}
-    folders = {p.name: p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")}
-    return folders if any(any(p.glob("transforms*.json")) for p in folders.values()) else {}
+    if transforms_of(path):
+        return {plain_name(path.resolve().name): path}
+    folders = {plain_name(p.name): p for p in visible_folders(path)}
+    return folders if any(transforms_of(p) for p in folders.values()) else {}
 
 
 def open_views(
@@ -76,21 +114,28 @@ def open_views(
     scenes: Sequence[str] | None = None,
     limit: int | None = None,
     views: Sequence[int] | None = None,
+    background: str | None = None,
+    up: str | None = None,
 ) -> Views:
-    """Read a folder whose sub-folders are scenes in the NeRF-synthetic layout, or one such scene.
+    """Read a folder whose sub-folders are scenes with a transforms file, or one such scene.
 
-    Per scene and split a file `transforms_<split>.json` with `camera_angle_x` (radians) or `fl_x` (also read:
-    `fl_y`, `cx`, `cy`, `w`, `h`, in pixels) and `frames`: `file_path`, with or without suffix and inside the
-    scene's folder, and `transform_matrix`, camera to world in the OpenGL convention (+Y up, looks along -Z).
+    Per scene and split a file `transforms_<split>.json`, or one `transforms.json` (every eighth picture is then for the
+    test), with `camera_angle_x` (radians) or `fl_x` (also read: `camera_angle_y`, `fl_y`, `cx`, `cy`, `w`, `h`, in
+    pixels) and `frames`: `file_path`, with or without suffix and inside the scene's folder, and `transform_matrix`,
+    camera to world in the OpenGL convention (+Y up, looks along -Z). Pixels where the picture at `mask_path` is 0 are
+    neither fitted nor measured. Poses are brought into the box [-1, 1]^3, see `_box`.
 
     Args:
         size: (height, width) to which pictures and cameras are brought.
         views: numbers of the training pictures to use, default all.
+        background: of pictures without alpha: a colour that is cut out, or "scene", every pixel shows the scene.
+            Default: the colour of their borders where that is even, else "scene".
+        up: the axis of the file that is up in pictures from new cameras, "x", "-y" ...; default found from the cameras.
 
     Raises:
-        InputError: a transforms file is missing, malformed or has no focal length; a lens with distortion; a
-            picture that is missing, broken, outside its scene's folder or of another size than the others
-            without `size`; a matrix that is not a rigid pose.
+        InputError: a transforms file is missing, malformed, has no focal length or a key that is not known; a lens with
+            distortion; a picture that is missing, broken, outside its scene's folder or of another size than the others
+            without `size`; a matrix that is not a rigid pose; a background for pictures with alpha.
     """
     folders = scene_folders(folder)
     if not folders:
@@ -98,100 +143,137 @@ def open_views(
             f"{folder}: no transforms_train.json in it or in a folder of it; wanted the NeRF-synthetic layout"
         )
     names = select(list(folders), scenes, limit)
-    read = _Frames([folders[name] for name in names], size)
-    cameras, pictures = [], []
-    for folder in read.folders:
-        frames = _read_transforms(folder, "train")
+    read = _Frames([_Scene(folders[name]) for name in names], size)
+    cameras, pictures, masks, ups = [], [], [], []
+    backs: dict[str, list[str]] = {}  # how opaque pictures were taken -> scenes
+    boxes: dict[str, list[str]] = {}
+    lost: dict[str, float] = {}
+    for name, scene in zip(names, read.scenes, strict=True):
+        frames, hints = read_transforms(scene.folder, "train")
         if views is not None:
             if not views or not all(0 <= view < len(frames) for view in views):
-                raise InputError(f"views: {list(views)} came, but {folder} has training views 0 to {len(frames) - 1}")
+                raise InputError(
+                    f"views: {list(views)} came, but {scene.folder} has training views 0 to {len(frames) - 1}"
+                )
             frames = [frames[view] for view in views]
-        seen = [(camera, as_bytes(pixels)) for camera, pixels in map(read.view, frames)]  # 8 bits at once: memory
-        cameras.append([camera for camera, _ in seen])
-        pictures.append(torch.from_numpy(np.stack([pixels for _, pixels in seen])))
-    return Views(cameras, pictures, names, reference=read)
+        seen = [(camera, as_bytes(pixels)) for camera, pixels in map(read.picture, frames)]  # 8 bits at once: memory
+        pixels = np.stack([picture for _, picture in seen])
+        kept = [read.mask(frame, *pixels.shape[1:3]) for frame in frames]
+        masks.append(None if all(mask is None for mask in kept) else _stacked(kept, pixels.shape[1:3]))
+        counting = None if masks[-1] is None else masks[-1].numpy()
+        how = _set_background(scene, pixels, counting, background)
+        if scene.background is not None:
+            objects = np.stack([cut_out(picture, scene.background) for picture in pixels])
+            if background is None and not objects[..., 3].any():  # an even picture is a scene of its own
+                scene.background, how = None, SCENE
+            else:
+                pixels = objects
+        if how is not None:
+            backs.setdefault(how, []).append(name)
+        poses = np.stack([frame.T_world_camera for frame in frames])
+        share = _set_box(scene, poses, [camera for camera, _ in seen], pixels, counting, hints)
+        if share > OUTSIDE:
+            lost[name] = share
+        if not scene.box.is_identity:
+            boxes.setdefault(scene.box.how, []).append(name)
+        ups.append(up_of(poses, hints))
+        cameras.append([_posed(camera, scene.box.into(pose)) for (camera, _), pose in zip(seen, poses, strict=True)])
+        pictures.append(torch.from_numpy(pixels))
+    found = [None if s.background is None else background_text(s.background) for s in read.scenes]
+    return Views(
+        cameras,
+        pictures,
+        names,
+        reference=read,
+        masks=masks,
+        frames=[(s.box.scale, *map(float, s.box.center)) for s in read.scenes],
+        up=axis_of(up) if up is not None else (float(ups[0][0]), float(ups[0][1]), float(ups[0][2])),
+        background=background or (found[0] if len(set(found)) == 1 else None),
+        notes=_notes(backs, background, boxes, {s: read.scenes[names.index(s)].box for s in names}, lost),
+    )
 
 
-def _read_transforms(folder: Path, split: str) -> list[Frame]:
-    path = folder / f"transforms_{split}.json"
-    if not path.is_file():
-        there = [s for s in SPLITS if (folder / f"transforms_{s}.json").is_file()]
-        raise InputError(f"{path}: is missing; splits of this scene: {', '.join(there) or 'none'}; wanted {split!r}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from error
-    frames = content.get("frames") if isinstance(content, dict) else None
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f"{path}: has no list of frames; wanted the NeRF-synthetic layout")
-    shared = _numbers(content, path)
-    checked = []
-    for i, frame in enumerate(frames):
-        where = f"{path}: frame {i}"
-        if not isinstance(frame, dict):
-            raise InputError(f"{where}: {type(frame).__name__} came, wanted an object with file_path")
-        numbers = shared | _numbers(frame, path)
-        if bent := [key for key in DISTORTION if numbers.get(key, 0.0) != 0.0]:
+def _set_background(
+    scene: _Scene, pixels: NDArray[np.uint8], counting: NDArray[np.bool_] | None, given: str | None
+) -> str | None:
+    """Decide about a scene's background by its training pictures `[v h w 4]`; None where alpha says what is scene."""
+    if not is_opaque(pixels):
+        if given is not None:
             raise InputError(
-                f"{where}: the lens has distortion ({', '.join(bent)}); undistort the pictures first "
-                "and write these as 0"
+                f"--background {given}: the pictures of {scene.folder} have alpha, which says what is scene; "
+                "leave it out"
             )
-        pose = _pose(frame.get("transform_matrix"), where)
-        checked.append(Frame(_image_path(folder, frame.get("file_path"), where), pose, numbers))
-    return checked
+        return None
+    scene.background = border_color(pixels, counting) if given is None else parse_background(given)
+    return SCENE if scene.background is None else background_text(scene.background)
 
 
-def _numbers(entry: dict[str, Any], path: Path) -> dict[str, float]:
-    """The camera's numbers that an object of a transforms file holds."""
-    numbers = {}
-    for key in ("camera_angle_x", "fl_x", "fl_y", "cx", "cy", "w", "h", *DISTORTION):
-        if key in entry:
-            value = entry[key]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{path}: {key} is {value!r}; wanted a finite number")
-            if key in ("fl_x", "fl_y", "w", "h") and value <= 0:
-                raise InputError(f"{path}: {key} is {value!r}; wanted a number above 0")
-            numbers[key] = float(value)
-    if not 0.0 < numbers.get("camera_angle_x", 1.0) < math.pi:
-        raise InputError(f"{path}: camera_angle_x is {numbers['camera_angle_x']!r}; wanted radians between 0 and pi")
-    return numbers
+def _set_box(
+    scene: _Scene,
+    poses: NDArray[np.float64],
+    cameras: list[Camera],
+    pixels: NDArray[np.uint8],
+    counting: NDArray[np.bool_] | None,
+    hints: Hints,
+) -> float:
+    """Decide about a scene's box; the share of what its pictures show that is outside."""
+    intrinsics = np.array([[camera.fx, camera.fy, camera.cx, camera.cy] for camera in cameras])
+    slopes = np.array([0.5 * min(c.width / c.fx, c.height / c.fy) for c in cameras])
+    visible = pixels[..., 3] > 127
+    rays = sampled_rays(poses, intrinsics, visible if counting is None else visible & counting)
+    scene.box = find_box(poses, slopes, hints, None if is_opaque(pixels) else rays)
+    return outside(scene.box, rays)
 
 
-def _pose(matrix: Any, where: str) -> NDArray[np.float64]:
-    """Camera to world, from OpenGL's camera axes (+Y up, +Z backward) to OpenCV's (+Y down, +Z forward)."""
-    try:
-        pose = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
-        pose = np.empty(0)
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
-        raise InputError(f"{where}: transform_matrix is not 4 rows of 4 finite numbers")
-    rotation = pose[:3, :3]
-    skew = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
-    straight = np.abs(pose[3] - (0.0, 0.0, 0.0, 1.0)).max() < 1e-3
-    if skew > 1e-3 or np.linalg.det(rotation) < 0.0 or not straight:
-        raise InputError(
-            f"{where}: transform_matrix is not a rigid pose (columns off by {skew:.2g} from orthonormal, "
-            f"determinant {np.linalg.det(rotation):.3g}, last row {pose[3].tolist()}); "
-            "wanted a rotation, a translation and 0 0 0 1"
+def _stacked(masks: list[torch.Tensor | None], size: tuple[int, ...]) -> torch.Tensor:
+    return torch.stack([torch.ones(size, dtype=torch.bool) if mask is None else mask for mask in masks])
+
+
+def _notes(
+    backs: dict[str, list[str]],
+    given: str | None,
+    boxes: dict[str, list[str]],
+    box_of: dict[str, Box],
+    lost: dict[str, float],
+) -> tuple[str, ...]:
+    """Lines about what was decided."""
+    notes = []
+    for how, names in backs.items():
+        if given is not None:
+            continue
+        if how == SCENE:
+            notes.append(
+                f"background: none found on the borders of {_some(names)}, so every pixel shows the scene; "
+                "choose with --background white|black|COLOUR|scene"
+            )
+        else:
+            notes.append(
+                f"background: {how}, as on the borders of {_some(names)}, is cut out; "
+                "choose with --background white|black|COLOUR|scene"
+            )
+    for how, names in boxes.items():
+        box = box_of[names[0]]
+        x, y, z = (f"{float(value):.4g}" for value in box.center)
+        notes.append(
+            f"box: {_some(names)}: side {2 * box.scale:.4g} round ({x}, {y}, {z}) in its own unit, {how}; "
+            "exports are in that unit"
         )
-    converted: NDArray[np.float64] = pose * np.array([1.0, -1.0, -1.0, 1.0])
-    converted[3] = (0.0, 0.0, 0.0, 1.0)
-    return converted
+    if lost:
+        worst = max(lost, key=lambda name: lost[name])
+        notes.append(
+            f"box: {lost[worst]:.1%} of what the pictures of {worst} show lies outside of the box and cannot be fitted"
+        )
+    return tuple(notes)
 
 
-def _image_path(folder: Path, file_path: Any, where: str) -> Path:
-    if not isinstance(file_path, str) or not file_path:
-        raise InputError(f"{where}: file_path is {file_path!r}; wanted the path of a picture")
-    try:
-        found = next((p for s in SUFFIXES if (p := folder / (file_path + s)).is_file()), None)
-        inside = (found or folder / file_path).resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{where}: file_path {file_path!r} cannot be used ({one_line(error)})") from error
-    if not inside:
-        raise InputError(f"{where}: file_path {file_path!r} leaves the scene's folder; move the picture there")
-    if found is None:
-        raise InputError(f"{where}: no picture at file_path {file_path!r}; restore it or drop the frame")
-    return found
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _posed(camera: Camera, pose: NDArray[np.float64]) -> Camera:
+    return Camera(
+        torch.from_numpy(pose).float(), camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height
+    )
 
 
 def _camera(frame: Frame, height: int, width: int) -> Camera:
@@ -213,10 +295,15 @@ def _camera(frame: Frame, height: int, width: int) -> Camera:
         fx = 0.5 * w / math.tan(0.5 * numbers["camera_angle_x"])
     else:
         raise InputError(f"{frame.image}: its transforms file has neither camera_angle_x (radians) nor fl_x (pixels)")
-    fy = numbers.get("fl_y", fx)
+    angle = None if "fl_x" in numbers else numbers.get("camera_angle_y")
+    fy = numbers.get("fl_y", fx if angle is None else 0.5 * h / math.tan(0.5 * angle))
     cx, cy = numbers.get("cx", 0.5 * w), numbers.get("cy", 0.5 * h)
     pose = torch.from_numpy(frame.T_world_camera).float()
     return Camera(pose, fx, fy, cx, cy, round(w), round(h)).resized(height, width)
+
+
+def _claims(folder: Path) -> bool:
+    return bool(transforms_of(folder))  # pictures beside a transforms file are its views
 
 
 READER = Reader(
@@ -225,6 +312,6 @@ READER = Reader(
     wants="scene folders with transforms_train.json",
     detect=lambda folder: bool(scene_folders(folder)),
     open=open_views,
-    options=frozenset({"size", "views"}),
-    claims=lambda folder: any(folder.glob("transforms*.json")),  # pictures beside a transforms file are its views
+    options=frozenset({"size", "views", "background", "up"}),
+    claims=_claims,
 )

@@ -26,10 +26,10 @@ def one_fit(order: str, name: str, seconds: float, folder: Path, number: int) ->
     """One fit of a pair: the first (number 0) is measured alone, then both are."""
     if order == "torch":
         import torch  # noqa: F401
-    import hyperfields as hf
-    from hyperfields.scenes import SAMPLES
+    from hyperfields.scenes import SAMPLES, open_family
+    from hyperfields.training.fit import fit
 
-    data = hf.open_family(SAMPLES / name, size=FAMILIES[name])
+    data = open_family(SAMPLES / name, size=FAMILIES[name])
     rates: dict[str, float] = {}
     phases = iter([("warm", 0.0), *([("alone", seconds)] if number == 0 else []), ("two", seconds)])
     phase, length = next(phases)
@@ -40,7 +40,7 @@ def one_fit(order: str, name: str, seconds: float, folder: Path, number: int) ->
         while not all((folder / f"{what}{other}").exists() for other in (0, 1)):
             time.sleep(0.01)
 
-    def on_step(progress: hf.Progress) -> None:
+    def on_step(progress: object) -> None:
         nonlocal phase, length, count, began
         count += 1
         if (count < WARM_UP) if phase == "warm" else (time.monotonic() - began < length):
@@ -57,7 +57,7 @@ def one_fit(order: str, name: str, seconds: float, folder: Path, number: int) ->
         count, began = 0, time.monotonic()
 
     try:
-        hf.fit(data, steps=10**6, progress=on_step)
+        fit(data, steps=10**6, progress=on_step)
     except Done:
         (folder / f"rates{number}.json").write_text(json.dumps(rates))
 

@@ -356,7 +356,23 @@ def test_the_tracker_finds_what_is_dense_and_forgets_what_is_gone() -> None:
     assert tracker.knows(scenes)
     assert not tracker.knows(torch.tensor([0, 1]))
     for number in range(4 * 16):
-        tracker.update_part(density_of(ball(0.0, 0.5)), scenes, number % 4, 4, generator)
-    assert not tracker.cells(scenes).any()
-    tracker.update_part(density_of(ball(5.0, 9.0)), scenes, 1, 4, generator)  # a quarter of the cells
-    assert tracker.cells(scenes).flatten(1).nonzero()[:, 1].remainder(4).unique().tolist() == [1]
+        tracker.update_part(density_of(ball(5.0, 0.25)), scenes, number % 4, 4, generator)
+    nearest, farthest = nearest_and_farthest(8, (0.0, 0.0, 0.0))
+    for cells in tracker.cells(scenes):
+        assert cells[farthest < 0.25].all()
+        assert not cells[nearest > 0.25].any()
+
+
+def test_a_scene_whose_density_has_fallen_everywhere_keeps_its_densest_cells() -> None:
+    generator, scenes = torch.Generator().manual_seed(0), torch.tensor([0])
+    grid = OccupancyGrid(1, 8, step=0.05)
+    for number in range(8):
+        grid.update_part(density_of(ball(0.01, 0.5)), scenes, 0, 1, generator)  # far below the limit
+        assert grid.cells(scenes).any(), number
+    nearest, farthest = nearest_and_farthest(8, (0.0, 0.0, 0.0))
+    assert grid.cells(scenes)[0][farthest < 0.5].all()
+    assert not grid.cells(scenes)[0][nearest > 0.5].any()
+    dense = OccupancyGrid(1, 8, step=0.05)
+    dense.update_part(density_of(ball(0.0, 0.5)), scenes, 0, 1, generator)
+    dense.update_part(density_of(ball(5.0, 9.0)), scenes, 1, 4, generator)  # a quarter of the cells
+    assert dense.cells(scenes).flatten(1).nonzero()[:, 1].remainder(4).unique().tolist() == [1]

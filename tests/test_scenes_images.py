@@ -236,22 +236,22 @@ def test_the_emoji_samples() -> None:
 def test_a_reader_from_outside(tmp_path: Path) -> None:
     """A format of a user's own, without a change of the package."""
 
-    def open_ppm(folder: Path, *, scenes: object, limit: int | None, views: object) -> Images:
-        paths = sorted(folder.glob("*.ppm"))[:limit]
+    def open_pcx(folder: Path, *, scenes: object, limit: int | None, views: object) -> Images:
+        paths = sorted(folder.glob("*.pcx"))[:limit]
         pictures = [np.asarray(Image.open(path)) for path in paths]
         return Images(torch.from_numpy(np.stack(pictures)), [path.stem for path in paths])
 
     mine = Reader(
         kind="images",
-        name="ppm",
-        wants="portable pixmaps (.ppm)",
-        detect=lambda folder: any(folder.glob("*.ppm")),
-        open=open_ppm,
+        name="pcx",
+        wants="paintbrush (.pcx)",
+        detect=lambda folder: any(folder.glob("*.pcx")),
+        open=open_pcx,
         options=frozenset({"views"}),
-        claims=lambda folder: (folder / "ppm.txt").exists(),
+        claims=lambda folder: (folder / "pcx.txt").exists(),
     )
     for name in ("a", "b"):
-        save(tmp_path / f"{name}.ppm", gradient(3, 4))
+        save(tmp_path / f"{name}.pcx", gradient(3, 4))
     with pytest.raises(InputError, match="nothing to fit"):
         open_family(tmp_path)
     readers = (*READERS, mine)
@@ -262,10 +262,10 @@ def test_a_reader_from_outside(tmp_path: Path) -> None:
         open_family(tmp_path, readers=readers, size=(2, 2))
     save(tmp_path / "c.png", gradient(3, 4))
     assert open_family(tmp_path, readers=readers).names == ("c",)  # of one kind, the first reader that detects
-    (tmp_path / "ppm.txt").touch()
+    (tmp_path / "pcx.txt").touch()
     (tmp_path / "thing.ply").write_bytes(b"ply")
     assert open_family(tmp_path, readers=readers).names == ("a", "b")  # unless another claims the folder
-    with pytest.raises(InputError, match=r"nothing to fit in it; wanted portable pixmaps \(\.ppm\)$"):
+    with pytest.raises(InputError, match=r"nothing to fit in it; wanted paintbrush \(\.pcx\)$"):
         detect_kind(SAMPLES, [mine])
 
 

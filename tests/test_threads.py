@@ -245,3 +245,21 @@ def test_kernels_are_compiled_anew_when_a_file_beside_them_changes(tmp_path: Pat
         )  # fmt: skip
         answers.append(done.stdout.split())
     assert answers == [["2", "0"], ["2", "1"], ["3", "0"]]
+
+
+def test_fits_in_two_threads_are_those_of_one() -> None:
+    """Values that modules start with come from the global generator, which one thread at a time may seed."""
+    data = hf.Images(torch.rand(2, 8, 8, 3, generator=torch.Generator().manual_seed(0)))
+    alone = [hf.fit(data, steps=3, seed=seed, progress=False).model.latents.codes for seed in (0, 1)]
+    together: dict[int, torch.Tensor] = {}
+
+    def one(seed: int) -> None:
+        together[seed] = hf.fit(data, steps=3, seed=seed, progress=False).model.latents.codes
+
+    for _ in range(3):
+        threads = [threading.Thread(target=one, args=(seed,)) for seed in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(torch.equal(together[seed], alone[seed]) for seed in (0, 1))

@@ -21,7 +21,7 @@ from typing import Any
 import tyro
 
 from hyperfields.cli import add, compare, fit, show
-from hyperfields.cli.common import Failed, Stopped
+from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
 
@@ -46,8 +46,8 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
-    0: done. 1: what was fitted is empty, or numbers were not finite. 2: something the user gave cannot be used,
-    one line on stderr tells what. 130: stopped by Ctrl-C, 143: by SIGTERM.
+    0: done. 1: a fit came to nothing. 2: something the user gave cannot be used, one line on stderr tells what.
+    130: stopped by Ctrl-C, 143: by SIGTERM.
 
     Raises:
         SystemExit: help was asked for, or an option is misspelt (exit code 2).
@@ -62,12 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except InputError as error:
         return _fail(str(error))
-    except Failed as failed:
-        return _fail(str(failed), code=1, label="the fit came to nothing: ")
     except Stopped as stopped:
         return _fail(str(stopped), code=stopped.code, label="")
     except KeyboardInterrupt:
         return _fail("stopped", code=130, label="")
+    except Unsound as error:
+        return _fail(str(error), code=1)
     except FloatingPointError as error:
         return _fail(str(error), code=1)
     except BrokenPipeError:  # whoever read the output has gone: nothing is wrong, and nobody to tell

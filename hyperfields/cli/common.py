@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from hyperfields.training.progress import Meter
 
 
-class Failed(Exception):
-    """A fit that came to nothing, with what is wrong."""
+class Unsound(Exception):
+    """A fit that ended, and came to nothing."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -47,11 +48,29 @@ def read_data(path: Path, **options: Any) -> SceneDataset:
         return open_family(path, **options, progress=meter.count)
 
 
-def source_of(path: Path, data: SceneDataset, size: tuple[int, int] | None, views: Sequence[int] | None) -> DataSource:
-    """The record of where scenes came from."""
+def source_of(
+    path: Path, data: SceneDataset, size: tuple[int, int] | None, views: Sequence[int] | None, **reading: str | None
+) -> DataSource:
+    """The record of where scenes came from; `reading`: aspect, background, up, as they were given."""
     from hyperfields.runs.config import DataSource
 
-    return DataSource(str(path.absolute()), tuple(data.names), size, None if views is None else tuple(views))
+    if getattr(data, "background", None) is not None:  # as it was found, so that other pictures are cut out alike
+        reading["background"] = data.background  # type: ignore[attr-defined]
+    views = None if views is None else tuple(views)
+    return DataSource(str(path.absolute()), tuple(data.names), size, views, **reading)
+
+
+def reading_of(source: DataSource | None) -> dict[str, str]:
+    """Options that a family was read with, so that it is read alike."""
+    from hyperfields.cli.options import present
+
+    return {} if source is None else present(aspect=source.aspect, background=source.background, up=source.up)
+
+
+def notes_of(data: SceneDataset) -> list[str]:
+    """Lines about what a reader decided."""
+    parts: tuple[SceneDataset, ...] = getattr(data, "parts", ())
+    return [*getattr(data, "notes", ()), *(note for part in parts for note in notes_of(part))]
 
 
 def data_of(run: Run, path: Path | None, names: Sequence[str] | None = None) -> SceneDataset:
@@ -78,7 +97,7 @@ def data_of(run: Run, path: Path | None, names: Sequence[str] | None = None) -> 
 
 def _data_of_source(run: Run, source: DataSource, scenes: list[str], path: Path | None) -> SceneDataset:
     """Scenes of one source, from `path` if they are there, else from where they were."""
-    options: dict[str, Any] = {"kind": run.kind, "size": source.size, "scenes": scenes}
+    options: dict[str, Any] = {"kind": run.kind, "size": source.size, "scenes": scenes, **reading_of(source)}
     if path is not None:
         try:
             return read_data(path, **options)
@@ -122,13 +141,20 @@ def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
     if path is None:
         if scene is None:
             raise InputError(f"--scene: give a scene of {run.label}, e.g. {run.names[0]!r}, or --codes FILE")
+        scene = typed(scene, run.names)
         return run[scene]
     from hyperfields.training.inference import load_codes
 
     inferred = load_codes(path, run)
     if scene is None and len(inferred.names) > 1:
         raise InputError(f"--scene: give one of the {len(inferred.names)} of {path}, e.g. {inferred.names[0]!r}")
-    return inferred.scene(run, inferred.names[0] if scene is None else scene)
+    return inferred.scene(run, inferred.names[0] if scene is None else typed(scene, inferred.names))
+
+
+def typed(name: str, names: Sequence[str]) -> str:
+    """A scene's name as it is stored, however its accents were typed."""
+    plain = unicodedata.normalize("NFC", name)
+    return name if name in names else next((n for n in names if unicodedata.normalize("NFC", n) == plain), name)
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import arg
 
 from hyperfields.cli.common import (
-    Failed,
     Stopped,
+    Unsound,
     kind_line,
     load,
     next_line,
+    notes_of,
     read_data,
+    reading_of,
     scene_count,
     size_of,
     source_of,
@@ -25,6 +27,9 @@ from hyperfields.cli.common import (
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
+    AspectChoice,
+    Axis,
+    Background,
     Count,
     Device,
     FamilyPath,
@@ -66,6 +71,9 @@ def fit(
     size: Size = None,
     scenes: Text = None,
     limit: Count = None,
+    aspect: AspectChoice = None,
+    background: Background = None,
+    up: Axis = None,
     seed: Count = None,
     individually: Flag = False,
     generator: Name = None,
@@ -97,6 +105,11 @@ def fit(
         size: height and width that pictures are resized to; default: their own.
         scenes: names, or patterns with *, of the scenes to fit; default: all.
         limit: only the first N scenes by name.
+        aspect: how images come to a --size of another ratio: crop to the middle (default), pad with white, or fit,
+            which squeezes.
+        background: colour behind the objects of pictures without alpha: white, black, one like #8090a0, or scene
+            (nothing is behind); default: the colour of their borders where it is even.
+        up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
         seed: seed of all random numbers; default: 0.
         individually: baseline: fit every scene by itself, without a hypernetwork, in an even share of the time.
         generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8; an unknown name lists all of
@@ -137,7 +150,9 @@ def fit(
     before = old.sources[0] if old and old.sources else None
     pixels = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-    data = read_data(family, kind=kind or (old.kind if old else None), size=pixels, scenes=names, limit=limit)
+    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up)}
+    kind_of = kind or (old.kind if old else None)
+    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
     model: ModelConfig | None
     train: TrainConfig | None
     if old:
@@ -148,7 +163,7 @@ def fit(
     try:
         fitting = Fit(
             data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-            sources=(source_of(family, data, pixels, None),), **where,
+            sources=(source_of(family, data, pixels, None, **reading),), **where,
         )  # fmt: skip
     except BaseException:
         if not existed:  # a folder that it made and could write nothing into does not stay behind
@@ -157,6 +172,8 @@ def fit(
         raise
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(data, fitting.config.picture, how))
+    for note in notes_of(data):
+        print(note)
     if minutes is None and steps is None and not resume:
         print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     _run_fit(fitting, out, shlex.join(["hyperfields", "fit", str(family), "--out", str(out), "--resume"]))
@@ -216,6 +233,8 @@ def infer(
     size, chosen = size_of(loaded), parse_numbers(views)
     data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen)
     print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
+    for note in notes_of(data):
+        print(note)
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
@@ -324,9 +343,10 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
 
 
 def _say_next(fitting: Fit, out: Path) -> None:
-    """Say what to type next, or that the fit failed."""
-    from hyperfields.training.check import in_one_line
+    """Say what to type next, and whether the fit came to nothing."""
+    from hyperfields.training.fit import REMEDY
+    from hyperfields.training.verdict import in_one_line
 
-    if fitting.remarks:
-        raise Failed(in_one_line(fitting.remarks))
     print(next_line("eval", out))
+    if fitting.remarks:
+        raise Unsound(f"{in_one_line(fitting.remarks)}; {REMEDY}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,9 @@ Count = Annotated[int | None, arg(metavar="N", help_behavior_hint=QUIET)]
 Text = Annotated[str | None, arg(metavar="A,B,C", help_behavior_hint=QUIET)]
 Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)]
 Size = Annotated[str | None, arg(metavar="HxW", help_behavior_hint=QUIET)]
+AspectChoice = Annotated[Literal["fit", "crop", "pad"] | None, arg(help_behavior_hint=QUIET)]
+Background = Annotated[str | None, arg(metavar="COLOUR", help_behavior_hint=QUIET)]
+Axis = Annotated[str | None, arg(metavar="AXIS", help_behavior_hint=QUIET)]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=QUIET)]
 File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=QUIET)]
 SceneName = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)]
@@ -52,10 +56,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """ "a,b,c" -> names."""
+    r""" "a,b,c" -> names; a comma in a name is written as \,."""
     if text is None:
         return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.replace("\\,", ",").strip() for name in re.split(r"(?<!\\),", text) if name.strip()]
     if not names:
         raise InputError(f"--scenes {text!r}: wanted names with commas between them, e.g. --scenes bus,taxi")
     return names

@@ -15,6 +15,7 @@ from hyperfields.cli.common import (
     load,
     observed_data,
     one_scene,
+    typed,
     write_json,
 )
 from hyperfields.cli.options import (
@@ -249,7 +250,7 @@ def interpolate(
     with Meter("interpolate") as meter:
         interpolate_run(
             loaded,
-            loaded.codes(*scenes),
+            loaded.codes(*(typed(scene, loaded.names) for scene in scenes)),
             out,
             frames=frames,
             mode=mode,

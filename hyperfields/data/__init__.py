@@ -15,8 +15,10 @@ from hyperfields.data.base import Points as Points
 from hyperfields.data.base import SceneDataset as SceneDataset
 from hyperfields.data.base import View as View
 from hyperfields.data.base import fingerprint as fingerprint
+from hyperfields.data.base import frames_of as frames_of
 from hyperfields.data.base import on_device as on_device
 from hyperfields.data.base import stays_on_device as stays_on_device
+from hyperfields.data.base import up_of as up_of
 from hyperfields.data.compose import Concat as Concat
 from hyperfields.data.compose import Subset as Subset
 from hyperfields.data.images import Images as Images

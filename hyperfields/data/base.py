@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from hyperfields.cameras import Camera, Rays
 from hyperfields.errors import InputError
 
 Kind = str  # the name of a task: one of KINDS, or of a task of your own
+IDENTITY = (1.0, 0.0, 0.0, 0.0)  # frame of a scene that is where its file has it
 KINDS = ("images", "shapes", "views")
 
 
@@ -35,6 +36,7 @@ class View(NamedTuple):
 
     camera: Camera
     rgba: Tensor  # [h w 4], straight alpha, in [0, 1]
+    mask: Tensor | None = None  # [h w] bool, false where a pixel is not to be fitted or measured; None: all count
 
 
 class Mesh(NamedTuple):
@@ -44,6 +46,7 @@ class Mesh(NamedTuple):
     faces: Tensor  # [f 3] int64
     scale: float = 1.0
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    up: tuple[float, float, float] = (0.0, 0.0, 1.0)  # the direction that is up in pictures
 
 
 @runtime_checkable
@@ -134,6 +137,24 @@ def shortened(names: Sequence[str]) -> str:
     """How many scenes there are, and the first names."""
     first = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} scene{'' if len(names) == 1 else 's'}: {first}"
+
+
+def frames_of(dataset: SceneDataset) -> dict[str, tuple[float, ...]]:
+    """(scale, centre x y z) by name of the scenes that are not in the frame of their files: p_file = p * scale + c."""
+    frames: Any = getattr(dataset, "frames", None)
+    if frames is not None:
+        named = dict(zip(dataset.names, frames, strict=True))
+    else:
+        parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())  # of Subset and Concat
+        named = {name: frame for part in parts for name, frame in frames_of(part).items()}
+    return {name: named[name] for name in dataset.names if named.get(name, IDENTITY) != IDENTITY}
+
+
+def up_of(dataset: SceneDataset) -> tuple[float, float, float]:
+    """The direction that is up in pictures from new cameras."""
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    up: tuple[float, float, float] = up_of(parts[0]) if parts else getattr(dataset, "up", (0.0, 0.0, 1.0))
+    return up
 
 
 def scene_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ class Images:
     Args:
         pixels: `[s h w 3]`, uint8, or floats in [0, 1]; sRGB. Lay transparent pictures over white first.
         names: one per picture, by default "0", "1", ...
+        notes: lines for people about what a reader decided.
 
     Raises:
         InputError: pixels of another shape or type, NaN, values outside [0, 1]; names that do not fit.
@@ -26,7 +27,8 @@ class Images:
 
     kind: Kind = "images"
 
-    def __init__(self, pixels: Tensor, names: Sequence[str] | None = None) -> None:
+    def __init__(self, pixels: Tensor, names: Sequence[str] | None = None, notes: Sequence[str] = ()) -> None:
+        self.notes = tuple(notes)
         pixels = torch.as_tensor(pixels)
         if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
             raise InputError(

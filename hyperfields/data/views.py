@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data.base import Kind, Pixels, View, as_colors, scene_names, shortened
+from hyperfields.data.base import IDENTITY, Kind, Pixels, View, as_colors, scene_names, shortened
 from hyperfields.errors import InputError
 
 Reference = Callable[[int, str], list[View]]  # (scene, split) -> the views of that split
@@ -33,6 +33,11 @@ class Views:
         test: (cameras, rgba) of views that are held out, in the same forms.
         reference: gives the views of a split when they are asked for, as (scene, split) -> list of `View`: for a
             reader that leaves them on the disk. By default "train" and "test" are those given here.
+        masks: per scene `[v h w]` bool, false where pixels of the training pictures do not count, or None.
+        frames: per scene (scale, centre x y z) that lead back to where it came from: p_file = p * scale + centre.
+        up: the direction that is up in pictures from new cameras.
+        background: that opaque pictures were cut out of, as text; for the record.
+        notes: lines for people about what a reader decided.
 
     Raises:
         InputError: shapes that do not fit, several sizes, NaN, values outside [0, 1], a pose that is not a rotation and
@@ -49,6 +54,11 @@ class Views:
         *,
         test: tuple[Any, Any] | None = None,
         reference: Reference | None = None,
+        masks: Sequence[Tensor | None] | None = None,
+        frames: Sequence[tuple[float, ...]] | None = None,
+        up: tuple[float, float, float] = (0.0, 0.0, 1.0),
+        background: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         scenes = _scenes(cameras, rgba, "rgba")
         self.names = scene_names(names, len(scenes))
@@ -63,12 +73,17 @@ class Views:
         self._tables = torch.stack([_ray_table(camera) for cameras, _ in scenes for camera in cameras])  # [images 12]
         self._counts = torch.tensor([len(cameras) for cameras, _ in scenes])  # [s] images
         self._first = torch.cumsum(self._counts, 0) - self._counts  # [s] first image of each scene
+        self.frames = tuple(frames) if frames is not None else (IDENTITY,) * len(scenes)
+        self.up, self.background, self.notes = up, background, tuple(notes)
+        self._valid: _Valid | None = None
+        if masks is not None and any(mask is not None for mask in masks):
+            self._valid = _Valid.of(masks, scenes, self.names)
 
     def __repr__(self) -> str:
         return f"Views({shortened(self.names)}; {len(self._tables):,} pictures of {self.height}x{self.width})"
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Pixels:
-        """`n` rays per scene, uniform over all pixels of its training pictures, with replacement.
+        """`n` rays per scene, uniform over all pixels of its training pictures that count, with replacement.
 
         Args:
             scenes: `[s]` int64.
@@ -77,10 +92,13 @@ class Views:
             rays `[s n 3]` (unit directions) in the scene frame and straight rgba `[s n 4]` in [0, 1].
         """
         each = self.height * self.width
-        counts = (self._counts[scenes] * each)[:, None]
+        first, counts = (self._first, self._counts) if self._valid is None else self._valid[1:]
+        scale = each if self._valid is None else 1
         # float64: float32 has too few steps to reach every pixel of a large scene.
         drawn = torch.rand(len(scenes), n, generator=generator, dtype=torch.float64, device=generator.device)
-        index = ((drawn * counts).long() + self._first[scenes][:, None] * each).reshape(-1)
+        index = ((drawn * (counts[scenes] * scale)[:, None]).long() + first[scenes][:, None] * scale).reshape(-1)
+        if self._valid is not None:
+            index = self._valid.pixels.index_select(0, index)
         packed = self._pixels.index_select(0, index)
         image = torch.div(index, each, rounding_mode="floor")
         pixel = (index - image * each).int()
@@ -100,6 +118,7 @@ class Views:
         moved = copy.copy(self)
         moved._pixels, moved._tables = self._pixels.to(device), self._tables.to(device)
         moved._counts, moved._first = self._counts.to(device), self._first.to(device)
+        moved._valid = None if self._valid is None else _Valid(*(part.to(device) for part in self._valid))
         return moved
 
     def reference(self, scene: int, split: str = "test") -> list[View]:
@@ -109,6 +128,32 @@ class Views:
             InputError: the scene has no such split, or it cannot be read.
         """
         return self._reference(scene, split)
+
+
+class _Valid(NamedTuple):
+    """Pixels that count, of all scenes in one row."""
+
+    pixels: Tensor  # [p] int64, their numbers
+    first: Tensor  # [s] first one of each scene
+    counts: Tensor  # [s]
+
+    @classmethod
+    def of(
+        cls, masks: Sequence[Tensor | None], scenes: list[tuple[list[Camera], Tensor]], names: tuple[str, ...]
+    ) -> _Valid:
+        parts, counts = [], []
+        for name, mask, (_, pictures) in zip(names, masks, scenes, strict=True):
+            part = torch.ones(pictures.shape[:3], dtype=torch.bool) if mask is None else mask
+            if part.dtype != torch.bool or part.shape != pictures.shape[:3]:
+                raise InputError(
+                    f"masks, {name}: {part.dtype} {tuple(part.shape)} came, wanted bool {tuple(pictures.shape[:3])}"
+                )
+            if not bool(part.any()):
+                raise InputError(f"masks, {name}: no pixel counts; mend the masks: 0 is what is left out")
+            parts.append(part.reshape(-1))
+            counts.append(int(part.sum()))
+        number = torch.tensor(counts)
+        return cls(torch.cat(parts).nonzero().squeeze(1), torch.cumsum(number, 0) - number, number)
 
 
 class _InMemory:

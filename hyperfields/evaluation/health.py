@@ -18,9 +18,10 @@ from hyperfields.evaluation.tables import text_table
 from hyperfields.fields import BoundField
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, parameter_groups
+from hyperfields.process import seeded
 from hyperfields.runs.run import Run
 from hyperfields.tasks import Task
-from hyperfields.training.check import check
+from hyperfields.training.verdict import verdict
 
 SCENES, POINTS, PROBES = 8, 256, 4096  # scenes and points of signals, points of the search for opacity
 SOUND = (0.5, 2.0)  # range of a healthy ratio at step 0
@@ -38,8 +39,7 @@ def doctor(run: Run, data: SceneDataset | None = None, *, seed: int = 0) -> dict
     Raises:
         InputError: data of another kind, or without a scene of the run.
     """
-    with torch.random.fork_rng(devices=[]):  # modules and specs draw from the global generator
-        torch.manual_seed(seed)
+    with seeded(seed):  # modules and specs draw from the global generator
         return _examine(run, data, seed)
 
 
@@ -68,8 +68,10 @@ def _examine(run: Run, data: SceneDataset | None, seed: int) -> dict[str, Any]:
     report["remarks"] = _remarks(report, not shares_networks(run.model.config.generator))
     if data is not None:
         places = scene_places(run, data, run.names)
-        lines = check(run, data, [places[name] for name in run.names], seed=seed)
-        report["remarks"] += [line for line in lines if line not in report["remarks"]]
+        lines = verdict(run, data, [places[name] for name in run.names], seed=seed)
+        report["remarks"] += [
+            line for line in lines if line.split(":")[0].removeprefix("scene ") not in report["dead_scenes"]
+        ]
     return report
 
 

@@ -37,6 +37,7 @@ def orbit_cameras(run: HasConfig, frames: int, size: tuple[int, int]) -> list[Ca
         radius=picture.get("radius", RADIUS),
         elevation=picture.get("elevation", ELEVATION),
         fov=picture.get("fov", FOV),
+        up=picture.get("up", (0.0, 0.0, 1.0)),
         start=START,
         height=size[0],
         width=size[1],

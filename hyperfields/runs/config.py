@@ -36,6 +36,9 @@ class DataSource:
     scenes: tuple[str, ...]
     size: tuple[int, int] | None = None  # (height, width) that pictures were brought to
     views: tuple[int, ...] | None = None  # indices of the training views that were used
+    aspect: str | None = None  # how pictures came to a size of another ratio
+    background: str | None = None  # of views without alpha, a colour or "scene"
+    up: str | None = None  # the axis that is up, where it was said
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,7 @@ from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig
+from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, read_config, write_config
@@ -246,7 +247,7 @@ def model_from_tensors(config: ModelConfig, scenes: int, tensors: dict[str, Tens
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name} is {list(tensors[name].shape)}, wanted {list(shape)}")
-    with torch.random.fork_rng(devices=[]):
+    with seeded():
         model = HyperField(config, scenes)
     model.load_state_dict(tensors)
     return model

@@ -30,9 +30,17 @@ class Scene:
     """
 
     def __init__(
-        self, run: Run, name: str, code: Tensor, *, fitted: bool = True, field: BoundField | None = None
+        self,
+        run: Run,
+        name: str,
+        code: Tensor,
+        *,
+        fitted: bool = True,
+        field: BoundField | None = None,
+        frame: tuple[float, ...] | None = None,
     ) -> None:
-        self.run, self.name, self.code, self.fitted = run, name, code, fitted
+        """frame: of a scene that was not fitted, in the file that it was read from."""
+        self.run, self.name, self.code, self.fitted, self._frame = run, name, code, fitted, frame
         if field is None:
             with torch.no_grad():
                 field = run.model.bind(code)
@@ -102,7 +110,7 @@ class Scene:
     @property
     def frame(self) -> tuple[float, ...] | None:
         """(scale, centre x y z) of the scene in the file that it was read from: p_file = p * scale + centre."""
-        return self.run.config.picture.get("frames", {}).get(self.name) if self.fitted else None
+        return self.run.config.picture.get("frames", {}).get(self.name) if self.fitted else self._frame
 
     def save(self, path: str | os.PathLike[str], *, formats: Mapping[str, Format] | None = None) -> Path:
         """The path of a file of the scene that needs nothing of the run; its suffix decides: picture, mesh, or field.

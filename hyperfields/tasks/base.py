@@ -245,14 +245,25 @@ PICTURE_METRICS = (
 
 
 def picture_metrics(
-    pictures: Tensor, truth: Tensor, name: str, perceptual: Mapping[str, PictureMetric], note: Note
+    pictures: Tensor,
+    truth: Tensor,
+    name: str,
+    perceptual: Mapping[str, PictureMetric],
+    note: Note,
+    counting: Tensor | None = None,
 ) -> dict[str, float]:
     """`PICTURE_METRICS` of pictures `[b h w 3]`, clamped to [0, 1], against the truth: means over b.
 
-    name: of the scene, for notes.
+    name: of the scene, for notes. counting: `[b h w]` bool, pixels that count; elsewhere the truth is taken for right,
+    which ssim and lpips cannot tell from a perfect match.
     """
     pictures = pictures.clamp(0.0, 1.0)
-    values = {"psnr": float(metrics.psnr(pictures, truth).mean()), "ssim": math.nan}
+    psnr = metrics.psnr(pictures, truth)
+    if counting is not None:
+        pictures = torch.where(counting[..., None], pictures, truth)
+        share = counting.float().mean((1, 2))
+        psnr = (metrics.psnr(pictures, truth) + 10.0 * torch.log10(share))[share > 0.0]
+    values = {"psnr": float(psnr.mean()), "ssim": math.nan}
     if values["psnr"] == math.inf:
         note(f"{name}: equal to the truth, so its psnr is infinite: n/a")
     size = "x".join(map(str, truth.shape[1:3]))

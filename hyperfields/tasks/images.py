@@ -35,7 +35,6 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
-from hyperfields.tasks.checks import check_colors
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
@@ -167,10 +166,6 @@ class ImageTask:
 
     def observed_features(self, config: ObservationConfig) -> int:
         return 3 * config.patch**2 + 2 * (1 + 2 * FREQUENCIES)
-
-    def check(self, bound: BoundField, data: SceneDataset, scenes: Tensor, generator: torch.Generator) -> list[str]:
-        """See `tasks.checks`."""
-        return check_colors(bound, data, scenes, generator)
 
     def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         return mlp_outputs("mlp", field.encoding(points, weights), field, weights)

@@ -12,6 +12,7 @@ Random numbers of a step come from the one generator in this order: occupancy up
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Any, Protocol
 
@@ -169,7 +170,13 @@ class RayObjective:
             cells, step = self.occupancy.cells(local), self.field.step
             rendered = render_volume(bound, batch.rays, cells, step=step, offset=offset, visible=bound.visible_samples)
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
-            return _unreduced(self.loss(rendered, batch), rendered.alpha).mean()
+            loss = _unreduced(self.loss(rendered, batch), rendered.alpha).mean()
+            empty = self._empty(local)
+            return loss + _revival(bound, batch, empty, self.occupancy.limit) if bool(empty.any()) else loss
+
+    def _empty(self, local: Tensor) -> Tensor:
+        """Scenes whose density has fallen everywhere, `[s]` bool."""
+        return self.occupancy.density[local].amax(1) < self.occupancy.limit
 
     def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator
@@ -185,7 +192,8 @@ class RayObjective:
         error = _unreduced(self.loss(rendered, batch), rendered.fits)
         fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
         values = fits.sum() * error.shape[2:].numel()
-        return (error * fits).sum() / values.clamp(min=1)
+        revival = _revival(bound, batch, self._empty(local), self.occupancy.limit)
+        return (error * fits).sum() / values.clamp(min=1) + revival
 
     def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
         batch = self.data.batch(scenes, rays, generator)
@@ -211,6 +219,29 @@ class RayObjective:
         if self.static is not None:
             self.static.per_ray.fill_(self.per_ray)
             self.sync()
+
+
+REVIVAL = 1e-2  # weight of the term that lifts the density of empty scenes
+
+
+def _revival(bound: BoundField, batch: Pixels, empty: Tensor, limit: float) -> Tensor:
+    """A term `[]` that lifts the density of `empty` `[s]` scenes along rays that see something, up to twice `limit`.
+
+    A small object lets the density fall everywhere before it is found. The gradient of the density's exponential falls
+    with it, and the scene would never come back. Of what the term lifts, other rays clear all but the object.
+    """
+    directions = torch.where(batch.rays.directions.abs() < 1e-9, 1e-9, batch.rays.directions)
+    one, other = (-1.0 - batch.rays.origins) / directions, (1.0 - batch.rays.origins) / directions
+    near, far = torch.minimum(one, other).amax(-1).clamp(min=0.0), torch.maximum(one, other).amin(-1)
+    # No random numbers: those of the other scenes stay what they are.
+    place = torch.arange(near.shape[1], device=near.device) * 0.618034 % 1.0
+    along = near + place * (far - near)
+    sees = (batch.rgba[..., 3] > 0.5) & (far > near)
+    x = torch.where(sees[..., None], batch.rays.origins + along[..., None] * batch.rays.directions, 0.0)
+    density = bound.density(x).squeeze(-1).float()
+    lack = (math.log(2.0 * limit) - density.clamp(min=1e-30).log()).clamp(min=0.0)
+    each = (lack * sees).sum(1) / sees.sum(1).clamp(min=1)
+    return REVIVAL * (each * empty).mean()
 
 
 def _unreduced(error: Tensor, samples: Tensor) -> Tensor:

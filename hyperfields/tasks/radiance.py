@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Mesh, Pixels, Points, SceneDataset
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset, frames_of, up_of
 from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
@@ -41,10 +41,12 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
-from hyperfields.tasks.checks import check_rays
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
 from hyperfields.weights import Weights
+
+INSIDE = 0.5  # of the box: nearer to its middle no camera circles a scene
+UPRIGHT = (0.0, 0.0, 1.0)
 
 
 class RadianceTask:
@@ -101,12 +103,16 @@ class RadianceTask:
         assert isinstance(views, list)
         camera = views[0].camera
         position = camera.T_world_camera[:3, 3]
-        return {
+        up, frames = up_of(data), {name: list(frame) for name, frame in frames_of(data).items()}
+        radius = float(position.norm())
+        facts: dict[str, Any] = {
             "size": [camera.height, camera.width],
             "fov": 2.0 * math.atan(0.5 * camera.width / camera.fx),
-            "radius": float(position.norm()),
-            "elevation": math.asin(float(position[2] / position.norm())),
         }
+        if radius > INSIDE:  # a camera in the middle of the scene says nothing about one that circles it
+            sine = float(position @ torch.tensor(up) / position.norm())
+            facts |= {"radius": radius, "elevation": math.asin(max(-1.0, min(1.0, sine)))}
+        return facts | ({} if up == UPRIGHT else {"up": list(up)}) | ({"frames": frames} if frames else {})
 
     def picture(
         self,
@@ -161,7 +167,13 @@ class RadianceTask:
         together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
         pictures = on_background(self.render_rays(bound, together))
         truth = on_white(torch.stack([view.rgba for view in views]))
-        return picture_metrics(pictures.reshape(truth.shape).cpu(), truth, data.names[scene], perceptual, note)
+        masks = [view.mask for view in views]
+        counting = None
+        if any(mask is not None for mask in masks):
+            size = truth.shape[1:3]
+            counting = torch.stack([torch.ones(size, dtype=torch.bool) if mask is None else mask for mask in masks])
+        pictures = pictures.reshape(truth.shape).cpu()
+        return picture_metrics(pictures, truth, data.names[scene], perceptual, note, counting=counting)
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         """The surface where a sample becomes more opaque than clear."""
@@ -185,10 +197,6 @@ class RadianceTask:
 
     def observed_features(self, config: ObservationConfig) -> int:
         return 6 * (1 + 2 * FREQUENCIES) + 4
-
-    def check(self, bound: BoundField, data: SceneDataset, scenes: Tensor, generator: torch.Generator) -> list[str]:
-        """See `tasks.checks`."""
-        return check_rays(bound, data, scenes, generator)
 
     def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         outputs = mlp_outputs("density", field.encoding(points, weights), field, weights)

@@ -35,7 +35,6 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
-from hyperfields.tasks.checks import check_distances
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.metrics import shape_metrics
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
@@ -99,7 +98,8 @@ class ShapeTask:
         except NotImplementedError:
             return {"frames": {}}
         frames = {name: [mesh.scale, *mesh.center] for name, mesh in meshes.items() if isinstance(mesh, Mesh)}
-        return {"frames": frames}
+        up = up_of_mesh(next(iter(meshes.values())))
+        return {"frames": frames, **({} if up is None else {"up": up})}
 
     def picture(
         self,
@@ -172,15 +172,16 @@ class ShapeTask:
     def observed_features(self, config: ObservationConfig) -> int:
         return 3 * (1 + 2 * FREQUENCIES) + 4 * config.near
 
-    def check(self, bound: BoundField, data: SceneDataset, scenes: Tensor, generator: torch.Generator) -> list[str]:
-        """See `tasks.checks`."""
-        return check_distances(bound, data, scenes, generator)
-
     def layer_outputs(self, field: Any, weights: Weights, points: Tensor) -> dict[str, Tensor]:
         return mlp_outputs("mlp", field.encoding(points, weights), field, weights)
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
+
+
+def up_of_mesh(mesh: Any) -> list[float] | None:
+    """The direction that is up in pictures of a mesh; None where that is +Z, as usual."""
+    return list(mesh.up) if isinstance(mesh, Mesh) and mesh.up != (0.0, 0.0, 1.0) else None
 
 
 SHAPES = ShapeTask()

@@ -14,6 +14,7 @@ from hyperfields.data import SceneDataset
 from hyperfields.fields import BoundField
 from hyperfields.model import HyperField
 from hyperfields.ops.devices import Precision
+from hyperfields.process import seeded
 from hyperfields.tasks import Task, TrainConfig
 from hyperfields.training.trainer import Fields, Length, Progress, Trainer, with_prefix
 from hyperfields.weights import WeightSpec, flatten
@@ -63,8 +64,7 @@ class AloneTrainer:
 
     def _begin(self, scene: int) -> None:
         field = self.model.config.field
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed + scene)
+        with seeded(self.seed + scene):
             self.weights = SceneWeights(field.spec).to(self.device)
 
         def bind(local: Tensor, generator: torch.Generator) -> Fields:

@@ -28,6 +28,7 @@ from hyperfields.errors import InputError
 from hyperfields.hypernets import Extension, shares_networks
 from hyperfields.hypernets.init import std_of
 from hyperfields.model import HyperField, parameter_groups
+from hyperfields.process import seeded
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.config import DataSource, versions, write_config
 from hyperfields.runs.run import SUMMARY, Run, load_run, write_model
@@ -136,8 +137,7 @@ def add(
         infer(run, data, out / CODES, minutes=minutes, steps=steps, refine=True, seed=seed, progress=progress)
         return run
     count, new = len(run.names), len(data.names)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = extend(run, new, Extension(numbers, math.ceil(new / 4) if bases is None else bases))
     if method == "extension":
         model.hypernet.requires_grad_(False).eval()
@@ -183,8 +183,8 @@ def _write(
 ) -> None:  # fmt: skip
     """Write the new run. It has no state: a fit cannot go on with it, since its scenes are of two data sets."""
     picture = {**run.config.picture}
-    if "frames" in picture:
-        picture["frames"] = {**picture["frames"], **run.task.describe(data)["frames"]}
+    if frames := {**picture.get("frames", {}), **run.task.describe(data).get("frames", {})}:
+        picture["frames"] = frames
     config = dataclasses.replace(
         run.config,
         scenes=(*run.names, *data.names),

@@ -27,24 +27,27 @@ from hyperfields.hypernets import Independent, shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
+from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
+from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import METRICS, MODEL, STATE, SUMMARY, Run, read_summary, write_model, write_source
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.training.alone import AloneTrainer
-from hyperfields.training.check import check, in_one_line
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.interrupt import Terminated, between_steps
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
+from hyperfields.training.verdict import in_one_line, verdict
 from hyperfields.weights import numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 LOG_SECONDS = 5.0
+REMEDY = "fit longer or with another seed, and look at the data: cameras, unit and background"
 
 
 def fit(
@@ -104,9 +107,8 @@ def fit(
         KeyboardInterrupt: after the state is saved; `resume=True` goes on. SIGTERM ends the program so.
 
     Warns:
-        UserWarning: scenes that came to nothing: empty, all fog, not finite; of 32 scenes, after 100 steps or more.
-        UserWarning: with `resume`, that nothing was saved yet or that there is nothing left to do.
-        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs.
+        UserWarning: scenes that came to nothing; with `resume`, that nothing was saved or nothing is left to do;
+            steps that cannot be recorded, and why: the fit goes on without graphs.
     """
     fitting = Fit(
         data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually), model=model,
@@ -118,7 +120,7 @@ def fit(
     if fitting.finished and fitting.config.fit != fitting.settings:  # the same length again is no mistake
         warnings.warn(fitting.nothing_to_do(), stacklevel=2)
     if fitting.remarks:
-        warnings.warn(f"the fit came to nothing: {in_one_line(fitting.remarks)}", stacklevel=2)
+        warnings.warn(f"fit: {in_one_line(fitting.remarks)}; {REMEDY}", stacklevel=2)
     return run
 
 
@@ -172,8 +174,7 @@ class Fit:
             task=task,
         )
         require_memory(model, len(data.names), 1 if settings.individually else train.scenes)
-        with torch.random.fork_rng(devices=[]):  # modules draw their first values from the global generator
-            torch.manual_seed(settings.seed)
+        with seeded(settings.seed):  # modules draw their first values from the global generator
             self.model = HyperField(model, len(data.names), sparse=True).to(self.device)
             context = FitContext(data, self.task, model.latent_size, model.field.spec)
             self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
@@ -185,12 +186,20 @@ class Fit:
             self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
         else:
             self.trainer = self._trainer(regularizers, precision, self._graphs(graphs))
-        if resume:
-            self._resume()
-        elif out is not None:
-            if (out / CONFIG).exists():
-                raise InputError(f"{out}: holds a fit already; add --resume to go on with it, or choose another --out")
-            write_config(out, self.config)
+        # From here on nobody else writes into the folder, until `run` has ended.
+        self.lock = None if out is None or (out.exists() and not out.is_dir()) else FolderLock(out)
+        try:
+            if resume:
+                self._resume()
+            elif out is not None:
+                if (out / CONFIG).exists():
+                    raise InputError(
+                        f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
+                    )
+                write_config(out, self.config)
+        except BaseException:
+            self._release()
+            raise
 
     def _model(
         self,
@@ -270,8 +279,16 @@ class Fit:
             KeyboardInterrupt, interrupt.Terminated: after the state is saved.
             FloatingPointError: see `fit`.
         """
-        if self.finished:
-            return self._finish()
+        try:
+            return self._finish() if self.finished else self._run(on_step)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    def _run(self, on_step: OnStep) -> Run:
         saved = [time.monotonic()]
         logged = [self.progress.seconds]
 
@@ -326,7 +343,7 @@ class Fit:
                 module.eval()
         self.model.latents.sparse = False
         run = Run(self.config, self.model, self.out, self.source, summary)
-        self.remarks = check(run, self.data)
+        self.remarks = verdict(run, self.data)
         return run
 
     # On disk --------------------------------------------------------------------------------------------------

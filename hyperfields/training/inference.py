@@ -27,6 +27,7 @@ from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.hypernets import Residual, shares_networks
 from hyperfields.ops.threads import one_torch_thread
+from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
@@ -90,7 +91,8 @@ class InferredCodes:
             InputError: an unknown name.
         """
         row = self.index(name)
-        return Scene(run, name, self.codes[row : row + 1], fitted=False, field=self.bind(run, name))
+        frame = _frame(self.source, name)
+        return Scene(run, name, self.codes[row : row + 1], fitted=False, field=self.bind(run, name), frame=frame)
 
     def sample(self, name: str, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes `[samples z]` of a scene, drawn from its distribution.
@@ -160,7 +162,8 @@ def infer(
                 inferred = _posterior(run, data, length, weight, seed, report)
             else:
                 inferred = _descent(run, data, length, refine, prior, seed, report)
-    inferred = dataclasses.replace(inferred, source=dict(source or {}))
+    frames = run.task.describe(data).get("frames") if run.task.has_mesh else None
+    inferred = dataclasses.replace(inferred, source={**(source or {}), **({"frames": frames} if frames else {})})
     if out is not None:
         write_codes(Path(out), inferred, run)
     return inferred
@@ -210,8 +213,7 @@ def _descent(
     codes = table.codes.detach()
     if not refine:
         return InferredCodes(tuple(data.names), codes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         added = Residual(model.config.field.spec, count).to(codes.device)
 
     def bind_residual(local: Tensor, generator: torch.Generator) -> Fields:
@@ -280,6 +282,16 @@ def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
     return InferredCodes(tuple(data.names), torch.cat(parts))
 
 
+def _frame(source: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
+    """(scale, centre x y z) of a scene in its file; None where a file of codes does not say it."""
+    frames = source.get("frames")
+    frame = frames.get(name) if isinstance(frames, Mapping) else None
+    if not isinstance(frame, list | tuple) or len(frame) != 4:
+        return None
+    sound = all(isinstance(value, int | float) and math.isfinite(value) for value in frame)
+    return tuple(map(float, frame)) if sound else None
+
+
 def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
     """The run's source of codes for other scenes.
 
@@ -287,7 +299,7 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
         InputError: its file is missing or damaged.
     """
     context = FitContext(data, run.task, run.model.config.latent_size, run.model.config.field.spec)
-    with torch.random.fork_rng(devices=[]):
+    with seeded():
         source = config.build(context).to(run.model.latents.codes.device)
     if run.source is not None:
         tensors = run.source.state_dict()
