@@ -238,7 +238,7 @@ def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -
 
 def test_an_added_run_is_not_gone_on_with_by_mistake(runs: Callable[[str], Run], tmp_path: Path) -> None:
     add(runs("fourier"), NEW, tmp_path / "out", steps=2, progress=False)
-    with pytest.raises(InputError, match="differs from this call's"):
+    with pytest.raises(InputError, match="holds another fit: "):
         fit(
             Discs(),
             tmp_path / "out",

@@ -9,6 +9,7 @@ import math
 import os
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from hyperfields import cli
 from hyperfields.cameras import orbit
 from hyperfields.data import Images, Pixels, SceneDataset, Shapes, Subset, Views
 from hyperfields.rendering.base import Rendered
+from hyperfields.runs.config import FitSettings
 from hyperfields.runs.run import Run
 from hyperfields.tasks import RADIANCE
 from hyperfields.tasks.losses import ColorLoss
@@ -112,6 +114,8 @@ def test_a_small_object_at_full_length() -> None:
 
 class Fake:
     """A run whose scene is `answer`."""
+
+    names, model, config = ("0",), torch.nn.Identity(), SimpleNamespace(fit=FitSettings(steps=STEPS))
 
     def __init__(self, answer: Any, task: Any, steps: int = STEPS) -> None:
         self.answer, self.task, self.summary = answer, task, {"steps": steps}

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
     0: done. 1: a fit came to nothing. 2: something the user gave cannot be used, one line on stderr tells what.
-    130: stopped by Ctrl-C.
+    130: stopped by Ctrl-C, 143: by SIGTERM.
 
     Raises:
         SystemExit: help was asked for, or an option is misspelt (exit code 2).
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error))
     except Stopped as stopped:
-        return _fail(str(stopped), code=130, label="")
+        return _fail(str(stopped), code=stopped.code, label="")
     except KeyboardInterrupt:
         return _fail("stopped", code=130, label="")
     except Unsound as error:

@@ -24,7 +24,11 @@ class Unsound(Exception):
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C, with what to type to go on."""
+    """Ctrl-C or SIGTERM, with what to type to go on and the exit code."""
+
+    def __init__(self, text: str, code: int = 130) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def load(run: Path, device: str = "cpu") -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -86,7 +87,7 @@ def fit(
 ) -> None:
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
 
-    Ctrl-C stops a fit and keeps its state. With --resume, options that are left out are those of the run.
+    Ctrl-C or SIGTERM stops a fit and keeps its state. With --resume, options that are left out are those of the run.
 
     $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 5
     $ hyperfields fit cars --out runs/cars --preset tiny --limit 16 --steps 2000
@@ -313,8 +314,14 @@ def _model(
 def _run_fit(fitting: Fit, out: Path, again: str) -> None:
     """Run a fit with its progress, and say what came out and what to type next."""
     from hyperfields.runs.run import MODEL
+    from hyperfields.training.interrupt import Terminated
     from hyperfields.training.progress import Meter, step_text
 
+    if fitting.finished:
+        fitting.run()
+        print(fitting.nothing_to_do())
+        _say_next(fitting, out)
+        return
     try:
         with Meter("fit", fitting.done()) as meter:  # not 0 when the fit goes on
 
@@ -325,13 +332,21 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
             run = fitting.run(report)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; go on with: {again}") from None
+    except Terminated:
+        raise Stopped(f"stopped by SIGTERM; go on with: {again}", 128 + signal.SIGTERM) from None
     progress, size = fitting.progress, (out / MODEL).stat().st_size
     print(
         f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "
         f"{size / 1e3:,.0f} kB, {run.model.bytes_per_scene()[0]:,.0f} bytes a scene"
     )
+    _say_next(fitting, out)
+
+
+def _say_next(fitting: Fit, out: Path) -> None:
+    """Say what to type next, and whether the fit came to nothing."""
+    from hyperfields.training.fit import REMEDY
+    from hyperfields.training.verdict import in_one_line
+
     print(next_line("eval", out))
     if fitting.remarks:
-        from hyperfields.training.fit import REMEDY
-
-        raise Unsound(f"{'; '.join(fitting.remarks)}; {REMEDY}")
+        raise Unsound(f"{in_one_line(fitting.remarks)}; {REMEDY}")

@@ -148,6 +148,12 @@ def require_scenes(data: Any) -> None:
     )
 
 
+def shortened(names: Sequence[str]) -> str:
+    """How many scenes there are, and the first names."""
+    first = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} scene{'' if len(names) == 1 else 's'}: {first}"
+
+
 def frames_of(dataset: SceneDataset) -> dict[str, tuple[float, ...]]:
     """(scale, centre x y z) by name of the scenes that are not in the frame of their files: p_file = p * scale + c."""
     frames: Any = getattr(dataset, "frames", None)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperfields.data.base import Kind, Points, as_colors, scene_names
+from hyperfields.data.base import Kind, Points, as_colors, scene_names, shortened
 from hyperfields.errors import InputError
 from hyperfields.ops.gather import gather_rows
 
@@ -48,6 +48,9 @@ class Images:
             indexing="ij",
         )
         self._centres = torch.stack((u, v), dim=-1).reshape(-1, 2)  # [h * w, 2]
+
+    def __repr__(self) -> str:
+        return f"Images({shortened(self.names)}; {self.height}x{self.width})"
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
         """`n` pixel centres per scene, drawn with replacement, and their colours.

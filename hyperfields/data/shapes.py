@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperfields.data.base import Kind, Mesh, Points, scene_names
+from hyperfields.data.base import Kind, Mesh, Points, scene_names, shortened
 from hyperfields.data.solids import solid_of
 from hyperfields.data.triangles import areas, check_triangles, morton_order, scene_mesh
 from hyperfields.errors import InputError
@@ -80,6 +80,9 @@ class Shapes:
             raise InputError(f"pool: {tuple(pool.shape)} came for {len(self.names)} meshes, wanted [s p 4]")
         self._points_each = int(pool.shape[1])
         self._pool = pool.reshape(-1, 4).contiguous()
+
+    def __repr__(self) -> str:
+        return f"Shapes({shortened(self.names)}; {self._points_each:,} points each)"
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
         """`n` points per scene, drawn from the pools with replacement.

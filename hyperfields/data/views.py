@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data.base import IDENTITY, Kind, Pixels, View, as_colors, scene_names
+from hyperfields.data.base import IDENTITY, Kind, Pixels, View, as_colors, scene_names, shortened
 from hyperfields.errors import InputError
 
 Reference = Callable[[int, str], list[View]]  # (scene, split) -> the views of that split
@@ -78,6 +78,9 @@ class Views:
         self._valid: _Valid | None = None
         if masks is not None and any(mask is not None for mask in masks):
             self._valid = _Valid.of(masks, scenes, self.names)
+
+    def __repr__(self) -> str:
+        return f"Views({shortened(self.names)}; {len(self._tables):,} pictures of {self.height}x{self.width})"
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Pixels:
         """`n` rays per scene, uniform over all pixels of its training pictures that count, with replacement.

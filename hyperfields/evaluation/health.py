@@ -21,6 +21,7 @@ from hyperfields.model import HyperField, parameter_groups
 from hyperfields.process import seeded
 from hyperfields.runs.run import Run
 from hyperfields.tasks import Task
+from hyperfields.training.verdict import verdict
 
 SCENES, POINTS, PROBES = 8, 256, 4096  # scenes and points of signals, points of the search for opacity
 SOUND = (0.5, 2.0)  # range of a healthy ratio at step 0
@@ -65,6 +66,12 @@ def _examine(run: Run, data: SceneDataset | None, seed: int) -> dict[str, Any]:
     report["dead_scenes"] = _dead(task, now, names)
     report["gradients"] = None if data is None else _gradients(run, fresh, data, seed)
     report["remarks"] = _remarks(report, not shares_networks(run.model.config.generator))
+    if data is not None:
+        places = scene_places(run, data, run.names)
+        lines = verdict(run, data, [places[name] for name in run.names], seed=seed)
+        report["remarks"] += [
+            line for line in lines if line.split(":")[0].removeprefix("scene ") not in report["dead_scenes"]
+        ]
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 
 
@@ -27,7 +28,9 @@ def text_table(
         table.add_column(name, last, justify="left" if column == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = Console(width=10_000, no_color=True, markup=False, highlight=False, emoji=False, force_terminal=False)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(text.rstrip() for text in capture.get().rstrip("\n").splitlines())
+    text = io.StringIO()  # and no notebook, which would show the table once more, in colours
+    Console(
+        file=text, width=10_000, no_color=True, markup=False, highlight=False, emoji=False, force_terminal=False,
+        force_jupyter=False,
+    ).print(table)  # fmt: skip
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").splitlines())

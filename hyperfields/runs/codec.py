@@ -30,6 +30,15 @@ def _stored(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value
 
 
+def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises:
+    InputError: a number that is NaN or infinite; the text names its tensor.
+    """
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(f"{path}: {name} holds numbers that are not finite; restore the file or fit again")
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file.
 

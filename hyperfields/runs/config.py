@@ -13,6 +13,7 @@ import torch
 
 from hyperfields import codes, fields, hypernets
 from hyperfields.configs import Untrusted, from_json, known_as, to_json
+from hyperfields.data.base import shortened
 from hyperfields.errors import InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
@@ -65,7 +66,7 @@ def require_seed(seed: int) -> None:
         raise InputError(f"seed {seed!r:.60}: wanted a whole number from 0 to 2**53 - 1")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RunConfig:
     """Everything that a run records of how it was made.
 
@@ -92,6 +93,11 @@ class RunConfig:
     added: tuple[dict[str, Any], ...] = ()
     task: Any = None
     format: int = FORMAT
+
+    def __repr__(self) -> str:
+        length = f"{self.fit.steps:,} steps" if self.fit.steps is not None else f"{self.fit.minutes:g} minutes"
+        generator = type(self.model.generator).__name__
+        return f"RunConfig({self.kind}, {shortened(self.scenes)}; preset {self.fit.preset}, {generator}, {length})"
 
     def __post_init__(self) -> None:
         """Refuses what would fail later, when the run is shown or goes on.
@@ -200,6 +206,9 @@ def read_config(folder: Path, trust: Iterable[Any] = ()) -> RunConfig:
         raise InputError(damaged) from None
     if not isinstance(config, RunConfig) or not config.scenes:
         raise InputError(damaged)
+    if len(set(config.scenes)) < len(config.scenes):
+        twice = max(config.scenes, key=config.scenes.count)
+        raise InputError(f"{path}: scene {twice!r} comes twice, wanted names that differ; restore it or fit again")
     if config.task is None and config.kind not in TASKS:
         raise InputError(f"{path}: kind {config.kind!r}: unknown, wanted one of {', '.join(TASKS)}")
     if getattr(config.model.field, "kind", None) != config.kind:

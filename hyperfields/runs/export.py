@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hyperfields.errors import InputError
 from hyperfields.runs.atomic import require_suffix
 from hyperfields.runs.field_file import write_field
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
@@ -33,7 +34,7 @@ def export_scene(
         formats: more of them, suffix -> a callable that writes a scene to a path; they win over ours.
 
     Raises:
-        InputError: a suffix that this kind cannot give, or a file that cannot be written.
+        InputError: a suffix that this kind cannot give, a mesh without faces, or a file that cannot be written.
     """
     out = Path(out)
     run, task, more = scene.run, scene.run.task, dict(formats or {})
@@ -48,6 +49,9 @@ def export_scene(
             picture["frames"] = {scene.name: scene.frame}
         write_field(out, scene.field, {"name": scene.name, "kind": run.kind, "picture": picture})
     elif suffix in meshes:
-        write_mesh(out, scene.mesh(resolution))
+        mesh = scene.mesh(resolution)
+        if not len(mesh.faces):
+            raise InputError(f"{out}: scene {scene.name!r} has no surface in the box at this level; nothing written")
+        write_mesh(out, mesh)
     else:
         write_image(out, scene.render())

@@ -14,7 +14,7 @@ from hyperfields.configs import to_json
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.codec import read_tensors
+from hyperfields.runs.codec import read_tensors, require_finite
 from hyperfields.runs.config import FORMAT, config_from_json
 
 
@@ -39,6 +39,8 @@ def load_field(path: str | os.PathLike[str], *, trust: Iterable[Any] = ()) -> Bo
     Raises:
         InputError: missing, damaged, not a standalone field, or with classes that are not trusted.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder, wanted the file of one scene's field; read a run with load_run")
     tensors, header = read_tensors(Path(path))
     if "field" not in header:
         raise InputError(
@@ -51,6 +53,7 @@ def load_field(path: str | os.PathLike[str], *, trust: Iterable[Any] = ()) -> Bo
     except (ValueError, RecursionError):
         raise InputError(f"{path}: damaged: its header is not JSON") from None
     check_weights(path, field, tensors)
+    require_finite(Path(path), tensors)
     return BoundField(field, {name: value.float() for name, value in tensors.items()}, 1)
 
 

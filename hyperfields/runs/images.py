@@ -41,7 +41,7 @@ def write_image(path: str | Path, image: Tensor | NDArray[Any]) -> None:
     picture = Image.fromarray(as_bytes(image))
     buffer = io.BytesIO()
     if suffix == ".png":
-        picture.save(buffer, "PNG")
+        buffer.write(png(image))
     elif suffix == ".webp":
         picture.save(buffer, "WEBP", lossless=True)
     else:
@@ -65,6 +65,15 @@ def as_colors(image: Tensor | NDArray[Any]) -> Tensor:
     if bool(image.isnan().any()):
         raise InputError("image: NaN came, wanted floats in [0, 1] or uint8 in [0, 255]")
     return image.float()
+
+
+def png(image: Tensor) -> bytes:
+    """`image` `[h w 3 | 4]` in [0, 1], clamped, as the content of an 8-bit .png."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(as_bytes(image)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def as_bytes(image: Tensor | NDArray[Any]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -91,6 +92,9 @@ def interpolate_run(
     Raises:
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
             is not empty; a file that cannot be written.
+
+    Warns:
+        UserWarning: frames of meshes without a surface, which are empty files.
     """
     out = Path(out)
     animated = out.suffix.lower() in ANIMATION_SUFFIXES
@@ -112,16 +116,21 @@ def interpolate_run(
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
         write_animation(out, _counted(pictures, frames, progress), FPS)
         return
+    bare: list[int] = []  # frames without a surface
     with new_folder(out) as folder:
         if as_meshes:
             for number, mesh in enumerate(
                 _counted((task.mesh(bound, resolution) for bound in bounds), frames, progress)
             ):
+                bare += [number] * (len(mesh.faces) == 0)
                 write_mesh(folder / f"frame_{number:03d}.ply", mesh)
         else:
             pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
             for number, picture in enumerate(_counted(pictures, frames, progress)):
                 write_image(folder / f"frame_{number:03d}.png", picture)
+    if bare:
+        frames_text = ", ".join(map(str, bare[:5])) + (", ..." if len(bare) > 5 else "")
+        warnings.warn(f"{out}: no surface in the box in {len(bare)} of {frames} frames ({frames_text})", stacklevel=2)
 
 
 def _counted(items: Iterator[T], total: int, progress: OnFrame | None) -> Iterator[T]:

@@ -35,7 +35,7 @@ from hyperfields.model import HyperField, ModelConfig
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.config import FORMAT, RunConfig, read_config, write_config
+from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, read_config, write_config
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Task, task_of
 
@@ -225,17 +225,43 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
             classes which are not trusted.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file, wanted the folder of a run; {_what_reads(folder)}")
     config = read_config(folder, trust)
     path = folder / MODEL
     if not path.is_file():
-        raise InputError(f"{folder}: has no {MODEL} yet; finish it with: hyperfields fit ... --out {folder} --resume")
+        raise InputError(
+            f"{folder}: has no {MODEL} yet, {_steps_there(folder)}; "
+            f"finish it with: hyperfields fit ... --out {folder} --resume"
+        )
     tensors, _ = codec.read_tensors(path)
+    codec.require_finite(path, tensors)
     try:
         model = model_from_tensors(config.model, len(config.scenes), codec.decode(tensors))
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: damaged or of another model than config.json says: {reason}") from None
     return Run(config, model.eval().to(device), folder, summary=read_summary(folder))
+
+
+def _what_reads(path: Path) -> str:
+    """The way to read a file that is no run."""
+    if path.name in (CONFIG, MODEL, SOURCE, SUMMARY, METRICS):
+        return f"give {path.parent}"
+    try:
+        header = codec.read_tensors(path)[1]
+    except InputError:
+        return "runs are made by hyperfields.fit"
+    return "read a scene's field with load_field" if "field" in header else "read inferred codes with load_codes"
+
+
+def _steps_there(folder: Path) -> str:
+    """The steps that a stopped fit has taken, in words."""
+    try:
+        progress = json.loads(codec.read_tensors(folder / STATE)[1]["progress"])
+        return f"only a state after {int(progress['step']):,} steps"
+    except (InputError, KeyError, ValueError, TypeError):
+        return "and no saved steps"
 
 
 def model_from_tensors(config: ModelConfig, scenes: int, tensors: dict[str, Tensor]) -> HyperField:

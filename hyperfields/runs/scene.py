@@ -17,6 +17,7 @@ from hyperfields.fields import BoundField
 from hyperfields.runs.cameras import native_size, orbit_cameras, picture_size
 from hyperfields.runs.config import finite
 from hyperfields.runs.export import Format, export_scene
+from hyperfields.runs.images import png
 
 if TYPE_CHECKING:
     from hyperfields.runs.run import Run
@@ -49,6 +50,12 @@ class Scene:
 
     def __repr__(self) -> str:
         return f"Scene({self.name!r}, {self.run.kind}, {self.run.label})"
+
+    def _repr_png_(self) -> bytes:
+        """The scene as notebooks show it, at most 256 pixels a side."""
+        height, width = native_size(self.run)
+        scale = max(height, width, 256) / 256
+        return png(self.render(size=(max(round(height / scale), 1), max(round(width / scale), 1))))
 
     def __call__(self, x: Tensor, d: Tensor | None = None) -> Any:
         """Values at points: colours `[n c]`, distances `[n 1]`, or density `[n 1]` and colours `[n 3]` along `d`.

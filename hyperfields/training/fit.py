@@ -5,17 +5,14 @@ data -> task.model -> HyperField, source of codes -> Trainer, step by step -> Ru
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import resource
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -36,15 +33,16 @@ from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
 from hyperfields.runs.lock import FolderLock
-from hyperfields.runs.run import METRICS, STATE, SUMMARY, Run, write_model, write_source
+from hyperfields.runs.run import METRICS, MODEL, STATE, SUMMARY, Run, read_summary, write_model, write_source
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.training.alone import AloneTrainer
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
+from hyperfields.training.interrupt import Terminated, between_steps
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
-from hyperfields.training.verdict import verdict
+from hyperfields.training.verdict import in_one_line, verdict
 from hyperfields.weights import numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
@@ -107,10 +105,11 @@ def fit(
         InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or
             a precision that cannot be had.
         FloatingPointError: a loss or a gradient became infinite; the last good state is on disk.
-        KeyboardInterrupt: after the state is saved; `resume=True` goes on.
+        KeyboardInterrupt: after the state is saved; `resume=True` goes on. SIGTERM ends the program so.
 
     Warns:
-        UserWarning: steps cannot be recorded, and why; the fit goes on without graphs. Scenes that came to nothing.
+        UserWarning: scenes that came to nothing; with `resume`, that nothing was saved or nothing is left to do;
+            steps that cannot be recorded, and why: the fit goes on without graphs.
     """
     fitting = Fit(
         data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually), model=model,
@@ -119,8 +118,10 @@ def fit(
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
         run = fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
+    if fitting.finished and fitting.config.fit != fitting.settings:  # the same length again is no mistake
+        warnings.warn(fitting.nothing_to_do(), stacklevel=2)
     if fitting.remarks:
-        warnings.warn(f"fit: {'; '.join(fitting.remarks)}; {REMEDY}", stacklevel=2)
+        warnings.warn(f"fit: {in_one_line(fitting.remarks)}; {REMEDY}", stacklevel=2)
     return run
 
 
@@ -181,7 +182,8 @@ class Fit:
             context = FitContext(data, self.task, model.latent_size, model.field.spec)
             self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
         self.progress = Progress()
-        self.remarks: list[str] = []  # of a finished fit: scenes that came to nothing
+        self.finished = False  # it was at its end when it was resumed
+        self.remarks: list[str] = []  # about scenes that came to nothing, once it has run
         self.trainer: Trainer | AloneTrainer
         if settings.individually:
             self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
@@ -279,14 +281,14 @@ class Fit:
         return min(self.length.done(self.progress), 1.0)
 
     def run(self, on_step: OnStep = lambda progress: None) -> Run:
-        """Fit to the end, or until Ctrl-C, which saves the state first.
+        """Fit to the end, or until Ctrl-C or SIGTERM, which save the state first.
 
         Raises:
-            KeyboardInterrupt: again, after the state is saved.
+            KeyboardInterrupt, interrupt.Terminated: after the state is saved.
             FloatingPointError: see `fit`.
         """
         try:
-            return self._run(on_step)
+            return self._finish() if self.finished else self._run(on_step)
         finally:
             self._release()
 
@@ -313,7 +315,7 @@ class Fit:
         with saying_what_to_lower(lower), between_steps() as stop_if_asked:
             try:
                 self.trainer.fit(self.length, self.progress, on_step=after_step)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Terminated):
                 self._save_state()
                 raise
         self._log()
@@ -335,7 +337,9 @@ class Fit:
             "parameters": self.model.networks_numel(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
-        if self.out is not None:
+        if self.finished and self.out is not None:
+            summary = read_summary(self.out) or summary
+        elif self.out is not None:
             write_model(self.out, self.model)
             if self.source is not None:
                 write_source(self.out, self.source)
@@ -385,17 +389,29 @@ class Fit:
         old = read_config(self.out, parts_of(self.config))
         for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes", "regularizers"):
             ours, theirs = getattr(self.config, key), getattr(old, key)
-            if key == "fit":  # its length may be another
+            if key == "fit" and not self.settings.individually:  # its length may be another
                 theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)
-            if json.dumps(to_json(ours)) != json.dumps(to_json(theirs)):
+            if difference := _difference(to_json(theirs), to_json(ours), key):
+                if key == "fingerprint":
+                    difference = "other data or another size"
                 raise InputError(
-                    f"{self.out}: its {key} differs from this call's; resume with the same family and settings"
+                    f"{self.out}: holds another fit: {difference}; resume with the same family and settings"
                 )
         self.config = dataclasses.replace(self.config, sources=self.config.sources or old.sources)
+        if not path.is_file():
+            warnings.warn(f"{self.out}: stopped before a state was saved; starts again at step 0", stacklevel=2)
+        else:
+            self._read_state(path)
+            self.finished = self.length.done(self.progress) >= 1.0 and (self.out / MODEL).is_file()
+        if self.finished:
+            self.config = dataclasses.replace(self.config, fit=old.fit)
         if json.dumps(to_json(old)) != json.dumps(to_json(self.config)):
             write_config(self.out, self.config)
-        if not path.is_file():
-            return  # stopped before the first state was written: begin at the beginning
+        if self.progress.step:
+            self._cut_log()
+
+    def _read_state(self, path: Path) -> None:
+        """Take over a state that was saved."""
         tensors, header = read_tensors(path)
         try:
             self.progress = Progress(**json.loads(header["progress"]))
@@ -405,7 +421,15 @@ class Fit:
             self.trainer.load_state_dict(with_prefix(tensors, "trainer."))
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
-        self._cut_log()
+
+    def nothing_to_do(self) -> str:
+        """A line about a fit that is at its end already."""
+        if self.settings.steps is not None:
+            at, more = f"{self.progress.step:,} steps", f"--steps above {self.progress.step}"
+        else:
+            minutes = f"{self.progress.seconds / 60.0:.3g}"
+            at, more = f"{minutes} minutes ({self.progress.step:,} steps)", f"--minutes above {minutes}"
+        return f"{self.out}: already at {at}, nothing to do; give {more}"
 
     def _cut_log(self) -> None:
         """Drop lines of the log after the state that is gone on with, and one that was cut by a kill or a full disk."""
@@ -462,32 +486,21 @@ def _require_model(model: object, task: Task) -> None:
         raise InputError(f"model: its field is one of {kind}, the data hold {task.kind}; wanted a field of {task.kind}")
 
 
-@contextlib.contextmanager
-def between_steps() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C back until the yielded function is called, between two steps: what is saved is then exact.
+def _difference(theirs: Any, ours: Any, name: str) -> str:
+    """The first setting that differs between two configs as JSON, "seed 0, not 4"; empty if none does."""
+    if isinstance(theirs, dict) and isinstance(ours, dict) and theirs.keys() == ours.keys():
+        parts = (_difference(theirs[key], ours[key], key) for key in theirs)
+        return next(filter(None, parts), "")
+    if isinstance(theirs, list) and isinstance(ours, list):
+        if len(theirs) != len(ours):
+            return f"{len(theirs)} {name}, not {len(ours)}"
+        return next(filter(None, (_difference(*pair, name) for pair in zip(theirs, ours, strict=True))), "")
+    return "" if theirs == ours else f"{name} {_short(theirs)}, not {_short(ours)}"
 
-    A second Ctrl-C ends at once and saves nothing; the last state on disk stays good.
-    """
-    asked = False
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise SystemExit(130)
-        asked = True
-
-    def stop_if_asked() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only it may handle signals
-        yield stop_if_asked
-        return
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield stop_if_asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _short(value: Any) -> str:
+    """A part of a config for a message: the class of one that has settings of its own."""
+    return str(value.get("class", "of other settings") if isinstance(value, dict) else value)[:60]
 
 
 def alone(model: ModelConfig) -> ModelConfig:

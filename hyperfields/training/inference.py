@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hyperfields.codes import Codes, CodeSource, FitContext, LatentTable
 from hyperfields.codes.table import gaussian_kl
 from hyperfields.data import SceneDataset
+from hyperfields.data.base import shortened
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.hypernets import Residual, shares_networks
@@ -44,7 +45,7 @@ POSTERIOR_START = 0.3  # standard deviation of q at first, in units of the prior
 POSTERIOR_RATE = 3e-2  # of means and logarithms of standard deviations
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class InferredCodes:
     """Inferred scenes: names, codes `[s z]`, and per scene what to add to its weights when they were refined.
 
@@ -57,6 +58,10 @@ class InferredCodes:
     residual: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     std: Tensor | None = None
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        refined = ", refined" if self.residual else ""
+        return f"InferredCodes({shortened(self.names)}; {self.codes.shape[1]} numbers each{refined})"
 
     def index(self, name: str) -> int:
         """Number of a scene.

@@ -55,6 +55,7 @@ class Meter:
         """`first`: the share that was done before, when something goes on."""
         self.what, self.first = what, first
         self.started = self.shown = time.monotonic()
+        self.begun: tuple[float, float] | None = None  # when the first gain came, and how much was done then
         self.bar: Any = None  # made at the first call: what is done at once shows none
         self.cell: Any = None  # output of a notebook
 
@@ -71,6 +72,8 @@ class Meter:
     def show(self, share: float, text: str) -> None:
         """`share` of the work is done, in [0, 1]. Cheap enough to call at every step."""
         now = time.monotonic()
+        if self.begun is None and share > self.first:  # what came before, compiling kernels, is done once
+            self.begun = now, share
         if in_notebook():
             if self.cell is None or share >= 1.0 or now - self.shown > CELL_SECONDS:
                 self.shown = now
@@ -87,8 +90,11 @@ class Meter:
             say(self._line(share, text))
 
     def _line(self, share: float, text: str) -> str:
-        elapsed, gained = time.monotonic() - self.started, share - self.first
-        left = f", about {clock(elapsed * (1.0 - share) / gained)} left" if gained > 0.0 else ""
+        now, left = time.monotonic(), ""
+        elapsed = now - self.started
+        if self.begun is not None and share > self.begun[1]:
+            seconds = (now - self.begun[0]) * (1.0 - share) / (share - self.begun[1])
+            left = f", about {clock(seconds)} left"
         return f"{self.what}: {100.0 * share:3.0f} %, {clock(elapsed)}{left}, {text}"
 
     def _show_in_notebook(self, share: float, text: str) -> None:

@@ -3,15 +3,19 @@ one colour. Looked for when a fit ends, on fresh samples, so that it can die but
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from hyperfields.cameras import Rays
 from hyperfields.data import Pixels, Points, SceneDataset
 from hyperfields.rendering.base import on_background
 from hyperfields.runs.run import Run
 from hyperfields.tasks.objective import Loss
 
 SCENES, SAMPLES = 16, 1024  # that are looked at, samples of each
+LINES = 4  # of remarks in a message
 STEPS = 100  # a shorter fit is a try, and says nothing
 CELLS = 32  # of the grid that skips empty space
 ALIVE = 0.01  # opacity that can be seen
@@ -20,21 +24,30 @@ EVEN = 2.5e-3  # error of one value, below which the truth is as good as even an
 
 
 @torch.no_grad()
-def verdict(run: Run, data: SceneDataset, *, seed: int = 0) -> list[str]:
-    """Lines about scenes of a finished fit that came to nothing; none when all is well, or the fit is a try."""
-    if run.summary.get("steps", 0) < STEPS:
+def verdict(run: Run, data: SceneDataset, places: Sequence[int] | None = None, *, seed: int = 0) -> list[str]:
+    """Lines about scenes of a finished fit that came to nothing; none when all is well, or the fit is a try.
+
+    Args:
+        places: of the run's scenes in the data; default the same.
+    """
+    broken = [name for name, value in run.model.state_dict().items() if not bool(value.isfinite().all())]
+    if broken:
+        return [f"{broken[0]}: holds numbers that are not finite, or too large for 16 bits"]
+    count = len(run.names)
+    if run.summary.get("steps", 0) < STEPS * (count if run.config.fit.individually else 1):
         return []
-    places = torch.linspace(0, len(data.names) - 1, min(SCENES, len(data.names))).round().long().unique()
+    chosen = torch.linspace(0, count - 1, min(SCENES, count)).round().long().unique()
     lines = []
-    for place in places.tolist():
-        name = data.names[place]
-        if reason := _reason(run, data, place, seed):
+    for number in chosen.tolist():
+        place = number if places is None else places[number]
+        name = run.names[number]
+        if reason := _reason(run, data, number, place, seed):
             lines.append(f"scene {name}: {reason}")
     return lines
 
 
-def _reason(run: Run, data: SceneDataset, place: int, seed: int) -> str | None:
-    bound = run.bind(data.names[place])
+def _reason(run: Run, data: SceneDataset, number: int, place: int, seed: int) -> str | None:
+    bound = run.bind(run.names[number])
     generator = torch.Generator().manual_seed(seed)
     batch = data.batch(torch.tensor([place]), SAMPLES, generator)
     if isinstance(batch, Points):
@@ -49,6 +62,8 @@ def _reason(run: Run, data: SceneDataset, place: int, seed: int) -> str | None:
         return _compared(answer, batch.target, run.task.loss)
     if not isinstance(batch, Pixels) or not run.task.has_camera:
         return None
+    if not bool(_meets_box(batch.rays).any()):
+        return "its cameras look past the box [-1, 1]^3; wanted poses in OpenCV axes (+Y down, +Z forward)"
     rays = type(batch.rays)(*(part.to(bound.device) for part in batch.rays))
     rendered = run.task.render_rays(bound, rays, cells=CELLS)
     alpha, truth = rendered.alpha.cpu(), batch.rgba
@@ -60,6 +75,19 @@ def _reason(run: Run, data: SceneDataset, place: int, seed: int) -> str | None:
             return f"full of fog, {float(alpha[clear].mean()):.0%} opaque where the background is seen"
     white = truth[..., :3] * truth[..., 3:] + (1.0 - truth[..., 3:])
     return _compared(on_background(rendered).cpu(), white)
+
+
+def in_one_line(remarks: Sequence[str]) -> str:
+    """The first remarks, and how many more there are."""
+    more = f"; and {len(remarks) - LINES} more" if len(remarks) > LINES else ""
+    return "; ".join(remarks[:LINES]) + more
+
+
+def _meets_box(rays: Rays) -> Tensor:
+    """True for rays `[s r 3]` that meet the box before them, `[s r]`."""
+    away = 1.0 / torch.where(rays.directions.abs() < 1e-9, 1e-9, rays.directions)
+    near, far = (-1.0 - rays.origins) * away, (1.0 - rays.origins) * away
+    return torch.maximum(near, far).amin(-1) > torch.minimum(near, far).amax(-1).clamp(min=0.0)
 
 
 def _compared(answer: Tensor, truth: Tensor, loss: Loss | None = None) -> str | None:
