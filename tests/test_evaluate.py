@@ -324,8 +324,9 @@ def test_a_model_that_is_not_finite_is_refused(tmp_path: Path) -> None:
 def test_a_run_without_summary_says_so(tmp_path: Path) -> None:
     family = Pictures(noise(2))
     run = fitted(family, tmp_path)
+    assert run.path is not None
     (run.path / "summary.json").write_text("{")
-    report = evaluate(run, family)
+    report = evaluate(load_run(run.path), family)
     assert (report["fit_seconds"], report["peak_memory_bytes"]) == (None, None)
     assert "fit_seconds: not in summary.json of this run" in report["notes"]
     assert "fitted in n/a; peak memory n/a" in format_report(report)

@@ -77,7 +77,7 @@ def test_what_was_not_seen_is_uncertain(run: Run) -> None:
     std = torch.stack(stds)
     assert float(std[:, :, 10:].mean()) > 1.4 * float(std[:, :, :6].mean())
     assert rank_correlation(torch.stack(errors).abs(), std) > 0.4
-    with pytest.raises(InputError, match="scene 'x': not among the inferred ones: a, b, c"):
+    with pytest.raises(InputError, match="scene 'x': not among the inferred ones; the nearest names are c, b, a"):
         posterior.sample("x", 2)
 
 

@@ -136,7 +136,7 @@ def test_a_grid_goes_on_from_its_state() -> None:
     asked(grid, 1)
     both = torch.nn.ModuleDict({"occupancy": other})  # as a part of a user's own module
     both.load_state_dict({f"occupancy.{name}": value for name, value in grid.state_dict().items()})
-    assert list(grid.state_dict()) == ["density"]
+    assert list(grid.state_dict()) == ["density", "occupied"]
     assert torch.equal(other.cells(torch.arange(2)), grid.cells(torch.arange(2)))
     assert other.knows()
 

@@ -73,7 +73,10 @@ class OccupancyGrid(nn.Module):
     """Cells of each scene's box that are worth sampling while the fields still change; saved by `state_dict`.
 
     Keeps a decaying maximum of the density sampled in every cell (Mueller et al. 2022, appendix C), one grid a scene.
-    A cell counts as occupied until its density was first evaluated. Call `update` once a step, with the fields as
+    A cell counts as occupied until its density was first evaluated, and then where that is above the limit, or above
+    the mean of its scene where the mean is lower: a scene whose density has fallen everywhere keeps its densest cells.
+    A cell without samples gets no gradient, and a scene without any would never come back. The minimum of both is the
+    threshold of nerfacc (Li et al. 2023). Call `update` once a step, with the fields as
     they are before the step, and give `cells` to the renderer:
 
         grid = OccupancyGrid(scenes, field.occupancy, step=field.step)
@@ -98,16 +101,17 @@ class OccupancyGrid(nn.Module):
         self.density: Tensor
         self.occupied: Tensor
         self.known: Tensor
+        self.peak: Tensor
         self.register_buffer("density", torch.full((scenes, size**3), math.inf, device=device))
-        # These two follow from the density.
-        every = torch.ones(scenes, size**3, dtype=torch.bool, device=device)
-        self.register_buffer("occupied", every, persistent=False)
+        self.register_buffer("occupied", torch.ones(scenes, size**3, dtype=torch.bool, device=device))
+        # These follow from the density.
+        self.register_buffer("peak", torch.full((scenes,), math.inf, device=device), persistent=False)
         self.register_buffer("known", torch.zeros(scenes, dtype=torch.bool, device=device), persistent=False)
         self.register_load_state_dict_post_hook(lambda grid, _: grid._refresh())  # type: ignore[no-untyped-call]
 
     def _refresh(self) -> None:
         """Recompute the buffers that follow from the density."""
-        self.occupied.copy_(self._worth_sampling(self.density))
+        self.peak.copy_(self.density.amax(1))
         self.known.zero_()
 
     def cells(self, scenes: Tensor) -> Tensor:
@@ -146,19 +150,9 @@ class OccupancyGrid(nn.Module):
         old = self.density[where]
         new = torch.where(old.isinf(), new, torch.maximum(old * self.decay, new))
         self.density[where] = new
-        self.occupied[scenes] = self._worth_sampling(self.density[scenes])
-
-    def _worth_sampling(self, density: Tensor) -> Tensor:
-        """Cells `[s c]` above the limit, or above the mean of their scene where that is lower.
-
-        A scene whose density has fallen everywhere keeps its densest cells: a cell without samples gets no gradient,
-        and a scene without any would never come back. Source: the threshold of nerfacc (Li et al. 2023), a minimum of
-        both.
-        """
-        known = density.isfinite()
-        total = torch.where(known, density, 0.0).sum(1, keepdim=True)
-        mean = total / known.sum(1, keepdim=True).clamp(min=1)
-        return density > mean.clamp(max=self.limit)
+        rows = self.density[scenes]
+        self.peak[scenes] = rows.amax(1)
+        self.occupied[where] = new >= rows.mean(1, keepdim=True).clamp(max=self.limit)  # inf: not all evaluated yet
 
 
 def parts_due(step: int, known: Callable[[], bool]) -> int:

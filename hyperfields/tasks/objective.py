@@ -177,7 +177,7 @@ class RayObjective:
 
     def _empty(self, local: Tensor) -> Tensor:
         """Scenes whose density has fallen everywhere, `[s]` bool."""
-        return self.occupancy.density[local].amax(1) < self.occupancy.limit
+        return self.occupancy.peak[local] < self.occupancy.limit
 
     def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator
