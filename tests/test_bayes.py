@@ -29,6 +29,9 @@ from hyperfields.weights import linear_spec
 
 from ._analytic import Discs
 
+# These fits are short, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore:fit. scene")
+
 SPEC = linear_spec("mlp", (5, 16, 3))
 FIELD = ImageField(Fourier(2, 2), hidden=(16,))
 GENERATORS = [Full(), LowRank(), Modulation(), Chunked(chunk=32), WeightTokens()]

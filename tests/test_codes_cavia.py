@@ -28,6 +28,9 @@ from hyperfields.weights import numel
 
 from ._analytic import FAMILIES, Discs
 
+# These fits are short, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore:fit. scene")
+
 SIREN = ImageField(Identity(2), hidden=(6, 6), activation="sine", frequency=4.0)
 
 

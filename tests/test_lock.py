@@ -62,7 +62,8 @@ def test_a_fit_that_cannot_begin_leaves_no_lock(tmp_path: Path) -> None:
 
 def test_a_fit_of_this_process_that_was_never_run_is_no_hindrance(tmp_path: Path) -> None:
     first = Fit(data(), tmp_path / "run", FitSettings(steps=1))
-    second = Fit(data(), tmp_path / "run", FitSettings(steps=1), resume=True)
+    with pytest.warns(UserWarning, match="starts again at step 0"):
+        second = Fit(data(), tmp_path / "run", FitSettings(steps=1), resume=True)
     second.run()
     first.lock.release() if first.lock is not None else None
 
