@@ -54,8 +54,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Fitted]:
             data = Path(str(importlib.resources.files("hyperfields.scenes"))) / "samples" / SAMPLES[kind]
             run = tmp_path_factory.mktemp(kind) / "run"
             size = () if kind == "shapes" else ("--size", "32x32")
-            steps = 120 if kind == "shapes" else 20  # a mesh of an unfinished fit is rubble of a million triangles
-            assert command("fit", data, "--out", run, "--preset", "tiny", "--steps", steps, "--limit", 2, *size) == 0
+            # A mesh of an unfinished fit is rubble of a million triangles.
+            length = ("--steps", 120) if kind == "shapes" else ("--preset", "tiny", "--steps", 20)
+            assert command("fit", data, "--out", run, *length, "--limit", 2, *size) == 0
             assert command("eval", run, "--out", run.with_suffix(".json")) == 0
             made[kind] = Fitted(data, run, json.loads(run.with_suffix(".json").read_text()))
         return made[kind]

@@ -333,7 +333,7 @@ VIEW = {"type": "view", "id": 1, "latent": {"scene": "big"}, "view": CAMERA, "si
         (VIEW | {"latent": {"walk": ["big", "small"], "time": 0.5, "mode": "x"}}, "mode"),
         (VIEW | {"channel": "uncertainty"}, "wanted one of rgb, depth, normals"),
         (VIEW | {"channel": ["rgb"]}, "channel"),
-        (VIEW | {"view": {"position": [0, 0, 1], "target": [0, 0, 0]}}, "view"),
+        (VIEW | {"view": {"position": [0, 0, 0], "target": [0, 0, 0]}}, "view|position|target"),
         (VIEW | {"view": {"position": [1e300, 0, 1], "target": [0, 0, 0]}}, "position"),
         (VIEW | {"view": {"matrix": [0.0] * 16}}, "wanted a rotation"),
         (VIEW | {"background": -1}, "background"),
