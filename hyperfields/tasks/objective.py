@@ -32,6 +32,7 @@ from hyperfields.rendering.static_shapes import (
     rays_per_scene,
     render_static,
 )
+from hyperfields.rendering.surface import box_interval
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks.config import TrainConfig
 
@@ -231,9 +232,8 @@ def _revival(bound: BoundField, batch: Pixels, empty: Tensor, limit: float) -> T
     A small object lets the density fall everywhere before it is found. The gradient of the density's exponential falls
     with it, and the scene would never come back. Of what the term lifts, other rays clear all but the object.
     """
-    directions = torch.where(batch.rays.directions.abs() < 1e-9, 1e-9, batch.rays.directions)
-    one, other = (-1.0 - batch.rays.origins) / directions, (1.0 - batch.rays.origins) / directions
-    near, far = torch.minimum(one, other).amax(-1).clamp(min=0.0), torch.maximum(one, other).amin(-1)
+    ends = torch.ones_like(batch.rays.origins[:, 0])
+    near, far = box_interval(batch.rays, -ends, ends)
     # No random numbers: those of the other scenes stay what they are.
     place = torch.arange(near.shape[1], device=near.device) * 0.618034 % 1.0
     along = near + place * (far - near)

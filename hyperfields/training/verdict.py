@@ -11,6 +11,7 @@ from torch import Tensor
 from hyperfields.cameras import Rays
 from hyperfields.data import Pixels, Points, SceneDataset
 from hyperfields.rendering.base import on_background
+from hyperfields.rendering.surface import box_interval
 from hyperfields.runs.run import Run
 from hyperfields.tasks.objective import Loss
 
@@ -85,9 +86,9 @@ def in_one_line(remarks: Sequence[str]) -> str:
 
 def _meets_box(rays: Rays) -> Tensor:
     """True for rays `[s r 3]` that meet the box before them, `[s r]`."""
-    away = 1.0 / torch.where(rays.directions.abs() < 1e-9, 1e-9, rays.directions)
-    near, far = (-1.0 - rays.origins) * away, (1.0 - rays.origins) * away
-    return torch.maximum(near, far).amin(-1) > torch.minimum(near, far).amax(-1).clamp(min=0.0)
+    ends = torch.ones_like(rays.origins[:, 0])
+    near, far = box_interval(rays, -ends, ends)
+    return far > near
 
 
 def _compared(answer: Tensor, truth: Tensor, loss: Loss | None = None) -> str | None:
