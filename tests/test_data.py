@@ -448,6 +448,7 @@ def test_numbers_of_training_pictures_count_over_all_scenes() -> None:
     both = Concat([alone, Views(*views(5, 2), ["c"])])
     assert alone.pictures == 5
     batch = both.batch(torch.tensor([2, 0, 1]), 40, torch.Generator().manual_seed(0))
-    assert isinstance(batch, Pixels) and batch.images is not None
+    assert isinstance(batch, Pixels)
+    assert batch.images is not None
     assert torch.equal((batch.rgba[..., 0] * 255).round().long(), batch.images)
     assert [sorted(set(row)) for row in batch.images.tolist()] == [[5, 6], [0, 1], [2, 3, 4]]

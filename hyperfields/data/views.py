@@ -94,7 +94,8 @@ class Views:
             scenes: `[s]` int64.
 
         Returns:
-            rays `[s n 3]` (unit directions) in the scene frame, straight rgba `[s n 4]` in [0, 1], and the pictures' numbers.
+            rays `[s n 3]` (unit directions) in the scene frame, straight rgba `[s n 4]` in [0, 1], and numbers of the
+            pictures `[s n]`.
         """
         each = self.height * self.width
         first, counts = (self._first, self._counts) if self._valid is None else self._valid[1:]
