@@ -6,7 +6,9 @@ points to the world. Pixel centres are at + 0.5. Angles are radians. May import:
 
 from hyperfields.cameras.camera import Camera as Camera
 from hyperfields.cameras.camera import Rays as Rays
-from hyperfields.cameras.camera import Vector as Vector
-from hyperfields.cameras.camera import look_at as look_at
-from hyperfields.cameras.camera import orbit as orbit
-from hyperfields.cameras.camera import turned_to as turned_to
+from hyperfields.cameras.lens import MODELS as MODELS
+from hyperfields.cameras.lens import Lens as Lens
+from hyperfields.cameras.paths import orbit as orbit
+from hyperfields.cameras.poses import Vector as Vector
+from hyperfields.cameras.poses import look_at as look_at
+from hyperfields.cameras.poses import turned_to as turned_to

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -223,7 +222,12 @@ def _cameras(given: Any, count: int, height: int, width: int, where: str) -> lis
                 "wanted [v 4 4] and [4] or [v 4]"
             )
         rows = intrinsics.expand(len(poses), 4).tolist()
-        cameras = [Camera(T, fx, fy, cx, cy, width, height) for T, (fx, fy, cx, cy) in zip(poses, rows, strict=True)]
+        cameras = []
+        for i, (pose, (fx, fy, cx, cy)) in enumerate(zip(poses, rows, strict=True)):
+            try:
+                cameras.append(Camera(pose, fx, fy, cx, cy, width, height))
+            except InputError as error:
+                raise InputError(f"{where}, {str(error).replace('camera', f'camera {i}', 1)}") from None
     else:
         cameras = list(given)
     if len(cameras) != count:
@@ -239,15 +243,7 @@ def _checked(camera: Any, height: int, width: int, where: str) -> Camera:
             f"{where}: is for {camera.height}x{camera.width} pixels but its picture has {height}x{width} "
             "(height x width); bring it there with Camera.resized"
         )
-    focal = (camera.fx, camera.fy)
-    if not all(math.isfinite(value) for value in (*focal, camera.cx, camera.cy)) or min(focal) <= 0.0:
-        raise InputError(
-            f"{where}: fx {camera.fx:.4g}, fy {camera.fy:.4g}, cx {camera.cx:.4g}, cy {camera.cy:.4g} came, "
-            "wanted finite pixels and focal lengths above 0"
-        )
     pose = camera.T_world_camera.detach().cpu().double()
-    if pose.shape != (4, 4) or not bool(torch.isfinite(pose).all()):
-        raise InputError(f"{where}: T_world_camera is not 4 rows of 4 finite numbers")
     rotation = pose[:3, :3]
     skew = float((rotation.T @ rotation - torch.eye(3, dtype=torch.float64)).abs().max())
     straight = bool((pose[3] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)).abs().max() < 1e-3)
