@@ -210,7 +210,7 @@ def test_views_from_memory() -> None:
     cameras, rgba = views()
     one = Views(cameras, rgba)
     assert isinstance(one, SceneDataset)
-    assert (one.names, one.height, one.width) == (("0",), 4, 6)
+    assert (one.names, one.sizes, one.pictures) == (("0",), ((4, 6),), 3)
     batch = one.batch(torch.tensor([0]), 200, torch.Generator().manual_seed(0))
     for number, camera in enumerate(cameras):
         here = (batch.rgba[0, :, 0] * 255.0).round() == number
@@ -266,7 +266,12 @@ TURNED = torch.eye(4) * torch.tensor([1.0, 1.0, -1.0, 1.0])
         ((torch.eye(4)[None], torch.ones(3)), views(1)[1], r"intrinsics \(3,\) came"),
         ((torch.eye(4)[None], torch.zeros(4)), views(1)[1], "scene 0, camera 0: fx 0, .*focal lengths above 0"),
         ((torch.eye(4)[None] + torch.nan, torch.ones(4)), views(1)[1], "camera 0: T_world_camera has NaN"),
-        ([views(1)[0], views(1)[0]], [torch.zeros(1, 4, 6, 4), torch.zeros(1, 5, 6, 4)], "scene 1: is 5x6 but scene 0"),
+        (
+            [views(1)[0], views(1)[0]],
+            [torch.zeros(1, 4, 6, 4), torch.zeros(1, 5, 6, 4)],
+            "scene 1, camera 0: is for 4x6",
+        ),
+        (views(2)[0], [torch.zeros(4, 6, 4), torch.zeros(5, 6, 4)], "scene 0, camera 1: is for 4x6 .*has 5x6"),
     ],
 )
 def test_views_that_cannot_be(cameras: Any, rgba: Any, complaint: str) -> None:

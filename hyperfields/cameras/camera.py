@@ -80,6 +80,29 @@ class Camera:
         """The same camera with its pose on `device`."""
         return dataclasses.replace(self, T_world_camera=self.T_world_camera.to(device))
 
+    def into(self, frame: tuple[float, float, float, float]) -> Camera:
+        """The camera in the frame of a box; its (scale, centre x y z) lead back: p = p_box * scale + centre."""
+        scale, *center = frame
+        pose = self.T_world_camera
+        if tuple(frame) != (1.0, 0.0, 0.0, 0.0):
+            pose = pose.double().clone()
+            pose[:3, 3] = (pose[:3, 3] - pose.new_tensor(center)) / scale
+        return dataclasses.replace(self, T_world_camera=pose.float())
+
+    def seen(self) -> Tensor | None:
+        """`[h w]` bool, false for pixels with which the lens sees nothing, on the CPU; None: there are none."""
+        if self.lens is None or bool(self.lens.directions(self._border()).isfinite().all()):
+            return None  # what a lens sees is round and whole: a border that is seen holds all that is inside
+        return self.directions().isfinite().all(-1).reshape(self.height, self.width)
+
+    def _border(self) -> Tensor:
+        """Places `[n 2]` of the pixels along the edges."""
+        u = (torch.arange(self.width, dtype=torch.float64) + 0.5 - self.cx) / self.fx
+        v = (torch.arange(self.height, dtype=torch.float64) + 0.5 - self.cy) / self.fy
+        rows = [torch.stack((u, torch.full_like(u, float(end))), -1) for end in (v[0], v[-1])]
+        columns = [torch.stack((torch.full_like(v, float(end)), v), -1) for end in (u[0], u[-1])]
+        return torch.cat((*rows, *columns))
+
     def directions(self) -> Tensor:
         """Unit directions `[height * width, 3]` float64 of all pixels, row by row, in the camera's frame, on the CPU.
 

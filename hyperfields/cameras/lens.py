@@ -77,6 +77,19 @@ class Lens:
         """
         return float(_table(self)[0][-1])
 
+    @property
+    def brown(self) -> tuple[float, ...]:
+        """The same lens as coefficients of FULL_OPENCV; of a fisheye or a panorama, 0."""
+        if self.is_fisheye or self.model == "EQUIRECTANGULAR":
+            return (0.0,) * 8
+        return (*self.coefficients, *(0.0,) * (8 - len(self.coefficients)))
+
+    def without_sideways(self) -> Lens:
+        """The lens without its tangential part, p1 and p2."""
+        if not any(self._tangential):
+            return self
+        return dataclasses.replace(self, coefficients=(*self.coefficients[:2], 0.0, 0.0, *self.coefficients[4:]))
+
     def places(self, directions: Tensor) -> Tensor:
         """Places `[... 2]` where directions `[... 3]` are seen, in their type; NaN where the lens does not see them.
 
@@ -129,14 +142,15 @@ class Lens:
     @property
     def _radial(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Polynomials in the square of the distance, lowest first; places are stretched by their ratio."""
-        k = self.coefficients
-        if self.model == "FULL_OPENCV":
-            return (1.0, k[0], k[1], k[4]), (1.0, *k[5:8])
-        return (1.0, *(k[:2] if self.model == "OPENCV" else k)), (1.0,)
+        if self.is_fisheye:
+            return (1.0, *self.coefficients), (1.0,)
+        k1, k2, _, _, k3, *below = self.brown
+        return (1.0, k1, k2, k3), (1.0, *below)
 
     @property
     def _tangential(self) -> tuple[float, float]:
-        return self.coefficients[2:4] if "OPENCV" in self.model and not self.is_fisheye else (0.0, 0.0)  # type: ignore[return-value]
+        _, _, p1, p2, *_ = self.brown
+        return p1, p2
 
     def _stretch(self, square: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What places at a squared distance are stretched by, its derivative by that square, and the denominator."""
@@ -224,6 +238,8 @@ def _table(lens: Lens) -> tuple[Tensor, Tensor]:
 
 
 def _polynomial(coefficients: Sequence[float], x: Tensor) -> Tensor:
+    while len(coefficients) > 1 and coefficients[-1] == 0.0:
+        coefficients = coefficients[:-1]
     value = torch.full_like(x, coefficients[-1] if coefficients else 0.0)
     for coefficient in reversed(coefficients[:-1]):
         value = value * x + coefficient
