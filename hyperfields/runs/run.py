@@ -35,7 +35,7 @@ from hyperfields.model import HyperField, ModelConfig
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, read_config, write_config
+from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Task, task_of
 
@@ -287,6 +287,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Cost of a finished fit; empty when the fit is not finished or the file is damaged."""
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+    return summary if isinstance(summary, dict) and finite(*map(summary.get, ("steps", "seconds"))) else {}
