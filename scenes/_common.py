@@ -41,7 +41,7 @@ JUNK = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost
 NESTED = 32  # levels of JSON
 DEPTH = 3  # of the search for what a folder holds further down
 MOST_BYTES = 2**29  # of a decoded picture: a few bytes of a file can announce any size
-BAND = 2**23  # pixels that are converted at once: what is made in between stays small
+BAND = 2**21  # pixels that are converted at once: what is made in between stays small
 
 
 def one_line(error: BaseException) -> str:

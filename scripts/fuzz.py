@@ -305,7 +305,7 @@ def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def keep(name: str, target: Target, room: Room) -> None:
-    """Write to tests/corpus/ the shortest found files that reach lines of hyperfields which no other reaches."""
+    """Write to tests/corpus/ what crashed, and the shortest files that reach lines of ours which no other reaches."""
     from fuzz_targets import outcome
 
     room.folder.mkdir(exist_ok=True)
@@ -337,12 +337,15 @@ def keep(name: str, target: Target, room: Room) -> None:
     for path in mine:
         lines |= reached(path.read_bytes())
         total += path.stat().st_size
-    found = (BUILD / "corpus" / name).glob("*")
-    for path in sorted(found, key=lambda path: (path.stat().st_size, path.name)):
+    crashed = sorted(BUILD / "crashes" / file for file in crashes_of(name))
+    found = sorted((BUILD / "corpus" / name).glob("*"), key=lambda path: (path.stat().st_size, path.name))
+    for path in (*crashed, *found):
         data = path.read_bytes()
-        if total + len(data) <= KEPT and (new := reached(data)):
+        kept = folder / hashlib.sha1(data).hexdigest()[:12]
+        new = reached(data)
+        if total + len(data) <= KEPT and not kept.is_file() and (new or path in crashed):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / hashlib.sha1(data).hexdigest()[:12]).write_bytes(data)
+            kept.write_bytes(data)
             lines |= new
             total += len(data)
     print(f"{name:<18}{total:>8,} bytes", flush=True)

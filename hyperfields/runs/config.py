@@ -217,6 +217,8 @@ def read_config(folder: Path, trust: Iterable[Any] = ()) -> RunConfig:
         raise InputError(damaged) from None
     if not isinstance(config, RunConfig) or not config.scenes:
         raise InputError(damaged)
+    if (config.fit.minutes is None) == (config.fit.steps is None):
+        raise InputError(f"{path}: says neither minutes nor steps of its fit, or both; restore it or fit again")
     if len(set(config.scenes)) < len(config.scenes):
         twice = max(config.scenes, key=config.scenes.count)
         raise InputError(f"{path}: scene {twice!r} comes twice, wanted names that differ; restore it or fit again")

@@ -147,7 +147,7 @@ class Run:
         if name in self._numbers:
             return self._numbers[name]
         near = difflib.get_close_matches(name, self.names, 3, 0.0)
-        raise InputError(f"scene {name!r}: not in {self.label}; the nearest names are {', '.join(near)}")
+        raise InputError(f"scene {name!r:.100}: not in {self.label}; the nearest names are {', '.join(near)}")
 
     def codes(self, *names: str) -> Tensor:
         """Latent codes of scenes `[s z]`."""
@@ -260,7 +260,7 @@ def _steps_there(folder: Path) -> str:
     try:
         progress = json.loads(codec.read_tensors(folder / STATE)[1]["progress"])
         return f"only a state after {int(progress['step']):,} steps"
-    except (InputError, KeyError, ValueError, TypeError):
+    except (InputError, KeyError, ValueError, TypeError, OverflowError, RecursionError):
         return "and no saved steps"
 
 

@@ -415,6 +415,7 @@ class Fit:
         tensors, header = read_tensors(path)
         try:
             self.progress = Progress(**json.loads(header["progress"]))
+            self.progress.check()
             self.model.load_state_dict(with_prefix(tensors, "model."))
             if self.source is not None:
                 self.source.load_state_dict(with_prefix(tensors, "source."))
