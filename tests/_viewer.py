@@ -42,13 +42,23 @@ def saved(kind: Kind, folder: Path) -> Path:
     return folder
 
 
+class _AsAnswered(urllib.request.HTTPRedirectHandler):
+    """Redirects are answers like others."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_AsAnswered, urllib.request.ProxyHandler({}))
+
+
 def get(viewer: Viewer, path: str, *, cookie: bool = True, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """(status, headers, body) of a request, by default of a browser that has opened the address."""
     if cookie:
         headers["Cookie"] = viewer.gate.cookie.partition(";")[0]
     request = urllib.request.Request(viewer.gate.origin + path, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with _opener.open(request, timeout=20) as answer:
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         with error:
