@@ -70,12 +70,17 @@ class Client:
 
     def __init__(self, viewer: Viewer) -> None:
         origin = viewer.gate.origin
-        self.socket: ClientConnection = connect(
-            f"{origin.replace('http', 'ws')}/live?token={viewer.gate.token}",
-            origin=origin,  # type: ignore[arg-type]
-            max_size=None,
-            proxy=None,  # type: ignore[arg-type]
-        )
+        self._connect(f"{origin.replace('http', 'ws')}/live?token={viewer.gate.token}", origin)
+
+    @classmethod
+    def of(cls, address: str, origin: str) -> Client:
+        """One of a viewer in another process."""
+        client = cls.__new__(cls)
+        client._connect(address, origin)
+        return client
+
+    def _connect(self, address: str, origin: str) -> None:
+        self.socket: ClientConnection = connect(address, origin=origin, max_size=None, proxy=None)  # type: ignore[arg-type]
         self.hello = self.hear()
 
     def __enter__(self) -> Client:

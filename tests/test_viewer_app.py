@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +34,7 @@ from hyperfields.viewer.server import Gate, free_port
 from hyperfields.viewer.shared import SharedState
 
 from ._octahedra import run_of
-from ._viewer import CAMERA, Client, decoded, get, saved, viewing
+from ._viewer import CAMERA, Client, decoded, get, viewing
 
 KINDS: list[Kind] = ["images", "shapes", "views"]
 
@@ -577,20 +572,6 @@ def test_serving_says_where_and_who_can_reach_it() -> None:
     assert re.search(r"http://127.0.0.1:\d+/\?token=[\w-]{32}", text)
     assert "ssh -L" in text
     assert lines[-1] == "viewer closed"
-
-
-def test_ctrl_c_ends_it_cleanly(tmp_path: Path) -> None:
-    run = saved("images", tmp_path / "run")
-    command = [sys.executable, "-m", "hyperfields", "view", str(run), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        lines = [process.stdout.readline() for _ in range(3)]
-        assert "http://127.0.0.1:" in lines[0]
-        os.kill(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (0, "")
-    assert out.strip() == "viewer closed"
 
 
 # References ------------------------------------------------------------------------------------------------

@@ -52,9 +52,9 @@ class Connection(ServerConnection):
         super().connection_made(transport)
         self._control = Allowance(_CONTROL, 4.0 * _CONTROL)
         self._waiting = self.loop.call_later(REQUEST_SECONDS, self._without_request)
-        if len(self.server.handlers) > MOST_CONNECTIONS:
-            silent = (other for other in self.server.handlers if other.request is None)
-            next(silent, self).transport.abort()
+        alive = [other for other in self.server.handlers if not other.transport.is_closing()]
+        if len(alive) > MOST_CONNECTIONS:
+            next((other for other in alive if other.request is None), self).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._waiting.cancel()
