@@ -202,7 +202,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as opened:
             return opened.height, opened.width
-    except UNREADABLE as error:
+    except Exception as error:  # as above
         raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
 
 

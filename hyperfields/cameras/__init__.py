@@ -2,8 +2,7 @@
 
 Frames: OpenCV cameras (+X right, +Y down, +Z forward), right-handed worlds with +Z up. `T_world_camera` takes camera
 points to the world. Pixel centres are at + 0.5. Angles are radians. May import: errors. To add a lens,
-write its projection
-in lens.py; to add a path, a function in paths.py that gives cameras.
+write its projection in lens.py; to add a path, a function in paths.py that gives cameras.
 """
 
 from hyperfields.cameras.camera import Camera as Camera
