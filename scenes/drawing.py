@@ -1,4 +1,4 @@
-"""Drawings of cameras, points and boxes: a picture, and a page to turn with the mouse that needs nothing from anywhere."""
+"""Drawings of cameras, points and boxes: a picture, and a page that turns with the mouse and works offline."""
 
 from __future__ import annotations
 

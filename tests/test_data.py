@@ -434,3 +434,21 @@ def test_a_loader_gives_batches_for_ever_and_draws_from_itself() -> None:
     for wrong in ({"scenes": 0}, {"samples": 0}):
         with pytest.raises(InputError, match="0 came, wanted at least 1"):
             SceneLoader(data, **wrong)
+
+
+def test_numbers_of_training_pictures_count_over_all_scenes() -> None:
+    """Each drawn colour is that of the picture whose number comes with it, also through `Concat`."""
+
+    def views(value: int, count: int) -> tuple[list[Camera], Tensor]:
+        levels = torch.arange(value, value + count, dtype=torch.uint8)
+        return orbit(count, radius=4.0, height=3, width=4), levels[:, None, None, None].expand(count, 3, 4, 3)
+
+    one, two = views(0, 2), views(2, 3)
+    alone = Views([one[0], two[0]], [one[1], two[1]], ["a", "b"])
+    both = Concat([alone, Views(*views(5, 2), ["c"])])
+    assert alone.pictures == 5
+    batch = both.batch(torch.tensor([2, 0, 1]), 40, torch.Generator().manual_seed(0))
+    assert isinstance(batch, Pixels)
+    assert batch.images is not None
+    assert torch.equal((batch.rgba[..., 0] * 255).round().long(), batch.images)
+    assert [sorted(set(row)) for row in batch.images.tolist()] == [[5, 6], [0, 1], [2, 3, 4]]

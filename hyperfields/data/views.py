@@ -82,6 +82,11 @@ class Views:
     def __repr__(self) -> str:
         return f"Views({shortened(self.names)}; {len(self._tables):,} pictures of {self.height}x{self.width})"
 
+    @property
+    def pictures(self) -> int:
+        """Count of the training pictures of all scenes."""
+        return len(self._tables)
+
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Pixels:
         """`n` rays per scene, uniform over all pixels of its training pictures that count, with replacement.
 
@@ -89,7 +94,8 @@ class Views:
             scenes: `[s]` int64.
 
         Returns:
-            rays `[s n 3]` (unit directions) in the scene frame and straight rgba `[s n 4]` in [0, 1].
+            rays `[s n 3]` (unit directions) in the scene frame, straight rgba `[s n 4]` in [0, 1], and numbers of the
+            pictures `[s n]`.
         """
         each = self.height * self.width
         first, counts = (self._first, self._counts) if self._valid is None else self._valid[1:]
@@ -111,7 +117,7 @@ class Views:
         shape = (len(scenes), n)
         rgba = packed.view(torch.uint8).reshape(*shape, 4).float() / 255.0
         origins = table[:, 9:12].contiguous()
-        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba)
+        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba, image.reshape(shape))
 
     def to(self, device: torch.device | str) -> Views:
         """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
