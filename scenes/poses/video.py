@@ -34,7 +34,7 @@ def write_frames(
         with av.open(str(video)) as container:
             if not container.streams.video:
                 raise InputError(f"{video}: holds no pictures, only {', '.join(s.type for s in container.streams)}")
-            stream = container.streams.video[0]
+            stream: Any = container.streams.video[0]
             stream.thread_type = "AUTO"
             seconds = _length(container, stream)
             best: tuple[float, Any] | None = None
