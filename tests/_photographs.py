@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +51,15 @@ def photograph(camera: Camera, seed: int = 0) -> NDArray[np.uint8]:
     return np.asarray(np.nan_to_num(colors, nan=0.5).reshape(*rows.shape, 3) * 255.0 + 0.5, dtype=np.uint8)
 
 
+@functools.lru_cache(maxsize=8)
+def _tables(seed: int) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).random((3, CELLS, CELLS, 3))
+
+
 def _pattern(u: NDArray[np.float64], v: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Noise of three sizes, smooth in between."""
-    generator = np.random.default_rng(seed)
     total = np.zeros((len(u), 3))
-    for cells in (4.0, 12.0, 36.0):  # a unit
-        table = generator.random((CELLS, CELLS, 3))
+    for cells, table in zip((4.0, 12.0, 36.0), _tables(seed), strict=True):  # cells a unit
         x, y = (u + 7.0) * cells, (v + 7.0) * cells
         i, j = np.floor(np.nan_to_num(x)).astype(int), np.floor(np.nan_to_num(y)).astype(int)
         a, b = np.nan_to_num(x - i)[:, None], np.nan_to_num(y - j)[:, None]

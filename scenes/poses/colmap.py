@@ -25,6 +25,7 @@ MANY_VIEWS = 12  # photographs by one camera from which OPENCV's four coefficien
 NEIGHBOURS = 10  # frames of a sequence that one is matched with, on either side
 KEYS = 24  # frames of a sequence, evenly chosen, that are matched with each other: they close loops
 SMALLEST_MODEL = 3  # photographs
+FEW_POINTS = 15  # too few for a camera to stand on
 
 
 class Seen(NamedTuple):
@@ -165,7 +166,17 @@ def reconstruct(database: Path, images: Path, step: Step) -> list[Any]:
     with tempfile.TemporaryDirectory(dir=database.parent) as folder:
         models = pycolmap.incremental_mapping(database, images, folder, options, next_image_callback=registered)
     step(total, total, f"{total} photographs")
-    return sorted(models.values(), key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
+    for model in models.values():
+        _drop_unsupported(model)
+    sound = [model for model in models.values() if model.num_reg_images() >= SMALLEST_MODEL]
+    return sorted(sound, key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
+
+
+def _drop_unsupported(model: Any) -> None:
+    """Take the poses of photographs away that stand on next to no points."""
+    while weak := [n for n in model.reg_image_ids() if model.images[n].num_points3D < FEW_POINTS]:
+        for number in weak:
+            model.deregister_frame(model.images[number].frame_id)
 
 
 def refine(model: Any) -> None:

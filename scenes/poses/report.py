@@ -10,7 +10,6 @@ from typing import Any
 from hyperfields.scenes.poses.colmap import Seen
 
 FEW_FEATURES = 100  # of a photograph that is blurred, dark or of something plain
-FEW_POINTS = 30  # that a camera stands on
 FEW_POSED = 0.5  # share of the photographs below which a result is not one
 BLURRED = 2.0  # pixels, at the size of features, that points miss their features by
 WIDE, NARROW = 0.3, 6.0  # focal lengths over the longer side that no lens has
