@@ -47,7 +47,8 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
-    0: done. 1: a fit or a search for cameras came to nothing. 2: something the user gave cannot be used, one line on stderr tells what.
+    0: done. 1: a fit or a search for cameras came to nothing. 2: something the user gave cannot be
+    used, one line on stderr tells what.
     130: stopped by Ctrl-C, 143: by SIGTERM.
 
     Raises:
