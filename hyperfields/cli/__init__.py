@@ -20,7 +20,7 @@ from typing import Any
 
 import tyro
 
-from hyperfields.cli import add, compare, fit, poses, show
+from hyperfields.cli import add, compare, fit, inspect, poses, show
 from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
@@ -39,7 +39,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "view": show.view,
     "import": show.import_,
-    "inspect": show.inspect,
+    "inspect": inspect.inspect,
     "doctor": show.doctor,
 }
 
