@@ -519,3 +519,21 @@ def test_a_run_reads_its_data_as_it_was_fitted(tmp_path: Path, capsys: pytest.Ca
     write_mesh(mesh, vertices._replace(scale=frame[0], center=(frame[1], frame[2], frame[3])))
     codes = infer(loaded, open_family(tmp_path / "s"), steps=1, progress=False)
     assert codes.scene(loaded, "s").frame == pytest.approx(frame, abs=1e-6)
+
+
+def test_an_object_larger_than_the_unit_box_gets_a_larger_one() -> None:
+    """Cameras that look at [-1, 1]^3, as those of NeRF-synthetic do, at a ball of radius 1.3."""
+    from hyperfields.cameras import orbit
+    from hyperfields.data.boxes import Seen, find_box, outside
+
+    cameras = orbit(12, radius=4.0, elevation=0.5, fov=0.9, height=48, width=48)
+    origins, directions = (
+        np.concatenate([rays[k].double().numpy() for rays in map(type(cameras[0]).rays, cameras)]) for k in (0, 1)
+    )
+    nearest = origins - (origins * directions).sum(-1, keepdims=True) * directions
+    for radius, smallest, largest in ((0.9, 1.0, 1.0), (1.3, 1.3, 1.6)):
+        hit = np.linalg.norm(nearest, axis=-1) < radius
+        box = find_box(cameras, Seen(origins[hit], directions[hit]))
+        assert smallest <= box.scale <= largest
+        assert not any(box.center)
+        assert outside(box, Seen(origins[hit], directions[hit])) < 1e-3
