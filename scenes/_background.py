@@ -51,7 +51,7 @@ def border_color(border: NDArray[np.uint8]) -> Color | None:
     """The colour of nearly all border pixels `[n 3]` of opaque pictures; None where borders show the scene."""
     if not len(border):
         return None
-    border = border.astype(np.int16)  # type: ignore[assignment]
+    border = border.astype(np.int16)
     color = np.median(border, axis=0)
     even = (np.abs(border - color).max(axis=-1) <= SPREAD).mean()
     if even < EVEN:

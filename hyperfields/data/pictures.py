@@ -6,6 +6,7 @@ import copy
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -259,6 +260,7 @@ class _File:
             self._file: Any = tempfile.TemporaryFile(dir=folder, prefix="hyperfields-", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise self._refusal(error) from error
+        weakref.finalize(self, self._file.close)
 
     @property
     def places(self) -> tuple[list[int], list[int]]:
@@ -323,7 +325,7 @@ class _File:
 
     def _whole(self, place: int, count: int) -> NDArray[np.int32]:
         numbers = np.empty(count, np.int32)
-        data = memoryview(numbers).cast("B")
+        data = numbers.view(np.uint8).data
         self._file.seek(4 * place)
         while len(data):
             data = data[self._file.readinto(data) :]
@@ -336,7 +338,7 @@ class _File:
         return place
 
     def _write(self, place: int, numbers: NDArray[np.int32]) -> None:
-        data = memoryview(np.ascontiguousarray(numbers)).cast("B")
+        data = np.ascontiguousarray(numbers).view(np.uint8).data
         try:
             self._file.seek(4 * place)
             while len(data):
