@@ -12,6 +12,7 @@ from torch import Tensor
 from hyperfields.errors import InputError
 
 FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # OpenCV's camera axes <-> OpenGL's
+FARTHEST = 1e6  # of the numbers of a pose in a file
 Vector = Tensor | Sequence[float]  # or an array
 
 
@@ -91,7 +92,7 @@ def from_opengl(matrices: list[list[float]]) -> Tensor:
     if any(len(matrix) != 16 for matrix in matrices):
         raise ValueError("wanted 16 finite numbers")
     given = torch.tensor(matrices, dtype=torch.float32).reshape(-1, 4, 4)
-    if not bool(given.isfinite().all()):
+    if not bool((given.abs() <= FARTHEST).all()):  # not so for nan either
         raise ValueError("wanted 16 finite numbers")
     left, scale, right = torch.linalg.svd(given[:, :3, :3])
     rotation = left @ right
