@@ -28,6 +28,9 @@ SILHOUETTE = 99.5  # per cent of the object's rays that pass within the box's in
 STEEPEST = math.tan(math.radians(60.0))  # half a picture's width at distance 1 of lenses that see more
 
 
+OUTWARDS = "a guess round the cameras, which look outwards"
+
+
 class Box(NamedTuple):
     """A box and where it came from."""
 
@@ -194,9 +197,7 @@ def _from_cameras(origins: FloatArray, axes: FloatArray, slopes: FloatArray, sil
         forward = mean / np.linalg.norm(mean)
         half = distance * float(np.median(slopes)) / MARGIN
         return Box(half, _triple(middle + distance * forward), "a guess, as all cameras look one way")
-    return Box(
-        3.0 * spread if spread > 1e-9 else 1.0, _triple(middle), "a guess round the cameras, which look outwards"
-    )
+    return Box(3.0 * spread if spread > 1e-9 else 1.0, _triple(middle), OUTWARDS)
 
 
 def _ahead(point: FloatArray, origins: FloatArray, axes: FloatArray) -> float:
