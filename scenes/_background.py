@@ -42,9 +42,11 @@ def background_text(color: Color) -> str:
 
 def border_pixels(picture: Pixels, counting: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Colours `[n 3]` along the edges of a picture `[h w 4]`, where its mask `[h w]` leaves them in."""
-    edge = np.zeros(picture.shape[:2], dtype=bool)
-    edge[[0, -1]] = edge[:, [0, -1]] = True
-    return picture[edge if counting is None else edge & counting][:, :3]
+    if counting is not None:
+        edge = np.zeros(picture.shape[:2], dtype=bool)
+        edge[[0, -1]] = edge[:, [0, -1]] = True
+        return picture[edge & counting][:, :3]
+    return np.concatenate((picture[0], picture[1:-1, 0], picture[1:-1, -1], picture[-1]))[:, :3]
 
 
 def border_color(border: NDArray[np.uint8]) -> Color | None:

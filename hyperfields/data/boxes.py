@@ -8,7 +8,7 @@ NeRF-synthetic do (4 away, 40 degrees) stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,25 +59,28 @@ def pose_of(camera: Camera) -> FloatArray:
     return np.asarray(camera.T_world_camera.detach().cpu().double())
 
 
-def seen_rays(cameras: Sequence[Camera], visible: Sequence[int], pixels: Iterable[NDArray[np.intp]]) -> Seen:
+def seen_rays(
+    cameras: Sequence[Camera], visible: Sequence[int], pixels: Callable[[int, NDArray[np.intp]], NDArray[np.intp]]
+) -> Seen:
     """Rays of some of the visible pixels.
 
     Args:
         cameras: of the pictures.
         visible: how many visible pixels each picture has.
-        pixels: the numbers of these, for one picture after another; asked for once.
+        pixels: gives the places of some of these, counted in order, in one of the pictures.
     """
     total = sum(visible)
-    chosen = np.arange(total)
-    if total > RAYS:
-        chosen = np.random.default_rng(0).choice(total, RAYS, replace=False)
+    chosen = np.random.default_rng(0).choice(total, RAYS, replace=False) if total > RAYS else np.arange(total)
     origins, directions = np.empty((len(chosen), 3)), np.empty((len(chosen), 3))
     first = 0
-    for camera, count, numbers in zip(cameras, visible, pixels, strict=True):
+    for number, (camera, count) in enumerate(zip(cameras, visible, strict=True)):
         here = np.flatnonzero((chosen >= first) & (chosen < first + count))
+        if not len(here):
+            first += count
+            continue
         pose = pose_of(camera)
         origins[here] = pose[:3, 3]
-        directions[here] = _directions(camera, numbers[chosen[here] - first]) @ pose[:3, :3].T
+        directions[here] = _directions(camera, pixels(number, chosen[here] - first)) @ pose[:3, :3].T
         first += count
     return Seen(origins, directions / np.linalg.norm(directions, axis=-1, keepdims=True))
 

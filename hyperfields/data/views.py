@@ -211,7 +211,7 @@ def _boxed(
     """The box of a scene, and the share of what its pictures show that is outside."""
     opaque = all(pictures.opaque[number] for number in numbers)
     visible = [pictures.visible_count(number) for number in numbers]
-    rays = seen_rays(cameras, visible, map(pictures.visible, numbers))
+    rays = seen_rays(cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     if known is None:
         found = find_box(cameras, None if opaque else rays)
         if found.how == OUTWARDS:  # more often poses in other axes than a room: a fit then says that they look away
