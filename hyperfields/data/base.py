@@ -30,6 +30,7 @@ class Pixels(NamedTuple):
 
     rays: Rays  # [s n 3] each, scene frame
     rgba: Tensor  # [s n 4], straight alpha, in [0, 1]
+    images: Tensor | None = None  # [s n] int64, number of the training picture, counted over all scenes
 
 
 class View(NamedTuple):
@@ -102,7 +103,7 @@ class HostDrawn:
         if isinstance(drawn, Points):
             return Points(drawn.x.to(self.device), drawn.target.to(self.device))
         rays = Rays(drawn.rays.origins.to(self.device), drawn.rays.directions.to(self.device))
-        return Pixels(rays, drawn.rgba.to(self.device))
+        return Pixels(rays, drawn.rgba.to(self.device), None if drawn.images is None else drawn.images.to(self.device))
 
     def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
         return self.dataset.reference(scene, split)

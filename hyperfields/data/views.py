@@ -111,7 +111,7 @@ class Views:
         shape = (len(scenes), n)
         rgba = packed.view(torch.uint8).reshape(*shape, 4).float() / 255.0
         origins = table[:, 9:12].contiguous()
-        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba)
+        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba, image.reshape(shape))
 
     def to(self, device: torch.device | str) -> Views:
         """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
