@@ -161,6 +161,22 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
         raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture, by its head.
+
+    Raises:
+        InputError: it is none.
+    """
+    if path.suffix.lower() == ".exr":
+        height, width = _read_exr(path).shape[:2]
+        return height, width
+    try:
+        with Image.open(path) as opened:
+            return opened.height, opened.width
+    except UNREADABLE as error:
+        raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
+
+
 def _read_exr(path: Path) -> FloatArray:
     try:
         import OpenEXR
