@@ -9,11 +9,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import UNREADABLE, one_line, read_rgba
+from hyperfields.scenes._common import one_line, picture_size
 from hyperfields.scenes._splits import EVERY_8, SPLITS, Rule, by_lists
 
 Array = NDArray[np.float64]
@@ -106,22 +105,6 @@ class Divided:
                 "divide them with --split"
             )
         return chosen
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture, from its head.
-
-    Raises:
-        InputError: it is no picture.
-    """
-    if path.suffix.lower() == ".exr":
-        height, width = read_rgba(path).shape[:2]
-        return height, width
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except UNREADABLE as error:
-        raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
 
 
 def same_shape(one: tuple[float, float], other: tuple[float, float]) -> bool:

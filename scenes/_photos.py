@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from hyperfields.scenes._common import IMAGE_SUFFIXES, visible_files, visible_folders
-from hyperfields.scenes._frames import picture_size
+from hyperfields.scenes._common import IMAGE_SUFFIXES, picture_size, visible_files
 
 FOLDERS = ("images", "input", "rgb", "image", "photos")
 SMALLER = (2, 4, 8)  # images_2 ... hold the same pictures, so many times smaller
@@ -102,7 +101,3 @@ def mask_of(image: Path, folder: Path, name: str) -> Path | None:
     candidates = (f"{relative}.png", str(relative.with_suffix(".png")), str(relative), f"{image.name}.png")
     return next((path for text in candidates if (path := masks / text).is_file()), None)
 
-
-def folders_with(folder: Path) -> list[Path]:
-    """A folder and the folders in it."""
-    return [folder, *visible_folders(folder)]

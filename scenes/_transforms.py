@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line
+from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line, picture_size
 from hyperfields.scenes._frames import (
     Array,
     Divided,
@@ -21,7 +21,6 @@ from hyperfields.scenes._frames import (
     Hints,
     fitted,
     named,
-    picture_size,
     require_rigid,
     tensor_pose,
 )

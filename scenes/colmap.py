@@ -34,7 +34,8 @@ def models_of(folder: Path) -> list[Path]:
     """The models of a scene's folder: of `sparse`, of its folders, or the folder itself."""
     for place in PLACES:
         base = folder / place
-        if base.is_dir() and (found := [p for p in (base, *visible_folders(base)) if _is_model(p)]):
+        candidates = [folder] if not place else [base, *(visible_folders(base) if base.is_dir() else ())]
+        if found := [path for path in candidates if _is_model(path)]:
             return found
     return []
 
