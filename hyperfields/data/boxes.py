@@ -23,8 +23,7 @@ SEEN = (0.6, 3.0)  # of half a picture's width at the origin, where a box of hal
 LOOKING = 0.8  # share of the cameras that must look at the box
 RAYS = 20_000  # of a scene that are looked at
 CUT = 1e-3  # share of the object's rays that may miss [-1, 1]^3, below which it stays
-ROUND = 0.25  # share from which the pictures show what is all round, not an object
-GROWN, MARGIN_GROWN = 3.0, 1.1  # a ray that meets the box's corner shows what is outside: room for it
+ROUND = 0.1  # share from which the pictures show what is all round, not an object
 SILHOUETTE = 99.5  # per cent of the object's rays that pass within the box's inner sphere
 FEW = 20  # points that tell nothing
 HELD = 95  # per cent of the points that a box holds
@@ -119,6 +118,21 @@ def find_box(cameras: Sequence[Camera], silhouette: Seen | None, points: FloatAr
     return _from_cameras(origins, axes, slopes, silhouette)
 
 
+def _grown(silhouette: Seen) -> Box:
+    """[-1, 1]^3, or a larger box round the origin where rays through the object miss it.
+
+    Its size is that of where next to all rays pass nearest to the origin: a ray that meets a corner of a box may show
+    what is beside it.
+    """
+    lost = outside(Box(), silhouette)
+    if not CUT < lost <= ROUND or len(np.unique(silhouette.origins, axis=0)) < 2:
+        return Box()  # all there, or the pictures are full; and one picture does not tell large from near
+    origins, directions = silhouette
+    nearest = origins - (origins * directions).sum(-1, keepdims=True) * directions
+    scale = 1.05 * float(np.percentile(np.abs(nearest).max(-1), 100.0 * (1.0 - CUT)))
+    return Box(scale, how="as the object is larger than [-1, 1]^3") if scale > 1.0 else Box()
+
+
 def outside(box: Box, rays: Seen) -> float:
     """Share of rays `[r 3]`, file's unit, that miss the box."""
     origins, directions = (rays.origins - box.center) / box.scale, rays.directions
@@ -162,16 +176,6 @@ def _looks_at_unit_box(origins: FloatArray, axes: FloatArray, slopes: FloatArray
     half = depth * slopes
     looking = (depth > 0.0) & (miss < 0.75 * half) & (half > SEEN[0]) & (half < SEEN[1])
     return bool(looking.mean() >= LOOKING)
-
-
-def _grown(silhouette: Seen) -> Box:
-    """The box round the origin that next to all rays through the object meet, [-1, 1]^3 where that will do."""
-    scale = 1.0
-    if outside(Box(), silhouette) > ROUND or len(np.unique(silhouette.origins, axis=0)) < 2:
-        return Box()  # the pictures are full, or one picture does not tell large from near
-    while outside(Box(scale), silhouette) > CUT and scale < GROWN:
-        scale *= 1.02
-    return Box() if scale == 1.0 else Box(scale * MARGIN_GROWN, how="as the object is larger than [-1, 1]^3")
 
 
 def _from_points(points: FloatArray, origins: FloatArray, axes: FloatArray, slopes: FloatArray) -> Box:

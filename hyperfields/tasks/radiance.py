@@ -172,7 +172,8 @@ class RadianceTask:
             truth = on_white(torch.stack([view.rgba for view in part]))
             pictures = on_background(self.render_rays(bound, together)).reshape(truth.shape).cpu()
             seen = together.directions.isfinite().all(-1).reshape(truth.shape[:3]).cpu()
-            counting = seen & torch.stack([torch.tensor(True) if v.mask is None else v.mask for v in part])
+            masks = [torch.ones(truth.shape[1:3], dtype=torch.bool) if v.mask is None else v.mask for v in part]
+            counting = seen & torch.stack(masks)
             some = counting.flatten(1).any(1)
             if not bool(some.any()):
                 continue
