@@ -175,7 +175,10 @@ def read_transforms(folder: Path, rule: Rule | None, size: tuple[int, int] | Non
                 f"{file.path}: {len(missing)} of {len(file.entries)} pictures are not there and left out "
                 f"({named(missing)})"
             )
-        listed += [(path, file, i) for i, path in enumerate(file.paths()) if i in set(kept)]
+        here = set(kept)
+        listed += [(path, file, i) for i, path in enumerate(file.paths()) if i in here]
+    # Files of several splits may repeat pictures: val and test are often the same.
+    listed = list({path: (path, file, i) for path, file, i in reversed(listed)}.values()) if len(files) > 1 else listed
     listed.sort(key=lambda item: item[0])
     lists = _lists(files[0].content, [path for path, _, _ in listed], files[0].path)
     return Divided(
