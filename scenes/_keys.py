@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from hyperfields.errors import InputError
 from hyperfields.scenes._lenses import MODELS, NUMBERS
 from hyperfields.scenes._splits import SPLITS
@@ -51,8 +49,10 @@ UNSET = {
 
 
 def is_set(value: Any) -> bool:
-    """True for what says something: neither None, False, 0 nor empty, nor a list of such."""
-    return bool(value) and bool(any(np.ravel(np.array(value, dtype=object))))
+    """True unless a value of JSON is null, false, 0 or empty, or made of such values."""
+    if isinstance(value, dict | list):
+        return any(map(is_set, value.values() if isinstance(value, dict) else value))
+    return bool(value)
 
 
 def check_keys(entry: dict[str, Any], where: str) -> None:

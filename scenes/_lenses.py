@@ -37,7 +37,7 @@ def numbers_of(entry: Mapping[str, Any], where: str) -> dict[str, float]:
         if not is_finite(value):
             raise InputError(f"{where}: {key} is {value!r:.60}; wanted a finite number")
         if key in (*FOCAL, *SIZES) and value <= 0:
-            raise InputError(f"{where}: {key} is {value!r}; wanted a number above 0")
+            raise InputError(f"{where}: {key} is {value!r:.60}; wanted a number above 0")
         numbers[key] = float(value)
     for key in ANGLES:
         if not 0.0 < numbers.get(key, 1.0) < math.pi:
@@ -49,7 +49,8 @@ def numbers_of(entry: Mapping[str, Any], where: str) -> dict[str, float]:
 
 
 def is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, since `isfinite` takes no integers that are too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def camera_of(

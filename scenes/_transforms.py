@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line, picture_size
+from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line, picture_size, read_json
 from hyperfields.scenes._frames import (
     Array,
     Divided,
@@ -43,10 +41,7 @@ class _File:
     """One transforms file, its frames not yet looked at."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            content = json.loads(path.read_bytes())  # bytes: any Unicode encoding, with or without a mark
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from error
+        content = read_json(path)
         entries = content.get("frames") if isinstance(content, dict) else None
         if not isinstance(entries, list) or not entries:
             raise InputError(f"{path}: has no list of frames; wanted the NeRF-synthetic layout")
@@ -77,7 +72,7 @@ class _File:
         check_keys(entry, where)
         image = _image_path(self.folder, entry.get("file_path"), where, "file_path")
         if image is None:
-            raise InputError(f"{where}: no picture at file_path {entry['file_path']!r}; restore it or drop the frame")
+            raise InputError(f"{where}: no picture at file_path {entry['file_path']!r:.200}; restore it or drop the frame")
         mask, hides = self._mask(entry, image, where)
         pose = tensor_pose(_pose(entry, where))
         model = model_of(entry, self.content, where)
@@ -92,7 +87,7 @@ class _File:
         if entry.get("mask_path"):
             mask = _image_path(self.folder, entry["mask_path"], where, "mask_path")
             if mask is None:
-                raise InputError(f"{where}: no picture at mask_path {entry['mask_path']!r}; restore it or drop the key")
+                raise InputError(f"{where}: no picture at mask_path {entry['mask_path']!r:.200}; restore it or drop the key")
             return mask, False
         dynamic = _beside(image, f"dynamic_mask_{image.stem}.png")  # instant-ngp's: white is what moves
         return dynamic, dynamic is not None
@@ -259,7 +254,7 @@ def _matrix(given: Any) -> Array:
     """A matrix of 3 or 4 rows as `[4 4]`; empty when it is none."""
     try:
         matrix = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.empty(0)
     return np.concatenate((matrix, [[0.0, 0.0, 0.0, 1.0]])) if matrix.shape == (3, 4) else matrix
 
@@ -288,15 +283,15 @@ def _image_path(folder: Path, file_path: Any, where: str, key: str) -> Path | No
     """The picture that a frame names, None where there is none; also with Windows' separators, letters of another case,
     composed accents."""
     if not isinstance(file_path, str) or not file_path:
-        raise InputError(f"{where}: {key} is {file_path!r:.60}; wanted the path of a picture")
+        raise InputError(f"{where}: {key} is {file_path!r:.200}; wanted the path of a picture")
     try:
         image = next((p for s in SUFFIXES if (p := folder / (file_path + s)).is_file()), None)
         image = image or _similar(folder, file_path.replace("\\", "/"))
         inside = (image or folder / file_path).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{where}: {key} {file_path!r} cannot be used ({one_line(error)})") from error
+        raise InputError(f"{where}: {key} {file_path!r:.200} cannot be used ({one_line(error)})") from error
     if not inside:
-        raise InputError(f"{where}: {key} {file_path!r} leaves the scene's folder; move the picture there")
+        raise InputError(f"{where}: {key} {file_path!r:.200} leaves the scene's folder; move the picture there")
     return image
 
 

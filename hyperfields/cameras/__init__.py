@@ -1,7 +1,8 @@
 """Cameras with their lenses, the rays of their pixels, poses, and paths that cameras take.
 
 Frames: OpenCV cameras (+X right, +Y down, +Z forward), right-handed worlds with +Z up. `T_world_camera` takes camera
-points to the world. Pixel centres are at + 0.5. Angles are radians. May import: errors.
+points to the world. Pixel centres are at + 0.5. Angles are radians. May import: errors. To add a lens,
+write its projection in lens.py; to add a path, a function in paths.py that gives cameras.
 """
 
 from hyperfields.cameras.camera import Camera as Camera
