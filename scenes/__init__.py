@@ -136,4 +136,3 @@ def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
     first, kind = holding[0]
     names = ", ".join(str(below.relative_to(folder)) for below, _ in holding[:3]) + (", ..." if holding[3:] else "")
     return f"its folders hold something ({names}): give one of them, {first} with {kind}, or put all files into one"
-

@@ -174,4 +174,3 @@ def list_of_names(folder: Path, split: str) -> set[str]:
 def lists_of_names(folder: Path) -> dict[str, set[str]]:
     """The lists of a folder, by split."""
     return {split: names for split in SPLITS if (names := list_of_names(folder, split))}
-

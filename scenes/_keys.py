@@ -91,6 +91,10 @@ def model_of(entry: dict[str, Any], content: dict[str, Any], where: str) -> str 
         return model
     [flagged] = asked
     # OPENCV beside is_fisheye is what instant-ngp's scripts write.
-    if model is not None and flagged.split("_")[-1] not in model.upper() and model.upper() not in ("OPENCV", "PERSPECTIVE"):
+    if (
+        model is not None
+        and flagged.split("_")[-1] not in model.upper()
+        and model.upper() not in ("OPENCV", "PERSPECTIVE")
+    ):
         raise InputError(f"{where}: camera_model {model} and {flagged} at once; take one of the keys out")
     return model if model is not None and flagged.split("_")[-1] in model.upper() else flagged

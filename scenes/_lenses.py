@@ -148,9 +148,7 @@ COLMAP = {
 }
 
 
-def colmap_camera(
-    pose: Tensor, model: str, params: Sequence[float], size: tuple[int, int], where: str
-) -> Camera:
+def colmap_camera(pose: Tensor, model: str, params: Sequence[float], size: tuple[int, int], where: str) -> Camera:
     """A camera of one of COLMAP's models; size: (height, width).
 
     Raises:

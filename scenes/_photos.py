@@ -100,4 +100,3 @@ def mask_of(image: Path, folder: Path, name: str) -> Path | None:
     relative = PurePosixPath(name.replace("\\", "/"))
     candidates = (f"{relative}.png", str(relative.with_suffix(".png")), str(relative), f"{image.name}.png")
     return next((path for text in candidates if (path := masks / text).is_file()), None)
-

@@ -95,7 +95,11 @@ def open_posed(
         box=[scene.box for scene in scenes],
         up=up or captures[0].up or up_of_cameras(scenes[0].cameras),
         background=background or (backs[0] if len(set(backs)) == 1 else None),
-        notes=[*_shared_notes(captures), *(_background_notes(scenes) if background is None else ()), *blind_notes(blind)],
+        notes=[
+            *_shared_notes(captures),
+            *(_background_notes(scenes) if background is None else ()),
+            *blind_notes(blind),
+        ],
     )
 
 

@@ -72,7 +72,9 @@ class _File:
         check_keys(entry, where)
         image = _image_path(self.folder, entry.get("file_path"), where, "file_path")
         if image is None:
-            raise InputError(f"{where}: no picture at file_path {entry['file_path']!r:.200}; restore it or drop the frame")
+            raise InputError(
+                f"{where}: no picture at file_path {entry['file_path']!r:.200}; restore it or drop the frame"
+            )
         mask, hides = self._mask(entry, image, where)
         pose = tensor_pose(_pose(entry, where))
         model = model_of(entry, self.content, where)
@@ -87,7 +89,9 @@ class _File:
         if entry.get("mask_path"):
             mask = _image_path(self.folder, entry["mask_path"], where, "mask_path")
             if mask is None:
-                raise InputError(f"{where}: no picture at mask_path {entry['mask_path']!r:.200}; restore it or drop the key")
+                raise InputError(
+                    f"{where}: no picture at mask_path {entry['mask_path']!r:.200}; restore it or drop the key"
+                )
             return mask, False
         dynamic = _beside(image, f"dynamic_mask_{image.stem}.png")  # instant-ngp's: white is what moves
         return dynamic, dynamic is not None
@@ -200,9 +204,7 @@ def _lists(content: dict[str, Any], names: Sequence[str], path: Path) -> dict[st
     return lists
 
 
-def _coefficients(
-    entry: dict[str, Any], content: dict[str, Any], model: str | None, where: str
-) -> dict[str, float]:
+def _coefficients(entry: dict[str, Any], content: dict[str, Any], model: str | None, where: str) -> dict[str, float]:
     """distortion_params, nerfstudio's k1 k2 k3 k4 p1 p2, by name."""
     given = entry.get("distortion_params", content.get("distortion_params"))
     if not is_set(given):

@@ -9,6 +9,7 @@ import numpy as np
 from hyperfields.errors import InputError
 from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line, visible_files
 from hyperfields.scenes._frames import (
+    Array,
     Divided,
     Format,
     Frame,
@@ -67,7 +68,7 @@ def _intrinsics(path: Path) -> tuple[float, float, float, int, int, bool]:
     return focal, cx, cy, int(height), int(width), len(words) == 11 and words[10] != 0.0
 
 
-def _numbers(path: Path, count: int | None = None) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _numbers(path: Path, count: int | None = None) -> Array:
     """The finite numbers of a small text file."""
     try:
         words = path.read_text(encoding="utf-8-sig").split()

@@ -85,7 +85,9 @@ def open_views(
     rule = parse_split(split)
     folders = scene_folders(folder)
     if not folders:
-        raise InputError(f"{folder}: no scene in it or in a folder of it; wanted {' or '.join(f.wants for f in FORMATS)}")
+        raise InputError(
+            f"{folder}: no scene in it or in a folder of it; wanted {' or '.join(f.wants for f in FORMATS)}"
+        )
     chosen = select(list(folders), scenes, limit)
     opened = open_posed(
         [_capture(name, folders[name], rule, size, measured) for name in chosen],
