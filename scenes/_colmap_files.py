@@ -90,6 +90,14 @@ def suffix_of(folder: Path) -> str:
     return ".bin" if whole or not (folder / "cameras.txt").is_file() else ".txt"
 
 
+def names_in(folder: Path) -> dict[int, str]:
+    """Number -> name of the pictures of a model in text: the library cuts names at a space. Empty for binary ones."""
+    if suffix_of(folder) == ".bin":
+        return {}
+    words = [line.split(None, 9) for _, line, _ in _image_lines(folder / "images.txt")]
+    return {int(parts[0]): parts[9] for parts in words}
+
+
 def count_images(folder: Path) -> int:
     """How many pictures a model says that it has."""
     path = folder / f"images{suffix_of(folder)}"

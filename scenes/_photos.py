@@ -32,7 +32,12 @@ def find_photos(roots: Sequence[Path], names: Sequence[str], size: tuple[int, in
         for folder in folders:
             if folder.is_dir() and (found := _by_name(folder, names)):
                 missing = tuple(name for name in names if name not in found)
-                return _sized(Photos(folder, found, missing), names, size)
+                return _sized(Photos(folder, found, missing), size)
+        for folder in (root / f"images_{n}" for n in SMALLER):
+            there = visible_files(folder, IMAGE_SUFFIXES) if folder.is_dir() else []
+            if there and len(there) == len(names):  # renamed by LLFF's scripts, in the same order
+                found = dict(zip(sorted(names), there, strict=True))
+                return Photos(folder, found, (), f"pictures: those of {folder.name} have other names: taken in order")
     return None
 
 
@@ -55,7 +60,7 @@ def _by_name(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _sized(photos: Photos, names: Sequence[str], size: tuple[int, int] | None) -> Photos:
+def _sized(photos: Photos, size: tuple[int, int] | None) -> Photos:
     """The same in the size that is wanted, where folders beside it have them."""
     if photos.folder.name != "images" or not photos.found:
         return photos

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._colmap_files import check_model, count_images, suffix_of
+from hyperfields.scenes._colmap_files import check_model, count_images, names_in, suffix_of
 from hyperfields.scenes._common import one_line, visible_folders
 from hyperfields.scenes._frames import (
     Divided,
@@ -113,16 +113,17 @@ def _read(model: Path) -> tuple[list[tuple[Any, ...]], Any]:
             found = pycolmap.Reconstruction(str(model))
         finally:
             pycolmap.logging.minloglevel = level
-        images = []
+        images, names = [], names_in(model)
         for image in found.images.values():
             camera = found.cameras[image.camera_id]
             pose = None
             if image.has_pose:
                 pose = np.eye(4)
                 pose[:3] = image.cam_from_world().inverse().matrix()
-                require_rigid(pose, f"{model}: the pose of {image.name}")
+                require_rigid(pose, f"{model}: the pose of {names.get(image.image_id, image.name)}")
             shape = int(camera.height), int(camera.width)
-            images.append((image.name, pose, camera.camera_id, camera.model.name, list(camera.params), shape))
+            name = names.get(image.image_id, image.name)
+            images.append((name, pose, camera.camera_id, camera.model.name, list(camera.params), shape))
         points = np.array([point.xyz for point in found.points3D.values()], dtype=np.float64).reshape(-1, 3)
     except InputError:
         raise
