@@ -31,7 +31,7 @@ def numbers_of(entry: Mapping[str, Any], where: str) -> dict[str, float]:
     """The numbers of a camera that an object of a transforms file holds, checked."""
     numbers = {}
     for key in NUMBERS:
-        value = entry.get(key)
+        value: Any = entry.get(key)
         if key not in entry or (value is None and key in COEFFICIENTS):
             continue
         if not is_finite(value):

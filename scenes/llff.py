@@ -41,8 +41,8 @@ def read_llff(folder: Path, rule: Rule | None, size: tuple[int, int] | None = No
     rows = _rows(path)
     pictures = next((p for p in _pictures(folder) if p), [])
     if len(pictures) != len(rows):
-        where = pictures[0].parent if pictures else folder / "images"
-        raise InputError(f"{path}: has {len(rows)} poses but {where} has {len(pictures)} pictures; wanted one for each")
+        place = pictures[0].parent if pictures else folder / "images"
+        raise InputError(f"{path}: has {len(rows)} poses but {place} has {len(pictures)} pictures; wanted one for each")
     names = [picture.name for picture in pictures]
     photos = find_photos([folder], names, size)
     assert photos is not None

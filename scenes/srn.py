@@ -41,7 +41,7 @@ def read_srn(folder: Path, rule: Rule | None, size: tuple[int, int] | None = Non
             raise InputError(f"{folder}: {len(missing)} of {len(these)} without a {what} ({named(missing)})")
     frames = []
     for stem in sorted(pictures):
-        pose = _numbers(poses[stem], 16).reshape(4, 4)
+        pose: Array = _numbers(poses[stem], 16).reshape(4, 4)
         require_rigid(pose, f"{poses[stem]}: the pose")
         if inverted:
             pose = np.linalg.inv(pose)

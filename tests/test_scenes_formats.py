@@ -129,7 +129,7 @@ def test_no_rule(text: str) -> None:
     if text == "0":
         assert parse_split(text) is not None  # number 0 is for training
         return
-    with pytest.raises(InputError, match="--split .*: wanted files, every-N"):
+    with pytest.raises(InputError, match=r"--split .*: wanted files, every-N"):
         parse_split(text)
 
 
@@ -276,7 +276,7 @@ def test_points_give_the_box(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"points\.ply: not a readable \.ply"):
         opened(tmp_path / "s")
     (tmp_path / "s" / "points.ply").unlink()
-    with pytest.raises(InputError, match="ply_file_path 'points.ply' is not there"):
+    with pytest.raises(InputError, match=r"ply_file_path 'points.ply' is not there"):
         opened(tmp_path / "s")
 
 
