@@ -15,7 +15,6 @@ from hyperfields.errors import InputError
 from hyperfields.scenes._common import (
     IMAGE_SUFFIXES,
     UNREAD_IMAGES,
-    UNREADABLE,
     folders_below,
     one_line,
     plain_name,
@@ -156,7 +155,7 @@ def _write_upright(source: Path, target: Path, suffix: str) -> None:
                 upright = ImageOps.exif_transpose(picture)
                 _save(upright, target, suffix)
                 return
-    except UNREADABLE as error:
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise InputError(f"{source}: not a readable picture ({one_line(error)}); replace or remove the file") from error
     pixels = read_rgba(source, upright=True)
     if pixels.dtype != np.uint8:
