@@ -49,7 +49,7 @@ def poses(
         frames: number of frames of a video to use, the sharpest of each stretch of time; default: 60.
         feature_size: pixels of the longer side at which features are found; default: 1600.
         matching: exhaustive, all pairs; sequential, neighbours by name and some others; default: sequential for a video
-            with more than 60 frames and for more than 300 photographs.
+            with more than 60 frames and for more than 150 photographs.
         resume: go on with what was begun in DIR, also with photographs that came since.
     """
     from hyperfields.scenes.poses import find_poses, text_of

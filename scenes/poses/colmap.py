@@ -19,6 +19,7 @@ Lens = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV",
 Step = Callable[[int, int, str], None]  # (done, total, name)
 
 SEED = 0
+FEATURES = 4096  # of a photograph, the largest ones: twice as many take four times as long to match
 BLOCK = 16  # photographs a side of a block of pairs: descriptors are indexed once a block
 PAIRS = 64  # matched between two reports of progress
 MANY_VIEWS = 12  # photographs by one camera from which OPENCV's four coefficients can be found
@@ -86,6 +87,7 @@ def extract(database: Path, images: Path, size: int, step: Step) -> None:
         every = opened.read_all_images()
         todo = [image.name for image in every if not opened.exists_descriptors(image.image_id)]
     options = pycolmap.FeatureExtractionOptions(max_image_size=size)
+    options.sift.max_num_features = FEATURES
     for names in _chunks(todo, 2 * (os.cpu_count() or 1)):
         pycolmap.extract_features(database, images, names, extraction_options=options)
         todo = todo[len(names) :]
