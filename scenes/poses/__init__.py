@@ -96,8 +96,8 @@ def find_poses(
         how = settings["matching"] or _matching(len(names), is_video)
         if how == "sequential" and not is_video and settings["matching"] is None:
             notes.append(
-                f"{len(names)} photographs: only neighbours by name are matched, and some others; choose all pairs with "
-                "--matching exhaustive, which takes long"
+                f"{len(names)} photographs: only neighbours by name are matched, and some others; choose all pairs "
+                "with --matching exhaustive, which takes long"
             )
         with colmap.quiet():
             colmap.add_images(database, images, groups, settings["lens"])

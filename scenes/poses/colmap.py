@@ -155,6 +155,7 @@ def reconstruct(database: Path, images: Path, step: Step) -> list[Any]:
     pycolmap = require(str(database))
     options = pycolmap.IncrementalPipelineOptions(random_seed=SEED, min_model_size=SMALLEST_MODEL)
     options.mapper.random_seed = options.triangulation.random_seed = SEED
+    options.num_threads = options.mapper.num_threads = 1  # with two, one run in fifteen gives other poses
     pycolmap.set_random_seed(SEED)
     with _opened(database) as opened:
         total = opened.num_images()
