@@ -191,6 +191,8 @@ def refine(model: Any) -> None:
         views[camera] = views.get(camera, 0) + 1
     if min(views.values()) >= 2 * MANY_VIEWS:
         options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
+        solver = options.ceres.solver_options
+        solver.num_threads, solver.function_tolerance = 1, 1e-6  # as above
         pycolmap.bundle_adjustment(model, options)
 
 
