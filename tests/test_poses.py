@@ -179,6 +179,19 @@ def test_goes_on_where_it_was_stopped(
     assert (out / "transforms.json").read_bytes() == (capture / "transforms.json").read_bytes()
 
 
+def test_damaged_database(photos: Path, capture: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(capture, tmp_path / "capture")
+    (tmp_path / "capture" / "colmap" / "database.db").write_bytes(b"SQLite format 3\0" + b"nothing" * 500)
+    assert main(["poses", str(photos), "--out", str(tmp_path / "capture"), "--resume"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "database.db: pycolmap cannot go on" in error
+    settings = tmp_path / "capture" / "colmap" / "settings.json"
+    settings.write_text(settings.read_text()[:50])
+    with pytest.raises(InputError, match=r"settings\.json: damaged"):
+        find_poses(photos, tmp_path / "capture", resume=True)
+
+
 def test_stop_of_the_mapping(photos: Path, capture: Path, tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int, name: str) -> None:
         if stage == "mapping":

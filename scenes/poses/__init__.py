@@ -99,7 +99,7 @@ def find_poses(
                 f"{len(names)} photographs: only neighbours by name are matched, and some others; choose all pairs "
                 "with --matching exhaustive, which takes long"
             )
-        with colmap.quiet():
+        with colmap.quiet(database):
             colmap.add_images(database, images, groups, settings["lens"])
             colmap.extract(database, images, settings["feature_size"], _stage(tell, "features"))
             colmap.match(database, colmap.pairs_of(names, how), _stage(tell, "matches"))

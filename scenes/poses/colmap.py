@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hyperfields.errors import InputError
+from hyperfields.scenes._common import one_line
 
 Matching = Literal["exhaustive", "sequential"]
 Lens = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "OPENCV_FISHEYE"]
@@ -47,13 +48,23 @@ def require(what: str) -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No lines by pycolmap on the terminal: what matters is said by whoever calls it."""
-    logging = require("pycolmap").logging
+def quiet(database: Path) -> Iterator[None]:
+    """No lines by pycolmap on the terminal: what matters is said by whoever calls it.
+
+    Raises:
+        InputError: for what pycolmap raises, as in a database that is damaged.
+    """
+    logging = require(str(database)).logging
     before = logging.minloglevel
     logging.minloglevel = int(logging.FATAL)
     try:
         yield
+    except InputError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{database}: pycolmap cannot go on ({one_line(error)}); free some space, or begin again in another --out"
+        ) from error
     finally:
         logging.minloglevel = before
 
