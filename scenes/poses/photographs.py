@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from hyperfields.scenes._common import (
     one_line,
     plain_name,
     read_rgba,
+    require_size,
     visible_files,
 )
 
@@ -130,7 +132,7 @@ def prepare(
                 part.replace(target)
             finally:
                 part.unlink(missing_ok=True)
-        with Image.open(target) as picture:
+        with _opened(target) as picture:
             width, height = picture.size
         if min(width, height) < SMALLEST:
             raise InputError(
@@ -141,10 +143,17 @@ def prepare(
     return sizes
 
 
+def _opened(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
+        return Image.open(path)
+
+
 def _write_upright(source: Path, target: Path, suffix: str) -> None:
     """A copy of a picture, turned as its EXIF orientation says; its bytes are kept where nothing has to change."""
     try:
-        with Image.open(source) as picture:
+        with _opened(source) as picture:
+            require_size(source, picture.height, picture.width, 4)
             picture.load()  # a file that is cut short shows here
             turned = picture.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
             plain = picture.mode in ("L", "RGB", "RGBA") and getattr(picture, "n_frames", 1) == 1
@@ -155,6 +164,8 @@ def _write_upright(source: Path, target: Path, suffix: str) -> None:
                 upright = ImageOps.exif_transpose(picture)
                 _save(upright, target, suffix)
                 return
+    except InputError:
+        raise
     except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise InputError(f"{source}: not a readable picture ({one_line(error)}); replace or remove the file") from error
     pixels = read_rgba(source, upright=True)
