@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
+import io
 import json
+import os
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -69,6 +72,23 @@ def read_json(path: Path) -> Any:
 
 def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Within it, what C libraries print about errors goes nowhere: those come as exceptions too."""
+    copy = None
+    with contextlib.suppress(OSError):  # a process without standard error
+        copy = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    try:
+        yield
+    finally:
+        if copy is not None:
+            os.dup2(copy, 2)
+            os.close(copy)
 
 
 def visible_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -162,10 +182,10 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
     if path.suffix.lower() == ".exr":
         return _read_exr(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), silent():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
             opened = Image.open(path)
-        with opened:
+        with opened, silent():
             deep = opened.mode == "F" or opened.mode.startswith("I")
             require_size(path, opened.height, opened.width, 16 if deep else 4)
             image = ImageOps.exif_transpose(opened) if upright else opened
@@ -212,8 +232,12 @@ def _read_exr(path: Path) -> FloatArray:
     except ImportError as error:
         raise InputError(f'{path}: reading EXR needs OpenEXR; pip install "hyperfields[exr]"') from error
     try:
-        _require_exr_size(path, OpenEXR)
-        with OpenEXR.File(str(path), separate_channels=True) as opened:
+        with silent(), contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not read
+            _require_exr_size(path, OpenEXR)
+            opened = OpenEXR.File(str(path), separate_channels=True)
+        with opened:
+            if not opened.parts:  # it leaves out those that it cannot read
+                raise ValueError("its pixels are damaged or cut short")
             bands = {name: np.asarray(c.pixels, dtype=np.float32) for name, c in opened.channels().items()}
     except InputError:
         raise

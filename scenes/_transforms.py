@@ -111,7 +111,7 @@ def _frame(folder: Path, entry: dict[str, Any], shared: dict[str, float], conten
     _check_keys(entry, where)
     numbers = shared | _numbers(entry, Path(where))
     bent = [key for key in DISTORTION if numbers.get(key, 0.0) != 0.0]
-    if any(entry.get("distortion_params", content.get("distortion_params")) or ()):
+    if _is_set(entry.get("distortion_params", content.get("distortion_params"))):
         bent.append("distortion_params")
     if bent:
         raise InputError(
@@ -146,7 +146,10 @@ def _is_set(value: Any) -> bool:
 def _divided(content: dict[str, Any], entries: list[Any], split: str, path: Path) -> list[Any]:
     """The frames of a split of a single transforms.json."""
     if any(content.get(key) for key in LISTS.values()):
-        chosen = {_plain(name) for name in content.get(LISTS[split]) or () if isinstance(name, str)}
+        names = content.get(LISTS[split]) or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"{path}: {LISTS[split]} is {names!r:.60}; wanted a list of names")
+        chosen = set(map(_plain, names))
         part = [entry for entry in entries if _plain(str(entry.get("file_path"))) in chosen]
     else:
         ordered = sorted(entries, key=lambda entry: _plain(str(entry.get("file_path"))))

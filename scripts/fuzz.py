@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -62,7 +63,8 @@ def main() -> int:
             return 0
         if given.keep:
             for name in names:
-                apart(lambda name=name: keep(name, TARGETS[name], Room(Path(folder))))
+                (Path(folder) / name).mkdir()
+                apart(functools.partial(keep, name, TARGETS[name], Room(Path(folder) / name)))
             return 0
         print(f"{'target':<18}{'runs':>10}{'new files':>11}{'crashes':>9}")
         seconds = 60.0 * given.minutes / len(names)
@@ -308,7 +310,6 @@ def keep(name: str, target: Target, room: Room) -> None:
     """Write to tests/corpus/ what crashed, and the shortest files that reach lines of ours which no other reaches."""
     from fuzz_targets import outcome
 
-    room.folder.mkdir(exist_ok=True)
     lines: set[tuple[str, int]] = set()
 
     def reached(data: bytes) -> set[tuple[str, int]]:

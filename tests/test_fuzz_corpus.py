@@ -36,13 +36,14 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 
 @pytest.mark.parametrize("name", fuzz_targets.TARGETS)
-def test_files_of_a_target(room: object, name: str) -> None:
+def test_files_of_a_target(room: object, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     target = fuzz_targets.TARGETS[name]
     first, *others = target.seeds(room)
     assert fuzz_targets.outcome(target, room, first) == "read"
     kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
-    for data in (*others, *kept, b"", b"\x00", b"{", b"[" * 100_000, first[: len(first) // 2], first + first):
+    for data in (*others[:3], *kept, b"", b"\x00", b"{", b"[" * 100_000, first[: len(first) // 2], first + first):
         fuzz_targets.outcome(target, room, data)
+    assert capfd.readouterr() == ("", "")  # not even by libraries
 
 
 def test_the_corpus_is_small_and_belongs_to_targets() -> None:

@@ -32,7 +32,7 @@ class Progress:
         numbers = (self.step, self.seconds, self.loss, self.fraction, self.scene)
         whole = type(self.step) is int and type(self.scene) is int and min(self.step, self.scene) >= 0
         if not whole or any(type(number) not in (int, float) for number in numbers) or not self.seconds >= 0.0:
-            raise ValueError(f"its progress is {str(self):.200}")
+            raise ValueError(f"its progress is {self!s:.200}")
 
 
 class Steppable(Protocol):
