@@ -210,6 +210,22 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
         raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture, by its head.
+
+    Raises:
+        InputError: it is none.
+    """
+    if path.suffix.lower() == ".exr":
+        height, width = _read_exr(path).shape[:2]
+        return height, width
+    try:
+        with Image.open(path) as opened:
+            return opened.height, opened.width
+    except Exception as error:  # as above
+        raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
+
+
 def require_size(path: Path, height: int, width: int, bytes_each: int) -> None:
     """Raises InputError for a picture that takes more than `MOST_BYTES` at so many bytes a pixel."""
     if height * width * bytes_each > MOST_BYTES:
