@@ -181,33 +181,23 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
     """
     if path.suffix.lower() == ".exr":
         return _read_exr(path)
-    try:
-        with warnings.catch_warnings(), silent():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
-            opened = Image.open(path)
-        with opened, silent():
-            deep = opened.mode == "F" or opened.mode.startswith("I")
-            require_size(path, opened.height, opened.width, 16 if deep else 4)
-            image = ImageOps.exif_transpose(opened) if upright else opened
-            if image.mode.startswith("I"):
-                grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
-                return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
-            if image.mode == "F":  # a TIFF of floats
-                grey = np.asarray(image, dtype=np.float32)
-                if not (np.isfinite(grey).all() and grey.min() >= 0.0 and grey.max() <= 1.0):
-                    raise ValueError("floats outside of 0 to 1")
-                return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
-            if image.width * image.height <= BAND:
-                return np.array(image.convert("RGBA"))
-            image.load()
-            rgba = np.empty((image.height, image.width, 4), dtype=np.uint8)
-            for rows in row_bands(image.height, image.width):
-                rgba[rows] = image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA")
-            return rgba
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file makes decoders raise nearly anything
-        raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
+    with opened_picture(path) as opened:
+        image = ImageOps.exif_transpose(opened) if upright else opened
+        if image.mode.startswith("I"):
+            grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
+            return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+        if image.mode == "F":  # a TIFF of floats
+            grey = np.asarray(image, dtype=np.float32)
+            if not (np.isfinite(grey).all() and grey.min() >= 0.0 and grey.max() <= 1.0):
+                raise ValueError("floats outside of 0 to 1")
+            return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+        if image.width * image.height <= BAND:
+            return np.array(image.convert("RGBA"))
+        image.load()
+        rgba = np.empty((image.height, image.width, 4), dtype=np.uint8)
+        for rows in row_bands(image.height, image.width):
+            rgba[rows] = image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA")
+        return rgba
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -219,10 +209,27 @@ def picture_size(path: Path) -> tuple[int, int]:
     if path.suffix.lower() == ".exr":
         height, width = _read_exr(path).shape[:2]
         return height, width
+    with opened_picture(path) as opened:
+        return opened.height, opened.width
+
+
+@contextlib.contextmanager
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    """A picture before its pixels are read; what decoding it raises becomes an InputError.
+
+    Raises:
+        InputError: the file cannot be decoded, or announces more than `MOST_BYTES`.
+    """
     try:
-        with Image.open(path) as opened:
-            return opened.height, opened.width
-    except Exception as error:  # as above
+        with warnings.catch_warnings(), silent():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
+            with Image.open(path) as image:
+                deep = image.mode == "F" or image.mode.startswith("I")
+                require_size(path, image.height, image.width, 16 if deep else 4)
+                yield image
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
 
 
