@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fuzz_targets import Room, Shape, Target
+    from fuzz_room import Room, Shape, Target
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD, CORPUS = ROOT / "build" / "fuzz", ROOT / "tests" / "corpus"
@@ -52,7 +52,8 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of forked processes none has threads of the first
     if not given.keep and not given.again:
         instrument()
-    from fuzz_targets import TARGETS, Room
+    from fuzz_room import Room
+    from fuzz_targets import TARGETS
 
     names = given.only.split(",") if given.only else list(TARGETS)
     if unknown := sorted(set(names) - set(TARGETS)):
@@ -114,7 +115,7 @@ def apart(work: Callable[[], object]) -> int:
 
 def fuzz(name: str, target: Target, folder: Path, seconds: float, memory: int) -> int:
     """Number of crashes of one target, for which there is a line in the table."""
-    from fuzz_targets import Room
+    from fuzz_room import Room
 
     corpus, crashes, log = BUILD / "corpus" / name, BUILD / "crashes", BUILD / "logs" / f"{name}.txt"
     for path in (corpus, crashes, log.parent):
@@ -158,7 +159,7 @@ def counted(log: Path) -> int:
 def run(name: str, target: Target, room: Room, corpus: Path, seconds: float, memory: int) -> None:
     """Fuzz one target in this process until its time is over."""
     import atheris
-    from fuzz_targets import outcome
+    from fuzz_room import outcome
 
     crashes = BUILD / "crashes"
     seen: set[str] = set()
@@ -308,7 +309,7 @@ def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def keep(name: str, target: Target, room: Room) -> None:
     """Write to tests/corpus/ what crashed, and the shortest files that reach lines of ours which no other reaches."""
-    from fuzz_targets import outcome
+    from fuzz_room import outcome
 
     lines: set[tuple[str, int]] = set()
 

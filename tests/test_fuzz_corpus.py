@@ -27,22 +27,22 @@ def load(name: str) -> ModuleType:
     return module
 
 
-fuzz_targets = load("fuzz_targets")
+fuzz_room, *_, fuzz_targets = map(load, ("fuzz_room", "fuzz_scenes", "fuzz_runs", "fuzz_targets"))
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> object:
-    return fuzz_targets.Room(tmp_path_factory.mktemp("room"))
+    return fuzz_room.Room(tmp_path_factory.mktemp("room"))
 
 
 @pytest.mark.parametrize("name", fuzz_targets.TARGETS)
 def test_files_of_a_target(room: object, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     target = fuzz_targets.TARGETS[name]
     first, *others = target.seeds(room)
-    assert fuzz_targets.outcome(target, room, first) == "read"
+    assert fuzz_room.outcome(target, room, first) == "read"
     kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
     for data in (*others[:3], *kept, b"", b"\x00", b"{", b"[" * 100_000, first[: len(first) // 2], first + first):
-        fuzz_targets.outcome(target, room, data)
+        fuzz_room.outcome(target, room, data)
     assert capfd.readouterr() == ("", "")  # not even by libraries
 
 
