@@ -40,6 +40,7 @@ from hyperfields.cli.options import (
     PresetChoice,
     RunPath,
     Size,
+    Split,
     Text,
     parse_names,
     parse_numbers,
@@ -74,6 +75,7 @@ def fit(
     aspect: AspectChoice = None,
     background: Background = None,
     up: Axis = None,
+    split: Split = None,
     seed: Count = None,
     individually: Flag = False,
     generator: Name = None,
@@ -110,6 +112,8 @@ def fit(
         background: colour behind the objects of pictures without alpha: white, black, one like #8090a0, or scene
             (nothing is behind); default: the colour of their borders where it is even.
         up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
+        split: which pictures of views are held out for the test: every-8, each eighth by name; 0.9, all but that share;
+            files, as lists in files say; 64,104, all but these numbers; all, none is. Default: files, else every-8.
         seed: seed of all random numbers; default: 0.
         individually: baseline: fit every scene by itself, without a hypernetwork, in an even share of the time.
         generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8; an unknown name lists all of
@@ -150,9 +154,11 @@ def fit(
     before = old.sources[0] if old and old.sources else None
     pixels = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up)}
+    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
     kind_of = kind or (old.kind if old else None)
     data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
+    if getattr(data, "pictures", None) == 1:
+        raise InputError(f"{family}: one training picture came; a scene needs pictures from two places at least")
     model: ModelConfig | None
     train: TrainConfig | None
     if old:
@@ -185,6 +191,7 @@ def infer(
     *,
     out: Annotated[Path, arg(metavar="CODES", help_behavior_hint="(required)")],
     views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
+    split: Split = None,
     minutes: Minutes = None,
     steps: Count = None,
     refine: Flag = False,
@@ -206,6 +213,7 @@ def infer(
     Args:
         out: file of codes to write, .safetensors.
         views: numbers of the training views to use, from 0, for radiance fields; default: all.
+        split: which pictures of views are held out, as for fit; default: as the run.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
         refine: then also fit a low-rank residual of each scene's weights, for details that no code gives.
@@ -231,14 +239,18 @@ def infer(
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
     size, chosen = size_of(loaded), parse_numbers(views)
-    data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen)
+    before = loaded.config.sources[0] if loaded.config.sources else None
+    rule = split or (before.split if before else None)
+    data = read_data(
+        family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen, split=rule
+    )
     print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
     for note in notes_of(data):
         print(note)
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": str(family.absolute()), **present(size=size, views=chosen)}
+    source = {"path": str(family.absolute()), **present(size=size, views=chosen, split=rule)}
     options: dict[str, Any] = {"by": by, "refine": refine, **settings}
     find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")

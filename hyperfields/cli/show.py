@@ -75,7 +75,7 @@ def evaluate(
     if lpips_weights is not None and not lpips_weights.exists():
         raise InputError(f"--lpips-weights {lpips_weights}: not there; give torchvision's checkpoint")
     loaded = load(run, device)
-    data = data_of(loaded, family)
+    data = data_of(loaded, family, measured=split)
     with Meter("eval") as meter:
         report = measure(loaded, data, split, lpips_weights=lpips_weights, progress=meter.count)
     print(format_report(report))
