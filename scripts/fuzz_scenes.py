@@ -149,11 +149,12 @@ def transforms(name: str) -> Callable[[Room, bytes], object]:
             for stem, content in zip("abc", pictures("PNG", "RGBA", "RGB", "L")(room), strict=True):
                 room.put(f"scene/{stem}.png", content)
             room.put("scene/transforms_test.json", transforms_files(room)[0])
+            room.put("scene/x.ply", plys(room)[1])
         for other in scene.glob("transforms*.json"):
             if other.name != name and (name == "transforms.json" or other.name != "transforms_test.json"):
                 other.unlink()
         room.put(f"scene/{name}", data)
-        return open_family(scene, kind="views", size=(5, 6))
+        return list(open_family(scene, kind="views", size=(5, 6)).reference(0, "test"))
 
     return read
 

@@ -7,6 +7,19 @@ them, `tests/test_fuzz_corpus.py` the files that were kept in tests/corpus/.
 
 from __future__ import annotations
 
+from fuzz_captures import (
+    capture,
+    colmap_binary,
+    colmap_text,
+    llff,
+    photograph,
+    photograph_files,
+    points,
+    seeds,
+    srn,
+    video,
+    videos,
+)
 from fuzz_room import Target
 from fuzz_runs import (
     camera_path,
@@ -49,6 +62,7 @@ from fuzz_scenes import (
 from hyperfields.runs.config import CONFIG
 from hyperfields.runs.run import METRICS, MODEL, SUMMARY
 
+COLMAP_WORDS = ("SIMPLE_RADIAL", "OPENCV_FISHEYE", "EQUIRECTANGULAR", "FOV", "1e999", "nan", "-1", "a.png", "../a.png")
 PLY_WORDS = ("element vertex ", "element face ", "property list uchar int vertex_indices", "ascii 1.0", "tristrips")
 TARGETS: dict[str, Target] = {
     "png": Target(picture(".png"), pictures("PNG", "RGBA", "P", "1", "I;16")),
@@ -67,6 +81,13 @@ TARGETS: dict[str, Target] = {
     "glb": Target(mesh(".glb"), glbs, "glb"),
     "transforms_train": Target(transforms("transforms_train.json"), transforms_files, "json", TRANSFORMS_WORDS),
     "transforms": Target(transforms("transforms.json"), transforms_files, "json", TRANSFORMS_WORDS),
+    "colmap_text": Target(capture("colmap_text", colmap_text), seeds(colmap_text), words=COLMAP_WORDS),
+    "colmap_binary": Target(capture("colmap_binary", colmap_binary), seeds(colmap_binary)),
+    "points": Target(capture("points", points), lambda room: seeds(points)(room)[::-1], words=PLY_WORDS),
+    "llff": Target(capture("llff", llff), seeds(llff)),
+    "srn": Target(capture("srn", srn), seeds(srn)),
+    "photograph": Target(photograph, photograph_files),
+    "video": Target(video, videos),
     "run_config": Target(in_run(CONFIG), configs, "json"),
     "run_model": Target(in_run(MODEL), of_run(MODEL), "safetensors"),
     "run_summary": Target(in_run(SUMMARY), of_run(SUMMARY), "json"),

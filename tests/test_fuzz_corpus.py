@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT, CORPUS = ROOT / "scripts" / "fuzz_targets.py", ROOT / "tests" / "corpus"
 if not SCRIPT.is_file():
     pytest.skip("the scripts are not here: this is an installed wheel", allow_module_level=True)
-for name in ("trimesh", "open3d", "OpenEXR", "websockets"):
+for name in ("trimesh", "open3d", "OpenEXR", "websockets", "pycolmap", "av"):
     pytest.importorskip(name)
 
 
@@ -27,7 +27,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-fuzz_room, *_, fuzz_targets = map(load, ("fuzz_room", "fuzz_scenes", "fuzz_runs", "fuzz_targets"))
+fuzz_room, *_, fuzz_targets = map(load, ("fuzz_room", "fuzz_scenes", "fuzz_captures", "fuzz_runs", "fuzz_targets"))
 
 
 @pytest.fixture(scope="module")
