@@ -65,6 +65,10 @@ class Session:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        with self.shared.computing():
+            self._answer_until_closed()
+
+    def _answer_until_closed(self) -> None:
         while True:
             with self._condition:
                 while self._message is None and not self._closed:
