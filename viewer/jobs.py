@@ -171,7 +171,8 @@ class Jobs:
     def _run(self, job: Job) -> None:
         try:
             job.progress(0, 1)
-            self._makers[job.message["what"]](job, job.message)
+            with self.shared.computing():
+                self._makers[job.message["what"]](job, job.message)
         except Cancelled:
             job.send({"type": "cancelled", "job": job.number})
         except (InputError, ValueError) as error:
