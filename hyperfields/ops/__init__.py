@@ -28,15 +28,20 @@ from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.march import PaddedSamples, Samples, gather_samples, ray_march, ray_march_padded
 from hyperfields.ops.mlp import batched_mlp
 from hyperfields.ops.radiance import radiance_head, truncated_exp
+from hyperfields.ops.space import BOX, Box, Contracted, Space
 from hyperfields.ops.visibility import VisibleSamples, early_termination, visible_samples
 
 __all__ = [
+    "BOX",
     "Activation",
     "Backend",
+    "Box",
     "Composited",
+    "Contracted",
     "GridSpec",
     "PaddedSamples",
     "Samples",
+    "Space",
     "VisibleSamples",
     "backends",
     "batched_mlp",

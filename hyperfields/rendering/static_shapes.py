@@ -33,7 +33,15 @@ class StaticRendered(NamedTuple):
 
 
 def render_static(
-    fn: RadianceFn, density: PointFn, rays: Rays, occupancy: Tensor, *, step: float, offset: Tensor, samples: int
+    fn: RadianceFn,
+    density: PointFn,
+    rays: Rays,
+    occupancy: Tensor,
+    *,
+    step: float,
+    space: ops.Space = ops.BOX,
+    offset: Tensor,
+    samples: int,
 ) -> StaticRendered:
     """The colours of `volume.render_volume`, of as many rays as need no more than `samples` samples in all.
 
@@ -41,14 +49,15 @@ def render_static(
         density: of `fn` alone; decides the visible samples.
         rays: origins and directions `[s r 3]`.
         occupancy: `[s g g g]` bool.
-        step: length of a sample, scene units.
+        step: length of a sample in the scene box, scene units.
+        space: see `volume.render_volume`.
         offset: `[s r]` in [0, 1).
 
     Differentiable as `render_volume` is.
     """
     scenes, count = rays.origins.shape[:2]
     origins, directions = (t.reshape(-1, 3) for t in rays)
-    edges, first, num_marched = ops.ray_march_padded(*rays, occupancy, step, offset)
+    edges, first, num_marched = ops.ray_march_padded(*rays, occupancy, step, offset, space=space)
     num_visible = _count_visible(density, origins, directions, edges, first, num_marched, scenes)
     fits = num_visible.cumsum(0) <= samples
     num_used = num_visible * fits

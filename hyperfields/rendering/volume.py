@@ -23,6 +23,7 @@ def render_volume(
     occupancy: Tensor,
     *,
     step: float,
+    space: ops.Space = ops.BOX,
     offset: Tensor | None = None,
     visible: VisibleSamplesFn | None = None,
 ) -> Rendered:
@@ -32,7 +33,9 @@ def render_volume(
         fn: radiance function of packed points.
         rays: origins and directions `[s r 3]`.
         occupancy: `[s g g g]` bool.
-        step: length of a sample, scene units.
+        step: length of a sample in the scene box, scene units.
+        space: the scene box, or all of space, contracted: cells are then those of the contracted cube, samples grow
+            with the distance, and `fn` is asked at points of space.
         offset: `[s r]` in [0, 1), random while fitting; 0.5 when None.
         visible: gives the visible samples, by the density alone, and `fn` is evaluated at no others. Without it,
             `fn` is evaluated at all with gradients, and in waves from front to back without them.
@@ -42,9 +45,9 @@ def render_volume(
     """
     if torch.is_grad_enabled():
         seen = None if visible is None else visible(rays, occupancy, offset, OPAQUE)
-        return _render_seen(fn, rays, _all_samples(rays, occupancy, step, offset) if seen is None else seen)
+        return _render_seen(fn, rays, _all_samples(rays, occupancy, step, offset, space) if seen is None else seen)
     if visible is None or rays.origins.device.type != "cpu":
-        return _render_waves(fn, rays, occupancy, step, offset)
+        return _render_waves(fn, rays, occupancy, step, offset, space)
     blocks = []
     size = max(VISIBLE_RAYS // rays.origins.shape[0], 1)
     for begin in range(0, max(rays.origins.shape[1], 1), size):
@@ -52,15 +55,17 @@ def render_volume(
         shift = None if offset is None else offset[:, begin : begin + size]
         seen = visible(block, occupancy, shift, OPAQUE)
         if seen is None:
-            return _render_waves(fn, rays, occupancy, step, offset)
+            return _render_waves(fn, rays, occupancy, step, offset, space)
         blocks.append(_render_seen(fn, block, seen))
     rgb, alpha, depth = (torch.cat(parts, 1) for parts in zip(*(block[:3] for block in blocks), strict=True))
     return Rendered(rgb, alpha, depth, samples=sum(block.samples for block in blocks))
 
 
-def _all_samples(rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> ops.VisibleSamples:
+def _all_samples(
+    rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None, space: ops.Space
+) -> ops.VisibleSamples:
     """All samples of all rays in occupied cells."""
-    edges, numbers = ops.ray_march(*rays, occupancy, step, offset)
+    edges, numbers = ops.ray_march(*rays, occupancy, step, offset, space=space)
     origins, directions = (t.reshape(-1, 3) for t in rays)
     return ops.VisibleSamples(
         *ops.gather_samples(origins, directions, edges, numbers.cumsum(0) - numbers, numbers), numbers, None
@@ -106,11 +111,13 @@ def _waves(first: Tensor, numbers: Tensor, opacity: Tensor) -> Iterator[tuple[Te
         wave, done = 2 * wave, done + length
 
 
-def _render_waves(fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None) -> Rendered:
+def _render_waves(
+    fn: RadianceFn, rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None, space: ops.Space
+) -> Rendered:
     """The same in waves, front to back, until a ray is opaque."""
     scenes, count = rays.origins.shape[:2]
     origins, directions = (t.reshape(-1, 3) for t in rays)
-    edges, numbers = ops.ray_march(*rays, occupancy, step, offset)
+    edges, numbers = ops.ray_march(*rays, occupancy, step, offset, space=space)
     seen = edges.new_zeros(len(numbers), 5)  # colour, opacity, opacity-weighted distance
     samples = 0
     for begin, take in _waves(numbers.cumsum(0) - numbers, numbers, seen[:, 3]):

@@ -17,7 +17,7 @@ from hyperfields.data.base import shortened
 from hyperfields.errors import InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
-from hyperfields.ops import GridSpec
+from hyperfields.ops import Box, Contracted, GridSpec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.tasks import TASKS, TrainConfig, losses
 from hyperfields.tasks import config as training
@@ -142,7 +142,7 @@ def ours() -> dict[str, Any]:
     return known_as(
         (
             GridSpec, encodings.Identity, encodings.Fourier, encodings.HashGrid, encodings.FactoredGrid,
-            encodings.SphericalHarmonics, fields.ImageField, fields.SDFField, fields.RadianceField,
+            encodings.SphericalHarmonics, Box, Contracted, fields.ImageField, fields.SDFField, fields.RadianceField,
             *generators, hypernets.Stability, hypernets.Bayes, hypernets.Extension,
             *codes.SOURCES.values(), ModelConfig, TrainConfig, training.Cosine, training.Adam, training.RelativeClip,
             *losses.LOSSES, RunConfig, FitSettings, DataSource,

@@ -154,12 +154,12 @@ class RayObjective:
     def update(self, bound: BoundField, local: Tensor, step: int, generator: torch.Generator) -> None:
         with products(self.precision, self.device):
             if self.static is None:
-                self.occupancy.update(bound.density, local, step, generator)
+                self.occupancy.update(bound.cell_density, local, step, generator)
                 return
             if self.static.step != step:
                 self.static.plan(step)
             if self.static.parts:
-                self.occupancy.update_part(bound.density, local, self.static.part, self.static.parts, generator)
+                self.occupancy.update_part(bound.cell_density, local, self.static.part, self.static.parts, generator)
 
     def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         with products(self.precision, self.device):
@@ -169,8 +169,10 @@ class RayObjective:
             with region("batch"):
                 batch = self._batch(scenes, rays, generator)
             offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
-            cells, step = self.occupancy.cells(local), self.field.step
-            rendered = render_volume(bound, batch.rays, cells, step=step, offset=offset, visible=bound.visible_samples)
+            rendered = render_volume(
+                bound, batch.rays, self.occupancy.cells(local), step=self.field.step, space=self.field.space,
+                offset=offset, visible=bound.visible_samples,
+            )  # fmt: skip
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
             loss = _errors(self.loss, rendered, batch, rendered.alpha).mean()
             empty = self._empty(local)
@@ -186,10 +188,10 @@ class RayObjective:
         """The same in tensors of planned sizes: mean over the rays that fit into the sample budget."""
         batch = self._batch(scenes, static.rays, generator)
         offset = torch.rand(len(scenes), static.rays, generator=generator, device=self.device)
-        cells, step = self.occupancy.cells(local), self.field.step
         rendered = render_static(
-            bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=static.max_samples
-        )
+            bound, bound.density, batch.rays, self.occupancy.cells(local), step=self.field.step, space=self.field.space,
+            offset=offset, samples=static.max_samples,
+        )  # fmt: skip
         static.count(rendered.num_visible)
         error = _errors(self.loss, rendered, batch, rendered.fits)
         fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))

@@ -176,7 +176,7 @@ class RadianceTask:
         return picture_metrics(pictures, truth, data.names[scene], perceptual, note, counting=counting)
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
-        """The surface where a sample becomes more opaque than clear."""
+        """The surface in the scene box where a sample becomes more opaque than clear."""
         step = bound.field.step
 
         def clearness(x: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ class RadianceTask:
         return outputs | mlp_outputs("color", torch.cat((geometry, directions), -1), field, weights)
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
-        return 1.0 - torch.exp(-bound.density(points) * bound.field.step).squeeze(-1)
+        return 1.0 - torch.exp(-bound.cell_density(points) * bound.field.step).squeeze(-1)
 
 
 def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], Rendered]:
@@ -216,7 +216,9 @@ def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], 
         return torch.exp(-step * bound.density(x, counts))
 
     def render(rays: Rays) -> Rendered:
-        rendered = render_volume(bound, rays, bound.occupancy(cells), step=step, visible=bound.visible_samples)
+        rendered = render_volume(
+            bound, rays, bound.occupancy(cells), step=step, space=bound.field.space, visible=bound.visible_samples
+        )
         if not normals:
             return rendered
         hit = rendered.depth[0].isfinite().nonzero().squeeze(1)
