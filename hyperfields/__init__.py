@@ -54,6 +54,7 @@ _EXPORTS = {
     "Independent": "hypernets",
     "InferredCodes": "training.inference",
     "InputError": "errors",
+    "Lens": "cameras",
     "LowRank": "hypernets",
     "Mesh": "data",
     "Metric": "tasks",
@@ -130,6 +131,7 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.cameras import Camera as Camera
+    from hyperfields.cameras import Lens as Lens
     from hyperfields.cameras import Rays as Rays
     from hyperfields.cameras import look_at as look_at
     from hyperfields.cameras import orbit as orbit

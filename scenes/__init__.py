@@ -16,7 +16,7 @@ from hyperfields.data import Images, Kind, SceneDataset, Shapes, Views
 from hyperfields.data.shapes import Progress
 from hyperfields.errors import InputError
 from hyperfields.scenes import images, meshes, views
-from hyperfields.scenes._common import UNREAD_IMAGES, UNREAD_MESHES, folders_below, visible_files
+from hyperfields.scenes._common import MOST_BYTES, UNREAD_IMAGES, UNREAD_MESHES, folders_below, visible_files
 from hyperfields.scenes.reader import Aspect, Reader
 
 __all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
@@ -60,8 +60,10 @@ def open_family(
     """
     folder = Path(path)
     reader = _reader(folder, kind, readers)
-    if size is not None and min(size) < 1:
-        raise InputError(f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1")
+    if size is not None and not (min(size) >= 1 and size[0] * size[1] <= MOST_BYTES // 4):
+        raise InputError(
+            f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1 and at most {MOST_BYTES // 4:,} pixels"
+        )
     given: dict[str, Any] = {"size": size, "views": views, "aspect": aspect, "background": background, "up": up}
     for option, value in given.items():
         if value is not None and option not in reader.options:

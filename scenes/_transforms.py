@@ -6,7 +6,6 @@ refused.
 
 from __future__ import annotations
 
-import json
 import math
 import unicodedata
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line
+from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line, read_json
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = ("", *IMAGE_SUFFIXES)  # tried in this order after a frame's file_path
@@ -91,10 +90,7 @@ def read_transforms(folder: Path, split: str) -> tuple[list[Frame], Hints]:
         raise InputError(f"{path}: is missing; splits of this scene: {', '.join(there) or 'none'}; wanted {split!r}")
     divided = not path.is_file()
     path = single if divided else path
-    try:
-        content = json.loads(path.read_bytes())  # bytes: any Unicode encoding, with or without a mark
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from error
+    content = read_json(path)
     entries = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: has no list of frames; wanted the NeRF-synthetic layout")
@@ -129,15 +125,22 @@ def _frame(folder: Path, entry: dict[str, Any], shared: dict[str, float], conten
 def _check_keys(entry: dict[str, Any], where: str) -> None:
     """Raises InputError for a key that would be dropped."""
     for key, value in entry.items():
-        if key in UNSET and value and any(np.ravel(np.array(value, dtype=object))):
+        if key in UNSET and _is_set(value):
             raise InputError(f"{where}: {key}: {UNSET[key]}")
         if key == "camera_model" and str(value).lower() not in PINHOLE:
             raise InputError(
-                f"{where}: camera_model {value!r}: only pinhole cameras are read; undistort the pictures "
+                f"{where}: camera_model {value!r:.60}: only pinhole cameras are read; undistort the pictures "
                 "(colmap image_undistorter) or cut pinhole pictures out of them, and write PINHOLE"
             )
         if key not in USED and key not in HARMLESS and key not in UNSET and not key.startswith(("_", "#", "//")):
-            raise InputError(f"{where}: key {key!r} is not known here; take it out if it may be passed over")
+            raise InputError(f"{where}: key {key!r:.60} is not known here; take it out if it may be passed over")
+
+
+def _is_set(value: Any) -> bool:
+    """True unless a value of JSON is false, 0 or empty, or made of such values."""
+    if isinstance(value, dict | list):
+        return any(map(_is_set, value.values() if isinstance(value, dict) else value))
+    return bool(value)
 
 
 def _divided(content: dict[str, Any], entries: list[Any], split: str, path: Path) -> list[Any]:
@@ -165,9 +168,9 @@ def _numbers(entry: dict[str, Any], path: Path) -> dict[str, float]:
         if key in entry:
             value = entry[key]
             if not _finite(value):
-                raise InputError(f"{path}: {key} is {value!r}; wanted a finite number")
+                raise InputError(f"{path}: {key} is {value!r:.60}; wanted a finite number")
             if key in ("fl_x", "fl_y", "w", "h") and value <= 0:
-                raise InputError(f"{path}: {key} is {value!r}; wanted a number above 0")
+                raise InputError(f"{path}: {key} is {value!r:.60}; wanted a number above 0")
             numbers[key] = float(value)
     for key in ("camera_angle_x", "camera_angle_y"):
         if not 0.0 < numbers.get(key, 1.0) < math.pi:
@@ -180,26 +183,27 @@ def _hints(content: dict[str, Any], path: Path) -> Hints:
     for key in ("scale", "aabb_scale"):
         if content.get(key) is not None:
             if not _finite(content[key]) or content[key] <= 0:
-                raise InputError(f"{path}: {key} is {content[key]!r}; wanted a number above 0")
+                raise InputError(f"{path}: {key} is {content[key]!r:.60}; wanted a number above 0")
             values[key] = float(content[key])
     for key in ("offset", "up"):
         if content.get(key) is not None:
             vector = content[key]
             if not (isinstance(vector, list) and len(vector) == 3 and all(map(_finite, vector))):
-                raise InputError(f"{path}: {key} is {vector!r}; wanted 3 finite numbers")
+                raise InputError(f"{path}: {key} is {vector!r:.60}; wanted 3 finite numbers")
             values[key] = np.array(vector, dtype=np.float64)
     return Hints(**values)
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, since `isfinite` takes no integers that are too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def _pose(matrix: Any, where: str) -> NDArray[np.float64]:
     """Camera to world, from OpenGL's camera axes (+Y up, +Z backward) to OpenCV's (+Y down, +Z forward)."""
     try:
         pose = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pose = np.empty(0)
     if pose.shape == (3, 4):
         pose = np.concatenate((pose, [[0.0, 0.0, 0.0, 1.0]]))
@@ -222,17 +226,17 @@ def _pose(matrix: Any, where: str) -> NDArray[np.float64]:
 def _image_path(folder: Path, file_path: Any, where: str, key: str) -> Path:
     """The picture that a frame names; also with Windows' separators, letters of another case, composed accents."""
     if not isinstance(file_path, str) or not file_path:
-        raise InputError(f"{where}: {key} is {file_path!r}; wanted the path of a picture")
+        raise InputError(f"{where}: {key} is {file_path!r:.200}; wanted the path of a picture")
     try:
         image = next((p for s in SUFFIXES if (p := folder / (file_path + s)).is_file()), None)
         image = image or _similar(folder, file_path.replace("\\", "/"))
         inside = (image or folder / file_path).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{where}: {key} {file_path!r} cannot be used ({one_line(error)})") from error
+        raise InputError(f"{where}: {key} {file_path!r:.200} cannot be used ({one_line(error)})") from error
     if not inside:
-        raise InputError(f"{where}: {key} {file_path!r} leaves the scene's folder; move the picture there")
+        raise InputError(f"{where}: {key} {file_path!r:.200} leaves the scene's folder; move the picture there")
     if image is None:
-        raise InputError(f"{where}: no picture at {key} {file_path!r}; restore it or drop the frame")
+        raise InputError(f"{where}: no picture at {key} {file_path!r:.200}; restore it or drop the frame")
     return image
 
 

@@ -33,6 +33,7 @@ from hyperfields.scenes._common import (
     visible_folders,
     warn_left_out,
 )
+from hyperfields.scenes._glb import refuse_huge
 from hyperfields.scenes._polygons import read_binary_ply, read_off
 from hyperfields.scenes.reader import Reader
 
@@ -161,6 +162,8 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
             _refuse_ply(content)
         if path.suffix.lower() == ".stl":
             content = _whole_stl(content)
+        if path.suffix.lower() == ".glb":
+            refuse_huge(content)
         try:
             points, faces = _with_trimesh(trimesh, content, path.suffix.lower())
         except ValueError:

@@ -22,7 +22,7 @@ from hyperfields.errors import InputError
 from hyperfields.runs.meshes import write_mesh
 from hyperfields.runs.run import load_run
 from hyperfields.scenes import detect_kind, open_family
-from hyperfields.scenes._background import border_color, cut_out
+from hyperfields.scenes._background import border_color, border_pixels, cut_out
 from hyperfields.scenes.meshes import read_mesh
 from hyperfields.tasks import RADIANCE
 from hyperfields.training.inference import infer
@@ -297,7 +297,7 @@ def lay_over(folder: Path, color: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (90, 160, 40)])
 def test_alpha_comes_back_from_an_even_background(tmp_path: Path, color: tuple[int, int, int]) -> None:
-    truth = open_family(scene(tmp_path / "s")).reference(0, "train")
+    truth = list(open_family(scene(tmp_path / "s")).reference(0, "train"))
     lay_over(tmp_path / "s", color)
     family = open_family(tmp_path / "s")
     assert len(family.notes) == 1
@@ -344,7 +344,7 @@ def test_holes_are_clear_and_highlights_are_not() -> None:
     picture = np.full((64, 64, 4), 255, dtype=np.uint8)
     picture[(radius < 28) & (radius > 10), :3] = (200, 30, 30)
     picture[32, 50, :3] = 255  # a highlight
-    assert border_color(picture[None]) == (255, 255, 255)
+    assert border_color(border_pixels(picture)) == (255, 255, 255)
     alpha = cut_out(picture, (255, 255, 255))[..., 3]
     assert alpha[32, 32] == 0
     assert alpha[0, 0] == 0
@@ -519,3 +519,21 @@ def test_a_run_reads_its_data_as_it_was_fitted(tmp_path: Path, capsys: pytest.Ca
     write_mesh(mesh, vertices._replace(scale=frame[0], center=(frame[1], frame[2], frame[3])))
     codes = infer(loaded, open_family(tmp_path / "s"), steps=1, progress=False)
     assert codes.scene(loaded, "s").frame == pytest.approx(frame, abs=1e-6)
+
+
+def test_an_object_larger_than_the_unit_box_gets_a_larger_one() -> None:
+    """Cameras that look at [-1, 1]^3, as those of NeRF-synthetic do, at a ball of radius 1.3."""
+    from hyperfields.cameras import orbit
+    from hyperfields.data.boxes import Seen, find_box, outside
+
+    cameras = orbit(12, radius=4.0, elevation=0.5, fov=0.9, height=48, width=48)
+    rays = [camera.rays() for camera in cameras]
+    origins, directions = (np.concatenate([part[k].double().numpy() for part in rays]) for k in (0, 1))
+    nearest = origins - (origins * directions).sum(-1, keepdims=True) * directions
+    for radius, smallest, largest in ((0.9, 1.0, 1.0), (1.3, 1.3, 1.6)):
+        hit = np.linalg.norm(nearest, axis=-1) < radius
+        silhouette = Seen(origins[hit], directions[hit])
+        box = find_box(cameras, silhouette)
+        assert smallest <= box.scale <= largest
+        assert box.center == (0.0, 0.0, 0.0)
+        assert outside(box, silhouette) < 1e-3

@@ -28,7 +28,7 @@ from hyperfields.viewer.camera_path import (
     to_nerfstudio,
 )
 from hyperfields.viewer.latent_map import latent_map
-from hyperfields.viewer.lock import FairLock
+from hyperfields.viewer.lock import FairLock, Turn
 from hyperfields.viewer.reference import mesh_picture, photograph_picture, reference_picture
 from hyperfields.viewer.session import mesh_bytes, moving_size, pack
 from hyperfields.viewer.shared import FieldInTurns
@@ -322,52 +322,86 @@ def test_a_photograph_lies_over_the_background() -> None:
 # The lock ---------------------------------------------------------------------------------------------
 
 
-def test_the_lock_goes_round_in_order_and_to_the_urgent_first() -> None:
-    lock, order, waiting = FairLock(), [], []
+class Queue:
+    """Threads that wait for a lock, one after another."""
 
-    def take(name: str, urgent: bool) -> None:
-        with lock.held(urgent=urgent):
-            order.append(name)
+    def __init__(self, lock: FairLock) -> None:
+        self.lock = lock
+        self.order: list[str] = []
+        self._threads: list[threading.Thread] = []
 
-    with lock.held(urgent=True):
-        for name, urgent in (("a", False), ("b", False), ("c", True), ("d", True)):
-            thread = threading.Thread(target=take, args=(name, urgent))
-            before = sum(map(len, lock._queues))
-            thread.start()
-            waiting.append(thread)
-            while sum(map(len, lock._queues)) == before:
-                time.sleep(0.001)
-    for thread in waiting:
-        thread.join(5.0)
-    assert order == ["c", "d", "a", "b"]
+    def add(self, name: str, turn: Turn, *more: str) -> None:
+        """A thread that notes its names, and gives way after each but the last."""
+
+        def take() -> None:
+            with self.lock.held(turn):
+                self.order.append(name)
+                for another in more:
+                    self.lock.give_way()
+                    self.order.append(another)
+
+        thread = threading.Thread(target=take)
+        before = self.lock.waiting()
+        thread.start()
+        self._threads.append(thread)
+        while self.lock.waiting() == before:
+            time.sleep(0.001)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(5.0)
+
+
+def test_the_lock_goes_round_in_order_looks_before_pictures_before_jobs() -> None:
+    queue = Queue(FairLock())
+    with queue.lock.held():
+        for name, turn in (("a", Turn.JOB), ("b", Turn.JOB), ("p", Turn.PICTURE), ("c", Turn.LOOK), ("d", Turn.LOOK)):
+            queue.add(name, turn)
+    queue.join()
+    assert queue.order == ["c", "d", "p", "a", "b"]
+
+
+def test_who_began_first_ends_first() -> None:
+    """Of pictures in blocks only one is half done at a time, so memory does not grow with those who wait."""
+    queue = Queue(FairLock())
+    with queue.lock.held(Turn.LOOK):
+        queue.add("a1", Turn.PICTURE, "a2", "a3")
+        queue.add("b1", Turn.PICTURE, "b2")
+    queue.join()
+    assert queue.order == ["a1", "a2", "a3", "b1", "b2"]
+
+
+def test_a_job_waits_for_those_who_wait_already_and_for_no_more_than_its_patience() -> None:
+    queue = Queue(FairLock())
+    with queue.lock.held(Turn.LOOK):
+        for number in range(40):
+            queue.add(f"before {number}", Turn.LOOK)
+        queue.add("job", Turn.JOB)
+        for number in range(40):
+            queue.add(f"after {number}", Turn.LOOK)
+    queue.join()
+    assert queue.order.index("job") == 40 + Turn.JOB
+    assert queue.order[:40] == [f"before {number}" for number in range(40)]
 
 
 def test_who_holds_the_lock_for_long_gives_way_in_between() -> None:
-    lock, order = FairLock(), []
-
-    def short() -> None:
-        with lock.held(urgent=True):
-            order.append("short")
-
-    with lock.held():
-        thread = threading.Thread(target=short)
-        thread.start()
-        while not any(lock._queues):
-            time.sleep(0.001)
-        order.append("long")
-        lock.give_way()
-        order.append("long again")
-    thread.join(5.0)
-    assert order == ["long", "short", "long again"]
-    with lock.held():
-        lock.give_way()  # alone: nothing to wait for
+    queue = Queue(FairLock())
+    with queue.lock.held():
+        queue.add("short", Turn.LOOK)
+        queue.order.append("long")
+        queue.lock.give_way()
+        queue.order.append("long again")
+    queue.join()
+    assert queue.order == ["long", "short", "long again"]
+    with queue.lock.held():
+        queue.lock.give_way()  # alone: nothing to wait for
 
 
 @pytest.mark.parametrize("kind", ["shapes", "views"])
 def test_a_field_in_turns_is_the_field(kind: Kind) -> None:
     run, task, lock = run_of(kind), task_of(kind), FairLock()
     checks: list[bool] = []
-    field = FieldInTurns(run["big"].field, lock, lambda: checks.append(lock._busy))
+    field = FieldInTurns(run["big"].field, lock, lambda: checks.append(lock.busy))
     bound = run["big"].field
     mesh, same = task.mesh(field, 24), task.mesh(bound, 24)
     assert torch.equal(mesh.vertices, same.vertices)

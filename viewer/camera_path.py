@@ -16,6 +16,7 @@ from hyperfields.errors import InputError
 MOST_KEYFRAMES = 200
 MOST_FRAMES = 3000
 MOST_BYTES = 8_000_000
+_FARTHEST = 1e6  # of the numbers of a pose
 _FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # OpenCV's camera axes <-> OpenGL's
 
 
@@ -167,7 +168,7 @@ def from_opengl(matrices: list[list[float]]) -> Tensor:
     if any(len(matrix) != 16 for matrix in matrices):
         raise ValueError("wanted 16 finite numbers")
     given = torch.tensor(matrices, dtype=torch.float32).reshape(-1, 4, 4)
-    if not bool(given.isfinite().all()):
+    if not bool((given.abs() <= _FARTHEST).all()):  # not so for nan either
         raise ValueError("wanted 16 finite numbers")
     left, scale, right = torch.linalg.svd(given[:, :3, :3])
     rotation = left @ right

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from hyperfields.data import Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.viewer.reference import References, photograph_picture, reference_picture
+from hyperfields.viewer.lock import Turn
+from hyperfields.viewer.reference import photograph_picture, reference_picture
 from hyperfields.viewer.requests import AXES, ViewRequest, view_request
 from hyperfields.viewer.shared import COARSE, FINE, FieldInTurns, SharedState, jpeg
 
 BUDGET = 0.055  # seconds that a picture may take while something moves
+CROWD = 8  # when more than these wait, each gets a smaller picture, so that all are served as soon
 SMALLEST, LARGEST = 64, 320  # pixels on the longer side of such a picture
 MOVING_QUALITY, STILL_QUALITY = 82, 93  # of JPEG
 NEAREST = 6
@@ -43,7 +45,6 @@ class Session:
         self._message: dict[str, Any] | None = None
         self._closed = False
         self._pixel_seconds = 4e-6  # of this scene on this machine, learned as we go
-        self._references: References | None = None
         self._thread = threading.Thread(target=self._run, name="hyperfields-viewer-session", daemon=True)
         self._thread.start()
 
@@ -77,20 +78,23 @@ class Session:
             except Superseded:
                 continue
             except (InputError, ValueError) as error:
-                self._tell({"type": "error", "id": message.get("id"), "text": str(error)})
+                self._tell({"type": "error", "text": str(error)})
             except Exception as error:  # one bad picture must not end the session
                 traceback.print_exc()
-                self._tell({"type": "error", "id": message.get("id"), "text": f"this picture failed: {error}"})
+                self._tell({"type": "error", "text": f"this picture failed: {error}"})
 
     def _answer(self, request: ViewRequest) -> None:
         began = time.monotonic()
         request, photograph = self._from_photograph(request)
         lock, task = self.shared.lock, self.shared.task
-        with lock.held(urgent=True):
+        with lock.held(Turn.LOOK):
+            if self._closed:
+                raise Superseded
             bound = self.shared.scene(request.latent).field
             with contextlib.suppress(TypeError):  # a field without density has no grid
                 bound.occupancy(COARSE)  # once a field: not counted below
-            size = moving_size(request.size, self._pixel_seconds)
+            budget = BUDGET / max(1.0, lock.waiting(Turn.LOOK) / CROWD)
+            size = moving_size(request.size, self._pixel_seconds, budget)
             started = time.monotonic()
             picture = task.picture(
                 bound, request.view, size, request.channel, request.background, supersample=1, cells=COARSE
@@ -102,8 +106,8 @@ class Session:
             return
         passes = {1} if request.mesh else {1, task.supersample}  # a mesh will cover the picture
         for supersample in sorted(passes):  # whole first, then smooth edges
-            with lock.held():
-                self._pause()
+            with lock.held(Turn.PICTURE if supersample == 1 else Turn.JOB):
+                self._check()
                 picture = task.picture(
                     bound, request.view, request.size, request.channel, request.background,
                     supersample=supersample, cells=FINE, pause=self._pause,
@@ -114,7 +118,7 @@ class Session:
         if request.mesh and task.has_mesh:
             mesh = task.mesh(FieldInTurns(bound, lock, self._check), task.preview_cells)
             header = {"type": "mesh", "id": request.number, "key": self.shared.map.to_text(request.latent)}
-            self._send(pack(header | mesh_header(mesh), mesh_bytes(mesh)))
+            self._put(pack(header | mesh_header(mesh), mesh_bytes(mesh)))
 
     def _check(self) -> None:
         if self._closed or self._message is not None:
@@ -130,7 +134,7 @@ class Session:
         if request.photograph is None or not self.shared.task.has_splits:
             return request, None
         scene = self.shared.number_at(request.latent)
-        views = None if scene is None else self._reference_of(self.shared.names[scene])
+        views = None if scene is None else self.shared.reference(self.shared.names[scene])
         if not views:
             return request, None
         view = views[request.photograph % len(views)]
@@ -138,11 +142,6 @@ class Session:
         scale = max(request.size) / max(height, width)
         size = max(round(height * scale), 8), max(round(width * scale), 8)
         return dataclasses.replace(request, view=view.camera, size=size), view
-
-    def _reference_of(self, name: str) -> Any:
-        if self._references is None:
-            self._references = References(self.shared.dataset())
-        return self._references.of(name)
 
     def _send_reference(self, request: ViewRequest, photograph: View | None, supersample: int, began: float) -> None:
         """Send the data's picture of the scene from the same place, or a word where there is none."""
@@ -154,7 +153,7 @@ class Session:
         if scene is None:
             return no_reference("between scenes the data show nothing")
         try:
-            reference = self._reference_of(self.shared.names[scene])
+            reference = self.shared.reference(self.shared.names[scene])
             count = len(reference) if isinstance(reference, list) else 0
             if photograph is not None:
                 picture = photograph_picture(photograph, request.background)
@@ -180,10 +179,14 @@ class Session:
             "latent": describe(self.shared, request.latent),
             **more,
         }
-        self._send(pack(header, data))
+        self._put(pack(header, data))
 
     def _tell(self, message: dict[str, Any]) -> None:
-        self._send(json.dumps(message))
+        self._put(json.dumps(message))
+
+    def _put(self, message: str | bytes) -> None:
+        if not self._closed:
+            self._send(message)
 
 
 def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUDGET) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.lock import FairLock
+from hyperfields.viewer.reference import References
 
 if TYPE_CHECKING:
     from hyperfields.training.inference import InferredCodes
@@ -32,6 +33,7 @@ MOST_THUMBS = 1024  # of a larger run the others are dots
 COARSE = 32  # cells along a side of the grid that skips empty space, while something moves
 FINE = 64  # and when all is still
 _CACHE_BYTES = 256e6
+_HINTS = 1000  # scenes among which a name like a wrong one is looked for: it takes a while
 
 
 class SharedState:
@@ -60,7 +62,8 @@ class SharedState:
         self.closing = threading.Event()
         self._inferred = inferred
         self._open_dataset = open_dataset
-        self._dataset: SceneDataset | InputError | None = None
+        self._references: References | InputError | None = None
+        self._numbers = {name: number for number, name in enumerate(self.names)}
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._sheets: dict[int, bytes] = {}
         self._mutex, self._dataset_mutex, self._sheet_mutex = threading.Lock(), threading.Lock(), threading.Lock()
@@ -88,6 +91,10 @@ class SharedState:
         Raises:
             InputError: an unknown name.
         """
+        if name in self._numbers:
+            return self._numbers[name]
+        if len(self.names) > _HINTS:
+            raise InputError(f"scene {name[:60]!r}: not among the {len(self.names):,} scenes that are shown")
         return self.run.index(name) if self._inferred is None else self._inferred.index(name)
 
     def code(self, coordinates: Tensor) -> Tensor:
@@ -156,17 +163,32 @@ class SharedState:
         Raises:
             InputError: they are not there any more.
         """
+        return self._data().dataset
+
+    def reference(self, name: str) -> Any:
+        """What the data have of a scene; see `References.of`.
+
+        Raises:
+            InputError: nothing, or it cannot be read any more.
+        """
+        references = self._data()
         with self._dataset_mutex:
-            if self._dataset is None:
+            return references.of(name)
+
+    def _data(self) -> References:
+        with self._dataset_mutex:
+            if self._references is None:
                 try:
                     if self._open_dataset is None:
                         raise InputError(f"{self.run.label}: does not say which family was fitted; give --family DIR")
-                    self._dataset = self._open_dataset()
+                    self._references = References(self._open_dataset())
                 except InputError as error:
-                    self._dataset = error
-            if isinstance(self._dataset, InputError):
-                raise self._dataset
-            return self._dataset
+                    self._references = error
+                except OSError as error:
+                    self._references = InputError(f"the data of {self.run.label} cannot be read: {error}")
+            if isinstance(self._references, InputError):
+                raise self._references
+            return self._references
 
     def aspect(self) -> float:
         """Width over height of the pictures."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,9 +26,6 @@ from hyperfields.cli.options import (
     File,
     Flag,
     Folder,
-    KindChoice,
-    Name,
-    PresetChoice,
     RunPath,
     SceneName,
     Size,
@@ -351,56 +347,6 @@ def view(
         return data_of(loaded, family) if inferred is None else observed_data(loaded, inferred.names, family, inferred)
 
     serve(loaded, open_dataset, inferred, host=host, port=port, log=lambda text: print(text, flush=True))
-
-
-def inspect(
-    run: AnyRunPath = None,
-    *,
-    preset: PresetChoice = None,
-    kind: KindChoice = None,
-    scenes: Annotated[int, arg(metavar="N")] = 32,
-    size: Size = None,
-    generator: Name = None,
-    json: Flag = False,
-) -> None:
-    """Show the contents of a run, or the cost of a preset: scenes, model, sizes, settings, progress.
-
-    $ hyperfields inspect runs/cars
-    $ hyperfields inspect runs/cars --json
-    $ hyperfields inspect --preset default --kind views --scenes 100 --size 128x128 --generator full
-
-    Args:
-        preset: count the parameters, bytes and operations of a preset, before fitting.
-        kind: kind of the scenes, with --preset; default: images.
-        scenes: number of scenes, with --preset.
-        size: height and width of their pictures, with --preset; default: 64x64.
-        generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8.
-        json: print it as JSON.
-    """
-    from json import dumps
-
-    from hyperfields.cli import console
-    from hyperfields.runs.inspect import inspect_run
-
-    if (run is None) == (preset is None):
-        raise InputError(f"inspect: got RUN {run} and --preset {preset}; give one of the two")
-    if preset is not None:
-        from hyperfields import hypernets, tasks
-        from hyperfields.data import KINDS
-        from hyperfields.training import cost
-
-        if scenes < 1:
-            raise InputError(f"--scenes {scenes}: wanted at least 1")
-        side = max(parse_size(size) or (64, 64))
-        chosen = None if generator is None else hypernets.parse(generator, hypernets.SHARING)
-        config, _ = tasks.preset(preset, kind or KINDS[0], scenes, side, generator=chosen)
-        counts = cost.count(config, scenes)
-        rows = cost.format_counts(config, counts)
-        print(dumps(dataclasses.asdict(counts), indent=1) if json else console.table(rows))
-        return
-    assert run is not None
-    content = inspect_run(run)
-    print(dumps(content, indent=1) if json else console.format_run(content))
 
 
 def doctor(run: AnyRunPath = None, *, family: Folder = None) -> None:

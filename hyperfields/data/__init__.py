@@ -9,6 +9,7 @@ file: readers are in scenes/. May import: errors, cameras. To add data of your o
 from hyperfields.data.base import KINDS as KINDS
 from hyperfields.data.base import SPLITS as SPLITS
 from hyperfields.data.base import Kind as Kind
+from hyperfields.data.base import LazyViews as LazyViews
 from hyperfields.data.base import Mesh as Mesh
 from hyperfields.data.base import Movable as Movable
 from hyperfields.data.base import Pixels as Pixels
@@ -26,6 +27,7 @@ from hyperfields.data.compose import Subset as Subset
 from hyperfields.data.images import Images as Images
 from hyperfields.data.loader import SceneLoader as SceneLoader
 from hyperfields.data.loader import SceneSampler as SceneSampler
+from hyperfields.data.pictures import Pictures as Pictures
 from hyperfields.data.shapes import Sampling as Sampling
 from hyperfields.data.shapes import Shapes as Shapes
 from hyperfields.data.views import Views as Views

@@ -301,9 +301,11 @@ def _begin(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError:
-        raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out") from None
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out")
     return settings
 
 
@@ -312,8 +314,12 @@ def _read_results(out: Path) -> list[dict[str, Any]]:
     results = []
     lines = (out / RESULTS).read_text().splitlines() if (out / RESULTS).is_file() else []
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             results.append(json.loads(line))
+    try:
+        summarize(results)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration):
+        raise InputError(f"{out / RESULTS}: damaged, not the lines that compare writes; choose another --out") from None
     return results
 
 

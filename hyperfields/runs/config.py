@@ -25,6 +25,7 @@ from hyperfields.tasks import config as training
 FORMAT = 2
 CONFIG = "config.json"
 LARGEST = 2**16  # pixels along a side of a picture
+MOST_PIXELS = 2**27  # of one
 LIMIT = 1e9  # of lengths and angles in a file
 
 
@@ -106,8 +107,12 @@ class RunConfig:
             InputError: facts about pictures, or settings of the user's classes, that cannot be.
         """
         size, frames = self.picture.get("size", (1, 1)), self.picture.get("frames", {})
-        if not (len_of(size) == 2 and all(isinstance(side, int) and 0 < side <= LARGEST for side in size)):
-            raise InputError(f"picture size {size!r:.60}: wanted a height and a width of 1 to {LARGEST}")
+        for given in (size, *(source.size for source in self.sources if source.size is not None)):
+            if not is_size(given):
+                raise InputError(
+                    f"picture size {given!r:.60}: wanted a height and a width of 1 to {LARGEST}, and together at most "
+                    f"{MOST_PIXELS:,} pixels"
+                )
         if not isinstance(frames, dict) or not all(len_of(frame) == 4 and finite(*frame) for frame in frames.values()):
             raise InputError(f"picture frames {frames!r:.60}: wanted a scale and a centre for each scene")
         for name in ("fov", "radius", "elevation"):
@@ -128,6 +133,12 @@ class RunConfig:
 def len_of(value: Any) -> int:
     """Length of a sequence; 0 for anything else."""
     return len(value) if isinstance(value, tuple | list) else 0
+
+
+def is_size(value: Any) -> bool:
+    """True for a (height, width) that a picture can have."""
+    whole = len_of(value) == 2 and all(type(side) is int and 0 < side <= LARGEST for side in value)
+    return whole and value[0] * value[1] <= MOST_PIXELS
 
 
 def finite(*values: Any) -> bool:
@@ -206,6 +217,8 @@ def read_config(folder: Path, trust: Iterable[Any] = ()) -> RunConfig:
         raise InputError(damaged) from None
     if not isinstance(config, RunConfig) or not config.scenes:
         raise InputError(damaged)
+    if (config.fit.minutes is None) == (config.fit.steps is None):
+        raise InputError(f"{path}: says neither minutes nor steps of its fit, or both; restore it or fit again")
     if len(set(config.scenes)) < len(config.scenes):
         twice = max(config.scenes, key=config.scenes.count)
         raise InputError(f"{path}: scene {twice!r} comes twice, wanted names that differ; restore it or fit again")

@@ -35,7 +35,7 @@ from hyperfields.model import HyperField, ModelConfig
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, read_config, write_config
+from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Task, task_of
 
@@ -147,7 +147,7 @@ class Run:
         if name in self._numbers:
             return self._numbers[name]
         near = difflib.get_close_matches(name, self.names, 3, 0.0)
-        raise InputError(f"scene {name!r}: not in {self.label}; the nearest names are {', '.join(near)}")
+        raise InputError(f"scene {name!r:.100}: not in {self.label}; the nearest names are {', '.join(near)}")
 
     def codes(self, *names: str) -> Tensor:
         """Latent codes of scenes `[s z]`."""
@@ -260,7 +260,7 @@ def _steps_there(folder: Path) -> str:
     try:
         progress = json.loads(codec.read_tensors(folder / STATE)[1]["progress"])
         return f"only a state after {int(progress['step']):,} steps"
-    except (InputError, KeyError, ValueError, TypeError):
+    except (InputError, KeyError, ValueError, TypeError, OverflowError, RecursionError):
         return "and no saved steps"
 
 
@@ -287,6 +287,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Cost of a finished fit; empty when the fit is not finished or the file is damaged."""
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+    return summary if isinstance(summary, dict) and finite(*map(summary.get, ("steps", "seconds"))) else {}

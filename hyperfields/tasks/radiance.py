@@ -100,7 +100,7 @@ class RadianceTask:
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         views = first_reference(data)
-        assert isinstance(views, list)
+        assert not isinstance(views, Tensor | Mesh)
         camera = views[0].camera
         position = camera.T_world_camera[:3, 3]
         up, frames = up_of(data), {name: list(frame) for name, frame in frames_of(data).items()}
@@ -162,7 +162,7 @@ class RadianceTask:
         note: Note = lambda line: None,
     ) -> dict[str, float]:
         views = data.reference(scene, split)
-        assert isinstance(views, list)
+        assert not isinstance(views, Tensor | Mesh)
         rays = [view.camera.to(bound.device).rays() for view in views]
         together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
         pictures = on_background(self.render_rays(bound, together))

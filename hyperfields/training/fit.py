@@ -415,12 +415,14 @@ class Fit:
         tensors, header = read_tensors(path)
         try:
             self.progress = Progress(**json.loads(header["progress"]))
+            self.progress.check()
             self.model.load_state_dict(with_prefix(tensors, "model."))
             if self.source is not None:
                 self.source.load_state_dict(with_prefix(tensors, "source."))
             self.trainer.load_state_dict(with_prefix(tensors, "trainer."))
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:  # RecursionError is one
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise InputError(f"{path}: damaged: {reason}; fit again into another folder") from None
 
     def nothing_to_do(self) -> str:
         """A line about a fit that is at its end already."""
@@ -442,7 +444,7 @@ class Fit:
             try:
                 if json.loads(line)["step"] <= self.progress.step:
                     kept.append(line)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         write_atomically(log, "".join(kept).encode())
 

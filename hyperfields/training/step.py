@@ -27,6 +27,13 @@ class Progress:
     fraction: float = 0.0  # of the schedule
     scene: int = 0  # the scene at work, when scenes are fitted each alone
 
+    def check(self) -> None:
+        """Raises ValueError for values from a file that cannot be."""
+        numbers = (self.step, self.seconds, self.loss, self.fraction, self.scene)
+        whole = type(self.step) is int and type(self.scene) is int and min(self.step, self.scene) >= 0
+        if not whole or any(type(number) not in (int, float) for number in numbers) or not self.seconds >= 0.0:
+            raise ValueError(f"its progress is {self!s:.200}")
+
 
 class Steppable(Protocol):
     """A trainer, as a step needs it."""

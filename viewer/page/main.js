@@ -26,7 +26,6 @@ class App {
     this.drawing = Promise.resolve();
     this.log = new Map(); // number of a request -> when it was made; also for measuring
     this.timer = 0;
-    if (location.search) history.replaceState(null, "", location.pathname + location.hash); // the token is in a cookie now
     this.theme(localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
     this.link = new Link((message, bytes) => this.hear(message, bytes), (good, text) => this.linked(good, text));
     this.jobs = new Jobs(this.link);
@@ -73,6 +72,7 @@ class App {
     if (message.type === "mesh") return this.takeMesh(message, bytes);
     if (message.type === "no reference") return this.note($("reference-note"), message.text, message.views);
     if (message.job !== undefined) return this.jobs.hear(message);
+    if (message.type === "notice") return this.linked(true, message.text);
     if (message.type === "error") {
       this.cameraTab.loading = false;
       this.note($("notice"), message.text);
