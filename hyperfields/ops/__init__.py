@@ -23,6 +23,7 @@ from __future__ import annotations
 from hyperfields.ops.basis import combine_bases
 from hyperfields.ops.composite import Composited, composite
 from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting, twice_differentiable
+from hyperfields.ops.distortion import distortion
 from hyperfields.ops.encode import encode_mlp, hash_encode
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.march import PaddedSamples, Samples, gather_samples, ray_march, ray_march_padded
@@ -47,6 +48,7 @@ __all__ = [
     "batched_mlp",
     "combine_bases",
     "composite",
+    "distortion",
     "early_termination",
     "encode_mlp",
     "gather_samples",

@@ -1,4 +1,4 @@
-"""Spaces in which radiance fields live: `Box` and `Contracted`, as settings of a field and of the ops along its rays."""
+"""Spaces in which radiance fields live, `Box` and `Contracted`: settings of a field and of the ops along its rays."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ def occupancy_grid(
     step: float,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Cells of [-1, 1]^3, of the scene box or of contracted space, in which a step of length `step` has an opacity above `threshold`: `[s g g g]` bool.
+    """Cells of [-1, 1]^3 in which a step of length `step` has an opacity above `threshold`: `[s g g g]` bool.
+
+    The cube is the scene box, or contracted space; densities are then per contracted length.
 
     A cell is judged by its centre and its corners, and a cell next to an occupied one is kept, since a thin
     part may pass between those points. A grid of more than 32 cells a side, when even, evaluates only the

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Mesh, Pixels, Points, SceneDataset, frames_of, up_of
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset, frames_of, is_unbounded, up_of
 from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
@@ -41,6 +41,7 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
+from hyperfields.tasks.captures import capture_model
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
 from hyperfields.weights import Weights
@@ -68,8 +69,11 @@ class RadianceTask:
     loss: Loss = losses.PixelLoss()
     inner_rate: ClassVar[float] = 5.0
 
-    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+    def model(self, preset: str, scenes: int, side: int, *, unbounded: bool = False) -> tuple[ModelConfig, TrainConfig]:
+        """unbounded: the pictures show what is all round, so that the scenes live in contracted space."""
         generator = generator_of(preset, 32)
+        if unbounded:
+            return capture_model(generator, preset, scenes, side, self.network_rate(generator, scenes))
         # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
         # scenes, so that a scene costs about a quarter of what it costs alone.
         shared = 1 + (scenes if scenes <= 16 else min(max(scenes // 5, 6), 64))
@@ -112,6 +116,8 @@ class RadianceTask:
         if radius > INSIDE:  # a camera in the middle of the scene says nothing about one that circles it
             sine = float(position @ torch.tensor(up) / position.norm())
             facts |= {"radius": radius, "elevation": math.asin(max(-1.0, min(1.0, sine)))}
+        if is_unbounded(data):
+            facts["unbounded"] = True
         return facts | ({} if up == UPRIGHT else {"up": list(up)}) | ({"frames": frames} if frames else {})
 
     def picture(

@@ -47,7 +47,7 @@ def exp_minus_one(values, powers, count):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _clear(density, edges, first, last):
+def clear_of(density, edges, first, last):
     """exp(-density length) - 1 of the samples first ... last."""
     count = u64(last - first)
     values, powers = np.empty(count), np.empty(count)
@@ -62,7 +62,7 @@ def _clear(density, edges, first, last):
 def _composite_rays(density, values, edges, starts, rgb, alpha, depth, begin, end):
     for block in range(begin, end, COMPOSITE_RAYS):
         stop, base = min(block + COMPOSITE_RAYS, end), starts[block]
-        clear = _clear(density, edges, base, starts[stop])
+        clear = clear_of(density, edges, base, starts[stop])
         for ray in range(block, stop):
             through = 1.0
             for c in range(values.shape[1]):
@@ -86,7 +86,7 @@ def _composite_rays_backward(
 ):
     for block in range(begin, end, COMPOSITE_RAYS):
         stop, base = min(block + COMPOSITE_RAYS, end), starts[block]
-        clear = _clear(density, edges, base, starts[stop])
+        clear = clear_of(density, edges, base, starts[stop])
         pulls = np.empty_like(clear)
         for ray in range(block, stop):
             # dL/dtau_k = g_k T_{k+1} - sum_{j > k} g_j w_j, with g_k = dL/dw_k; first the whole sum, then what is left.

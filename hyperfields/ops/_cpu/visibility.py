@@ -178,9 +178,7 @@ def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible,
                 )
                 cold = False
                 _log_densities(columns, u64(count), field.weights[scene], sizes, field.slope, tiles, logs, unroll)
-                _transparencies(
-                    logs, starts, stops, scales, rays.contracted, field.ceiling, u64(count), clear, powers
-                )
+                _transparencies(logs, starts, stops, scales, rays.contracted, field.ceiling, u64(count), clear, powers)
                 for group in range(groups):
                     slot = who[group]
                     ray = begin + slot
