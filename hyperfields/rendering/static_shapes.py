@@ -26,7 +26,7 @@ from hyperfields.rendering.volume import (
     near_factor,
     points_on_rays,
     scale_gradient,
-    spread,
+    spread_of,
 )
 
 SAMPLES_PER_RAY = 64.0  # visible ones, before any ray was marched
@@ -89,7 +89,7 @@ def render_static(
         mean_depth(depth, alpha).reshape(shape),
         num_visible.reshape(shape),
         fits.reshape(shape),
-        spread(sigma, spans, num_used).reshape(shape) if fitting.distortion else None,
+        spread_of(sigma, spans, num_used).reshape(shape) if fitting.distortion else None,
     )
 
 

@@ -113,7 +113,7 @@ def _render_seen(fn: RadianceFn, rays: Rays, seen: ops.VisibleSamples, fitting: 
         alpha.reshape(scenes, count),
         mean_depth(depth, alpha).reshape(scenes, count),
         samples=seen.edges.shape[0],
-        distortion=spread(sigma, seen.edges, seen.counts).reshape(scenes, count) if fitting.distortion else None,
+        distortion=spread_of(sigma, seen.edges, seen.counts).reshape(scenes, count) if fitting.distortion else None,
     )
 
 
@@ -157,7 +157,7 @@ def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
     return scaled
 
 
-def spread(density: Tensor, edges: Tensor, counts: Tensor) -> Tensor:
+def spread_of(density: Tensor, edges: Tensor, counts: Tensor) -> Tensor:
     """Spread `[r]` of what rays see in t / (1 + t): near a camera a distance counts, far from it a ratio."""
     return ops.distortion(density.squeeze(-1), edges, edges / (1.0 + edges), counts)
 

@@ -23,6 +23,7 @@ from hyperfields.rendering.pictures import CELLS, camera_picture, render_rays, r
 from hyperfields.rendering.surface import surface_normals
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks import losses
+from hyperfields.tasks.alignment import aligned
 from hyperfields.tasks.base import (
     FREQUENCIES,
     MESH_RESOLUTION,
@@ -44,6 +45,7 @@ from hyperfields.tasks.base import (
 from hyperfields.tasks.captures import capture_model
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
+from hyperfields.tasks.photographs import PhotographConfig, fitted_colors
 from hyperfields.weights import Weights
 
 INSIDE = 0.5  # of the box: nearer to its middle no camera circles a scene
@@ -166,9 +168,15 @@ class RadianceTask:
         split: str,
         perceptual: Mapping[str, PictureMetric],
         note: Note = lambda line: None,
+        *,
+        photographs: PhotographConfig | None = None,
     ) -> dict[str, float]:
+        """photographs: what was learned of each training picture, and is now found of those that are measured."""
         views = data.reference(scene, split)
         assert not isinstance(views, Tensor | Mesh)
+        if photographs is not None and photographs.poses:
+            note(f"{data.names[scene]}: poses of the pictures were corrected before they were compared, as in the fit")
+            views = [view._replace(camera=camera) for view, camera in zip(views, aligned(bound, views), strict=True)]
         rays = [view.camera.to(bound.device).rays() for view in views]
         together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
         pictures = on_background(self.render_rays(bound, together))
@@ -179,6 +187,12 @@ class RadianceTask:
             size = truth.shape[1:3]
             counting = torch.stack([torch.ones(size, dtype=torch.bool) if mask is None else mask for mask in masks])
         pictures = pictures.reshape(truth.shape).cpu()
+        if photographs is not None and photographs.appearance:
+            note(f"{data.names[scene]}: right halves are compared, with colours fitted to the left halves")
+            pictures = torch.stack([fitted_colors(*pair) for pair in zip(pictures, truth, strict=True)])
+            half = truth.shape[2] // 2
+            pictures, truth = pictures[:, :, half:], truth[:, :, half:]
+            counting = None if counting is None else counting[:, :, half:]
         return picture_metrics(pictures, truth, data.names[scene], perceptual, note, counting=counting)
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
