@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hyperfields.data.boxes import Box
-from hyperfields.scenes._transforms import Hints
+from hyperfields.scenes._frames import Hints
 
 NGP_SCALE, NGP_OFFSET = 0.33, 0.5  # instant-ngp's, where the file gives none
 

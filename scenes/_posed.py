@@ -10,7 +10,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -34,18 +33,11 @@ from hyperfields.scenes._background import (
     parse_background,
 )
 from hyperfields.scenes._common import as_bytes, as_unit, read_rgba, resize_area, resize_straight
+from hyperfields.scenes._frames import Frame
 
 T = TypeVar("T")
 R = TypeVar("R")
 SHAPE = 0.02  # by which the ratio of a picture's sides may differ from its camera's
-
-
-class Frame(NamedTuple):
-    """A picture, its camera and its mask."""
-
-    image: Path
-    camera: Camera  # its pose float64, in the file's unit; of any number of pixels, brought to those of the picture
-    mask: Path | None = None  # picture that is 0 where nothing counts
 
 
 class Capture(NamedTuple):
@@ -56,6 +48,8 @@ class Capture(NamedTuple):
     box: Box | None = None  # where the files say it
     largest: Box | None = None  # that the scene is not larger than
     up: tuple[float, float, float] | None = None  # where the files say it
+    points: NDArray[np.float64] | None = None  # [n 3] on its surfaces, where the files have some
+    notes: Sequence[str] = ()  # what was chosen or left out
 
 
 def open_posed(
@@ -101,7 +95,11 @@ def open_posed(
         box=[scene.box for scene in scenes],
         up=up or captures[0].up or up_of_cameras(scenes[0].cameras),
         background=background or (backs[0] if len(set(backs)) == 1 else None),
-        notes=[*(_background_notes(scenes) if background is None else ()), *blind_notes(blind)],
+        notes=[
+            *_shared_notes(captures),
+            *(_background_notes(scenes) if background is None else ()),
+            *blind_notes(blind),
+        ],
     )
 
 
@@ -131,6 +129,8 @@ class _Scene:
     def decode(self, frame: Frame) -> tuple[Camera, NDArray[np.uint8] | NDArray[np.float32]]:
         """A frame's camera and its straight rgba `[h w 4]` as in its file, brought to `size`."""
         rgba = read_rgba(frame.image)
+        if frame.alpha is not None:
+            rgba = _with_alpha(as_unit(rgba), frame)
         height, width = rgba.shape[:2]
         camera = frame.camera
         if abs(camera.width * height / (camera.height * width) - 1.0) > SHAPE:
@@ -145,16 +145,18 @@ class _Scene:
 
     def mask(self, frame: Frame, camera: Camera) -> NDArray[np.bool_] | None:
         """True `[h w]` where a frame's pixels count; None without a mask. Any other value than 0 counts."""
+        circle = None if frame.circle is None else _circle(camera, frame.circle * camera.width / frame.camera.width)
         if frame.mask is None:
-            return None
-        mask = (as_unit(read_rgba(frame.mask))[..., :3].max(axis=-1, keepdims=True) > 0.0).astype(np.float32)
+            return circle
+        shown = as_unit(read_rgba(frame.mask))[..., :3].max(axis=-1, keepdims=True) > 0.0
+        mask = (~shown if frame.hides else shown).astype(np.float32)
         if abs(mask.shape[1] * camera.height / (mask.shape[0] * camera.width) - 1.0) > SHAPE:
             raise InputError(
                 f"{frame.mask}: is {mask.shape[0]}x{mask.shape[1]} (height x width), of another shape than "
                 f"{frame.image.name}, which it is the mask of"
             )
         whole: NDArray[np.bool_] = resize_area(mask, (camera.height, camera.width))[..., 0] > 0.999
-        return whole
+        return whole if circle is None else whole & circle
 
     def training(self, frame: Frame) -> tuple[Camera, NDArray[np.uint8], NDArray[np.bool_] | None]:
         """A frame's camera, its pixels in 8 bits, and where they count."""
@@ -221,8 +223,8 @@ def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box
     silhouette = None
     if not all(pictures.opaque[number] for number in numbers):
         visible = [pictures.visible_count(number) for number in numbers]
-        silhouette = seen_rays(scene.cameras, visible, map(pictures.visible, numbers))
-    box, largest = find_box(scene.cameras, silhouette), scene.capture.largest
+        silhouette = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
+    box, largest = find_box(scene.cameras, silhouette, scene.capture.points), scene.capture.largest
     return largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
 
 
@@ -239,6 +241,33 @@ def _background_notes(scenes: Sequence[_Scene]) -> list[str]:
         else f"background: {how}, as on the borders of {some(found)}, is cut out; {choice}"
         for how, found in names.items()
     ]
+
+
+def _shared_notes(captures: Sequence[Capture]) -> list[str]:
+    """The lines about captures; those that several share are said once."""
+    names: dict[str, list[str]] = {}
+    for capture in captures:
+        for note in capture.notes:
+            names.setdefault(note, []).append(capture.name)
+    return [note if len(captures) == 1 else f"{some(found)}: {note}" for note, found in names.items()]
+
+
+def _circle(camera: Camera, radius: float) -> NDArray[np.bool_]:
+    """True `[h w]` in a circle round the middle of a picture."""
+    v, u = np.ogrid[: camera.height, : camera.width]
+    return np.asarray(np.hypot(u + 0.5 - 0.5 * camera.width, v + 0.5 - 0.5 * camera.height) <= radius)
+
+
+def _with_alpha(rgba: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
+    """Straight rgba with the alpha of another picture."""
+    assert frame.alpha is not None
+    alpha = as_unit(read_rgba(frame.alpha))[..., :1]
+    if alpha.shape[:2] != rgba.shape[:2]:
+        raise InputError(
+            f"{frame.alpha}: is {alpha.shape[0]}x{alpha.shape[1]} (height x width) but {frame.image.name}, whose alpha "
+            f"it is, is {rgba.shape[0]}x{rgba.shape[1]}"
+        )
+    return np.concatenate((rgba[..., :3], alpha), axis=-1)
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -259,4 +288,4 @@ def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def _bytes(pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
-    return pixels if pixels.dtype == np.uint8 else as_bytes(pixels)  # type: ignore[arg-type, return-value]
+    return pixels if pixels.dtype == np.uint8 else as_bytes(pixels)  # type: ignore[return-value]

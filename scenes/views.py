@@ -1,33 +1,48 @@
-"""Scene folders with a transforms file each, in the layouts of NeRF-synthetic, instant-ngp and nerfstudio, as views."""
+"""Scene folders of posed pictures, in the formats of many programs, as views."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-
-from hyperfields.cameras import Camera
 from hyperfields.data import Views
+from hyperfields.data.boxes import Box
 from hyperfields.data.pictures import MEMORY
 from hyperfields.data.shapes import Progress
 from hyperfields.errors import InputError
 from hyperfields.scenes._box import hinted_box, hinted_up, largest_box
-from hyperfields.scenes._common import picture_size, plain_name, select, visible_folders
-from hyperfields.scenes._posed import Capture, Frame, open_posed
-from hyperfields.scenes._transforms import Frame as Entry
-from hyperfields.scenes._transforms import read_transforms, transforms_of
+from hyperfields.scenes._common import IMAGE_SUFFIXES, plain_name, select, visible_files, visible_folders
+from hyperfields.scenes._frames import Format, Frame, named
+from hyperfields.scenes._posed import Capture, open_posed
+from hyperfields.scenes._splits import Rule, parse_split
+from hyperfields.scenes._transforms import TRANSFORMS
+from hyperfields.scenes.colmap import COLMAP
+from hyperfields.scenes.llff import LLFF
 from hyperfields.scenes.meshes import axis_of
 from hyperfields.scenes.reader import Reader
+from hyperfields.scenes.srn import SRN
+
+FORMATS: tuple[Format, ...] = (TRANSFORMS, COLMAP, LLFF, SRN)  # of a folder with several, the first is read
+
+
+class Measured(NamedTuple):
+    """What is known of scenes that are only measured: their training pictures may be missing."""
+
+    split: str  # the one that is measured, whose pictures then stand for them
+    frames: Mapping[str, Sequence[float]]  # scale and centre by scene, of those that are not (1, 0, 0, 0)
+
+
+def format_of(folder: Path) -> Format | None:
+    """The format of a scene's folder, by names; None where there is none."""
+    return next((known for known in FORMATS if known.detect(folder)), None)
 
 
 def scene_folders(path: Path) -> dict[str, Path]:
-    """Scene name -> folder: `path` itself if it holds a transforms file, else its sub-folders if one does."""
-    if transforms_of(path):
+    """Scene name -> folder: `path` itself if it is a scene, else those of its sub-folders that are."""
+    if format_of(path):
         return {plain_name(path.resolve().name): path}
-    folders = {plain_name(p.name): p for p in visible_folders(path)}
-    return folders if any(transforms_of(p) for p in folders.values()) else {}
+    return {plain_name(p.name): p for p in visible_folders(path) if format_of(p)}
 
 
 def open_views(
@@ -39,16 +54,16 @@ def open_views(
     views: Sequence[int] | None = None,
     background: str | None = None,
     up: str | None = None,
+    split: str | None = None,
+    measured: Measured | None = None,
     memory: int = MEMORY,
     progress: Progress | None = None,
 ) -> Views:
-    """Read a folder whose sub-folders are scenes with a transforms file, or one such scene.
+    """Read a folder whose sub-folders are scenes, of one format or of several, or one scene.
 
-    Per scene and split a file `transforms_<split>.json`, or one `transforms.json` (every eighth picture is then for the
-    test), with `camera_angle_x` (radians) or `fl_x` (also read: `camera_angle_y`, `fl_y`, `cx`, `cy`, `w`, `h`, in
-    pixels) and `frames`: `file_path`, with or without suffix and inside the scene's folder, and `transform_matrix`,
-    camera to world in the OpenGL convention (+Y up, looks along -Z). Pixels where the picture at `mask_path` is 0 are
-    neither fitted nor measured. Poses are brought into the box [-1, 1]^3, see `data.boxes`.
+    Formats: transforms files of NeRF-synthetic, instant-ngp and nerfstudio; models of COLMAP; LLFF's poses_bounds.npy;
+    ShapeNet-SRN. docs/captures.md says what is read of each. Poses are brought into the box [-1, 1]^3, see
+    `data.boxes`. Pixels that a mask leaves out are neither fitted nor measured.
 
     Args:
         size: (height, width) to which pictures and cameras are brought; by default each picture keeps its own.
@@ -56,21 +71,26 @@ def open_views(
         background: of pictures without alpha: a colour that is cut out, or "scene", every pixel shows the scene.
             Default: the colour of their borders where that is even, else "scene".
         up: the axis of the file that is up in pictures from new cameras, "x", "-y" ...; default found from the cameras.
+        split: how the pictures of each scene are divided: "files", "every-8", "0.9" (the share for training), "all", or
+            numbers of the training pictures. Default: as files say, else every eighth by name is for the test.
+        measured: for measuring only, see `Measured`.
         memory: bytes of training pictures that are kept in memory; more go to a temporary file.
         progress: called as (pictures done, in all, scene).
 
     Raises:
-        InputError: a transforms file is missing, malformed, has no focal length or a key that is not known; a lens with
-            distortion; a picture that is missing, broken or outside its scene's folder; a matrix that is not a rigid
-            pose; a background for pictures with alpha; a full disk.
+        InputError: a file that says where cameras are is missing, damaged, or has something that is not read; a picture
+            that is missing, broken, of another shape than its camera, or outside of its scene's folder; a pose that is
+            not rigid; a background for pictures with alpha; a full disk.
     """
+    rule = parse_split(split)
     folders = scene_folders(folder)
     if not folders:
         raise InputError(
-            f"{folder}: no transforms_train.json in it or in a folder of it; wanted the NeRF-synthetic layout"
+            f"{folder}: no scene in it or in a folder of it; wanted {' or '.join(f.wants for f in FORMATS)}"
         )
-    return open_posed(
-        [_capture(name, folders[name]) for name in select(list(folders), scenes, limit)],
+    chosen = select(list(folders), scenes, limit)
+    opened = open_posed(
+        [_capture(name, folders[name], rule, size, measured) for name in chosen],
         size=size,
         views=views,
         background=background,
@@ -78,48 +98,48 @@ def open_views(
         memory=memory,
         progress=progress,
     )
+    others = [p.name for p in visible_folders(folder) if p not in folders.values()]
+    if others and folder not in folders.values():
+        opened.notes = (f"{folder}: folders that hold no scene are left out ({named(others)})", *opened.notes)
+    return opened
 
 
-def _capture(name: str, folder: Path) -> Capture:
-    """A scene; its training frames are read now."""
-    training, hints = read_transforms(folder, "train")
+def _capture(
+    name: str, folder: Path, rule: Rule | None, size: tuple[int, int] | None, measured: Measured | None
+) -> Capture:
+    """A scene; its cameras are read now, its pictures later."""
+    known = format_of(folder)
+    assert known is not None
+    found = known.read(folder, rule, size)
+    hints, box = found.hints, hinted_box(found.hints)
+    if measured is not None:
+        scale, x, y, z = measured.frames.get(name, (1.0, 0.0, 0.0, 0.0))
+        box = Box(scale, (x, y, z), "as it was fitted")
 
-    def frames(split: str) -> list[Frame]:
-        entries = training if split == "train" else read_transforms(folder, split)[0]
-        return [Frame(entry.image, _camera(entry), entry.mask) for entry in entries]
+    def frames(split: str) -> Sequence[Frame]:
+        if measured is None or split != "train":
+            return found.frames(split)
+        try:
+            return found.frames(split)
+        except InputError:
+            return found.frames(measured.split)
 
-    return Capture(name, frames, hinted_box(hints), largest_box(hints), hinted_up(hints))
-
-
-def _camera(entry: Entry) -> Camera:
-    """The camera of an entry, for as many pixels as the file's own `w` and `h` say, else as its picture has."""
-    numbers = entry.numbers
-    if {"w", "h"} <= numbers.keys():
-        w, h = numbers["w"], numbers["h"]
-    else:
-        h, w = map(float, picture_size(entry.image))
-    if "fl_x" in numbers:
-        fx = numbers["fl_x"]
-    elif "camera_angle_x" in numbers:
-        fx = 0.5 * w / math.tan(0.5 * numbers["camera_angle_x"])
-    else:
-        raise InputError(f"{entry.image}: its transforms file has neither camera_angle_x (radians) nor fl_x (pixels)")
-    angle = None if "fl_x" in numbers else numbers.get("camera_angle_y")
-    fy = numbers.get("fl_y", fx if angle is None else 0.5 * h / math.tan(0.5 * angle))
-    cx, cy = numbers.get("cx", 0.5 * w), numbers.get("cy", 0.5 * h)
-    return Camera(torch.from_numpy(entry.T_world_camera), fx, fy, cx, cy, round(w), round(h))
+    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes)
 
 
 def _claims(folder: Path) -> bool:
-    return bool(transforms_of(folder))  # pictures beside a transforms file are its views
+    """Pictures and meshes beside what says where the cameras are belong to the scene, and so do those in its folder."""
+    if format_of(folder) is not None:
+        return True
+    return bool(scene_folders(folder)) and not visible_files(folder, IMAGE_SUFFIXES)
 
 
 READER = Reader(
     kind="views",
-    name="transforms",
-    wants="scene folders with transforms_train.json",
+    name="captures",
+    wants=f"scene folders with {', '.join(known.wants for known in FORMATS)}",
     detect=lambda folder: bool(scene_folders(folder)),
     open=open_views,
-    options=frozenset({"size", "views", "background", "up", "progress"}),
+    options=frozenset({"size", "views", "background", "up", "split", "measured", "progress"}),
     claims=_claims,
 )

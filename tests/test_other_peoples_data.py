@@ -119,12 +119,12 @@ def test_a_mesh_a_folder_is_a_family(tmp_path: Path) -> None:
     assert open_family(tmp_path).names == ("1a2b", "3c4d")
 
 
-def test_colmap_is_told(tmp_path: Path) -> None:
+def test_half_a_model_of_colmap_is_told(tmp_path: Path) -> None:
     (tmp_path / "sparse" / "0").mkdir(parents=True)
     (tmp_path / "sparse" / "0" / "cameras.txt").touch()
     (tmp_path / "images").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "images" / "1.png")
-    with pytest.raises(InputError, match=r"sparse/0 is COLMAP's, which is not read; write a transforms\.json"):
+    with pytest.raises(InputError, match=r"sparse/0/images\.txt: is missing; a model of COLMAP has"):
         open_family(tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_pictures_of_another_aspect(tmp_path: Path, aspect: Any) -> None:
 def test_a_single_transforms_file_is_divided(tmp_path: Path) -> None:
     family = open_family(scene(tmp_path / "s", single=True, count=10))
     assert [len(family.reference(0, split)) for split in ("train", "test")] == [8, 2]
-    with pytest.raises(InputError, match="none of its 10 frames is for 'val'"):
+    with pytest.raises(InputError, match="none of its 10 pictures is for 'val'"):
         family.reference(0, "val")
     change(
         tmp_path / "s",
@@ -206,12 +206,12 @@ def test_marks_at_the_start(tmp_path: Path, encoding: str) -> None:
 
 
 KEYS: dict[str, tuple[Any, str]] = {
-    "is_fisheye": (True, "is_fisheye: pictures of a fisheye lens are not read; undistort"),
-    "camera_model": ("OPENCV_FISHEYE", "camera_model 'OPENCV_FISHEYE': only pinhole cameras are read; undistort"),
-    "is_equirectangular": (1, "is_equirectangular: pictures of all directions are not read"),
+    "latlong": (True, "latlong: is not read; write camera_model EQUIRECTANGULAR"),
+    "camera_model": ("VR180_L", "camera_model 'VR180_L' is not read; wanted PINHOLE, .*EQUIRECTANGULAR: undistort"),
+    "is_equirectangular": (1, "wanted all directions, twice as wide as high"),
     "rolling_shutter": ([0, 0, 0.1, 0], "rolling_shutter"),
     "k5": (0.1, r"distortion \(k5\)"),
-    "distortion_params": ([0.1, 0.0], "distortion_params"),
+    "distortion_params": ([0.1, 0.0], "distortion_params has 2 numbers; wanted k1, k2, k3, k4, p1, p2"),
     "my_key": (3, "key 'my_key' is not known here; take it out if it may be passed over"),
     "scale": (0, "scale is 0; wanted a number above 0"),
     "offset": ([0, 1], r"offset is \[0, 1\]; wanted 3 finite numbers"),

@@ -201,8 +201,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "angle text": (edit(lambda c: c.update(camera_angle_x="wide")), "camera_angle_x is 'wide'"),
     "angle NaN": (edit(lambda c: c.update(camera_angle_x=math.nan)), "camera_angle_x is nan"),
     "focal": (edit(lambda c: c.update(fl_x=-3)), "fl_x is -3"),
-    "lens": (edit(lambda c: c.update(k1=0.1, p2=0.01)), r"frame 0: .*distortion \(k1, p2\); undistort"),
-    "shape": (edit(lambda c: c.update(w=5, h=7)), r"r_0\.png: is 5x7 .* camera is for 7x5"),
+    "lens": (edit(lambda c: c.update(k1=0.1, k4=0.01)), r"frame 0: .*distortion \(k4\) of a lens that is no fisheye"),
+    "shape": (edit(lambda c: c.update(w=5, h=7)), r"r_0\.png: is 5x7 .* transforms file says 7x5"),
     "frame type": (edit(lambda c: c["frames"].append(3)), "frame 3: int came"),
     "no matrix": (
         edit(lambda c: c["frames"][1].pop("transform_matrix")),

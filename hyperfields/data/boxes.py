@@ -8,7 +8,7 @@ NeRF-synthetic do (4 away, 40 degrees) stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,13 @@ RAYS = 20_000  # of a scene that are looked at
 CUT = 1e-3  # share of the object's rays that may miss [-1, 1]^3, below which it stays
 ROUND = 0.1  # share from which the pictures show what is all round, not an object
 SILHOUETTE = 99.5  # per cent of the object's rays that pass within the box's inner sphere
+FEW = 20  # points that tell nothing
+HELD = 95  # per cent of the points that a box holds
+FARTHEST = 4.0  # half a box over the median distance of the points, where cameras look outwards or one way
 STEEPEST = math.tan(math.radians(60.0))  # half a picture's width at distance 1 of lenses that see more
+
+
+OUTWARDS = "a guess round the cameras, which look outwards"
 
 
 class Box(NamedTuple):
@@ -56,25 +62,28 @@ def pose_of(camera: Camera) -> FloatArray:
     return np.asarray(camera.T_world_camera.detach().cpu().double())
 
 
-def seen_rays(cameras: Sequence[Camera], visible: Sequence[int], pixels: Iterable[NDArray[np.intp]]) -> Seen:
+def seen_rays(
+    cameras: Sequence[Camera], visible: Sequence[int], pixels: Callable[[int, NDArray[np.intp]], NDArray[np.intp]]
+) -> Seen:
     """Rays of some of the visible pixels.
 
     Args:
         cameras: of the pictures.
         visible: how many visible pixels each picture has.
-        pixels: the numbers of these, for one picture after another; asked for once.
+        pixels: gives the places of some of these, counted in order, in one of the pictures.
     """
     total = sum(visible)
-    chosen = np.arange(total)
-    if total > RAYS:
-        chosen = np.random.default_rng(0).choice(total, RAYS, replace=False)
+    chosen = np.random.default_rng(0).choice(total, RAYS, replace=False) if total > RAYS else np.arange(total)
     origins, directions = np.empty((len(chosen), 3)), np.empty((len(chosen), 3))
     first = 0
-    for camera, count, numbers in zip(cameras, visible, pixels, strict=True):
+    for number, (camera, count) in enumerate(zip(cameras, visible, strict=True)):
         here = np.flatnonzero((chosen >= first) & (chosen < first + count))
+        if not len(here):
+            first += count
+            continue
         pose = pose_of(camera)
         origins[here] = pose[:3, 3]
-        directions[here] = _directions(camera, numbers[chosen[here] - first]) @ pose[:3, :3].T
+        directions[here] = _directions(camera, pixels(number, chosen[here] - first)) @ pose[:3, :3].T
         first += count
     return Seen(origins, directions / np.linalg.norm(directions, axis=-1, keepdims=True))
 
@@ -97,16 +106,19 @@ def slope_of(camera: Camera) -> float:
     return min(x / z, STEEPEST) if z > 0.0 else STEEPEST
 
 
-def find_box(cameras: Sequence[Camera], silhouette: Seen | None) -> Box:
+def find_box(cameras: Sequence[Camera], silhouette: Seen | None, points: FloatArray | None = None) -> Box:
     """The box of a scene.
 
     Args:
         cameras: of its pictures, in the file's unit.
         silhouette: rays through opaque pixels, where pictures have alpha.
+        points: `[n 3]` on its surfaces, where a program found some; used where pictures have no alpha.
     """
     poses = np.stack([pose_of(camera) for camera in cameras])
     slopes = np.array([slope_of(camera) for camera in cameras])
     origins, axes = poses[:, :3, 3], poses[:, :3, 2]
+    if silhouette is None and points is not None and len(points) >= FEW:
+        return _from_points(points, origins, axes, slopes)
     if _looks_at_unit_box(origins, axes, slopes):
         return Box() if silhouette is None else _grown(silhouette)
     return _from_cameras(origins, axes, slopes, silhouette)
@@ -172,6 +184,24 @@ def _looks_at_unit_box(origins: FloatArray, axes: FloatArray, slopes: FloatArray
     return bool(looking.mean() >= LOOKING)
 
 
+def _from_points(points: FloatArray, origins: FloatArray, axes: FloatArray, slopes: FloatArray) -> Box:
+    """The box that holds nearly all points, where cameras look inwards not larger than the room that they take."""
+    focus, sound = nearest_point(origins, axes)
+    depth = ((focus - origins) * axes).sum(-1)
+    if sound > 1e-3 and _ahead(focus, origins, axes) >= LOOKING:
+        away = np.abs(points - focus).max(axis=-1)
+        least = float(np.median(np.abs(depth) * slopes)) / MARGIN
+        most = float(np.abs(origins - focus).max())
+        half = max(min(float(np.percentile(away, HELD)), most), least)
+        return Box(half, _triple(focus), "from the points, as far as the cameras")
+    center = np.median(points, axis=0)
+    away = np.abs(points - center).max(axis=-1)
+    near = float(np.median(np.linalg.norm(points - origins.mean(axis=0), axis=-1)))
+    half = 1.05 * float(np.percentile(away, HELD))
+    half = min(half, FARTHEST * near) or 1.0
+    return Box(half, _triple(center), "from the points")
+
+
 def _from_cameras(origins: FloatArray, axes: FloatArray, slopes: FloatArray, silhouette: Seen | None) -> Box:
     if silhouette is not None and len(np.unique(silhouette.origins, axis=0)) > 1:
         center, sound = nearest_point(silhouette.origins, silhouette.directions)
@@ -194,9 +224,7 @@ def _from_cameras(origins: FloatArray, axes: FloatArray, slopes: FloatArray, sil
         forward = mean / np.linalg.norm(mean)
         half = distance * float(np.median(slopes)) / MARGIN
         return Box(half, _triple(middle + distance * forward), "a guess, as all cameras look one way")
-    return Box(
-        3.0 * spread if spread > 1e-9 else 1.0, _triple(middle), "a guess round the cameras, which look outwards"
-    )
+    return Box(3.0 * spread if spread > 1e-9 else 1.0, _triple(middle), OUTWARDS)
 
 
 def _ahead(point: FloatArray, origins: FloatArray, axes: FloatArray) -> float:

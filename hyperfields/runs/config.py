@@ -42,6 +42,7 @@ class DataSource:
     aspect: str | None = None  # how pictures came to a size of another ratio
     background: str | None = None  # of views without alpha, a colour or "scene"
     up: str | None = None  # the axis that is up, where it was said
+    split: str | None = None  # how pictures of views were divided, where it was said
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperfields.scenes._box import nearest_point
+from hyperfields.data.boxes import nearest_point
 
 FloatArray = NDArray[np.float64]
 DISTANCE = 4.0  # median of the cameras from the origin
