@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hyperfields.cameras import Camera
 from hyperfields.data import LazyViews, Pictures, View, Views
-from hyperfields.data.boxes import Box, find_box, seen_rays, up_of_cameras
+from hyperfields.data.boxes import Box, find_box, seen_rays, up_of_cameras, widened
 from hyperfields.data.pictures import MEMORY
 from hyperfields.data.shapes import Progress
 from hyperfields.data.views import blind_notes, counting_pixels, some
@@ -220,11 +220,11 @@ def _cut(scene: _Scene, numbers: Sequence[int], pictures: Pictures, certain: boo
 
 def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box:
     """The box by the cameras and what is transparent, not larger than the files say."""
-    silhouette = None
-    if not all(pictures.opaque[number] for number in numbers):
-        visible = [pictures.visible_count(number) for number in numbers]
-        silhouette = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
-    box, largest = find_box(scene.cameras, silhouette, scene.capture.points), scene.capture.largest
+    opaque = all(pictures.opaque[number] for number in numbers)
+    visible = [pictures.visible_count(number) for number in numbers]
+    rays = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
+    box, largest = find_box(scene.cameras, None if opaque else rays, scene.capture.points), scene.capture.largest
+    box = widened(box, scene.cameras, rays) if opaque else box
     return largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data.base import HostDrawn, Kind, LazyViews, Pixels, View, scene_names, shortened
-from hyperfields.data.boxes import OUTWARDS, ROUND, Box, find_box, outside, seen_rays, up_of_cameras
+from hyperfields.data.boxes import OUTWARDS, Box, find_box, outside, seen_rays, up_of_cameras, widened
 from hyperfields.data.pictures import MEMORY, Pictures
 from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.posed import Posed, as_masks, posed_scenes
@@ -94,7 +94,7 @@ class Views:
             found, share, opaque = _boxed(scene.cameras, pictures, numbers, known)
             boxes.append(found)
             lost.append(share)
-            round_ |= opaque and share > ROUND
+            round_ |= opaque and share > OUTSIDE
             first += len(scene.cameras)
         self.frames: tuple[Frame, ...] = tuple(found.frame for found in boxes)
         self.up = up if up is not None else up_of_cameras(scenes[0].cameras)
@@ -221,6 +221,7 @@ def _boxed(
     rays = seen_rays(cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     if known is None:
         found = find_box(cameras, None if opaque else rays)
+        found = widened(found, cameras, rays) if opaque else found
         if found.how == OUTWARDS:  # more often poses in other axes than a room: a fit then says that they look away
             found = Box()
     else:
