@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -50,6 +51,7 @@ class Capture(NamedTuple):
     up: tuple[float, float, float] | None = None  # where the files say it
     points: NDArray[np.float64] | None = None  # [n 3] on its surfaces, where the files have some
     notes: Sequence[str] = ()  # what was chosen or left out
+    folder: Path | None = None  # of the scene
 
 
 def open_posed(
@@ -94,6 +96,7 @@ def open_posed(
         reference=lambda scene, split: scenes[scene].views(split),
         box=[scene.box for scene in scenes],
         up=up or captures[0].up or up_of_cameras(scenes[0].cameras),
+        files=[_names(capture, chosen) for capture, chosen in zip(captures, frames, strict=True)],
         background=background or (backs[0] if len(set(backs)) == 1 else None),
         notes=[
             *_shared_notes(captures),
@@ -101,6 +104,14 @@ def open_posed(
             *blind_notes(blind),
         ],
     )
+
+
+def _names(capture: Capture, frames: Sequence[Frame]) -> list[str]:
+    """The pictures of frames, relative to the folder of their scene where they are in it."""
+    paths = [frame.image for frame in frames]
+    if capture.folder is None:
+        return [str(path) for path in paths]
+    return [str(path.relative_to(capture.folder) if path.is_relative_to(capture.folder) else path) for path in paths]
 
 
 class _Scene:

@@ -50,6 +50,7 @@ class Views:
         up: the direction that is up in pictures from new cameras; default that of the first scene's cameras.
         background: that opaque pictures were cut out of, as text; for the record.
         notes: lines for people about what a reader decided.
+        files: per scene those of its training pictures, as exports of cameras name them; default "0", "1", ...
         memory: bytes of training pictures that are kept in memory.
 
     Raises:
@@ -72,6 +73,7 @@ class Views:
         up: tuple[float, float, float] | None = None,
         background: str | None = None,
         notes: Sequence[str] = (),
+        files: Sequence[Sequence[str]] | None = None,
         memory: int = MEMORY,
     ) -> None:
         scenes = posed_scenes(cameras, rgba, "rgba")
@@ -99,6 +101,7 @@ class Views:
         self.frames: tuple[Frame, ...] = tuple(found.frame for found in boxes)
         self.up = up if up is not None else up_of_cameras(scenes[0].cameras)
         self.background = background
+        self.files = [[*map(str, range(len(scene.cameras)))] for scene in scenes] if files is None else files
         self.unbounded = round_  # pictures show what is all round, beyond the boxes
         self.notes = (*notes, *_notes(self.names, boxes, lost, blind, round_))
         self.sizes = tuple(sorted(set(pictures.sizes)))  # (height, width)
