@@ -124,7 +124,7 @@ def _capture(
         except InputError:
             return found.frames(measured.split)
 
-    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes)
+    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes, folder)
 
 
 def _claims(folder: Path) -> bool:
