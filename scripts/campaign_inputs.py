@@ -40,7 +40,7 @@ class Format(NamedTuple):
 class Inputs:
     """The formats, with a whole example each, and the cases of a campaign."""
 
-    def __init__(self, root: Path, made: dict[str, Path], seed: int, count: int) -> None:
+    def __init__(self, root: Path, made: dict[str, Path], seed: int, count: int, match: str = "") -> None:
         self.root, self.made, self.seed = root, made, seed
         scratch = root / "made"
         scratch.mkdir(parents=True)
@@ -59,7 +59,7 @@ class Inputs:
             done = run(words, scratch)
             if done.code != 0:
                 raise RuntimeError(f"{' '.join(map(str, words))}: {done.code}: {done.error}")
-        self.formats = self._formats()
+        self.formats = [form for form in self._formats() if match in form.name]
         self.whole: dict[str, Path] = {}
         for form in self.formats:
             self.whole[form.name] = root / "whole" / form.name
