@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
+import io
 import json
+import os
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -69,6 +72,23 @@ def read_json(path: Path) -> Any:
 
 def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Within it, what C libraries print about errors goes nowhere: those come as exceptions too."""
+    copy = None
+    with contextlib.suppress(OSError):  # a process without standard error
+        copy = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    try:
+        yield
+    finally:
+        if copy is not None:
+            os.dup2(copy, 2)
+            os.close(copy)
 
 
 def visible_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -161,33 +181,23 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
     """
     if path.suffix.lower() == ".exr":
         return _read_exr(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
-            opened = Image.open(path)
-        with opened:
-            deep = opened.mode == "F" or opened.mode.startswith("I")
-            require_size(path, opened.height, opened.width, 16 if deep else 4)
-            image = ImageOps.exif_transpose(opened) if upright else opened
-            if image.mode.startswith("I"):
-                grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
-                return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
-            if image.mode == "F":  # a TIFF of floats
-                grey = np.asarray(image, dtype=np.float32)
-                if not (np.isfinite(grey).all() and grey.min() >= 0.0 and grey.max() <= 1.0):
-                    raise ValueError("floats outside of 0 to 1")
-                return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
-            if image.width * image.height <= BAND:
-                return np.array(image.convert("RGBA"))
-            image.load()
-            rgba = np.empty((image.height, image.width, 4), dtype=np.uint8)
-            for rows in row_bands(image.height, image.width):
-                rgba[rows] = image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA")
-            return rgba
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file makes decoders raise nearly anything
-        raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
+    with opened_picture(path) as opened:
+        image = ImageOps.exif_transpose(opened) if upright else opened
+        if image.mode.startswith("I"):
+            grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
+            return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+        if image.mode == "F":  # a TIFF of floats
+            grey = np.asarray(image, dtype=np.float32)
+            if not (np.isfinite(grey).all() and grey.min() >= 0.0 and grey.max() <= 1.0):
+                raise ValueError("floats outside of 0 to 1")
+            return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+        if image.width * image.height <= BAND:
+            return np.array(image.convert("RGBA"))
+        image.load()
+        rgba = np.empty((image.height, image.width, 4), dtype=np.uint8)
+        for rows in row_bands(image.height, image.width):
+            rgba[rows] = image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA")
+        return rgba
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -199,10 +209,27 @@ def picture_size(path: Path) -> tuple[int, int]:
     if path.suffix.lower() == ".exr":
         height, width = _read_exr(path).shape[:2]
         return height, width
+    with opened_picture(path) as opened:
+        return opened.height, opened.width
+
+
+@contextlib.contextmanager
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    """A picture before its pixels are read; what decoding it raises becomes an InputError.
+
+    Raises:
+        InputError: the file cannot be decoded, or announces more than `MOST_BYTES`.
+    """
     try:
-        with Image.open(path) as opened:
-            return opened.height, opened.width
-    except Exception as error:  # as above
+        with warnings.catch_warnings(), silent():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
+            with Image.open(path) as image:
+                deep = image.mode == "F" or image.mode.startswith("I")
+                require_size(path, image.height, image.width, 16 if deep else 4)
+                yield image
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
 
 
@@ -228,8 +255,12 @@ def _read_exr(path: Path) -> FloatArray:
     except ImportError as error:
         raise InputError(f'{path}: reading EXR needs OpenEXR; pip install "hyperfields[exr]"') from error
     try:
-        _require_exr_size(path, OpenEXR)
-        with OpenEXR.File(str(path), separate_channels=True) as opened:
+        with silent(), contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not read
+            _require_exr_size(path, OpenEXR)
+            opened = OpenEXR.File(str(path), separate_channels=True)
+        with opened:
+            if not opened.parts:  # it leaves out those that it cannot read
+                raise ValueError("its pixels are damaged or cut short")
             bands = {name: np.asarray(c.pixels, dtype=np.float32) for name, c in opened.channels().items()}
     except InputError:
         raise

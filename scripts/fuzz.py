@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fuzz_targets import Room, Shape, Target
+    from fuzz_room import Room, Shape, Target
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD, CORPUS = ROOT / "build" / "fuzz", ROOT / "tests" / "corpus"
@@ -51,7 +52,8 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of forked processes none has threads of the first
     if not given.keep and not given.again:
         instrument()
-    from fuzz_targets import TARGETS, Room
+    from fuzz_room import Room
+    from fuzz_targets import TARGETS
 
     names = given.only.split(",") if given.only else list(TARGETS)
     if unknown := sorted(set(names) - set(TARGETS)):
@@ -62,7 +64,8 @@ def main() -> int:
             return 0
         if given.keep:
             for name in names:
-                apart(lambda name=name: keep(name, TARGETS[name], Room(Path(folder))))
+                (Path(folder) / name).mkdir()
+                apart(functools.partial(keep, name, TARGETS[name], Room(Path(folder) / name)))
             return 0
         print(f"{'target':<18}{'runs':>10}{'new files':>11}{'crashes':>9}")
         seconds = 60.0 * given.minutes / len(names)
@@ -112,7 +115,7 @@ def apart(work: Callable[[], object]) -> int:
 
 def fuzz(name: str, target: Target, folder: Path, seconds: float, memory: int) -> int:
     """Number of crashes of one target, for which there is a line in the table."""
-    from fuzz_targets import Room
+    from fuzz_room import Room
 
     corpus, crashes, log = BUILD / "corpus" / name, BUILD / "crashes", BUILD / "logs" / f"{name}.txt"
     for path in (corpus, crashes, log.parent):
@@ -156,7 +159,7 @@ def counted(log: Path) -> int:
 def run(name: str, target: Target, room: Room, corpus: Path, seconds: float, memory: int) -> None:
     """Fuzz one target in this process until its time is over."""
     import atheris
-    from fuzz_targets import outcome
+    from fuzz_room import outcome
 
     crashes = BUILD / "crashes"
     seen: set[str] = set()
@@ -306,9 +309,8 @@ def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def keep(name: str, target: Target, room: Room) -> None:
     """Write to tests/corpus/ what crashed, and the shortest files that reach lines of ours which no other reaches."""
-    from fuzz_targets import outcome
+    from fuzz_room import outcome
 
-    room.folder.mkdir(exist_ok=True)
     lines: set[tuple[str, int]] = set()
 
     def reached(data: bytes) -> set[tuple[str, int]]:

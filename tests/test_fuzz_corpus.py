@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT, CORPUS = ROOT / "scripts" / "fuzz_targets.py", ROOT / "tests" / "corpus"
 if not SCRIPT.is_file():
     pytest.skip("the scripts are not here: this is an installed wheel", allow_module_level=True)
-for name in ("trimesh", "open3d", "OpenEXR", "websockets"):
+for name in ("trimesh", "open3d", "OpenEXR", "websockets", "pycolmap", "av"):
     pytest.importorskip(name)
 
 
@@ -27,22 +27,23 @@ def load(name: str) -> ModuleType:
     return module
 
 
-fuzz_targets = load("fuzz_targets")
+fuzz_room, *_, fuzz_targets = map(load, ("fuzz_room", "fuzz_scenes", "fuzz_captures", "fuzz_runs", "fuzz_targets"))
 
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> object:
-    return fuzz_targets.Room(tmp_path_factory.mktemp("room"))
+    return fuzz_room.Room(tmp_path_factory.mktemp("room"))
 
 
 @pytest.mark.parametrize("name", fuzz_targets.TARGETS)
-def test_files_of_a_target(room: object, name: str) -> None:
+def test_files_of_a_target(room: object, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     target = fuzz_targets.TARGETS[name]
     first, *others = target.seeds(room)
-    assert fuzz_targets.outcome(target, room, first) == "read"
+    assert fuzz_room.outcome(target, room, first) == "read"
     kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
-    for data in (*others, *kept, b"", b"\x00", b"{", b"[" * 100_000, first[: len(first) // 2], first + first):
-        fuzz_targets.outcome(target, room, data)
+    for data in (*others[:3], *kept, b"", b"\x00", b"{", b"[" * 100_000, first[: len(first) // 2], first + first):
+        fuzz_room.outcome(target, room, data)
+    assert capfd.readouterr() == ("", "")  # not even by libraries
 
 
 def test_the_corpus_is_small_and_belongs_to_targets() -> None:

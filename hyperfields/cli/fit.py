@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shlex
 import signal
@@ -165,17 +164,10 @@ def fit(
         model, train = old.model, old.train
     else:
         model, train = _model(data, settings, codes, generator, bayes, stability)
-    existed = out.exists()
-    try:
-        fitting = Fit(
-            data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-            sources=(source_of(family, data, pixels, None, **reading),), **where,
-        )  # fmt: skip
-    except BaseException:
-        if not existed:  # a folder that it made and could write nothing into does not stay behind
-            with contextlib.suppress(OSError):
-                out.rmdir()
-        raise
+    fitting = Fit(
+        data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
+        sources=(source_of(family, data, pixels, None, **reading),), **where,
+    )  # fmt: skip
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(data, fitting.config.picture, how))
     for note in notes_of(data):
@@ -263,6 +255,7 @@ def _require_room(out: Path, resume: bool) -> RunConfig | None:
 
     Asked before the data are read, which may take long.
     """
+    from hyperfields.runs.atomic import holds_files
     from hyperfields.runs.config import CONFIG, read_config
 
     if resume:
@@ -271,7 +264,7 @@ def _require_room(out: Path, resume: bool) -> RunConfig | None:
         raise InputError(f"{out}: holds a fit already; go on with it by --resume, or choose another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; wanted a new or an empty folder for the run")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and holds_files(out):
         raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the run")
     return None
 

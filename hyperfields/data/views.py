@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data.base import HostDrawn, Kind, LazyViews, Pixels, View, scene_names, shortened
-from hyperfields.data.boxes import Box, find_box, outside, seen_rays, up_of_cameras
+from hyperfields.data.boxes import OUTWARDS, Box, find_box, outside, seen_rays, up_of_cameras
 from hyperfields.data.pictures import MEMORY, Pictures
 from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.posed import Posed, as_masks, posed_scenes
@@ -46,7 +46,7 @@ class Views:
         masks: per scene `[v h w]` bool or a list of `[h w]`, false where pixels of the training pictures do not count,
             or None. Pixels with which a lens sees nothing never count.
         box: per scene (scale, centre x y z) of its box in the frame of the cameras, or None: found from the cameras
-            where they do not look at [-1, 1]^3. `(1, 0, 0, 0)` leaves them as they are.
+            where they look at one place, but not at [-1, 1]^3. `(1, 0, 0, 0)` leaves them as they are.
         up: the direction that is up in pictures from new cameras; default that of the first scene's cameras.
         background: that opaque pictures were cut out of, as text; for the record.
         notes: lines for people about what a reader decided.
@@ -211,9 +211,11 @@ def _boxed(
     """The box of a scene, and the share of what its pictures show that is outside."""
     opaque = all(pictures.opaque[number] for number in numbers)
     visible = [pictures.visible_count(number) for number in numbers]
-    rays = seen_rays(cameras, visible, map(pictures.visible, numbers))
+    rays = seen_rays(cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     if known is None:
         found = find_box(cameras, None if opaque else rays)
+        if found.how == OUTWARDS:  # more often poses in other axes than a room: a fit then says that they look away
+            found = Box()
     else:
         found = known if isinstance(known, Box) else Box(known[0], known[1:], "as given")
     return found, outside(found, rays)

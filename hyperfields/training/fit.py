@@ -29,7 +29,7 @@ from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
 from hyperfields.process import seeded
 from hyperfields.runs import codec
-from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.atomic import append, write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
 from hyperfields.runs.lock import FolderLock
@@ -338,11 +338,12 @@ class Fit:
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
         if self.finished and self.out is not None:
-            summary = read_summary(self.out) or summary
+            summary = read_summary(self.out)
         elif self.out is not None:
-            write_model(self.out, self.model)
+            digest = write_model(self.out, self.model)
             if self.source is not None:
-                write_source(self.out, self.source)
+                write_source(self.out, self.source, digest)
+            # Last: without it, or with that of a shorter fit, the files above are written again.
             write_atomically(self.out / SUMMARY, json.dumps(summary, indent=1).encode())
         # What is rendered is what `evaluate` measures and what files hold.
         for module in (self.model, self.source):
@@ -364,11 +365,7 @@ class Fit:
             "seconds": round(self.progress.seconds, 3),
             "loss": self.progress.loss,
         }
-        try:
-            with open(self.out / METRICS, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise InputError(f"{self.out / METRICS}: cannot be written: {error.strerror}") from None
+        append(self.out / METRICS, json.dumps(line) + "\n")
 
     def _save_state(self) -> None:
         if self.out is None:
@@ -402,13 +399,13 @@ class Fit:
             warnings.warn(f"{self.out}: stopped before a state was saved; starts again at step 0", stacklevel=2)
         else:
             self._read_state(path)
-            self.finished = self.length.done(self.progress) >= 1.0 and (self.out / MODEL).is_file()
+            written = (self.out / MODEL).is_file() and read_summary(self.out).get("steps") == self.progress.step
+            self.finished = self.length.done(self.progress) >= 1.0 and written
         if self.finished:
             self.config = dataclasses.replace(self.config, fit=old.fit)
         if json.dumps(to_json(old)) != json.dumps(to_json(self.config)):
             write_config(self.out, self.config)
-        if self.progress.step:
-            self._cut_log()
+        self._cut_log()
 
     def _read_state(self, path: Path) -> None:
         """Take over a state that was saved."""

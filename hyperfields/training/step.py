@@ -30,8 +30,8 @@ class Progress:
     def check(self) -> None:
         """Raises ValueError for values from a file that cannot be."""
         numbers = (self.step, self.seconds, self.loss, self.fraction, self.scene)
-        whole = type(self.step) is int and type(self.scene) is int and min(self.step, self.scene) >= 0
-        if not whole or any(type(number) not in (int, float) for number in numbers) or not self.seconds >= 0.0:
+        whole = all(type(number) is int and 0 <= number < 2**53 for number in (self.step, self.scene))
+        if not whole or any(type(number) not in (int, float) for number in numbers) or not 0.0 <= self.seconds < 1e12:
             raise ValueError(f"its progress is {self!s:.200}")
 
 

@@ -16,7 +16,7 @@ from hyperfields.scenes._common import (
     IMAGE_SUFFIXES,
     UNREAD_IMAGES,
     folders_below,
-    one_line,
+    opened_picture,
     plain_name,
     read_rgba,
     visible_files,
@@ -130,7 +130,7 @@ def prepare(
                 part.replace(target)
             finally:
                 part.unlink(missing_ok=True)
-        with Image.open(target) as picture:
+        with opened_picture(target) as picture:
             width, height = picture.size
         if min(width, height) < SMALLEST:
             raise InputError(
@@ -143,20 +143,17 @@ def prepare(
 
 def _write_upright(source: Path, target: Path, suffix: str) -> None:
     """A copy of a picture, turned as its EXIF orientation says; its bytes are kept where nothing has to change."""
-    try:
-        with Image.open(source) as picture:
-            picture.load()  # a file that is cut short shows here
-            turned = picture.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
-            plain = picture.mode in ("L", "RGB", "RGBA") and getattr(picture, "n_frames", 1) == 1
-            if plain and not turned and suffix in KEPT.get(picture.format or "", ()):
-                shutil.copyfile(source, target)
-                return
-            if plain:
-                upright = ImageOps.exif_transpose(picture)
-                _save(upright, target, suffix)
-                return
-    except Exception as error:  # a damaged file makes decoders raise nearly anything
-        raise InputError(f"{source}: not a readable picture ({one_line(error)}); replace or remove the file") from error
+    with opened_picture(source) as picture:
+        picture.load()  # a file that is cut short shows here
+        turned = picture.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)
+        plain = picture.mode in ("L", "RGB", "RGBA") and getattr(picture, "n_frames", 1) == 1
+        if plain and not turned and suffix in KEPT.get(picture.format or "", ()):
+            shutil.copyfile(source, target)
+            return
+        if plain:
+            upright = ImageOps.exif_transpose(picture)
+            _save(upright, target, suffix)
+            return
     pixels = read_rgba(source, upright=True)
     if pixels.dtype != np.uint8:
         pixels = np.asarray(pixels * 255.0 + 0.5, dtype=np.uint8)
