@@ -179,9 +179,7 @@ class Session:
             if count:
                 return no_reference(f"choose one of {count} test views to compare with", views=count)
             with self.shared.lock.held():
-                picture = reference_picture(
-                    reference, request.view, size, request.background, supersample, self._pause
-                )
+                picture = reference_picture(reference, request.view, size, request.background, supersample, self._pause)
             self._send_picture(request, picture, "reference", began)
         except InputError as error:
             no_reference(str(error))
