@@ -288,4 +288,4 @@ def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def _bytes(pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
-    return pixels if pixels.dtype == np.uint8 else as_bytes(pixels)  # type: ignore[return-value]
+    return pixels if pixels.dtype == np.uint8 else as_bytes(pixels)  # type: ignore[return-value, arg-type]

@@ -26,7 +26,8 @@ from hyperfields.cameras.nerfstudio import from_nerfstudio, to_nerfstudio
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.runs.cameras import native_size
-from hyperfields.runs.run import CONFIG, MODEL, Run
+from hyperfields.runs.config import CONFIG
+from hyperfields.runs.run import MODEL, Run
 from hyperfields.viewer import requests
 from hyperfields.viewer.connection import MOST_UNSENT, Allowance, Connection
 from hyperfields.viewer.jobs import Jobs

@@ -140,7 +140,7 @@ def render(
         shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
     else:
         shown = one_scene(loaded, scene, codes)
-    if uncertainty and (not (orbit is path is frames is None) or channel != "rgb"):
+    if uncertainty and (any(value is not None for value in (orbit, path, frames)) or channel != "rgb"):
         raise InputError("--uncertainty: is of a picture in colours; leave --path, --frames, --orbit and --channel out")
     beside = out.with_name(f"{out.stem}.uncertainty{out.suffix}")
     if uncertainty:

@@ -47,4 +47,5 @@ def distortion(
         return reference.distortion(density, edges, places, counts.to(density.device))
     from hyperfields.ops import _cpu
 
-    return _cpu.distortion_cpu(density, edges, places, counts)
+    spread: Tensor = _cpu.distortion_cpu(density, edges, places, counts)
+    return spread

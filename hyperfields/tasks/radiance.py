@@ -84,6 +84,8 @@ class RadianceTask:
         bases = {"tiny": 0, "default": shared, "faithful": 64}[preset]
         # Cells finer than the pixels fit the known views and spoil the others.
         field = RadianceField(grid_of(3, 8, 13, 8, min(side, 128), bases), step=0.025)
+        if scenes == 1 and side > 128 and preset != "tiny":  # one large object: its own table, and nothing to share
+            field = RadianceField(grid_of(3, 8, 17, 16, 256, 1), step=0.02, occupancy=64)
         samples = 2**11 * min(max(scenes, 16), 32)
         rate = self.network_rate(generator, scenes)
         return ModelConfig(field, generator, 64), TrainConfig(
