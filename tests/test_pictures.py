@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ import hyperfields as hf
 import hyperfields.scenes
 from hyperfields.cameras import MODELS, Camera, Lens, look_at, orbit
 from hyperfields.data import Concat, Pictures, Views, stays_on_device
-from hyperfields.data import pictures as pictures_module
 from hyperfields.data.base import HostDrawn
 from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
@@ -152,8 +153,8 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         def fileno(self) -> int:
             return 0
 
-    monkeypatch.setattr(pictures_module.tempfile, "TemporaryFile", lambda **_: Full())
-    monkeypatch.setattr(pictures_module.os, "posix_fadvise", lambda *_: None, raising=False)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(os, "posix_fadvise", lambda *_: None, raising=False)
     with pytest.raises(InputError, match=r"cannot hold the decoded pictures \(No space left.*TMPDIR.*--size") as caught:
         store.add(numbered(1, 4, 4).numpy())
     assert "\n" not in str(caught.value)
