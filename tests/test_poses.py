@@ -20,7 +20,7 @@ from hyperfields.scenes import open_family
 from ._photographs import arc, photograph, write_photographs
 
 pycolmap = pytest.importorskip("pycolmap", reason="pycolmap (hyperfields[captures]) is missing")
-from hyperfields.scenes.poses import find_poses  # noqa: E402
+from hyperfields.scenes.poses import colmap, find_poses  # noqa: E402
 from hyperfields.scenes.poses import world as frame_of  # noqa: E402
 
 COUNT = 8
@@ -152,6 +152,19 @@ def test_same_again_and_silent(photos: Path, capture: Path, tmp_path: Path, capf
     out, err = capfd.readouterr()
     assert out == err == ""
     assert pycolmap.logging.minloglevel == 0  # as it was
+
+
+def test_last_adjustment(capture: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is made where a camera has many views, frees the principal point, and is silent."""
+    model = pycolmap.Reconstruction(capture / "sparse" / "0")
+    colmap.refine(model)
+    assert model.cameras[1].params[1:].tolist() == [120.0, 90.0]
+    monkeypatch.setattr(colmap, "MANY_VIEWS", COUNT // 2)
+    before = model.compute_mean_reprojection_error()
+    colmap.refine(model)
+    assert model.compute_mean_reprojection_error() < 1.05 * before
+    assert 0.0 < np.abs(model.cameras[1].params[1:] - (120.0, 90.0)).max() < 8.0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_goes_on_where_it_was_stopped(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -194,17 +195,24 @@ def _drop_unsupported(model: Any) -> None:
 
 
 def refine(model: Any) -> None:
-    """Bring cameras, lens and points together once more, the principal points of cameras with many views as well."""
+    """Bring cameras, lens, points and principal points together once more, where all cameras have many views.
+
+    Not by `pycolmap.bundle_adjustment`, which writes to the terminal whatever the level of its log is.
+    """
     pycolmap = require("poses")
-    views: dict[int, int] = {}
-    for number in model.reg_image_ids():
-        camera = model.images[number].camera_id
-        views[camera] = views.get(camera, 0) + 1
-    if min(views.values()) >= 2 * MANY_VIEWS:
-        options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
-        solver = options.ceres.solver_options
-        solver.num_threads, solver.function_tolerance = 1, 1e-6  # as above
-        pycolmap.bundle_adjustment(model, options)
+    numbers = model.reg_image_ids()
+    views = Counter(model.images[number].camera_id for number in numbers)
+    if min(views.values()) < 2 * MANY_VIEWS:
+        return
+    config = pycolmap.BundleAdjustmentConfig()
+    for number in numbers:
+        config.add_image(number)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
+    solver = options.ceres.solver_options
+    solver.num_threads, solver.function_tolerance = 1, 1e-6  # one thread, as above
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    model.update_point_3d_errors()
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
