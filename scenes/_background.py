@@ -42,16 +42,18 @@ def background_text(color: Color) -> str:
 
 def border_pixels(picture: Pixels, counting: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Colours `[n 3]` along the edges of a picture `[h w 4]`, where its mask `[h w]` leaves them in."""
-    edge = np.zeros(picture.shape[:2], dtype=bool)
-    edge[[0, -1]] = edge[:, [0, -1]] = True
-    return picture[edge if counting is None else edge & counting][:, :3]
+    if counting is not None:
+        edge = np.zeros(picture.shape[:2], dtype=bool)
+        edge[[0, -1]] = edge[:, [0, -1]] = True
+        return picture[edge & counting][:, :3]
+    return np.concatenate((picture[0], picture[1:-1, 0], picture[1:-1, -1], picture[-1]))[:, :3]
 
 
 def border_color(border: NDArray[np.uint8]) -> Color | None:
     """The colour of nearly all border pixels `[n 3]` of opaque pictures; None where borders show the scene."""
     if not len(border):
         return None
-    border = border.astype(np.int16)  # type: ignore[assignment]
+    border = border.astype(np.int16)
     color = np.median(border, axis=0)
     even = (np.abs(border - color).max(axis=-1) <= SPREAD).mean()
     if even < EVEN:

@@ -223,7 +223,7 @@ def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box
     silhouette = None
     if not all(pictures.opaque[number] for number in numbers):
         visible = [pictures.visible_count(number) for number in numbers]
-        silhouette = seen_rays(scene.cameras, visible, map(pictures.visible, numbers))
+        silhouette = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     box, largest = find_box(scene.cameras, silhouette, scene.capture.points), scene.capture.largest
     return largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
 
@@ -288,4 +288,4 @@ def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def _bytes(pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
-    return pixels if pixels.dtype == np.uint8 else as_bytes(pixels)  # type: ignore[arg-type, return-value]
+    return pixels if pixels.dtype == np.uint8 else as_bytes(pixels)  # type: ignore[return-value, arg-type]

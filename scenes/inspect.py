@@ -119,7 +119,7 @@ def _lenses(cameras: list[Camera]) -> list[dict[str, Any]]:
     """Intrinsics that differ by more than rounding, each with the number of its pictures."""
     groups: dict[Any, dict[str, Any]] = {}
     for camera in cameras:
-        lens = getattr(camera, "lens", None)
+        lens = camera.lens
         values = {
             "model": "PINHOLE" if lens is None else lens.model,
             "fx": camera.fx,

@@ -44,7 +44,7 @@ def read_srn(folder: Path, rule: Rule | None, size: tuple[int, int] | None = Non
         pose: Array = _numbers(poses[stem], 16).reshape(4, 4)
         require_rigid(pose, f"{poses[stem]}: the pose")
         if inverted:
-            pose = np.linalg.inv(pose)
+            pose = np.asarray(np.linalg.inv(pose), dtype=np.float64)
         params = (focal, cx, cy)
         camera = colmap_camera(tensor_pose(pose), "SIMPLE_PINHOLE", params, (height, width), str(path))
         frames.append(Frame(pictures[stem], fitted(camera, pictures[stem], INTRINSICS)))

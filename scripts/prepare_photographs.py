@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 Floats = NDArray[np.floating[Any]]
 HEIGHT, WIDTH, FOCAL, K1 = 480, 360, 400.0, 0.04
 SUN = np.array([0.45, -0.35, 0.82]) / np.linalg.norm([0.45, -0.35, 0.82])
-SKY_RAYS, REACH = 24, 3.0  # a sample's, and how far they look
+SKY_RAYS, REACH = 14, 3.0  # a sample's, and how far they look
 SAMPLES = 2  # a side of a pixel
 # File, place on the table, turn (degrees), scale.
 TOYS = [

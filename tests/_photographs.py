@@ -14,10 +14,10 @@ from hyperfields.cameras import Camera, look_at
 SIZE = (180, 240)  # height, width
 FOCAL = 220.0
 HALF = np.array([0.7, 0.5, 0.6])  # of the box
-CELLS = 512  # of the pattern, a side
+CELLS = 256  # of the pattern, a side
 
 
-def arc(count: int, degrees: float = 100.0, start: float = 20.0) -> list[Camera]:
+def arc(count: int, degrees: float = 80.0, start: float = 20.0) -> list[Camera]:
     """Cameras on an arc round the box, two heights in turn."""
     import torch
 
@@ -51,9 +51,9 @@ def photograph(camera: Camera, seed: int = 0) -> NDArray[np.uint8]:
     return np.asarray(np.nan_to_num(colors, nan=0.5).reshape(*rows.shape, 3) * 255.0 + 0.5, dtype=np.uint8)
 
 
-@functools.lru_cache(maxsize=8)
-def _tables(seed: int) -> NDArray[np.float64]:
-    return np.random.default_rng(seed).random((3, CELLS, CELLS, 3))
+@functools.lru_cache(maxsize=32)
+def _tables(seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random((3, CELLS, CELLS, 3), dtype=np.float32)
 
 
 def _pattern(u: NDArray[np.float64], v: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

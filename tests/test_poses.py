@@ -77,7 +77,7 @@ def test_cameras_are_the_true_ones(capture: Path) -> None:
     assert len(found) == COUNT
     true = [camera.T_world_camera.double().numpy() for camera in arc(COUNT)]
     angle, off = errors([found[name] for name in sorted(found)], true)
-    assert angle < 0.5
+    assert angle < 1.0
     assert off < 0.01
     content = json.loads((capture / "transforms.json").read_text())
     assert content["fl_x"] == content["fl_y"] == pytest.approx(220.0, rel=0.02)
@@ -132,7 +132,7 @@ def test_the_report_tells_of_each_photograph(capture: Path) -> None:
     assert content["posed"] == COUNT
     assert content["wrong"] is None
     for photo in content["photographs"]:
-        assert photo["features"] > 300
+        assert photo["features"] > 200
         assert photo["points"] > 30
         assert photo["others"] >= 2
         assert photo["best"][0] in poses_of(capture)
@@ -177,6 +177,19 @@ def test_goes_on_where_it_was_stopped(
         monkeypatch.setattr(pycolmap, stage, again)
     find_poses(photos, out, resume=True)
     assert (out / "transforms.json").read_bytes() == (capture / "transforms.json").read_bytes()
+
+
+def test_damaged_database(photos: Path, capture: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(capture, tmp_path / "capture")
+    (tmp_path / "capture" / "colmap" / "database.db").write_bytes(b"SQLite format 3\0" + b"nothing" * 500)
+    assert main(["poses", str(photos), "--out", str(tmp_path / "capture"), "--resume"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "database.db: pycolmap cannot go on" in error
+    settings = tmp_path / "capture" / "colmap" / "settings.json"
+    settings.write_text(settings.read_text()[:50])
+    with pytest.raises(InputError, match=r"settings\.json: damaged"):
+        find_poses(photos, tmp_path / "capture", resume=True)
 
 
 def test_stop_of_the_mapping(photos: Path, capture: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from hyperfields import process
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.runs.run import Run
@@ -36,6 +37,8 @@ def serve(
 ) -> None:
     """Serve the viewer of a run until Ctrl-C, SIGTERM, the end of its terminal, or until `stop` is set.
 
+    Threads of this process share their memory from then on (`process.share_memory`).
+
     Args:
         open_dataset: reads the data of the scenes, for references and metrics; called when first asked for.
         inferred: scenes to show instead of the fitted ones, refined ones with their residuals.
@@ -53,6 +56,7 @@ def serve(
         raise InputError(
             f"websockets, which the viewer needs, cannot be imported ({error}): pip install 'hyperfields[viewer]'"
         ) from error
+    process.share_memory()
     viewer = Viewer(run, open_dataset, inferred, host=host, port=port)
     try:
         if viewer.port != port and port:

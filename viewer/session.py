@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from hyperfields.viewer.shared import COARSE, FINE, FieldInTurns, SharedState, j
 BUDGET = 0.055  # seconds that a picture may take while something moves
 CROWD = 8  # when more than these wait, each gets a smaller picture, so that all are served as soon
 SMALLEST, LARGEST = 64, 320  # pixels on the longer side of such a picture
+WHOLE = 512  # pixels on the longer side of the first finished picture
 MOVING_QUALITY, STILL_QUALITY = 82, 93  # of JPEG
 NEAREST = 6
 
@@ -65,6 +66,10 @@ class Session:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        with self.shared.computing():
+            self._answer_until_closed()
+
+    def _answer_until_closed(self) -> None:
         while True:
             with self._condition:
                 while self._message is None and not self._closed:
@@ -104,21 +109,32 @@ class Session:
         self._send_picture(request, picture, "moving", began)
         if request.moving:
             return
-        passes = {1} if request.mesh else {1, task.supersample}  # a mesh will cover the picture
-        for supersample in sorted(passes):  # whole first, then smooth edges
-            with lock.held(Turn.PICTURE if supersample == 1 else Turn.JOB):
+        for size, supersample in self._passes(request):
+            with lock.held(Turn.PICTURE if supersample == 1 and max(size) <= WHOLE else Turn.JOB):
                 self._check()
                 picture = task.picture(
-                    bound, request.view, request.size, request.channel, request.background,
+                    bound, request.view, size, request.channel, request.background,
                     supersample=supersample, cells=FINE, pause=self._pause,
                 )  # fmt: skip
             self._send_picture(request, picture, "still", began)
             if request.reference:
-                self._send_reference(request, photograph, supersample, began)
+                self._send_reference(request, photograph, size, supersample, began)
         if request.mesh and task.has_mesh:
             mesh = task.mesh(FieldInTurns(bound, lock, self._check), task.preview_cells)
             header = {"type": "mesh", "id": request.number, "key": self.shared.map.to_text(request.latent)}
             self._put(pack(header | mesh_header(mesh), mesh_bytes(mesh)))
+
+    def _passes(self, request: ViewRequest) -> list[tuple[tuple[int, int], int]]:
+        """(height, width) and rays a pixel's side of the finished pictures: whole first, then sharp with smooth edges.
+
+        A mesh covers the picture: it needs no second one.
+        """
+        scale = min(WHOLE / max(request.size), 1.0)
+        whole = round(request.size[0] * scale), round(request.size[1] * scale)
+        passes = [(whole, 1)]
+        if not request.mesh and (request.size, self.shared.task.supersample) != passes[0]:
+            passes.append((request.size, self.shared.task.supersample))
+        return passes
 
     def _check(self) -> None:
         if self._closed or self._message is not None:
@@ -143,7 +159,9 @@ class Session:
         size = max(round(height * scale), 8), max(round(width * scale), 8)
         return dataclasses.replace(request, view=view.camera, size=size), view
 
-    def _send_reference(self, request: ViewRequest, photograph: View | None, supersample: int, began: float) -> None:
+    def _send_reference(
+        self, request: ViewRequest, photograph: View | None, size: tuple[int, int], supersample: int, began: float
+    ) -> None:
         """Send the data's picture of the scene from the same place, or a word where there is none."""
 
         def no_reference(text: str, **more: Any) -> None:
@@ -154,16 +172,14 @@ class Session:
             return no_reference("between scenes the data show nothing")
         try:
             reference = self.shared.reference(self.shared.names[scene])
-            count = len(reference) if isinstance(reference, list) else 0
+            count = len(reference) if isinstance(reference, Sequence) else 0
             if photograph is not None:
                 picture = photograph_picture(photograph, request.background)
                 return self._send_picture(request, picture, "reference", began, views=count)
             if count:
                 return no_reference(f"choose one of {count} test views to compare with", views=count)
             with self.shared.lock.held():
-                picture = reference_picture(
-                    reference, request.view, request.size, request.background, supersample, self._pause
-                )
+                picture = reference_picture(reference, request.view, size, request.background, supersample, self._pause)
             self._send_picture(request, picture, "reference", began)
         except InputError as error:
             no_reference(str(error))

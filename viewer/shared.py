@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import native_size, orbit_cameras
 from hyperfields.runs.run import Run
@@ -67,11 +69,22 @@ class SharedState:
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._sheets: dict[int, bytes] = {}
         self._mutex, self._dataset_mutex, self._sheet_mutex = threading.Lock(), threading.Lock(), threading.Lock()
+        self._entering = threading.Lock()
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """For a thread that is going to compute: torch takes one thread in it, so that a hundred pages do not have a
+        hundred pools of threads. One enters at a time, since threads that begin meanwhile would take over the number.
+        """
+        with contextlib.ExitStack() as stack:
+            with self._entering:
+                stack.enter_context(one_torch_thread())
+            yield
 
     def warm_up(self) -> None:
         """Render one small picture: loads the kernels, so that the first page need not wait for them."""
         size = (32, 32)
-        with self.lock.held():
+        with self.computing(), self.lock.held():
             field = self.scene(self.map.coordinates[0]).field
             self.task.picture(field, self.first_view(size), size, supersample=1, cells=COARSE)
 
@@ -139,7 +152,7 @@ class SharedState:
         scenes = range(number * SHEET, min((number + 1) * SHEET, len(self.names), MOST_THUMBS))
         if not scenes:
             return None
-        with self._sheet_mutex:
+        with self.computing(), self._sheet_mutex:
             if (finished := self.finished_sheet(number)) is not None:
                 return finished
             size = (THUMB, THUMB)
@@ -212,6 +225,9 @@ class FieldInTurns(BoundField):
 
     def density(self, *args: Any) -> Any:
         return self._in_turn(super().density, *args)
+
+    def cell_density(self, *args: Any) -> Any:
+        return self._in_turn(super().cell_density, *args)
 
     def visible_samples(self, *args: Any) -> Any:
         return self._in_turn(super().visible_samples, *args)

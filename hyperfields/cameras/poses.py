@@ -11,6 +11,8 @@ from torch import Tensor
 
 from hyperfields.errors import InputError
 
+FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))  # OpenCV's camera axes <-> OpenGL's
+FARTHEST = 1e6  # of the numbers of a pose in a file
 Vector = Tensor | Sequence[float]  # or an array
 
 
@@ -49,6 +51,56 @@ def turned_to(up: Sequence[float]) -> Tensor | None:
     cross = torch.tensor([[0.0, 0.0, x], [0.0, 0.0, y], [-x, -y, 0.0]], dtype=torch.float64)
     turn: Tensor = torch.eye(3, dtype=torch.float64) + cross + cross @ cross / (1.0 + z)
     return turn.float()
+
+
+def quaternions(rotations: Tensor) -> Tensor:
+    """`[n 3 3]` -> w x y z `[n 4]`, of length 1, float64.
+
+    Each row of 4 q q^T is a multiple of q: the one with the largest diagonal loses no digits (Shepperd 1978).
+    """
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in rotations.double().unbind(-2))
+    outer = torch.stack(
+        (
+            torch.stack((1 + a + e + i, h - f, c - g, d - b), -1),
+            torch.stack((h - f, 1 + a - e - i, b + d, c + g), -1),
+            torch.stack((c - g, b + d, 1 - a + e - i, f + h), -1),
+            torch.stack((d - b, c + g, f + h, 1 - a - e + i), -1),
+        ),
+        -2,
+    )
+    largest = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    return torch.nn.functional.normalize(outer[torch.arange(len(outer)), largest], dim=-1)
+
+
+def rotation_matrices(quaternions: Tensor) -> Tensor:
+    """w x y z `[n 4]` of length 1 -> `[n 3 3]`."""
+    w, x, y, z = quaternions.unbind(-1)
+    rows = (
+        torch.stack((1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)), -1),
+        torch.stack((2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)), -1),
+        torch.stack((2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)), -1),
+    )
+    return torch.stack(rows, -2)
+
+
+def from_opengl(matrices: list[list[float]]) -> Tensor:
+    """Poses of OpenGL cameras, 16 numbers each, row by row -> `T_world_camera` `[n 4 4]` (OpenCV), exactly rigid.
+
+    Raises:
+        ValueError: not 16 finite numbers, or no rotation in them.
+    """
+    if any(len(matrix) != 16 for matrix in matrices):
+        raise ValueError("wanted 16 finite numbers")
+    given = torch.tensor(matrices, dtype=torch.float32).reshape(-1, 4, 4)
+    if not bool((given.abs() <= FARTHEST).all()):  # not so for nan either
+        raise ValueError("wanted 16 finite numbers")
+    left, scale, right = torch.linalg.svd(given[:, :3, :3])
+    rotation = left @ right
+    if float(scale.min()) < 1e-4 or float(torch.linalg.det(rotation).min()) < 0.0:
+        raise ValueError("wanted a rotation")
+    poses = torch.eye(4).repeat(len(given), 1, 1)
+    poses[:, :3, :3], poses[:, :3, 3] = rotation, given[:, :3, 3]
+    return poses @ FLIP
 
 
 def as_tensor(name: str, given: Any, shape: tuple[int, ...]) -> Tensor:

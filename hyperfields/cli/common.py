@@ -12,7 +12,7 @@ from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
-    from hyperfields.runs.config import DataSource
+    from hyperfields.runs.config import DataSource, RunConfig
     from hyperfields.runs.run import Run
     from hyperfields.runs.scene import Scene
     from hyperfields.training.inference import InferredCodes
@@ -191,6 +191,14 @@ def frames_shown(meter: Meter) -> Callable[[int, int], None]:
 def next_line(*words: object) -> str:
     """The line that says what to type next."""
     return f"next: {shlex.join(['hyperfields', *map(str, words)])}"
+
+
+def space_line(config: RunConfig) -> str:
+    """A line about the space of a run's scenes; empty for those in their boxes."""
+    if not getattr(getattr(config.model.field, "space", None), "contracted", False):
+        return ""
+    how = "as asked" if config.fit.capture.space else "as the pictures show what is all round"
+    return f"space: contracted, {how}; choose with --space box|contracted"
 
 
 def scene_count(count: int) -> str:

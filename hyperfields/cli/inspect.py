@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -84,7 +85,7 @@ def inspect(
     _run(path, json)
 
 
-def _refuse(options: dict[str, object], what: str) -> None:
+def _refuse(options: Mapping[str, object], what: str) -> None:
     for option, value in options.items():
         if value is not None:
             raise InputError(f"{option} {value}: has no meaning for {what}; leave it out")

@@ -12,6 +12,8 @@ from tyro.conf import Positional, arg
 from hyperfields.cli.common import Stopped, Unsound, next_line
 from hyperfields.cli.options import QUIET, Count, Flag
 
+LARGE = 800  # pixels of the longer side that a first fit needs no more of
+
 
 def poses(
     photos: Positional[
@@ -49,7 +51,7 @@ def poses(
         frames: number of frames of a video to use, the sharpest of each stretch of time; default: 60.
         feature_size: pixels of the longer side at which features are found; default: 1600.
         matching: exhaustive, all pairs; sequential, neighbours by name and some others; default: sequential for a video
-            with more than 60 frames and for more than 300 photographs.
+            with more than 60 frames and for more than 150 photographs.
         resume: go on with what was begun in DIR, also with photographs that came since.
     """
     from hyperfields.scenes.poses import find_poses, text_of
@@ -87,4 +89,16 @@ def poses(
     print(f"wrote {out}: transforms.json, images, points.ply, sparse/0, poses.json; look at {out / 'cameras.html'}")
     if found.wrong:
         raise Unsound(f"{photos}: {found.wrong}")
-    print(next_line("fit", out, "--out", f"runs/{out.resolve().name}"))
+    print(next_line("fit", out, "--out", f"runs/{out.resolve().name}", *_smaller(out)))
+
+
+def _smaller(out: Path) -> list[str]:
+    """Options that make large photographs smaller, as fits take as long as there are pixels."""
+    from json import loads
+
+    content = loads((out / "transforms.json").read_text())
+    height, width = content.get("h", 0), content.get("w", 0)  # of all, where there is one camera
+    longest = max(height, width)
+    if longest <= LARGE:
+        return []
+    return ["--size", f"{round(height * LARGE / longest)}x{round(width * LARGE / longest)}"]

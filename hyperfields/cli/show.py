@@ -90,6 +90,8 @@ def render(
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
     scene: SceneName = None,
     codes: File = None,
+    path: Annotated[str | None, arg(metavar="orbit|spiral|FILE", help_behavior_hint=QUIET)] = None,
+    frames: Count = None,
     orbit: Count = None,
     size: Size = None,
     channel: ChannelChoice = "rgb",
@@ -98,20 +100,24 @@ def render(
     sample: Count = None,
     device: Device = "cpu",
 ) -> None:
-    """Render a scene as a picture, or as an animation from a camera that circles it.
+    """Render a scene as a picture, or as a film from a camera that moves round it.
 
     $ hyperfields render runs/photos --scene cat --out cat.png
     $ hyperfields render runs/cars --scene bus --out bus.mp4 --orbit 72 --size 256x256
+    $ hyperfields render runs/fox --scene fox --out fox.mp4 --path camera_path.json
+    $ hyperfields render runs/fox --scene fox --out frames --path spiral --frames 90
     $ hyperfields render runs/cars --scene bus --out bus.png --channel normals
     $ hyperfields render runs/cars --scene bus --out bus.png --uncertainty
     $ hyperfields render runs/cars --sample 7 --out new.png
 
     Args:
-        out: .png, .jpg or .webp for a picture, .mp4 or .gif for an animation.
+        out: .png, .jpg or .webp for a picture, .mp4 or .gif for a film; with --path a new folder for a .png a frame.
         scene: name of a scene of the run, or in the file of --codes.
         codes: file of codes written by infer; needs no --scene if it holds one scene.
-        orbit: number of frames of the circle, for animations; default: 48.
-        size: height and width of the picture; default: as fitted.
+        path: of the camera, for films: a circle, a spiral, or a file of nerfstudio's camera paths; default: orbit.
+        frames: number of frames of an orbit or a spiral; default: 48.
+        orbit: number of frames of a circle: --path orbit --frames N in one.
+        size: height and width of the picture; default: as fitted, or as in the file of --path.
         channel: colours, distances from the camera (near is bright), or surface normals.
         uncertainty: also write FILE.uncertainty.png, bright where the standard deviation is large.
         family: for --uncertainty, folder of the data of the scene; default: as recorded.
@@ -134,8 +140,8 @@ def render(
         shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
     else:
         shown = one_scene(loaded, scene, codes)
-    if uncertainty and (orbit is not None or channel != "rgb"):
-        raise InputError("--uncertainty: is of a picture in colours; leave --orbit and --channel out")
+    if uncertainty and (any(value is not None for value in (orbit, path, frames)) or channel != "rgb"):
+        raise InputError("--uncertainty: is of a picture in colours; leave --path, --frames, --orbit and --channel out")
     beside = out.with_name(f"{out.stem}.uncertainty{out.suffix}")
     if uncertainty:
         require_suffix(beside, IMAGE_SUFFIXES, "an uncertainty")
@@ -143,7 +149,14 @@ def render(
         observed = observed_data(loaded, [shown.name], family, inferred)
     with Meter("render") as meter:
         rendering.render_scene(
-            shown, out, orbit=orbit, size=parse_size(size), channel=channel, progress=frames_shown(meter)
+            shown,
+            out,
+            path=path,
+            frames=frames,
+            orbit=orbit,
+            size=parse_size(size),
+            channel=channel,
+            progress=frames_shown(meter),
         )
     print(f"wrote {out}")
     if uncertainty:

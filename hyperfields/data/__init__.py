@@ -18,9 +18,11 @@ from hyperfields.data.base import SceneDataset as SceneDataset
 from hyperfields.data.base import View as View
 from hyperfields.data.base import fingerprint as fingerprint
 from hyperfields.data.base import frames_of as frames_of
+from hyperfields.data.base import is_unbounded as is_unbounded
 from hyperfields.data.base import on_device as on_device
 from hyperfields.data.base import require_scenes as require_scenes
 from hyperfields.data.base import stays_on_device as stays_on_device
+from hyperfields.data.base import training_cameras as training_cameras
 from hyperfields.data.base import up_of as up_of
 from hyperfields.data.compose import Concat as Concat
 from hyperfields.data.compose import Subset as Subset

@@ -197,6 +197,23 @@ def pictures_of(dataset: SceneDataset) -> int:
     return sum(map(pictures_of, parts)) if parts else int(getattr(dataset, "pictures", 0))
 
 
+def training_cameras(dataset: SceneDataset) -> list[list[Camera]]:
+    """Cameras of the training pictures of each scene, in the order of `Pixels.images`; empty where none are known."""
+    if isinstance(dataset, HostDrawn):
+        return training_cameras(dataset.dataset)
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    if parts:
+        return [cameras for part in parts for cameras in training_cameras(part)]
+    known: list[list[Camera]] = getattr(dataset, "cameras", [])
+    return known
+
+
+def is_unbounded(dataset: SceneDataset) -> bool:
+    """True for views that show what is all round, beyond the scene box."""
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    return any(map(is_unbounded, parts)) if parts else bool(getattr(dataset, "unbounded", False))
+
+
 def up_of(dataset: SceneDataset) -> tuple[float, float, float]:
     """The direction that is up in pictures from new cameras."""
     parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())

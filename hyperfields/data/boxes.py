@@ -8,7 +8,7 @@ NeRF-synthetic do (4 away, 40 degrees) stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,9 @@ FEW = 20  # points that tell nothing
 HELD = 95  # per cent of the points that a box holds
 FARTHEST = 4.0  # half a box over the median distance of the points, where cameras look outwards or one way
 STEEPEST = math.tan(math.radians(60.0))  # half a picture's width at distance 1 of lenses that see more
+
+
+OUTWARDS = "a guess round the cameras, which look outwards"
 
 
 class Box(NamedTuple):
@@ -59,25 +62,28 @@ def pose_of(camera: Camera) -> FloatArray:
     return np.asarray(camera.T_world_camera.detach().cpu().double())
 
 
-def seen_rays(cameras: Sequence[Camera], visible: Sequence[int], pixels: Iterable[NDArray[np.intp]]) -> Seen:
+def seen_rays(
+    cameras: Sequence[Camera], visible: Sequence[int], pixels: Callable[[int, NDArray[np.intp]], NDArray[np.intp]]
+) -> Seen:
     """Rays of some of the visible pixels.
 
     Args:
         cameras: of the pictures.
         visible: how many visible pixels each picture has.
-        pixels: the numbers of these, for one picture after another; asked for once.
+        pixels: gives the places of some of these, counted in order, in one of the pictures.
     """
     total = sum(visible)
-    chosen = np.arange(total)
-    if total > RAYS:
-        chosen = np.random.default_rng(0).choice(total, RAYS, replace=False)
+    chosen = np.random.default_rng(0).choice(total, RAYS, replace=False) if total > RAYS else np.arange(total)
     origins, directions = np.empty((len(chosen), 3)), np.empty((len(chosen), 3))
     first = 0
-    for camera, count, numbers in zip(cameras, visible, pixels, strict=True):
+    for number, (camera, count) in enumerate(zip(cameras, visible, strict=True)):
         here = np.flatnonzero((chosen >= first) & (chosen < first + count))
+        if not len(here):
+            first += count
+            continue
         pose = pose_of(camera)
         origins[here] = pose[:3, 3]
-        directions[here] = _directions(camera, numbers[chosen[here] - first]) @ pose[:3, :3].T
+        directions[here] = _directions(camera, pixels(number, chosen[here] - first)) @ pose[:3, :3].T
         first += count
     return Seen(origins, directions / np.linalg.norm(directions, axis=-1, keepdims=True))
 
@@ -218,9 +224,7 @@ def _from_cameras(origins: FloatArray, axes: FloatArray, slopes: FloatArray, sil
         forward = mean / np.linalg.norm(mean)
         half = distance * float(np.median(slopes)) / MARGIN
         return Box(half, _triple(middle + distance * forward), "a guess, as all cameras look one way")
-    return Box(
-        3.0 * spread if spread > 1e-9 else 1.0, _triple(middle), "a guess round the cameras, which look outwards"
-    )
+    return Box(3.0 * spread if spread > 1e-9 else 1.0, _triple(middle), OUTWARDS)
 
 
 def _ahead(point: FloatArray, origins: FloatArray, axes: FloatArray) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from hyperfields.errors import InputError
 
 MEMORY = 2 * 2**30  # bytes of decoded pictures that are kept in memory
 RUN = 32  # pixels of one picture that a batch draws together from a file: one page of it is read for so many
-AROUND = 16 * mmap.PAGESIZE  # of the file that come into memory with a page that is read
 SPARE = "/var/tmp"  # for large files, where the system's folder for small ones may lie in memory
 
 
@@ -36,8 +35,8 @@ class Pictures:
 
     Up to `memory` bytes they stay in memory. Beyond, all go to a file without a name, which is gone with this object:
     each with its pixels in a random order, which is always the same, those that count first. A batch reads short runs
-    of them, so what it draws depends on its random numbers only, never on what was read before, and reads few pages.
-    Of the file not more than half of `memory` stays mapped in this process.
+    of them, so it reads few pages, and what it draws depends on its random numbers only, never on what was read before.
+    The file is not mapped: what of it is in memory is the system's cache, which gives way to everything else.
 
     Raises:
         InputError: the disk is full.
@@ -75,7 +74,7 @@ class Pictures:
         self.opaque.append(bool((rgba[..., 3] == 255).all()))
         self.counting.append(rgba.shape[0] * rgba.shape[1] if counting is None else int(counting.sum()))
         if self._file is None and self.nbytes > self.memory:
-            self._file = _File(self.memory)
+            self._file = _File()
             for held, picture in enumerate(self._held):
                 self._file.add(picture, self._masks.get(held))
             self._held.clear()
@@ -112,18 +111,20 @@ class Pictures:
             return self._masks[number]
         return self._file.valid(number, self.sizes[number], self.counting[number])
 
-    def visible(self, number: int) -> NDArray[np.intp]:
-        """The numbers of the pixels of a picture that count and are not transparent, in order."""
+    def visible(self, number: int, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Places in a picture of its pixels that count and are not transparent: of those `chosen`, counted in order."""
         valid = self.valid(number)
         if self.opaque[number]:
-            height, width = self.sizes[number]
-            return np.arange(height * width) if valid is None else np.flatnonzero(valid)
+            return chosen if valid is None else np.flatnonzero(valid)[chosen]
         shown = self[number][..., 3] > 127
-        return np.flatnonzero(shown if valid is None else shown & valid)
+        return np.flatnonzero(shown if valid is None else shown & valid)[chosen]
 
     def visible_count(self, number: int) -> int:
         """How many pixels of a picture count and are not transparent."""
-        return self.counting[number] if self.opaque[number] else len(self.visible(number))
+        if self.opaque[number]:
+            return self.counting[number]
+        shown, valid = self[number][..., 3] > 127, self.valid(number)
+        return int(np.count_nonzero(shown if valid is None else shown & valid))
 
     def drawing(self, scenes: Sequence[int]) -> InMemory | OnDisk:
         """What batches are drawn from; `scenes` are the numbers of pictures of each scene, which lie in order.
@@ -150,11 +151,11 @@ class InMemory:
         areas = torch.tensor([height * width for height, width in sizes])
         starts = torch.cumsum(areas, 0) - areas
         # A pixel is one int32 (four bytes), so drawing a batch is one gather of single numbers.
-        pixels = torch.empty(int(areas.sum()), dtype=torch.int32)
+        pixels = np.empty(int(areas.sum()), np.int32)
         valid = []
         for number, start in enumerate(starts.tolist()):
             picture, pictures[number] = pictures[number], np.empty(0, np.uint8)  # freed as they are copied
-            pixels[start : start + int(areas[number])] = torch.from_numpy(picture).view(torch.int32).reshape(-1)
+            pixels[start : start + int(areas[number])] = _packed(picture)
             if masks:
                 here = masks.get(number)
                 valid.append(
@@ -164,7 +165,7 @@ class InMemory:
                 )
         counts = areas if not valid else torch.tensor([len(part) for part in valid])
         per_scene = torch.stack([part.sum() for part in counts.split(list(scenes))])
-        self._pixels = pixels
+        self._pixels = torch.from_numpy(pixels)
         self._valid = torch.cat(valid) if valid else None  # [p] int64, pixels that count
         self._counts = per_scene  # [s] of pixels that count
         self._first = torch.cumsum(per_scene, 0) - per_scene  # [s] first of each scene
@@ -223,12 +224,13 @@ class OnDisk:
         image = torch.searchsorted(self._ends, place, right=True)
         length = self._lengths[image]
         start = place - (self._ends[image] - length)
-        slot = (start[..., None] + torch.arange(RUN)) % length[..., None]
-        pages = self._starts[image][..., None] + slot, self._orders[image][..., None] + slot
-        rows, order = (part.reshape(len(scenes), -1)[:, :n].reshape(-1) for part in pages)
+        places = torch.stack((self._starts[image], self._orders[image]), -1).reshape(-1, 2).tolist()
+        each = zip(places, start.reshape(-1).tolist(), length.reshape(-1).tolist(), strict=True)
+        rows = self._file.runs([(place, first, most) for both, first, most in each for place in both])
+        packed, pixel = rows.reshape(len(scenes), runs, 2, RUN).unbind(2)
         images = image.repeat_interleave(RUN, dim=1)[:, :n].reshape(-1)
-        packed, pixel = self._file.read(rows), self._file.read(order)
-        return Drawn(packed.view(torch.uint8).reshape(-1, 4), images, pixel)
+        packed, pixel = (part.reshape(len(scenes), -1)[:, :n].reshape(-1) for part in (packed, pixel))
+        return Drawn(packed.contiguous().view(torch.uint8).reshape(-1, 4), images, pixel)
 
     def picture(self, number: int, size: tuple[int, int]) -> Tensor:
         """A picture `[h w 4]` uint8."""
@@ -242,23 +244,24 @@ class OnDisk:
 class _File:
     """Numbers of 4 bytes in a file: pixels of pictures, and the orders in which they stand."""
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self) -> None:
         folder = tempfile.gettempdir()
         if "TMPDIR" not in os.environ and os.access(SPARE, os.W_OK):
             folder = SPARE
-        self._folder, self._limit = Path(folder), max(memory // 2, 64 * AROUND)
+        self._folder = Path(folder)
         self._bytes = 0
         self._pixels: list[int] = []  # where pictures start, in numbers of 4 bytes
         self._orders: list[int] = []  # and their orders
         self._shared: dict[int, int] = {}  # area -> where the order of pictures without a mask starts
-        self._map: mmap.mmap | None = None
-        self._touched = 0
         self._last = (0, np.empty(0, np.int32))  # area and order: pictures of one size follow one another
         try:
             # Unbuffered; it has no name, so nothing is left of it whatever happens.
             self._file: Any = tempfile.TemporaryFile(dir=folder, prefix="hyperfields-", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise self._refusal(error) from error
+        weakref.finalize(self, self._file.close)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
 
     @property
     def places(self) -> tuple[list[int], list[int]]:
@@ -300,30 +303,19 @@ class _File:
             self._last = area, np.random.default_rng(area).permutation(np.arange(area, dtype=np.int32))
         return self._last[1]
 
-    def read(self, index: Tensor) -> Tensor:
-        """Numbers `[m]` int32 at `index` `[m]`, which comes in runs."""
-        if self._map is None:
-            self._map = mmap.mmap(self._file.fileno(), self._bytes)
-            self._numbers = torch.frombuffer(self._map, dtype=torch.int32)
-        parts = []
-        most = max(self._limit // AROUND, 1) * RUN
-        for part in index.split(most):
-            parts.append(self._numbers.index_select(0, part))
-            self._touched += AROUND * -(-len(part) // RUN) * 2  # a run may lie across two pages
-            if self._touched >= self._limit:
-                self._let_go()
-        return torch.cat(parts)
-
-    def _let_go(self) -> None:
-        """Unmaps what was read; it stays in the system's cache as long as there is room."""
-        assert self._map is not None
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-        self._touched = 0
+    def runs(self, places: Sequence[tuple[int, int, int]]) -> Tensor:
+        """Numbers `[k RUN]` int32 from places (where a row starts, first in it, its length), going round in the row."""
+        file, parts = self._file.fileno(), []
+        for row, first, length in places:
+            part = os.pread(file, 4 * min(RUN, length - first), 4 * (row + first))
+            while len(part) < 4 * RUN:
+                part += os.pread(file, min(4 * length, 4 * RUN - len(part)), 4 * row)
+            parts.append(part)
+        return torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.int32).reshape(-1, RUN)
 
     def _whole(self, place: int, count: int) -> NDArray[np.int32]:
         numbers = np.empty(count, np.int32)
-        data = memoryview(numbers).cast("B")
+        data = numbers.view(np.uint8).data
         self._file.seek(4 * place)
         while len(data):
             data = data[self._file.readinto(data) :]
@@ -336,7 +328,7 @@ class _File:
         return place
 
     def _write(self, place: int, numbers: NDArray[np.int32]) -> None:
-        data = memoryview(np.ascontiguousarray(numbers)).cast("B")
+        data = np.ascontiguousarray(numbers).view(np.uint8).data
         try:
             self._file.seek(4 * place)
             while len(data):

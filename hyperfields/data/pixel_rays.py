@@ -11,7 +11,7 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Lens, Rays
 
 NODES = 8193  # of the table of a lens: between them float32 is the limit
-STEPS = 3  # of Newton's method, for lenses that also bend sideways
+STEPS = 2  # of Newton's method, for lenses that also bend sideways; from a guess that is right but for that
 
 
 class PixelRays:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data.base import HostDrawn, Kind, LazyViews, Pixels, View, scene_names, shortened
-from hyperfields.data.boxes import Box, find_box, outside, seen_rays, up_of_cameras
+from hyperfields.data.boxes import OUTWARDS, ROUND, Box, find_box, outside, seen_rays, up_of_cameras
 from hyperfields.data.pictures import MEMORY, Pictures
 from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.posed import Posed, as_masks, posed_scenes
@@ -46,7 +46,7 @@ class Views:
         masks: per scene `[v h w]` bool or a list of `[h w]`, false where pixels of the training pictures do not count,
             or None. Pixels with which a lens sees nothing never count.
         box: per scene (scale, centre x y z) of its box in the frame of the cameras, or None: found from the cameras
-            where they do not look at [-1, 1]^3. `(1, 0, 0, 0)` leaves them as they are.
+            where they look at one place, but not at [-1, 1]^3. `(1, 0, 0, 0)` leaves them as they are.
         up: the direction that is up in pictures from new cameras; default that of the first scene's cameras.
         background: that opaque pictures were cut out of, as text; for the record.
         notes: lines for people about what a reader decided.
@@ -86,19 +86,21 @@ class Views:
         given = list(box) if box is not None else [None] * len(scenes)
         if len(given) != len(scenes):
             raise InputError(f"box: {len(given)} came for {len(scenes)} scenes, wanted one for each, or None")
-        boxes, lost, first = [], [], 0
+        boxes, lost, round_, first = [], [], False, 0
         for name, scene, known in zip(self.names, scenes, given, strict=True):
             numbers = range(first, first + len(scene.cameras))
             if not any(pictures.counting[number] for number in numbers):
                 raise InputError(f"masks, {name}: no pixel counts; mend the masks: 0 is what is left out")
-            found, share = _boxed(scene.cameras, pictures, numbers, known)
+            found, share, opaque = _boxed(scene.cameras, pictures, numbers, known)
             boxes.append(found)
             lost.append(share)
+            round_ |= opaque and share > ROUND
             first += len(scene.cameras)
         self.frames: tuple[Frame, ...] = tuple(found.frame for found in boxes)
         self.up = up if up is not None else up_of_cameras(scenes[0].cameras)
         self.background = background
-        self.notes = (*notes, *_notes(self.names, boxes, lost, blind))
+        self.unbounded = round_  # pictures show what is all round, beyond the boxes
+        self.notes = (*notes, *_notes(self.names, boxes, lost, blind, round_))
         self.sizes = tuple(sorted(set(pictures.sizes)))  # (height, width)
         self.on_disk = pictures.on_disk
         self.pictures = len(pictures)  # for training, over all scenes
@@ -115,6 +117,11 @@ class Views:
         sizes = [f"{height}x{width}" for height, width in (self.sizes[0], self.sizes[-1])]
         count = f"{self.pictures:,} pictures of {' to '.join(dict.fromkeys(sizes))}"
         return f"Views({shortened(self.names)}; {count}{', in a file' * self.on_disk})"
+
+    @property
+    def cameras(self) -> list[list[Camera]]:
+        """Cameras of the training pictures of each scene, in the scene frame."""
+        return [list(posed) for posed in self._cameras]
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Pixels:
         """`n` rays per scene, uniform over all pixels of its training pictures that count, with replacement.
@@ -207,20 +214,22 @@ def counting_pixels(camera: Camera, mask: NDArray[np.bool_] | None) -> tuple[NDA
 
 def _boxed(
     cameras: Sequence[Camera], pictures: Pictures, numbers: Sequence[int], known: Box | Frame | None
-) -> tuple[Box, float]:
-    """The box of a scene, and the share of what its pictures show that is outside."""
+) -> tuple[Box, float, bool]:
+    """The box of a scene, the share of what its pictures show that is outside, and whether they have no alpha."""
     opaque = all(pictures.opaque[number] for number in numbers)
     visible = [pictures.visible_count(number) for number in numbers]
-    rays = seen_rays(cameras, visible, map(pictures.visible, numbers))
+    rays = seen_rays(cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     if known is None:
         found = find_box(cameras, None if opaque else rays)
+        if found.how == OUTWARDS:  # more often poses in other axes than a room: a fit then says that they look away
+            found = Box()
     else:
         found = known if isinstance(known, Box) else Box(known[0], known[1:], "as given")
-    return found, outside(found, rays)
+    return found, outside(found, rays), opaque
 
 
 def _notes(
-    names: Sequence[str], boxes: Sequence[Box], lost: Sequence[float], blind: dict[str, float]
+    names: Sequence[str], boxes: Sequence[Box], lost: Sequence[float], blind: dict[str, float], unbounded: bool
 ) -> tuple[str, ...]:
     """Lines about what was decided."""
     notes = []
@@ -237,9 +246,10 @@ def _notes(
         )
     worst = max(range(len(names)), key=lambda number: lost[number])
     if lost[worst] > OUTSIDE:
+        consequence = "is fitted in contracted space, without it not at all" if unbounded else "cannot be fitted"
         notes.append(
-            f"box: {lost[worst]:.1%} of what the pictures of {names[worst]} show lies outside of the box and cannot be "
-            "fitted"
+            f"box: {lost[worst]:.1%} of what the pictures of {names[worst]} show lies outside of the box and "
+            f"{consequence}"
         )
     return (*notes, *blind_notes(blind))
 

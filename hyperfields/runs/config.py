@@ -17,10 +17,12 @@ from hyperfields.data.base import shortened
 from hyperfields.errors import InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
-from hyperfields.ops import GridSpec
+from hyperfields.ops import Box, Contracted, GridSpec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.tasks import TASKS, TrainConfig, losses
 from hyperfields.tasks import config as training
+from hyperfields.tasks.captures import CaptureSettings
+from hyperfields.tasks.photographs import PhotographConfig
 
 FORMAT = 2
 CONFIG = "config.json"
@@ -45,13 +47,17 @@ class DataSource:
 
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
-    """Length and seed of a fit; exactly one of `minutes` and `steps`."""
+    """Length and seed of a fit; exactly one of `minutes` and `steps`.
+
+    capture: of views, how they were taken.
+    """
 
     preset: str = "default"
     minutes: float | None = None
     steps: int | None = None
     seed: int = 0
     individually: bool = False
+    capture: CaptureSettings = dataclasses.field(default_factory=CaptureSettings)
 
     def __post_init__(self) -> None:
         """Raises InputError for a seed that no generator takes; the length is checked by `training.trainer.Length`."""
@@ -154,9 +160,10 @@ def ours() -> dict[str, Any]:
     return known_as(
         (
             GridSpec, encodings.Identity, encodings.Fourier, encodings.HashGrid, encodings.FactoredGrid,
-            encodings.SphericalHarmonics, fields.ImageField, fields.SDFField, fields.RadianceField,
+            encodings.SphericalHarmonics, Box, Contracted, fields.ImageField, fields.SDFField, fields.RadianceField,
             *generators, hypernets.Stability, hypernets.Bayes, hypernets.Extension,
-            *codes.SOURCES.values(), ModelConfig, TrainConfig, training.Cosine, training.Adam, training.RelativeClip,
+            *codes.SOURCES.values(), ModelConfig, TrainConfig, PhotographConfig,
+            training.Cosine, training.Adam, training.RelativeClip,
             *losses.LOSSES, RunConfig, FitSettings, DataSource,
         )
     )  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Mesh, Pixels, Points, SceneDataset, View, frames_of, up_of
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset, View, frames_of, is_unbounded, up_of
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.hypernets import rate_of
@@ -24,6 +24,7 @@ from hyperfields.rendering.pictures import CELLS, RAYS_PER_BLOCK, camera_picture
 from hyperfields.rendering.surface import surface_normals
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks import losses
+from hyperfields.tasks.alignment import aligned
 from hyperfields.tasks.base import (
     FREQUENCIES,
     MESH_RESOLUTION,
@@ -42,8 +43,10 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
+from hyperfields.tasks.captures import capture_model
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
+from hyperfields.tasks.photographs import PhotographConfig, fitted_colors
 from hyperfields.weights import Weights
 
 INSIDE = 0.5  # of the box: nearer to its middle no camera circles a scene
@@ -70,14 +73,19 @@ class RadianceTask:
     loss: Loss = losses.PixelLoss()
     inner_rate: ClassVar[float] = 5.0
 
-    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+    def model(self, preset: str, scenes: int, side: int, *, unbounded: bool = False) -> tuple[ModelConfig, TrainConfig]:
+        """unbounded: the pictures show what is all round, so that the scenes live in contracted space."""
         generator = generator_of(preset, 32)
+        if unbounded:
+            return capture_model(generator, preset, scenes, side, self.network_rate(generator, scenes))
         # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
         # scenes, so that a scene costs about a quarter of what it costs alone.
         shared = 1 + (scenes if scenes <= 16 else min(max(scenes // 5, 6), 64))
         bases = {"tiny": 0, "default": shared, "faithful": 64}[preset]
         # Cells finer than the pixels fit the known views and spoil the others.
         field = RadianceField(grid_of(3, 8, 13, 8, min(side, 128), bases), step=0.025)
+        if scenes == 1 and side > 128 and preset != "tiny":  # one large object: its own table, and nothing to share
+            field = RadianceField(grid_of(3, 8, 17, 16, 256, 1), step=0.02, occupancy=64)
         samples = 2**11 * min(max(scenes, 16), 32)
         rate = self.network_rate(generator, scenes)
         return ModelConfig(field, generator, 64), TrainConfig(
@@ -114,6 +122,8 @@ class RadianceTask:
         if radius > INSIDE:  # a camera in the middle of the scene says nothing about one that circles it
             sine = float(position @ torch.tensor(up) / position.norm())
             facts |= {"radius": radius, "elevation": math.asin(max(-1.0, min(1.0, sine)))}
+        if is_unbounded(data):
+            facts["unbounded"] = True
         return facts | ({} if up == UPRIGHT else {"up": list(up)}) | ({"frames": frames} if frames else {})
 
     def picture(
@@ -162,18 +172,19 @@ class RadianceTask:
         split: str,
         perceptual: Mapping[str, PictureMetric],
         note: Note = lambda line: None,
+        *,
+        photographs: PhotographConfig | None = None,
     ) -> dict[str, float]:
+        """photographs: what was learned of each training picture, and is now found of those that are measured."""
         views = data.reference(scene, split)
         assert not isinstance(views, Tensor | Mesh)
+        if photographs is not None and photographs.poses:
+            note(f"{data.names[scene]}: poses of the pictures were corrected before they were compared, as in the fit")
+        if photographs is not None and photographs.appearance:
+            note(f"{data.names[scene]}: right halves are compared, with colours fitted to the left halves")
         rows: list[tuple[int, dict[str, float]]] = []  # views, their means
         for part in _parts(views):
-            rays = [view.camera.to(bound.device).rays() for view in part]
-            together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
-            truth = on_white(torch.stack([view.rgba for view in part]))
-            pictures = on_background(self.render_rays(bound, together)).reshape(truth.shape).cpu()
-            seen = together.directions.isfinite().all(-1).reshape(truth.shape[:3]).cpu()
-            masks = [torch.ones(truth.shape[1:3], dtype=torch.bool) if v.mask is None else v.mask for v in part]
-            counting = seen & torch.stack(masks)
+            pictures, truth, counting = self._compared(bound, part, photographs)
             some = counting.flatten(1).any(1)
             if not bool(some.any()):
                 continue
@@ -184,8 +195,27 @@ class RadianceTask:
             raise InputError(f"scene {data.names[scene]}: in no view of its split {split!r} a pixel counts")
         return {name: _mean([(count, row[name]) for count, row in rows]) for name in rows[0][1]}
 
+    def _compared(
+        self, bound: BoundField, views: list[View], photographs: PhotographConfig | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures and truth `[v h w 3]` of views of one size, and where they count `[v h w]` bool."""
+        if photographs is not None and photographs.poses:
+            views = [view._replace(camera=camera) for view, camera in zip(views, aligned(bound, views), strict=True)]
+        rays = [view.camera.to(bound.device).rays() for view in views]
+        together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
+        truth = on_white(torch.stack([view.rgba for view in views]))
+        pictures = on_background(self.render_rays(bound, together)).reshape(truth.shape).cpu()
+        seen = together.directions.isfinite().all(-1).reshape(truth.shape[:3]).cpu()
+        masks = [torch.ones(truth.shape[1:3], dtype=torch.bool) if v.mask is None else v.mask for v in views]
+        counting = seen & torch.stack(masks)
+        if photographs is not None and photographs.appearance:
+            pictures = torch.stack([fitted_colors(*pair) for pair in zip(pictures, truth, strict=True)])
+            right = slice(truth.shape[2] // 2, None)
+            return pictures[:, :, right], truth[:, :, right], counting[:, :, right]
+        return pictures, truth, counting
+
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
-        """The surface where a sample becomes more opaque than clear."""
+        """The surface in the scene box where a sample becomes more opaque than clear."""
         step = bound.field.step
 
         def clearness(x: Tensor) -> Tensor:
@@ -214,7 +244,7 @@ class RadianceTask:
         return outputs | mlp_outputs("color", torch.cat((geometry, directions), -1), field, weights)
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
-        return 1.0 - torch.exp(-bound.density(points) * bound.field.step).squeeze(-1)
+        return 1.0 - torch.exp(-bound.cell_density(points) * bound.field.step).squeeze(-1)
 
 
 def _parts(views: Sequence[View]) -> Iterator[list[View]]:
@@ -244,7 +274,9 @@ def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], 
         return torch.exp(-step * bound.density(x, counts))
 
     def render(rays: Rays) -> Rendered:
-        rendered = render_volume(bound, rays, bound.occupancy(cells), step=step, visible=bound.visible_samples)
+        rendered = render_volume(
+            bound, rays, bound.occupancy(cells), step=step, space=bound.field.space, visible=bound.visible_samples
+        )
         if not normals:
             return rendered
         hit = rendered.depth[0].isfinite().nonzero().squeeze(1)

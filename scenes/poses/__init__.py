@@ -23,7 +23,7 @@ __all__ = ["Cameras", "Lens", "Matching", "Photo", "Poses", "find_poses", "text_
 Cameras = Literal["one", "each", "folder"]
 Progress = Callable[[str, int, int, str], None]  # (stage, done, total, name)
 FEATURE_SIZE = 1600
-MANY = 300  # photographs up to which all pairs are matched
+MANY = 150  # photographs up to which all pairs are matched
 
 
 def find_poses(
@@ -54,7 +54,7 @@ def find_poses(
         frames: of a video that are used. Default 60.
         feature_size: pixels of the longer side that features are found at. Default 1600.
         matching: "exhaustive": all pairs; "sequential": neighbours by name, and some others. Default "sequential" for
-            a video with more than 60 frames and for more than 300 photographs.
+            a video with more than 60 frames and for more than 150 photographs.
         resume: go on with what was begun in `out`, also with photographs that came since.
         progress: called as (stage, done, total, name) between pieces of work; what it raises stops the work.
 
@@ -94,7 +94,12 @@ def find_poses(
             )
         database = work / "database.db"
         how = settings["matching"] or _matching(len(names), is_video)
-        with colmap.quiet():
+        if how == "sequential" and not is_video and settings["matching"] is None:
+            notes.append(
+                f"{len(names)} photographs: only neighbours by name are matched, and some others; choose all pairs "
+                "with --matching exhaustive, which takes long"
+            )
+        with colmap.quiet(database):
             colmap.add_images(database, images, groups, settings["lens"])
             colmap.extract(database, images, settings["feature_size"], _stage(tell, "features"))
             colmap.match(database, colmap.pairs_of(names, how), _stage(tell, "matches"))

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hyperfields.errors import InputError
+from hyperfields.scenes._common import one_line
 
 Matching = Literal["exhaustive", "sequential"]
 Lens = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "OPENCV_FISHEYE"]
 Step = Callable[[int, int, str], None]  # (done, total, name)
 
 SEED = 0
+FEATURES = 4096  # of a photograph, the largest ones: twice as many take four times as long to match
 BLOCK = 16  # photographs a side of a block of pairs: descriptors are indexed once a block
 PAIRS = 64  # matched between two reports of progress
 MANY_VIEWS = 12  # photographs by one camera from which OPENCV's four coefficients can be found
@@ -46,13 +48,23 @@ def require(what: str) -> Any:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No lines by pycolmap on the terminal: what matters is said by whoever calls it."""
-    logging = require("pycolmap").logging
+def quiet(database: Path) -> Iterator[None]:
+    """No lines by pycolmap on the terminal: what matters is said by whoever calls it.
+
+    Raises:
+        InputError: for what pycolmap raises, as in a database that is damaged.
+    """
+    logging = require(str(database)).logging
     before = logging.minloglevel
     logging.minloglevel = int(logging.FATAL)
     try:
         yield
+    except InputError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{database}: pycolmap cannot go on ({one_line(error)}); free some space, or begin again in another --out"
+        ) from error
     finally:
         logging.minloglevel = before
 
@@ -86,6 +98,7 @@ def extract(database: Path, images: Path, size: int, step: Step) -> None:
         every = opened.read_all_images()
         todo = [image.name for image in every if not opened.exists_descriptors(image.image_id)]
     options = pycolmap.FeatureExtractionOptions(max_image_size=size)
+    options.sift.max_num_features = FEATURES
     for names in _chunks(todo, 2 * (os.cpu_count() or 1)):
         pycolmap.extract_features(database, images, names, extraction_options=options)
         todo = todo[len(names) :]
@@ -153,6 +166,7 @@ def reconstruct(database: Path, images: Path, step: Step) -> list[Any]:
     pycolmap = require(str(database))
     options = pycolmap.IncrementalPipelineOptions(random_seed=SEED, min_model_size=SMALLEST_MODEL)
     options.mapper.random_seed = options.triangulation.random_seed = SEED
+    options.num_threads = options.mapper.num_threads = 1  # with two, one run in fifteen gives other poses
     pycolmap.set_random_seed(SEED)
     with _opened(database) as opened:
         total = opened.num_images()
@@ -188,6 +202,8 @@ def refine(model: Any) -> None:
         views[camera] = views.get(camera, 0) + 1
     if min(views.values()) >= 2 * MANY_VIEWS:
         options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
+        solver = options.ceres.solver_options
+        solver.num_threads, solver.function_tolerance = 1, 1e-6  # as above
         pycolmap.bundle_adjustment(model, options)
 
 

@@ -12,7 +12,7 @@ import { Camera, Zoom, matrixOf } from "./view.js";
 
 const TABS = ["latent", "walk", "camera", "scene"];
 const STILL = 160; // milliseconds without a change until all is still
-const LONGEST = { camera: 512, window: 768 }; // pixels of a finished picture
+const LONGEST = 1024; // pixels of a finished picture
 
 class App {
   constructor() {
@@ -138,8 +138,7 @@ class App {
     if (box.width < 8 || box.height < 8) return;
     this.cover();
     if (this.covered) return this.drawSolid();
-    const longest = LONGEST[this.about.has_camera ? "camera" : "window"];
-    const ratio = Math.min(longest / Math.max(box.width, box.height), window.devicePixelRatio || 1);
+    const ratio = Math.min(LONGEST / Math.max(box.width, box.height), window.devicePixelRatio || 1);
     const size = [Math.max(Math.round(box.height * ratio), 8), Math.max(Math.round(box.width * ratio), 8)];
     this.number = ++this.sent;
     this.log.set(this.number, { changed: this.changed, sent: performance.now(), latent: JSON.stringify(this.latent) });
