@@ -164,7 +164,7 @@ def ours() -> dict[str, Any]:
             *generators, hypernets.Stability, hypernets.Bayes, hypernets.Extension,
             *codes.SOURCES.values(), ModelConfig, TrainConfig, PhotographConfig,
             training.Cosine, training.Adam, training.RelativeClip,
-            *losses.LOSSES, RunConfig, FitSettings, DataSource,
+            *losses.LOSSES, RunConfig, FitSettings, CaptureSettings, DataSource,
         )
     )  # fmt: skip
 
