@@ -23,6 +23,7 @@ _EXPORTS = {
     "BoundField": "fields",
     "CAVIA": "codes",
     "Camera": "cameras",
+    "CameraPath": "cameras",
     "Chunked": "hypernets",
     "CodeSource": "codes",
     "Codes": "codes",
@@ -54,6 +55,7 @@ _EXPORTS = {
     "Independent": "hypernets",
     "InferredCodes": "training.inference",
     "InputError": "errors",
+    "Lens": "cameras",
     "LowRank": "hypernets",
     "Mesh": "data",
     "Metric": "tasks",
@@ -112,16 +114,19 @@ _EXPORTS = {
     "parameter_groups": "model",
     "preset": "tasks",
     "psnr": "tasks.metrics",
+    "read_camera_path": "cameras",
     "render_picture": "tasks",
     "render_scene": "runs.render",
     "render_volume": "rendering",
     "sample_image": "rendering",
     "shape_metrics": "tasks.metrics",
+    "spiral": "cameras",
     "ssim": "tasks.metrics",
     "task_of": "tasks",
     "trace_surface": "rendering",
     "tune_process": "process",
     "write_animation": "runs.video",
+    "write_camera_path": "cameras",
     "write_image": "runs.images",
     "write_mesh": "runs.meshes",
 }
@@ -130,9 +135,14 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.cameras import Camera as Camera
+    from hyperfields.cameras import CameraPath as CameraPath
+    from hyperfields.cameras import Lens as Lens
     from hyperfields.cameras import Rays as Rays
     from hyperfields.cameras import look_at as look_at
     from hyperfields.cameras import orbit as orbit
+    from hyperfields.cameras import read_camera_path as read_camera_path
+    from hyperfields.cameras import spiral as spiral
+    from hyperfields.cameras import write_camera_path as write_camera_path
     from hyperfields.codes import CAVIA as CAVIA
     from hyperfields.codes import Codes as Codes
     from hyperfields.codes import CodeSource as CodeSource

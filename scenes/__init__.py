@@ -16,7 +16,7 @@ from hyperfields.data import Images, Kind, SceneDataset, Shapes, Views
 from hyperfields.data.shapes import Progress
 from hyperfields.errors import InputError
 from hyperfields.scenes import images, meshes, views
-from hyperfields.scenes._common import UNREAD_IMAGES, UNREAD_MESHES, folders_below, visible_files
+from hyperfields.scenes._common import MOST_BYTES, UNREAD_IMAGES, UNREAD_MESHES, folders_below, visible_files
 from hyperfields.scenes.reader import Aspect, Reader
 
 __all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
@@ -36,13 +36,15 @@ def open_family(
     aspect: Aspect | None = None,
     background: str | None = None,
     up: str | None = None,
+    split: str | None = None,
+    measured: views.Measured | None = None,
     progress: Progress | None = None,
     readers: Sequence[Reader] = READERS,
 ) -> SceneDataset:
     """Open a folder of images, meshes or scene folders; its `kind` says which it was.
 
     Args:
-        path: a folder of pictures, of meshes, of scene folders (NeRF-synthetic layout), or one such scene.
+        path: a folder of pictures, of meshes, of scene folders (see docs/captures.md), or one such scene.
         kind: needed only when the folder holds several kinds.
         size: (height, width) of the pictures, for images and views.
         scenes: names or fnmatch patterns; default all.
@@ -51,6 +53,8 @@ def open_family(
         aspect: how images come to a `size` of another ratio, "crop" (default), "pad" or "fit", see `open_images`.
         background: of views without alpha, a colour or "scene", see `open_views`; default found from their borders.
         up: axis that is up in pictures, "x", "y", "z", "-x" ..., for shapes and views; default by format or cameras.
+        split: how the pictures of views are divided, see `open_views`.
+        measured: what is known of views that are only measured, see `Measured`.
         progress: called as (done, total, name) after each shape.
         readers: the formats to try.
 
@@ -60,13 +64,16 @@ def open_family(
     """
     folder = Path(path)
     reader = _reader(folder, kind, readers)
-    if size is not None and min(size) < 1:
-        raise InputError(f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1")
+    if size is not None and not (min(size) >= 1 and size[0] * size[1] <= MOST_BYTES // 4):
+        raise InputError(
+            f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1 and at most {MOST_BYTES // 4:,} pixels"
+        )
     given: dict[str, Any] = {"size": size, "views": views, "aspect": aspect, "background": background, "up": up}
+    given |= {"split": split, "measured": measured}
     for option, value in given.items():
         if value is not None and option not in reader.options:
             kinds = " and ".join(dict.fromkeys(other.kind for other in readers if option in other.options))
-            dashes = "--" if option in ("aspect", "background", "up") else ""
+            dashes = "--" if option in ("aspect", "background", "up", "split") else ""
             raise InputError(
                 f"{dashes}{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
             )
@@ -116,12 +123,6 @@ def _reader(folder: Path, kind: Kind | None, readers: Sequence[Reader]) -> Reade
 def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
     """What there is instead of something that can be fitted, and what to type; None when there is nothing."""
     try:
-        colmap = next((p for p in (folder, *folders_below(folder)) if _is_colmap(p)), None)
-        if colmap is not None:
-            return (
-                f"{colmap} is COLMAP's, which is not read; write a transforms.json from it with instant-ngp's "
-                f"scripts/colmap2nerf.py --text {colmap} --images {folder / 'images'} or nerfstudio's ns-process-data"
-            )
         for unread in (UNREAD_IMAGES, UNREAD_MESHES):
             if left := visible_files(folder, tuple(unread)):
                 return f"{len(left)} {left[0].suffix} are there and not read; {unread[left[0].suffix.lower()]}"
@@ -135,7 +136,3 @@ def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
     first, kind = holding[0]
     names = ", ".join(str(below.relative_to(folder)) for below, _ in holding[:3]) + (", ..." if holding[3:] else "")
     return f"its folders hold something ({names}): give one of them, {first} with {kind}, or put all files into one"
-
-
-def _is_colmap(folder: Path) -> bool:
-    return any((folder / f"cameras.{suffix}").is_file() for suffix in ("txt", "bin"))

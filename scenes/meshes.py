@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from hyperfields.scenes._common import (
     visible_folders,
     warn_left_out,
 )
+from hyperfields.scenes._glb import refuse_huge
 from hyperfields.scenes._polygons import read_binary_ply, read_off
 from hyperfields.scenes.reader import Reader
 
@@ -161,6 +163,8 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
             _refuse_ply(content)
         if path.suffix.lower() == ".stl":
             content = _whole_stl(content)
+        if path.suffix.lower() == ".glb":
+            refuse_huge(content)
         try:
             points, faces = _with_trimesh(trimesh, content, path.suffix.lower())
         except ValueError:
@@ -177,7 +181,8 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
 def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     settings: dict[str, Any] = {"skip_materials": True, "maintain_order": True} if suffix == ".obj" else {}
     # Bytes and no resolver: what a file refers to (materials, textures, other files, addresses) is not looked for.
-    scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False, **settings)
+    with _no_log("trimesh"):
+        scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False, **settings)
     points, faces, count = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0
     for part in scene.dump():  # with the transforms of their nodes
         points.append(np.asarray(part.vertices, dtype=np.float64))
@@ -185,6 +190,17 @@ def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np
             faces.append(np.asarray(part.faces, dtype=np.int64) + count)
         count += len(points[-1])
     return np.concatenate(points), np.concatenate(faces)
+
+
+@contextlib.contextmanager
+def _no_log(name: str) -> Iterator[None]:
+    """Within it, a library does not log: it would show the traceback of an exception that it has handled."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _refuse_ply(content: bytes) -> None:

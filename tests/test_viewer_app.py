@@ -19,6 +19,8 @@ pytest.importorskip("websockets")
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
 
+from hyperfields.cameras.keyframes import CameraPath, camera
+from hyperfields.cameras.nerfstudio import to_nerfstudio
 from hyperfields.data import Kind, Points, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
@@ -28,7 +30,6 @@ from hyperfields.training.inference import InferredCodes
 from hyperfields.viewer import app as app_module
 from hyperfields.viewer import serve
 from hyperfields.viewer.app import Viewer
-from hyperfields.viewer.camera_path import CameraPath, camera, to_nerfstudio
 from hyperfields.viewer.jobs import MOST_FILES
 from hyperfields.viewer.server import Gate, free_port
 from hyperfields.viewer.shared import SharedState

@@ -13,20 +13,12 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, look_at
+from hyperfields.cameras.keyframes import camera
 from hyperfields.data import Kind, Mesh, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.tasks import task_of
-from hyperfields.viewer.camera_path import (
-    CameraPath,
-    camera,
-    from_nerfstudio,
-    from_opengl,
-    quaternions,
-    rotation_matrices,
-    to_nerfstudio,
-)
 from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.lock import FairLock, Turn
 from hyperfields.viewer.reference import mesh_picture, photograph_picture, reference_picture
@@ -157,125 +149,6 @@ def test_text_keeps_coordinates(codes: Tensor) -> None:
 def test_other_text_is_refused(codes: Tensor, text: str) -> None:
     with pytest.raises(InputError, match="latent:"):
         latent_map(codes).from_text(text)
-
-
-# Camera paths -----------------------------------------------------------------------------------------
-
-
-def pose(*position: float) -> Tensor:
-    return look_at(torch.tensor(position), torch.zeros(3))
-
-
-ANGLES = (0.0, 1.0, 2.5, 4.0)
-
-
-def path(**more: object) -> CameraPath:
-    poses = torch.stack([pose(math.cos(a) * 3, math.sin(a) * 3, 1.0) for a in ANGLES])
-    return CameraPath(poses, torch.tensor([0.6 + 0.1 * a for a in ANGLES]), **more)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("loop", [False, True])
-def test_a_path_goes_through_its_keyframes(loop: bool) -> None:
-    whole = path(loop=loop)
-    poses, fovs = whole.at(torch.arange(4, dtype=torch.float64) / (4 if loop else 3))
-    torch.testing.assert_close(poses, whole.poses, atol=1e-5, rtol=0)
-    torch.testing.assert_close(fovs, whole.fovs)
-    if loop:
-        first, last = whole.at(torch.tensor([0.0, 1.0]))[0]
-        torch.testing.assert_close(first, last, atol=1e-5, rtol=0)
-
-
-def test_every_camera_of_a_path_is_rigid_and_near_the_last() -> None:
-    cameras = path(seconds=5.0, loop=True).cameras()
-    assert len(cameras) == 120
-    for before, after in zip(cameras, cameras[1:] + cameras[:1], strict=True):
-        turn = after.T_world_camera[:3, :3]
-        torch.testing.assert_close(turn @ turn.T, torch.eye(3), atol=1e-5, rtol=0)
-        assert float((after.T_world_camera - before.T_world_camera).norm()) < 0.35
-
-
-def test_a_keyframe_alone_stands_still() -> None:
-    alone = CameraPath(pose(1.0, 2.0, 3.0)[None], torch.tensor([0.7]), seconds=0.5)
-    poses, fovs = alone.at(alone.frame_times())
-    torch.testing.assert_close(poses, alone.poses.expand(12, 4, 4), atol=1e-5, rtol=0)
-    assert fovs.tolist() == pytest.approx([0.7] * 12)
-
-
-def test_opposite_directions_do_not_cancel() -> None:
-    half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
-    there_and_back = CameraPath(torch.stack([torch.eye(4), half_turn, torch.eye(4)]), torch.full((3,), 0.7))
-    turns = there_and_back.at(torch.linspace(0.0, 1.0, 101))[0][:, :3, :3]
-    torch.testing.assert_close(turns @ turns.mT, torch.eye(3).expand_as(turns), atol=1e-5, rtol=0)
-
-
-def test_nerfstudio_reads_what_it_would_write() -> None:
-    whole = path(size=(120, 160), seconds=1.0, fps=10.0)
-    written = json.loads(json.dumps(to_nerfstudio(whole)))
-    assert (written["render_height"], written["render_width"]) == (120, 160)
-    assert len(written["camera_path"]) == 10
-    assert written["keyframes"][0]["aspect"] == pytest.approx(160 / 120)
-    matrix = torch.tensor(written["camera_path"][0]["camera_to_world"]).reshape(4, 4)
-    assert matrix[:3, 3].tolist() == pytest.approx([3.0, 0.0, 1.0], abs=1e-5)
-    backwards = matrix[:3, 2]  # OpenGL's camera looks along -Z: from the origin to the camera
-    torch.testing.assert_close(backwards, torch.nn.functional.normalize(matrix[:3, 3], dim=0), atol=1e-5, rtol=0)
-    assert float(matrix[2, 1]) > 0.9  # its +Y is up
-    again = from_nerfstudio(json.dumps(written))
-    assert (again.size, again.seconds, again.fps, again.loop) == (whole.size, 1.0, 10.0, False)
-    torch.testing.assert_close(again.poses, whole.poses, atol=1e-5, rtol=0)
-    torch.testing.assert_close(again.fovs, whole.fovs)
-
-
-def test_a_path_without_keyframes_is_read_from_its_frames() -> None:
-    written = to_nerfstudio(path(seconds=0.5, fps=10.0)) | {"keyframes": []}
-    assert len(from_nerfstudio(written).poses) == 5
-
-
-GOOD = to_nerfstudio(path(seconds=0.5))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"keyframes": [], "camera_path": []}, "no keyframes"),
-        ({"keyframes": "x"}, "damaged"),
-        ({"keyframes": [{"matrix": [0.0] * 16, "fov": 40}]}, "damaged"),
-        ({"keyframes": [{"matrix": [float("nan")] * 16, "fov": 40}]}, "damaged"),
-        ({"keyframes": [{"matrix": GOOD["keyframes"][0]["matrix"], "fov": 4000}]}, "damaged"),
-        ({"keyframes": GOOD["keyframes"] * 60}, "201 keyframes came, wanted 1 to 200"),
-        ({"seconds": 1e9}, "wanted up to 3000 frames"),
-        ({"fps": -1}, "frames a second"),
-        ({"render_height": 10**6}, "wanted sides of 8 to 2048"),
-        ({"render_height": None}, "damaged"),
-    ],
-)
-def test_damaged_paths_are_refused(change: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        from_nerfstudio(GOOD | change)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "7", "[" * 50])
-def test_other_files_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="camera path"):
-        from_nerfstudio(text)
-
-
-def test_rotations_and_quaternions_lead_to_each_other() -> None:
-    generator = torch.Generator().manual_seed(0)
-    given = torch.nn.functional.normalize(torch.randn(200, 4, generator=generator, dtype=torch.float64), dim=-1)
-    given[:4] = torch.eye(4, dtype=torch.float64)  # half turns, where the naive formula divides by nothing
-    again = quaternions(rotation_matrices(given))
-    torch.testing.assert_close((again * given).sum(-1).abs(), torch.ones(200, dtype=torch.float64))
-    w, axis = given[:, :1], given[:, 1:]
-    point = torch.tensor([0.3, -0.7, 0.2], dtype=torch.float64).expand(200, 3)
-    turned = point + 2.0 * torch.linalg.cross(axis, torch.linalg.cross(axis, point) + w * point)
-    torch.testing.assert_close((rotation_matrices(given) @ point[..., None]).squeeze(-1), turned)
-
-
-def test_a_nearly_rigid_pose_becomes_rigid() -> None:
-    crooked = to_nerfstudio(path())["keyframes"][1]["matrix"]
-    crooked[0] += 0.01
-    turn = from_opengl([crooked])[0, :3, :3]
-    torch.testing.assert_close(turn @ turn.T, torch.eye(3), atol=1e-5, rtol=0)
 
 
 # References -------------------------------------------------------------------------------------------
@@ -435,6 +308,6 @@ def test_bytes_of_a_message_are_aligned() -> None:
 
 
 def test_a_camera_has_its_vertical_angle() -> None:
-    made: Camera = camera(pose(3.0, 0.0, 0.0), 0.8, (100, 300))
+    made: Camera = camera(look_at([3.0, 0.0, 0.0], [0.0, 0.0, 0.0]), 0.8, (100, 300))
     assert 2.0 * math.atan(0.5 * made.height / made.fy) == pytest.approx(0.8)
     assert (made.fx, made.cx, made.cy) == (made.fy, 150.0, 50.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import http
 import json
@@ -21,12 +22,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from hyperfields.cameras import Camera
+from hyperfields.cameras.nerfstudio import from_nerfstudio, to_nerfstudio
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.runs.cameras import native_size
-from hyperfields.runs.run import CONFIG, MODEL, Run
+from hyperfields.runs.config import CONFIG
+from hyperfields.runs.run import MODEL, Run
 from hyperfields.viewer import requests
-from hyperfields.viewer.camera_path import from_nerfstudio, to_nerfstudio
 from hyperfields.viewer.connection import MOST_UNSENT, Allowance, Connection
 from hyperfields.viewer.jobs import Jobs
 from hyperfields.viewer.server import Gate, Server, free_port, is_websocket, path_of, reply, text
@@ -301,6 +303,6 @@ def _path_answer(value: Any) -> str:
     """A path as the page keeps it: the file, whose `camera_path` has the camera of each frame, and a smooth line."""
     if not isinstance(value, dict | str):
         raise InputError("path: wanted nerfstudio's JSON")
-    path = from_nerfstudio(value)
+    path = dataclasses.replace(from_nerfstudio(value), in_box=True)
     line = path.at(torch.linspace(0.0, 1.0, LINE_POINTS))[0][:, :3, 3]
     return json.dumps({"type": "path", "path": to_nerfstudio(path), "line": line.tolist()})

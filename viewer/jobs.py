@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from hyperfields.cameras.nerfstudio import from_nerfstudio
 from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
@@ -33,7 +34,6 @@ from hyperfields.runs.scene import Scene
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks import Metric
 from hyperfields.viewer import requests
-from hyperfields.viewer.camera_path import from_nerfstudio
 from hyperfields.viewer.requests import ViewRequest
 from hyperfields.viewer.shared import FINE, FieldInTurns, SharedState
 

@@ -30,7 +30,7 @@ class References:
         self._kept: dict[str, Any] = {}
 
     def of(self, name: str) -> Any:
-        """An image `[h w 3]`, a `Mesh`, or the list of test `View`s.
+        """An image `[h w 3]`, a `Mesh`, or the test `View`s.
 
         Raises:
             InputError: the data have no such scene any more, or it cannot be read.

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, look_at
+from hyperfields.cameras.keyframes import camera
+from hyperfields.cameras.poses import from_opengl
 from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.viewer.camera_path import camera, from_opengl
 from hyperfields.viewer.latent_map import LIMIT
 from hyperfields.viewer.shared import SharedState
 

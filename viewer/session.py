@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -170,7 +170,7 @@ class Session:
             return no_reference("between scenes the data show nothing")
         try:
             reference = self.shared.reference(self.shared.names[scene])
-            count = len(reference) if isinstance(reference, list) else 0
+            count = len(reference) if isinstance(reference, Sequence) else 0
             if photograph is not None:
                 picture = photograph_picture(photograph, request.background)
                 return self._send_picture(request, picture, "reference", began, views=count)

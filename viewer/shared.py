@@ -226,6 +226,9 @@ class FieldInTurns(BoundField):
     def density(self, *args: Any) -> Any:
         return self._in_turn(super().density, *args)
 
+    def cell_density(self, *args: Any) -> Any:
+        return self._in_turn(super().cell_density, *args)
+
     def visible_samples(self, *args: Any) -> Any:
         return self._in_turn(super().visible_samples, *args)
 

@@ -34,8 +34,8 @@ from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.process import seeded
 from hyperfields.runs import codec
-from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, read_config, write_config
+from hyperfields.runs.atomic import new_folder, write_atomically
+from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Task, task_of
 
@@ -91,8 +91,8 @@ class Run:
     def digest(self) -> str:
         """Short hash of the model's weights: tells which model a file of codes belongs to."""
         if self.path is not None:
-            return hashlib.sha256((self.path / MODEL).read_bytes()).hexdigest()[:16]
-        return hashlib.sha256(_model_file(self.model)).hexdigest()[:16]
+            return _digest((self.path / MODEL).read_bytes())
+        return _digest(_model_file(self.model))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -147,7 +147,7 @@ class Run:
         if name in self._numbers:
             return self._numbers[name]
         near = difflib.get_close_matches(name, self.names, 3, 0.0)
-        raise InputError(f"scene {name!r}: not in {self.label}; the nearest names are {', '.join(near)}")
+        raise InputError(f"scene {name!r:.100}: not in {self.label}; the nearest names are {', '.join(near)}")
 
     def codes(self, *names: str) -> Tensor:
         """Latent codes of scenes `[s z]`."""
@@ -177,12 +177,13 @@ class Run:
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: is in use; wanted a new or an empty folder for the run")
-        write_config(folder, self.config)
-        write_model(folder, self.model)
-        if self.source is not None:
-            write_source(folder, self.source)
-        if self.summary:
-            write_atomically(folder / SUMMARY, json.dumps(self.summary, indent=1).encode())
+        with new_folder(folder, parents=True) as new:
+            write_config(new, self.config)
+            digest = write_model(new, self.model)
+            if self.source is not None:
+                write_source(new, self.source, digest)
+            if self.summary:
+                write_atomically(new / SUMMARY, json.dumps(self.summary, indent=1).encode())
         return dataclasses.replace(self, path=folder)
 
 
@@ -199,18 +200,29 @@ def require_data(run: Run, data: SceneDataset) -> None:
         raise InputError(f"{run.label}: holds {run.kind}, the family holds {data.kind}; give a family of {run.kind}")
 
 
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def _model_file(model: HyperField) -> bytes:
     return safetensors.torch.save(codec.encode(model.state_dict()), {"format": str(FORMAT)})
 
 
-def write_model(folder: Path, model: HyperField) -> None:
-    """Write all weights and codes at 16 bits: the size of this file is what `bytes_per_scene` counts."""
-    write_atomically(folder / MODEL, _model_file(model))
+def write_model(folder: Path, model: HyperField) -> str:
+    """Write all weights and codes at 16 bits: the size of this file is what `bytes_per_scene` counts.
+
+    Returns:
+        Digest of the file, see `Run.digest`.
+    """
+    data = _model_file(model)
+    write_atomically(folder / MODEL, data)
+    return _digest(data)
 
 
-def write_source(folder: Path, source: nn.Module) -> None:
-    """Write where codes come from, beside the model."""
-    write_atomically(folder / SOURCE, safetensors.torch.save(codec.encode(source.state_dict())))
+def write_source(folder: Path, source: nn.Module, digest: str) -> None:
+    """Write where codes come from, beside the model that has this digest."""
+    stored = safetensors.torch.save(codec.encode(source.state_dict()), {"run": digest})
+    write_atomically(folder / SOURCE, stored)
 
 
 def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, trust: Iterable[Any] = ()) -> Run:
@@ -260,7 +272,7 @@ def _steps_there(folder: Path) -> str:
     try:
         progress = json.loads(codec.read_tensors(folder / STATE)[1]["progress"])
         return f"only a state after {int(progress['step']):,} steps"
-    except (InputError, KeyError, ValueError, TypeError):
+    except (InputError, KeyError, ValueError, TypeError, OverflowError, RecursionError):
         return "and no saved steps"
 
 
@@ -287,6 +299,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Cost of a finished fit; empty when the fit is not finished or the file is damaged."""
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+    return summary if isinstance(summary, dict) and finite(*map(summary.get, ("steps", "seconds"))) else {}
