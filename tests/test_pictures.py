@@ -20,6 +20,7 @@ from hyperfields.cameras import MODELS, Camera, Lens, look_at, orbit
 from hyperfields.data import Concat, Pictures, Views, stays_on_device
 from hyperfields.data.base import HostDrawn
 from hyperfields.errors import InputError
+from hyperfields.evaluation.uncertainty import misfit, std_picture
 from hyperfields.scenes import open_family
 
 from .test_lenses import made
@@ -299,6 +300,7 @@ def test_lenses_and_sizes_are_fitted_and_measured_view_by_view() -> None:
     scores = []
     for view in views:
         assert view.camera.width == view.rgba.shape[1]
+        assert (view.mask is not None) == (view.camera.lens is not None and view.camera.lens.is_fisheye)
         alone = Views([view.camera], [view.rgba[None]], ["ball"], box=[(1.0, 0.0, 0.0, 0.0)])
         scores.append(hf.evaluate(run, alone, "train", perceptual=False)["mean"]["psnr"])
     assert report["mean"]["psnr"] == pytest.approx(sum(scores) / 3, abs=0.05)
@@ -331,3 +333,13 @@ def test_a_family_keeps_to_its_memory(tmp_path: Path) -> None:
         assert torch.equal(one.rgba, two.rgba)
     with pytest.raises(InputError, match="memory: is for views, but the family holds images"):
         open_family(samples.parent / "emoji", memory=1000)
+
+
+def test_how_sure_a_picture_is_where_its_lens_sees_nothing() -> None:
+    data = balls()
+    run = hf.fit(data, preset="tiny", steps=2, progress=False)
+    camera = data.reference(0, "train")[1].camera
+    bound = run.bind("ball")
+    color, std = std_picture(bound, misfit(bound, data, "ball"), camera, (20, 20), [])
+    assert bool(std.isfinite().all())
+    assert color[0, 0].tolist() == [1.0, 1.0, 1.0]
