@@ -126,6 +126,9 @@ def _reader(folder: Path, kind: Kind | None, readers: Sequence[Reader]) -> Reade
 def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
     """What there is instead of something that can be fitted, and what to type; None when there is nothing."""
     try:
+        told = next((text for p in (folder, *folders_below(folder)) if (text := views.foreign_capture(p))), None)
+        if told is not None:
+            return told
         for unread in (UNREAD_IMAGES, UNREAD_MESHES):
             if left := visible_files(folder, tuple(unread)):
                 return f"{len(left)} {left[0].suffix} are there and not read; {unread[left[0].suffix.lower()]}"

@@ -20,10 +20,11 @@ from hyperfields.scenes._transforms import TRANSFORMS
 from hyperfields.scenes.colmap import COLMAP
 from hyperfields.scenes.llff import LLFF
 from hyperfields.scenes.meshes import axis_of
+from hyperfields.scenes.polycam import POLYCAM
 from hyperfields.scenes.reader import Reader
 from hyperfields.scenes.srn import SRN
 
-FORMATS: tuple[Format, ...] = (TRANSFORMS, COLMAP, LLFF, SRN)  # of a folder with several, the first is read
+FORMATS: tuple[Format, ...] = (TRANSFORMS, COLMAP, LLFF, SRN, POLYCAM)  # of a folder with several, the first is read
 
 
 class Measured(NamedTuple):
@@ -31,6 +32,26 @@ class Measured(NamedTuple):
 
     split: str  # the one that is measured, whose pictures then stand for them
     frames: Mapping[str, Sequence[float]]  # scale and centre by scene, of those that are not (1, 0, 0, 0)
+
+
+# What other programs export without a file that is read -> how to make one of it.
+FOREIGN = {
+    "Record3D": (("metadata", "metadata.json"), ("rgb", "rgbd"), "ns-process-data record3d --data"),
+    "Metashape": (("cameras.xml",), (), "ns-process-data metashape --xml cameras.xml --data"),
+    "OpenDroneMap": (("odm_report/shots.geojson", "opensfm/reconstruction.json"), (), "ns-process-data odm --data"),
+}
+
+
+def foreign_capture(folder: Path) -> str | None:
+    """What a folder is that another program exported, and how it becomes one that is read; None for any other."""
+    for program, (files, folders, command) in FOREIGN.items():
+        if any((folder / name).is_file() for name in files) and (
+            not folders or any((folder / name).is_dir() for name in folders)
+        ):
+            return (
+                f"{folder} is {program}'s own export; make a transforms.json of it with nerfstudio's {command} {folder}"
+            )
+    return None
 
 
 def format_of(folder: Path) -> Format | None:
@@ -124,7 +145,7 @@ def _capture(
         except InputError:
             return found.frames(measured.split)
 
-    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes)
+    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes, folder)
 
 
 def _claims(folder: Path) -> bool:
