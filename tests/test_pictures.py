@@ -20,7 +20,7 @@ from hyperfields.cameras import MODELS, Camera, Lens, look_at, orbit
 from hyperfields.data import Concat, Pictures, Views, stays_on_device
 from hyperfields.data.base import HostDrawn
 from hyperfields.errors import InputError
-from hyperfields.evaluation.uncertainty import misfit, std_picture
+from hyperfields.evaluation import uncertainty
 from hyperfields.scenes import open_family
 
 from .test_lenses import made
@@ -335,11 +335,12 @@ def test_a_family_keeps_to_its_memory(tmp_path: Path) -> None:
         open_family(samples.parent / "emoji", memory=1000)
 
 
-def test_how_sure_a_picture_is_where_its_lens_sees_nothing() -> None:
+def test_how_sure_a_picture_is_where_its_lens_sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uncertainty, "SEEN", 1024)
     data = balls()
     run = hf.fit(data, preset="tiny", steps=2, progress=False)
     camera = data.reference(0, "train")[1].camera
     bound = run.bind("ball")
-    color, std = std_picture(bound, misfit(bound, data, "ball"), camera, (20, 20), [])
+    color, std = uncertainty.std_picture(bound, uncertainty.misfit(bound, data, "ball"), camera, (8, 8), [])
     assert bool(std.isfinite().all())
     assert color[0, 0].tolist() == [1.0, 1.0, 1.0]
