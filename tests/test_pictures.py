@@ -294,7 +294,7 @@ def balls(**options: Any) -> Views:
 def test_lenses_and_sizes_are_fitted_and_measured_view_by_view() -> None:
     data = balls()
     assert any(note.startswith("lens: with ") for note in data.notes)
-    run = hf.fit(data, preset="tiny", steps=50, progress=False)
+    run = hf.fit(data, preset="tiny", steps=30, progress=False)
     report = hf.evaluate(run, data, perceptual=False)
     views = data.reference(0, "test")
     scores = []
@@ -304,7 +304,7 @@ def test_lenses_and_sizes_are_fitted_and_measured_view_by_view() -> None:
         alone = Views([view.camera], [view.rgba[None]], ["ball"], box=[(1.0, 0.0, 0.0, 0.0)])
         scores.append(hf.evaluate(run, alone, "train", perceptual=False)["mean"]["psnr"])
     assert report["mean"]["psnr"] == pytest.approx(sum(scores) / 3, abs=0.05)
-    assert min(scores) > 14.0
+    assert min(scores) > 13.0
 
 
 @pytest.mark.filterwarnings("ignore:fit:UserWarning")
