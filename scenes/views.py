@@ -77,7 +77,7 @@ def open_views(
     up: str | None = None,
     split: str | None = None,
     measured: Measured | None = None,
-    memory: int = MEMORY,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Views:
     """Read a folder whose sub-folders are scenes, of one format or of several, or one scene.
@@ -95,7 +95,7 @@ def open_views(
         split: how the pictures of each scene are divided: "files", "every-8", "0.9" (the share for training), "all", or
             numbers of the training pictures. Default: as files say, else every eighth by name is for the test.
         measured: for measuring only, see `Measured`.
-        memory: bytes of training pictures that are kept in memory; more go to a temporary file.
+        memory: bytes of training pictures that are kept in memory, default 2 GiB; more of them go to a temporary file.
         progress: called as (pictures done, in all, scene).
 
     Raises:
@@ -116,7 +116,7 @@ def open_views(
         views=views,
         background=background,
         up=None if up is None else axis_of(up),
-        memory=memory,
+        memory=MEMORY if memory is None else memory,
         progress=progress,
     )
     others = [p.name for p in visible_folders(folder) if p not in folders.values()]
@@ -145,7 +145,7 @@ def _capture(
         except InputError:
             return found.frames(measured.split)
 
-    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes)
+    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes, folder)
 
 
 def _claims(folder: Path) -> bool:
@@ -161,6 +161,6 @@ READER = Reader(
     wants=f"scene folders with {', '.join(known.wants for known in FORMATS)}",
     detect=lambda folder: bool(scene_folders(folder)),
     open=open_views,
-    options=frozenset({"size", "views", "background", "up", "split", "measured", "progress"}),
+    options=frozenset({"size", "views", "background", "up", "split", "measured", "memory", "progress"}),
     claims=_claims,
 )

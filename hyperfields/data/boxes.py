@@ -24,6 +24,7 @@ SEEN = (0.6, 3.0)  # of half a picture's width at the origin, where a box of hal
 LOOKING = 0.8  # share of the cameras that must look at the box
 RAYS = 20_000  # of a scene that are looked at
 CUT = 1e-3  # share of the object's rays that may miss [-1, 1]^3, below which it stays
+WIDE = 0.5  # share of what pictures without alpha show outside of the box, from which it is widened
 ROUND = 0.1  # share from which the pictures show what is all round, not an object
 SILHOUETTE = 99.5  # per cent of the object's rays that pass within the box's inner sphere
 FEW = 20  # points that tell nothing
@@ -128,6 +129,17 @@ def find_box(cameras: Sequence[Camera], silhouette: Seen | None, points: FloatAr
     if _looks_at_unit_box(origins, axes, slopes):
         return Box() if silhouette is None else _grown(silhouette)
     return _from_cameras(origins, axes, slopes, silhouette, points)
+
+
+def widened(box: Box, cameras: Sequence[Camera], rays: Seen) -> Box:
+    """The box of pictures without alpha, of `rays`: where most of what they show is outside, it reaches half way to the
+    cameras. What is beyond is fitted in contracted space, with detail that falls with the distance.
+    """
+    if outside(box, rays) <= WIDE:
+        return box
+    origins = np.stack([pose_of(camera)[:3, 3] for camera in cameras])
+    half = 0.5 * float(np.median(np.linalg.norm(origins - box.center, axis=-1)))
+    return box._replace(scale=half, how="half way to the cameras") if half > box.scale else box
 
 
 def _grown(silhouette: Seen) -> Box:
