@@ -6,6 +6,7 @@ Layout: https://colmap.github.io/format.html and, for rigs and frames, src/colma
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,10 @@ class _Reader:
     """Bytes of a file, taken in order."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.data, self.at = path, path.read_bytes(), 0
+        with path.open("rb") as stream:
+            empty = not path.stat().st_size  # which cannot be mapped
+            self.data = b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self.path, self.at = path, 0
         self.what = "its count"
 
     def take(self, form: str) -> tuple[int | float, ...]:
@@ -57,7 +61,7 @@ class _Reader:
         end = self.data.find(b"\0", self.at)
         if end < 0:
             raise InputError(f"{self.path}: is cut short, at {self.what}; copy it again")
-        name, self.at = self.data[self.at : end], end + 1
+        name, self.at = bytes(self.data[self.at : end]), end + 1
         return name.decode("utf-8", "replace")
 
     def finish(self) -> None:

@@ -193,6 +193,10 @@ def test_lists_of_files(tmp_path: Path) -> None:
     data = opened(tmp_path / "l", background="scene")
     check_cameras(data, views[3:5], "test")
     check_cameras(data, views[1:2])
+    (tmp_path / "l" / "train.txt").write_text("IMG_0001\nIMG_9999.png\n")  # without its suffix, and none
+    data = opened(tmp_path / "l", background="scene")
+    check_cameras(data, views[1:2])
+    assert any("1 names in its lists are no pictures (IMG_9999.png)" in note for note in data.notes)
 
 
 def test_split_files_are_taken_together_by_a_rule(tmp_path: Path) -> None:
@@ -260,6 +264,13 @@ def test_degrees_of_instant_ngp(tmp_path: Path) -> None:
     camera = opened(tmp_path / "s").reference(0, "train")[0].camera
     assert camera.fx == pytest.approx(0.5 * WIDTH / math.tan(math.radians(30.0)))
     assert camera.fy == camera.fx
+
+
+def test_an_angle_of_a_frame_comes_before_a_focal_length_of_the_file(tmp_path: Path) -> None:
+    nerfstudio(tmp_path / "s", cameras(3))
+    change(tmp_path / "s", lambda c: c["frames"][1].update(camera_angle_x=1.0))
+    found = [view.camera.fx for view in opened(tmp_path / "s", split="all").reference(0, "train")]
+    assert found == pytest.approx([cameras()[0].fx, 0.5 * WIDTH / math.tan(0.5), cameras()[0].fx])
 
 
 def test_pictures_of_several_sizes(tmp_path: Path) -> None:

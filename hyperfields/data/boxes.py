@@ -33,6 +33,7 @@ FARTHEST = 2.0  # half a box over the median distance of the points, where camer
 STEEPEST = math.tan(math.radians(60.0))  # half a picture's width at distance 1 of lenses that see more
 
 
+POINTS = "from the points"
 OUTWARDS = "a guess round the cameras, which look outwards"
 
 
@@ -135,7 +136,7 @@ def widened(box: Box, cameras: Sequence[Camera], rays: Seen) -> Box:
     """The box of pictures without alpha, of `rays`: where most of what they show is outside, it reaches half way to the
     cameras. What is beyond is fitted in contracted space, with detail that falls with the distance.
     """
-    if outside(box, rays) <= WIDE:
+    if box.how == POINTS or outside(box, rays) <= WIDE:
         return box
     origins = np.stack([pose_of(camera)[:3, 3] for camera in cameras])
     half = 0.5 * float(np.median(np.linalg.norm(origins - box.center, axis=-1)))
@@ -209,7 +210,7 @@ def _from_points(points: FloatArray, origins: FloatArray) -> Box:
     near = float(np.median(np.linalg.norm(points - origins.mean(axis=0), axis=-1)))
     half = 1.05 * float(np.percentile(away, HELD))
     half = min(half, FARTHEST * near) or 1.0
-    return Box(half, _triple(center), "from the points")
+    return Box(half, _triple(center), POINTS)
 
 
 def _from_cameras(
