@@ -6,9 +6,10 @@ Layout: https://colmap.github.io/format.html and, for rigs and frames, src/colma
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hyperfields.errors import InputError
@@ -34,6 +35,7 @@ MODELS: dict[int, tuple[str, int]] = {
     16: ("EUCM", 6),
     17: ("EQUIRECTANGULAR", 2),
 }
+UNIT = 1e-2  # by which the length of a quaternion may differ from 1
 NAMES = {name: count for name, count in MODELS.values()}
 
 
@@ -131,8 +133,9 @@ def _images(path: Path) -> None:
     [count] = reader.take("Q")
     for i in range(int(count)):
         reader.what = f"picture {i + 1} of {count}"
-        reader.skip(4 + 7 * 8 + 4)
+        _, *pose, _ = reader.take("I7dI")
         reader.what += f" ({reader.text()})"
+        _check_pose(pose, f"{path}: {reader.what}")
         [points] = reader.take("Q")
         reader.skip(24 * int(points))
     reader.finish()
@@ -168,7 +171,7 @@ def _frames(path: Path) -> None:
     [count] = reader.take("Q")
     for i in range(int(count)):
         reader.what = f"frame {i + 1} of {count}"
-        reader.skip(4 + 4 + 56)
+        _check_pose(reader.take("II7d")[2:], f"{path}: {reader.what}")
         [parts] = reader.take("I")
         reader.skip(16 * int(parts))
     reader.finish()
@@ -238,6 +241,7 @@ def _check_image_lines(path: Path) -> None:
             raise InputError(
                 f"{path}: line {i}: {line!r:.60} came, wanted IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
             )
+        _check_pose([float(word) for word in words[1:8]], f"{path}: line {i} ({words[9]})")
         if len(points.split()) % 3:
             raise InputError(f"{path}: line {i + 1}: the points of {words[9]} are no triples; is the line cut short?")
     _check_count(path, len(pairs))
@@ -252,8 +256,27 @@ def _point_lines(path: Path) -> None:
     _check_count(path, len(lines))
 
 
-def _rest_lines(path: Path) -> None:
+def _rig_lines(path: Path) -> None:
     _check_count(path, len([line for _, line in _lines(path) if line]))
+
+
+def _frame_lines(path: Path) -> None:
+    lines = [(i, line) for i, line in _lines(path) if line]
+    for i, line in lines:
+        words = line.split()
+        if len(words) < 10 or not _numeric(words[:9]):
+            raise InputError(f"{path}: line {i}: {line!r:.60} came, wanted FRAME_ID RIG_ID QW QX QY QZ TX TY TZ DATA")
+        _check_pose([float(word) for word in words[2:9]], f"{path}: line {i}")
+    _check_count(path, len(lines))
+
+
+def _check_pose(numbers: Sequence[float], where: str) -> None:
+    """Raises InputError for QW QX QY QZ TX TY TZ that are no rotation and translation: the library takes anything."""
+    length = math.sqrt(sum(value * value for value in numbers[:4])) if all(map(math.isfinite, numbers)) else math.nan
+    if not abs(length - 1.0) <= UNIT:
+        raise InputError(
+            f"{where}: the pose {list(numbers)} is not rigid: wanted a quaternion of length 1 and a translation"
+        )
 
 
 def _numeric(words: list[str]) -> bool:
@@ -274,6 +297,6 @@ TEXT: dict[str, Callable[[Path], None]] = {
     "cameras": _camera_lines,
     "images": _check_image_lines,
     "points3D": _point_lines,
-    "rigs": _rest_lines,
-    "frames": _rest_lines,
+    "rigs": _rig_lines,
+    "frames": _frame_lines,
 }
