@@ -7,6 +7,7 @@ import difflib
 import fnmatch
 import io
 import json
+import logging
 import os
 import unicodedata
 import warnings
@@ -89,6 +90,17 @@ def silent() -> Iterator[None]:
         if copy is not None:
             os.dup2(copy, 2)
             os.close(copy)
+
+
+@contextlib.contextmanager
+def no_log(name: str) -> Iterator[None]:
+    """Within it, a library does not log: it would show the traceback of an exception that it has handled."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def visible_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

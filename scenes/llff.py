@@ -69,8 +69,9 @@ def read_llff(folder: Path, rule: Rule | None, size: tuple[int, int] | None = No
 def _rows(path: Path) -> Array:
     """`[n 17]`, one row a picture."""
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+        with path.open("rb") as stream:  # of its own, because np.load leaves a damaged file open
+            rows = np.load(stream, allow_pickle=False)
+    except Exception as error:  # of a damaged header np.load raises nearly anything
         raise InputError(f"{path}: not readable as an array ({one_line(error)}); copy it again") from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != 17 or rows.dtype.kind not in "fiu":
         shape = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else type(rows).__name__

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import logging
 import os
 import re
 import tempfile
 import warnings
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from hyperfields.scenes._common import (
     UNREAD_MESHES,
     by_stem,
     folders_below,
+    no_log,
     one_line,
     plain_name,
     select,
@@ -181,7 +180,7 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
 def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     settings: dict[str, Any] = {"skip_materials": True, "maintain_order": True} if suffix == ".obj" else {}
     # Bytes and no resolver: what a file refers to (materials, textures, other files, addresses) is not looked for.
-    with _no_log("trimesh"):
+    with no_log("trimesh"):
         scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False, **settings)
     points, faces, count = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0
     for part in scene.dump():  # with the transforms of their nodes
@@ -190,17 +189,6 @@ def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np
             faces.append(np.asarray(part.faces, dtype=np.int64) + count)
         count += len(points[-1])
     return np.concatenate(points), np.concatenate(faces)
-
-
-@contextlib.contextmanager
-def _no_log(name: str) -> Iterator[None]:
-    """Within it, a library does not log: it would show the traceback of an exception that it has handled."""
-    logger = logging.getLogger(name)
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _refuse_ply(content: bytes) -> None:
@@ -279,7 +267,7 @@ def _load_pool(path: Path, sampling: Sampling) -> NDArray[np.float32] | None:
         # Opened here, because np.load leaves a damaged file open.
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             pool: NDArray[np.float32] = stored["pool"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # of a damaged file np.load raises nearly anything
         return None
     return pool if pool.shape == (sampling.points, 4) and pool.dtype == np.float32 else None
 

@@ -14,7 +14,7 @@ from PIL import Image
 from hyperfields.data import Sampling
 from hyperfields.data.shapes import sample_pool
 from hyperfields.scenes import open_family
-from hyperfields.scenes.meshes import read_mesh
+from hyperfields.scenes.meshes import _load_pool, read_mesh
 
 # Pictures -----------------------------------------------------------------------------------------
 
@@ -129,6 +129,18 @@ def glbs(room: Room) -> list[bytes]:
     scene.add_geometry(part, node_name="a")
     scene.add_geometry(part, node_name="b", transform=trimesh.transformations.translation_matrix((2.0, 0.0, 0.0)))
     return [*meshes("glb")(room), scene.export(file_type="glb")]
+
+
+def pool(room: Room, data: bytes) -> object:
+    """Samples of a mesh that were kept."""
+    return _load_pool(room.put("pool.npz", data), Sampling(points=4))
+
+
+def pools(room: Room) -> list[bytes]:
+    del room
+    stream = io.BytesIO()
+    np.savez(stream, pool=np.zeros((4, 4), dtype=np.float32))
+    return [stream.getvalue()]
 
 
 # Scenes of posed pictures -------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hyperfields.errors import InputError
@@ -24,7 +26,7 @@ from hyperfields.runs.run import Run
 from hyperfields.scenes import SAMPLES, open_family
 from hyperfields.tasks import TrainConfig
 
-for name in ("trimesh", "open3d", "OpenEXR"):
+for name in ("trimesh", "open3d", "OpenEXR", "pycolmap"):
     pytest.importorskip(name)
 HUGE = 2**40
 MOST = 300  # MB that a refusal may take; imports of readers among them
@@ -145,6 +147,21 @@ def meshes() -> Iterator[tuple[str, bytes]]:
     yield "nest.glb", glb(NEST)
 
 
+def captures() -> Iterator[tuple[str, bytes]]:
+    """Files of captures whose headers promise what is not there."""
+    header = io.BytesIO()
+    shape = {"descr": "<f8", "fortran_order": False, "shape": (10**10, 17)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    yield "llff/poses_bounds.npy", header.getvalue() + bytes(136)
+    one = struct.pack("<Q", 1)
+    for name in ("cameras", "images", "points3D"):
+        for other in ("cameras", "images", "points3D"):
+            yield f"{name}/sparse/{other}.bin", struct.pack("<Q", 2**60) + bytes(200) if other == name else bytes(8)
+    yield "track/sparse/cameras.bin", bytes(8)
+    yield "track/sparse/images.bin", bytes(8)
+    yield "track/sparse/points3D.bin", one + bytes(43) + struct.pack("<Q", 2**60) + bytes(64)
+
+
 def run(**changes: Any) -> Run:
     config = ModelConfig(ImageField(HashGrid(2, 2, 2, 5, 3, 6), hidden=(5,)), Hierarchical(2), 4)
     settings = RunConfig("images", ("a",), config, TrainConfig(1, 16), FitSettings(steps=1), **changes)
@@ -204,7 +221,8 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         if (path / "model.safetensors").is_file():
             load_run(path)
         elif path.is_dir():
-            open_family(path, size=(4, 4))
+            views = (path / "images").is_dir() or (path / "transforms.json").is_file()
+            open_family(path, kind="views" if views else None, size=(4, 4))
         elif path.suffix in MESH_SUFFIXES:
             read_mesh(path)
         else:
@@ -232,6 +250,15 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str | 
     (folder / "deep.safetensors").write_bytes(safetensors({"__metadata__": {"field": NEST.decode()}}))
     (folder / "views").mkdir()
     (folder / "views" / "transforms.json").write_bytes(b'{"frames": ' + NEST)
+    for name, data in captures():
+        path = folder / "capture" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    for scene in sorted((folder / "capture").iterdir()):
+        (scene / "images").mkdir()
+        (scene / "images" / "a.png").write_bytes(png(5, 6))
+        scene.rename(folder / f"{scene.name}.folder")
+    (folder / "capture").rmdir()
     (folder / "large.png.folder").mkdir()
     (folder / "large.png.folder" / "a.png").write_bytes(png(6000, 6000))
     done = subprocess.run([sys.executable, "-P", "-c", READ, str(folder)], capture_output=True, text=True, check=True)

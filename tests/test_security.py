@@ -14,8 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,7 +201,7 @@ def test_nothing_is_imported_by_a_name_from_a_file(tmp_path: Path, monkeypatch: 
 # Paths ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["file_path", "mask_path"])
+@pytest.mark.parametrize("key", ["file_path", "mask_path", "ply_file_path"])
 @pytest.mark.parametrize("way", ["up", "absolute", "link", "folder link", "backslash"])
 def test_pictures_outside_of_a_scene_are_refused(tmp_path: Path, way: str, key: str) -> None:
     scene, secret = tmp_path / "family" / "scene", tmp_path / "family" / "secret.png"
@@ -215,10 +213,26 @@ def test_pictures_outside_of_a_scene_are_refused(tmp_path: Path, way: str, key: 
     there = {"up": "../secret.png", "absolute": str(secret), "link": "link.png", "folder link": "up/secret.png"}
     given = there.get(way, "..\\secret.png")
     pose = [[1, 0, 0, 0], [0, 0, -1, -4], [0, 1, 0, 0], [0, 0, 0, 1]]
-    frame = {"file_path": "a.png", "transform_matrix": pose, key: given}
-    (scene / "transforms_train.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": [frame]}))
-    with pytest.raises(InputError, match=r"leaves the scene's folder|no picture at"):
+    content: dict[str, Any] = {"camera_angle_x": 0.7, "frames": [{"file_path": "a.png", "transform_matrix": pose}]}
+    (content if key == "ply_file_path" else content["frames"][0])[key] = given
+    (scene / "transforms_train.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"leaves the scene's folder|no picture at|is not there"):
         open_family(scene)
+
+
+def test_names_of_colmap_do_not_leave_its_scene(tmp_path: Path) -> None:
+    pytest.importorskip("pycolmap")
+    secret, model = tmp_path / "x" / "y" / "secret.png", tmp_path / "x" / "y" / "scene" / "sparse"
+    model.mkdir(parents=True)
+    (model.parent / "images").mkdir()
+    for path in (secret, model.parent / "images" / "a.png"):
+        Image.new("RGB", (6, 5), "red").save(path)
+    (model / "cameras.txt").write_text("1 PINHOLE 6 5 7 7 3 2.5\n")
+    (model / "points3D.txt").write_text("")
+    for name in ("../../secret.png", "../secret.png", str(secret)):
+        (model / "images.txt").write_text(f"1 1 0 0 0 0 0 4 1 {name}\n\n")
+        with pytest.raises(InputError, match="none of the 1 pictures"):
+            open_family(model.parent)
 
 
 _opened: list[str] | None = None
@@ -386,7 +400,7 @@ def test_a_download_with_another_hash_is_refused(
 
 def test_the_viewer_listens_on_the_loopback_and_asks_for_its_token() -> None:
     pytest.importorskip("websockets")
-    from ._viewer import viewing
+    from ._viewer import get, viewing
 
     with viewing("images") as viewer:
         listening = []  # (address, port) of all listening sockets of this machine
@@ -397,16 +411,9 @@ def test_the_viewer_listens_on_the_loopback_and_asks_for_its_token() -> None:
         ours = [address for address, port in listening if int(port, 16) == viewer.port]
         assert ours == ["0100007F"]
         assert len(viewer.gate.token) >= 32  # 192 bits in base64
-        for address in (
-            f"{viewer.gate.origin}/",
-            f"{viewer.gate.origin}/?token=x",
-            f"{viewer.gate.origin}/page/app.js",
-        ):
-            with pytest.raises(urllib.error.HTTPError, match="403") as refused:
-                urllib.request.urlopen(address, timeout=20)
-            refused.value.close()
-        with urllib.request.urlopen(viewer.url, timeout=20) as answer:
-            assert answer.status == 200
+        for path in ("/", "/?token=x", "/page/app.js"):
+            assert get(viewer, path, cookie=False)[0] == 403
+        assert get(viewer, "/")[0] == 200  # with the cookie of who has opened the address
 
 
 def test_every_promise_is_written_down() -> None:
