@@ -290,7 +290,8 @@ def export(
     $ hyperfields export runs/fox --scene fox --cameras --out transforms.json
 
     Args:
-        out: .json for cameras; .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field.
+        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
+            for cameras.
         scene: name of a scene of the run, or in the file of --codes.
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         cameras: write the cameras of the scene's training pictures as a transforms.json, in the coordinates of its
