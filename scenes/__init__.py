@@ -38,6 +38,7 @@ def open_family(
     up: str | None = None,
     split: str | None = None,
     measured: views.Measured | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
     readers: Sequence[Reader] = READERS,
 ) -> SceneDataset:
@@ -55,7 +56,9 @@ def open_family(
         up: axis that is up in pictures, "x", "y", "z", "-x" ..., for shapes and views; default by format or cameras.
         split: how the pictures of views are divided, see `open_views`.
         measured: what is known of views that are only measured, see `Measured`.
-        progress: called as (done, total, name) after each shape.
+        memory: bytes of the training pictures of views that are kept in memory, default 2 GiB; more of them go to a
+            temporary file.
+        progress: called as (done, total, name) after each shape, or each picture of views.
         readers: the formats to try.
 
     Raises:
@@ -69,7 +72,7 @@ def open_family(
             f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1 and at most {MOST_BYTES // 4:,} pixels"
         )
     given: dict[str, Any] = {"size": size, "views": views, "aspect": aspect, "background": background, "up": up}
-    given |= {"split": split, "measured": measured}
+    given |= {"split": split, "measured": measured, "memory": memory}
     for option, value in given.items():
         if value is not None and option not in reader.options:
             kinds = " and ".join(dict.fromkeys(other.kind for other in readers if option in other.options))
@@ -123,6 +126,9 @@ def _reader(folder: Path, kind: Kind | None, readers: Sequence[Reader]) -> Reade
 def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
     """What there is instead of something that can be fitted, and what to type; None when there is nothing."""
     try:
+        told = next((text for p in (folder, *folders_below(folder)) if (text := views.foreign_capture(p))), None)
+        if told is not None:
+            return told
         for unread in (UNREAD_IMAGES, UNREAD_MESHES):
             if left := visible_files(folder, tuple(unread)):
                 return f"{len(left)} {left[0].suffix} are there and not read; {unread[left[0].suffix.lower()]}"

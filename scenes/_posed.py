@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from hyperfields.cameras import Camera
 from hyperfields.data import LazyViews, Pictures, View, Views
-from hyperfields.data.boxes import Box, find_box, seen_rays, up_of_cameras
+from hyperfields.data.boxes import Box, find_box, seen_rays, up_of_cameras, widened
 from hyperfields.data.pictures import MEMORY
 from hyperfields.data.shapes import Progress
 from hyperfields.data.views import blind_notes, counting_pixels, some
@@ -50,6 +51,7 @@ class Capture(NamedTuple):
     up: tuple[float, float, float] | None = None  # where the files say it
     points: NDArray[np.float64] | None = None  # [n 3] on its surfaces, where the files have some
     notes: Sequence[str] = ()  # what was chosen or left out
+    folder: Path | None = None  # of the scene
 
 
 def open_posed(
@@ -94,6 +96,7 @@ def open_posed(
         reference=lambda scene, split: scenes[scene].views(split),
         box=[scene.box for scene in scenes],
         up=up or captures[0].up or up_of_cameras(scenes[0].cameras),
+        files=[_names(capture, chosen) for capture, chosen in zip(captures, frames, strict=True)],
         background=background or (backs[0] if len(set(backs)) == 1 else None),
         notes=[
             *_shared_notes(captures),
@@ -101,6 +104,14 @@ def open_posed(
             *blind_notes(blind),
         ],
     )
+
+
+def _names(capture: Capture, frames: Sequence[Frame]) -> list[str]:
+    """The pictures of frames, relative to the folder of their scene where they are in it."""
+    paths = [frame.image for frame in frames]
+    if capture.folder is None:
+        return [str(path) for path in paths]
+    return [str(path.relative_to(capture.folder) if path.is_relative_to(capture.folder) else path) for path in paths]
 
 
 class _Scene:
@@ -220,11 +231,11 @@ def _cut(scene: _Scene, numbers: Sequence[int], pictures: Pictures, certain: boo
 
 def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box:
     """The box by the cameras and what is transparent, not larger than the files say."""
-    silhouette = None
-    if not all(pictures.opaque[number] for number in numbers):
-        visible = [pictures.visible_count(number) for number in numbers]
-        silhouette = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
-    box, largest = find_box(scene.cameras, silhouette, scene.capture.points), scene.capture.largest
+    opaque = all(pictures.opaque[number] for number in numbers)
+    visible = [pictures.visible_count(number) for number in numbers]
+    rays = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
+    box, largest = find_box(scene.cameras, None if opaque else rays, scene.capture.points), scene.capture.largest
+    box = widened(box, scene.cameras, rays) if opaque else box
     return largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
 
 

@@ -20,10 +20,11 @@ from hyperfields.scenes._transforms import TRANSFORMS
 from hyperfields.scenes.colmap import COLMAP
 from hyperfields.scenes.llff import LLFF
 from hyperfields.scenes.meshes import axis_of
+from hyperfields.scenes.polycam import POLYCAM
 from hyperfields.scenes.reader import Reader
 from hyperfields.scenes.srn import SRN
 
-FORMATS: tuple[Format, ...] = (TRANSFORMS, COLMAP, LLFF, SRN)  # of a folder with several, the first is read
+FORMATS: tuple[Format, ...] = (TRANSFORMS, COLMAP, LLFF, SRN, POLYCAM)  # of a folder with several, the first is read
 
 
 class Measured(NamedTuple):
@@ -31,6 +32,26 @@ class Measured(NamedTuple):
 
     split: str  # the one that is measured, whose pictures then stand for them
     frames: Mapping[str, Sequence[float]]  # scale and centre by scene, of those that are not (1, 0, 0, 0)
+
+
+# What other programs export without a file that is read -> how to make one of it.
+FOREIGN = {
+    "Record3D": (("metadata", "metadata.json"), ("rgb", "rgbd"), "ns-process-data record3d --data"),
+    "Metashape": (("cameras.xml",), (), "ns-process-data metashape --xml cameras.xml --data"),
+    "OpenDroneMap": (("odm_report/shots.geojson", "opensfm/reconstruction.json"), (), "ns-process-data odm --data"),
+}
+
+
+def foreign_capture(folder: Path) -> str | None:
+    """What a folder is that another program exported, and how it becomes one that is read; None for any other."""
+    for program, (files, folders, command) in FOREIGN.items():
+        if any((folder / name).is_file() for name in files) and (
+            not folders or any((folder / name).is_dir() for name in folders)
+        ):
+            return (
+                f"{folder} is {program}'s own export; make a transforms.json of it with nerfstudio's {command} {folder}"
+            )
+    return None
 
 
 def format_of(folder: Path) -> Format | None:
@@ -56,7 +77,7 @@ def open_views(
     up: str | None = None,
     split: str | None = None,
     measured: Measured | None = None,
-    memory: int = MEMORY,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Views:
     """Read a folder whose sub-folders are scenes, of one format or of several, or one scene.
@@ -74,7 +95,7 @@ def open_views(
         split: how the pictures of each scene are divided: "files", "every-8", "0.9" (the share for training), "all", or
             numbers of the training pictures. Default: as files say, else every eighth by name is for the test.
         measured: for measuring only, see `Measured`.
-        memory: bytes of training pictures that are kept in memory; more go to a temporary file.
+        memory: bytes of training pictures that are kept in memory, default 2 GiB; more of them go to a temporary file.
         progress: called as (pictures done, in all, scene).
 
     Raises:
@@ -95,7 +116,7 @@ def open_views(
         views=views,
         background=background,
         up=None if up is None else axis_of(up),
-        memory=memory,
+        memory=MEMORY if memory is None else memory,
         progress=progress,
     )
     others = [p.name for p in visible_folders(folder) if p not in folders.values()]
@@ -124,7 +145,7 @@ def _capture(
         except InputError:
             return found.frames(measured.split)
 
-    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes)
+    return Capture(name, frames, box, largest_box(hints), hinted_up(hints), hints.points, found.notes, folder)
 
 
 def _claims(folder: Path) -> bool:
@@ -140,6 +161,6 @@ READER = Reader(
     wants=f"scene folders with {', '.join(known.wants for known in FORMATS)}",
     detect=lambda folder: bool(scene_folders(folder)),
     open=open_views,
-    options=frozenset({"size", "views", "background", "up", "split", "measured", "progress"}),
+    options=frozenset({"size", "views", "background", "up", "split", "measured", "memory", "progress"}),
     claims=_claims,
 )

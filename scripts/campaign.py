@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("part", nargs="?", choices=PARTS, help="default: all of them")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers; default: 0")
     parser.add_argument("--count", type=int, help="cases of each part; default: 100 kills, every write, 300 inputs")
+    parser.add_argument("--match", default="", help="only commands or formats whose name holds this text")
     parser.add_argument("--only", type=int, help="one case by its number")
     parser.add_argument("--keep", action="store_true", help="do not remove the folder")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -87,18 +88,18 @@ def _part(
     """(number of cases, what makes the result of one, what says how some ended)."""
     count = options.count or COUNTS.get(part, 0)
     if part == "kills":
-        kills = Kills(root, made, options.seed)
+        kills = Kills(root, made, options.seed, options.match)
         cases = kills.cases(count)
         return len(cases), lambda number: kills.case(number, cases[number]), _kills
     if part == "writes":
-        failing = Failing(root, made)
+        failing = Failing(root, made, options.match)
         on_disk = failing.real if may_mount(root / "may") else []
         chosen = [(failing.case, i) for i in range(len(failing.cases))]
         chosen += [(failing.real_case, i) for i in range(len(on_disk))]
         if options.count:
             chosen = chosen[:: max(len(chosen) // options.count, 1)][: options.count]
         return len(chosen), lambda number: chosen[number][0](chosen[number][1]), _codes
-    inputs = Inputs(root, made, options.seed, count)
+    inputs = Inputs(root, made, options.seed, count, options.match)
     return len(inputs.cases), inputs.case, _codes
 
 

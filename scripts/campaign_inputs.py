@@ -40,7 +40,7 @@ class Format(NamedTuple):
 class Inputs:
     """The formats, with a whole example each, and the cases of a campaign."""
 
-    def __init__(self, root: Path, made: dict[str, Path], seed: int, count: int) -> None:
+    def __init__(self, root: Path, made: dict[str, Path], seed: int, count: int, match: str = "") -> None:
         self.root, self.made, self.seed = root, made, seed
         scratch = root / "made"
         scratch.mkdir(parents=True)
@@ -59,7 +59,7 @@ class Inputs:
             done = run(words, scratch)
             if done.code != 0:
                 raise RuntimeError(f"{' '.join(map(str, words))}: {done.code}: {done.error}")
-        self.formats = self._formats()
+        self.formats = [form for form in self._formats() if match in form.name]
         self.whole: dict[str, Path] = {}
         for form in self.formats:
             self.whole[form.name] = root / "whole" / form.name
@@ -185,11 +185,12 @@ def load_field(words: list[str]) -> int:
     """`hyperfields.load_field`, which no verb reads, as a verb would."""
     import sys
 
-    import hyperfields as hf
+    from hyperfields.errors import InputError
+    from hyperfields.runs import field_file
 
     try:
-        hf.load_field(words[1])
-    except hf.InputError as error:
+        field_file.load_field(words[1])
+    except InputError as error:
         print(f"hyperfields: error: {error}", file=sys.stderr)
         return 2
     return 0

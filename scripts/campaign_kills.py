@@ -48,14 +48,14 @@ def often() -> None:
 class Kills:
     """The scenarios, made once, and the cases of a campaign."""
 
-    def __init__(self, root: Path, made: dict[str, Path], seed: int) -> None:
+    def __init__(self, root: Path, made: dict[str, Path], seed: int, match: str = "") -> None:
         self.root, self.made, self.seed = root, made, seed
         scratch = root / "made"
         scratch.mkdir(parents=True)
         self.runs = {kind: scratch / f"run-{kind}" for kind in families.MAKERS}
         for kind, folder in self.runs.items():
             self._done(["fit", made[kind], "--out", folder, *families.TINY, 20], scratch)
-        self.scenarios = self._scenarios()
+        self.scenarios = [scenario for scenario in self._scenarios() if match in scenario.name]
         self.wanted: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
         self.writes: dict[str, int] = {}

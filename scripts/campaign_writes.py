@@ -35,7 +35,7 @@ class Command:
 class Failing:
     """The commands, run once undisturbed, and the cases of a campaign."""
 
-    def __init__(self, root: Path, made: dict[str, Path]) -> None:
+    def __init__(self, root: Path, made: dict[str, Path], match: str = "") -> None:
         self.root = root
         scratch = root / "made"
         scratch.mkdir(parents=True)
@@ -50,7 +50,7 @@ class Failing:
         compared = scratch / "compared"
         names = ["--generators", "low-rank", *families.TINY, 4]
         self._done(["compare", made["images"], "--out", compared, *names], scratch)
-        self.commands = self._commands(made, codes, packed, compared)
+        self.commands = [c for c in self._commands(made, codes, packed, compared) if match in c.name]
         self.wanted: dict[str, dict[str, bytes]] = {}
         self.results: dict[str, dict[str, Any]] = {}
         self.cases: list[tuple[Command, str, int]] = []

@@ -80,9 +80,9 @@ def instrument() -> None:
         import atheris
     except ImportError as error:
         raise SystemExit(f"fuzz: atheris is missing ({error}): pip install 'hyperfields[fuzz]'") from None
-    import hyperfields
+    from hyperfields import errors
 
-    folder = Path(hyperfields.__file__).parent
+    folder = Path(errors.__file__).parent
     # Bodies of kernels are compiled by numba, which does not know the calls that instrumentation adds.
     kernels = [f"hyperfields.ops._cpu.{path.stem}" for path in (folder / "ops" / "_cpu").glob("*.py")]
     for module in [name for name in sys.modules if name.split(".")[0] == "hyperfields"]:

@@ -105,3 +105,19 @@ def llff(folder: Path, views: Sequence[Camera] | None = None, times: int = 1) ->
         rows.append(np.concatenate((matrix.reshape(-1), [3.0, 6.0])))
     np.save(folder / "poses_bounds.npy", np.stack(rows))
     return folder
+
+
+def polycam(folder: Path, views: Sequence[Camera] | None = None) -> Path:
+    """A scene of Polycam's raw data."""
+    for i, camera in enumerate(cameras() if views is None else views):
+        save(folder / "keyframes" / "corrected_images" / f"{100 + i}.png", photograph(camera))
+        pose = gl_pose(camera)
+        content: dict[str, Any] = {f"t_{r}{c}": pose[r][c] for r in range(3) for c in range(4)}
+        content |= {"fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "blur_score": 90.0}
+        content |= {"width": camera.width, "height": camera.height}
+        path = folder / "keyframes" / "corrected_cameras" / f"{100 + i}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    (folder / "keyframes" / "images").mkdir()
+    (folder / "keyframes" / "cameras").mkdir()
+    return folder

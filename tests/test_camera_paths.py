@@ -182,7 +182,8 @@ def test_a_file_gives_its_frames_as_they_are(tmp_path: Path) -> None:
         assert (one.width, one.height, one.cx, one.cy) == (160, 120, 80.0, 60.0)
         assert one.fx == one.fy == pytest.approx(two.fy, rel=1e-5)
     small = read_camera_path(tmp_path / "p.json", (60, 60)).cameras[3]
-    assert (small.width, small.height, small.fy) == (60, 60, pytest.approx(film.cameras[3].fy / 2.0))
+    assert (small.width, small.height) == (60, 60)
+    assert small.fy == pytest.approx(film.cameras[3].fy / 2.0)
 
 
 def nerfstudio(**changes: Any) -> dict[str, Any]:

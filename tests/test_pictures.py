@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import hyperfields as hf
+import hyperfields.scenes
 from hyperfields.cameras import MODELS, Camera, Lens, look_at, orbit
 from hyperfields.data import Concat, Pictures, Views, stays_on_device
-from hyperfields.data import pictures as pictures_module
 from hyperfields.data.base import HostDrawn
 from hyperfields.errors import InputError
+from hyperfields.scenes import open_family
 
 from .test_lenses import made
 
@@ -149,8 +153,8 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         def fileno(self) -> int:
             return 0
 
-    monkeypatch.setattr(pictures_module.tempfile, "TemporaryFile", lambda **_: Full())
-    monkeypatch.setattr(pictures_module.os, "posix_fadvise", lambda *_: None, raising=False)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(os, "posix_fadvise", lambda *_: None, raising=False)
     with pytest.raises(InputError, match=r"cannot hold the decoded pictures \(No space left.*TMPDIR.*--size") as caught:
         store.add(numbered(1, 4, 4).numpy())
     assert "\n" not in str(caught.value)
@@ -254,3 +258,76 @@ def test_cameras_of_any_unit_and_centre_are_brought_into_the_box() -> None:
     assert float(given.reference(0, "train")[0].camera.T_world_camera[:3, 3].norm()) == pytest.approx(2.0, rel=1e-4)
     with pytest.raises(InputError, match="box: 2 came for 1 scenes"):
         Views(far, rgba, box=[None, None])
+
+
+# Fits ------------------------------------------------------------------------------------------------
+
+
+def ball(camera: Camera) -> Tensor:
+    """A ball of radius 0.6 as a camera sees it, clear around; its colour is that of the place."""
+    origins, directions = camera.rays()
+    directions = directions.nan_to_num(1.0)
+    half = (origins * directions).sum(-1)
+    root = half.square() - origins.square().sum(-1) + 0.36
+    places = origins - (half + root.clamp(min=0.0).sqrt())[:, None] * directions
+    rgba = torch.cat((0.5 + 0.5 * places, torch.ones_like(half)[:, None]), -1) * (root > 0.0)[:, None]
+    return (rgba.clamp(0.0, 1.0) * 255.0).to(torch.uint8).reshape(camera.height, camera.width, 4)
+
+
+def balls(**options: Any) -> Views:
+    """A ball, by pinholes, fisheyes that see nothing in their corners and lenses that bend; each of its own size."""
+    fisheye, bent = Lens("OPENCV_FISHEYE", (0.0,) * 4), Lens("OPENCV", (-0.1, 0.02, 0.002, 0.001))
+    cameras = []
+    for number, camera in enumerate(orbit(12, radius=3.0, fov=0.8)):
+        height, width = ((24, 30), (20, 20), (32, 28))[number % 3]
+        camera = camera.resized(height, width)
+        if number % 3 == 1:
+            camera = dataclasses.replace(camera, lens=fisheye, fx=4.0, fy=4.0)
+        cameras.append(dataclasses.replace(camera, lens=bent) if number % 3 == 2 else camera)
+    pictures = [ball(camera) for camera in cameras]
+    held = cameras[1:4]
+    return Views([cameras], [pictures], ["ball"], test=([held], [pictures[1:4]]), box=[(1.0, 0.0, 0.0, 0.0)], **options)
+
+
+@pytest.mark.filterwarnings("ignore:fit:UserWarning")
+def test_lenses_and_sizes_are_fitted_and_measured_view_by_view() -> None:
+    data = balls()
+    assert any(note.startswith("lens: with ") for note in data.notes)
+    run = hf.fit(data, preset="tiny", steps=50, progress=False)
+    report = hf.evaluate(run, data, perceptual=False)
+    views = data.reference(0, "test")
+    scores = []
+    for view in views:
+        assert view.camera.width == view.rgba.shape[1]
+        alone = Views([view.camera], [view.rgba[None]], ["ball"], box=[(1.0, 0.0, 0.0, 0.0)])
+        scores.append(hf.evaluate(run, alone, "train", perceptual=False)["mean"]["psnr"])
+    assert report["mean"]["psnr"] == pytest.approx(sum(scores) / 3, abs=0.05)
+    assert min(scores) > 14.0
+
+
+@pytest.mark.filterwarnings("ignore:fit:UserWarning")
+def test_a_fit_from_a_file_resumes_exactly(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"preset": "tiny", "steps": 6}
+
+    def stop(progress: hf.Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    whole = hf.fit(balls(memory=64), tmp_path / "whole", progress=False, **options)
+    with pytest.raises(KeyboardInterrupt):
+        hf.fit(balls(memory=64), tmp_path / "parts", progress=stop, **options)
+    parts = hf.fit(balls(memory=64), tmp_path / "parts", resume=True, progress=False, **options)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, parts.model.state_dict()[name]), name
+
+
+def test_a_family_keeps_to_its_memory(tmp_path: Path) -> None:
+    samples = Path(hyperfields.scenes.__file__).parent / "samples" / "cars_views"
+    plain, filed = (open_family(samples, limit=1, memory=memory) for memory in (None, 1000))
+    assert isinstance(plain, Views)
+    assert isinstance(filed, Views)
+    assert (plain.on_disk, filed.on_disk) == (False, True)
+    for one, two in zip(plain.reference(0, "train"), filed.reference(0, "train"), strict=True):
+        assert torch.equal(one.rgba, two.rgba)
+    with pytest.raises(InputError, match="memory: is for views, but the family holds images"):
+        open_family(samples.parent / "emoji", memory=1000)

@@ -21,7 +21,7 @@ from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
 from hyperfields.scenes._splits import parse_split
 
-from ._captures import HEIGHT, WIDTH, cameras, gl_pose, intrinsics, llff, nerfstudio, photograph, save, srn
+from ._captures import HEIGHT, WIDTH, cameras, gl_pose, intrinsics, llff, nerfstudio, photograph, polycam, save, srn
 
 
 def opened(path: Path, **options: Any) -> Views:
@@ -60,7 +60,13 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 # The same scene by every format ---------------------------------------------------------------------------------------
 
-WRITERS = {"nerfstudio": nerfstudio, "each": lambda f: nerfstudio(f, each=True), "srn": srn, "llff": llff}
+WRITERS = {
+    "nerfstudio": nerfstudio,
+    "each": lambda f: nerfstudio(f, each=True),
+    "srn": srn,
+    "llff": llff,
+    "polycam": polycam,
+}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -81,7 +87,7 @@ def test_a_family_mixes_formats(tmp_path: Path) -> None:
     data = opened(tmp_path, background="scene")
     assert data.names == tuple(sorted(WRITERS))
     assert any("folders that hold no scene are left out (notes)" in note for note in data.notes)
-    assert {len(data.reference(i, "test")) for i in range(4)} == {2}
+    assert {len(data.reference(i, "test")) for i in range(len(WRITERS))} == {2}
 
 
 def test_poses_world_to_camera_of_srn(tmp_path: Path) -> None:
@@ -92,6 +98,22 @@ def test_poses_world_to_camera_of_srn(tmp_path: Path) -> None:
 def test_llff_counts_in_pixels_of_larger_pictures(tmp_path: Path) -> None:
     llff(tmp_path / "s", times=4)
     check_cameras(opened(tmp_path / "s", background="scene", split="all"), cameras())
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (("metadata.json", "rgb/1.jpg"), "Record3D's own export; .* ns-process-data record3d --data"),
+        (("cameras.xml",), "Metashape's own export; .* ns-process-data metashape"),
+        (("opensfm/reconstruction.json",), "OpenDroneMap's own export; .* ns-process-data odm"),
+    ],
+)
+def test_exports_that_are_not_read_are_told(tmp_path: Path, files: tuple[str, ...], said: str) -> None:
+    for name in files:
+        (tmp_path / "s" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "s" / name).touch()
+    with pytest.raises(InputError, match=said):
+        open_family(tmp_path / "s")
 
 
 # Splits ---------------------------------------------------------------------------------------------------------------
@@ -399,6 +421,12 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "row focal": ("llff", of_row(2, 14, 0.0), r"row 2 \(IMG_0002\.png\): its focal lengths are 0 and 0"),
     "row NaN": ("llff", of_row(2, 4, math.nan), r"row 2 \(IMG_0002\.png\): height nan"),
     "row depth": ("llff", of_row(2, 15, -1.0), r"row 2 \(IMG_0002\.png\): depths from -1 to 6"),
+    "polycam pose": (
+        "polycam",
+        written("keyframes/corrected_cameras/103.json", json.dumps({"t_00": 1.0, "t_01": "x"})),
+        r"103\.json: t_01 is 'x'; wanted a finite number",
+    ),
+    "polycam list": ("polycam", written("keyframes/corrected_cameras/103.json", "[]"), r"103\.json: t_00 is None"),
     "row size": ("llff", of_row(2, 4, 99.0), r"IMG_0002\.png: is 18x24 .*poses_bounds\.npy says 99x24"),
 }
 

@@ -109,12 +109,12 @@ class Session:
         self._send_picture(request, picture, "moving", began)
         if request.moving:
             return
-        for size, supersample in self._passes(request):
-            with lock.held(Turn.PICTURE if supersample == 1 and max(size) <= WHOLE else Turn.JOB):
+        for turn, size, supersample, cells in self._passes(request):
+            with lock.held(turn):
                 self._check()
                 picture = task.picture(
                     bound, request.view, size, request.channel, request.background,
-                    supersample=supersample, cells=FINE, pause=self._pause,
+                    supersample=supersample, cells=cells, pause=self._pause,
                 )  # fmt: skip
             self._send_picture(request, picture, "still", began)
             if request.reference:
@@ -124,17 +124,15 @@ class Session:
             header = {"type": "mesh", "id": request.number, "key": self.shared.map.to_text(request.latent)}
             self._put(pack(header | mesh_header(mesh), mesh_bytes(mesh)))
 
-    def _passes(self, request: ViewRequest) -> list[tuple[tuple[int, int], int]]:
-        """(height, width) and rays a pixel's side of the finished pictures: whole first, then sharp with smooth edges.
-
-        A mesh covers the picture: it needs no second one.
+    def _passes(self, request: ViewRequest) -> list[tuple[Turn, tuple[int, int], int, int]]:
+        """(turn, (height, width), rays along a pixel's side, cells) of the finished pictures: first a whole one, of
+        half the size when many wait for theirs, then all that was asked for. A mesh covers it: one is enough.
         """
-        scale = min(WHOLE / max(request.size), 1.0)
-        whole = round(request.size[0] * scale), round(request.size[1] * scale)
-        passes = [(whole, 1)]
-        if not request.mesh and (request.size, self.shared.task.supersample) != passes[0]:
-            passes.append((request.size, self.shared.task.supersample))
-        return passes
+        longest, crowded = max(request.size), self.shared.lock.waiting() > CROWD
+        scale = min(WHOLE / longest, 0.5 if crowded and longest >= 2 * SMALLEST else 1.0)
+        first = Turn.PICTURE, _scaled(request.size, scale), 1, COARSE if crowded else FINE
+        last = Turn.JOB, request.size, self.shared.task.supersample, FINE
+        return [first] if request.mesh or first[1:] == last[1:] else [first, last]
 
     def _check(self) -> None:
         if self._closed or self._message is not None:
@@ -213,7 +211,11 @@ def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUD
     side = min(max(side, SMALLEST), LARGEST, longest)
     if side != longest:  # a picture that keeps its size looks calm
         side = 16.0 * max(math.floor(side / 16.0), 1)
-    return max(round(full[0] * side / longest), 1), max(round(full[1] * side / longest), 1)
+    return _scaled(full, side / longest)
+
+
+def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def describe(shared: SharedState, latent: Tensor) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -91,9 +92,9 @@ class Camera:
 
     def seen(self) -> Tensor | None:
         """`[h w]` bool, false for pixels with which the lens sees nothing, on the CPU; None: there are none."""
-        if self.lens is None or bool(self.lens.directions(self._border()).isfinite().all()):
-            return None  # what a lens sees is round and whole: a border that is seen holds all that is inside
-        return self.directions().isfinite().all(-1).reshape(self.height, self.width)
+        if self.lens is None:
+            return None
+        return _seen(self.lens, self.fx, self.fy, self.cx, self.cy, self.width, self.height)
 
     def _border(self) -> Tensor:
         """Places `[n 2]` of the pixels along the edges."""
@@ -156,3 +157,12 @@ class Camera:
         else:
             places = self.lens.places(local)
         return (places * places.new_tensor([self.fx, self.fy]) + places.new_tensor([self.cx, self.cy])).to(points.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _seen(lens: Lens, fx: float, fy: float, cx: float, cy: float, width: int, height: int) -> Tensor | None:
+    """See `Camera.seen`; kept, for the pictures of a capture often share all but their poses."""
+    camera = Camera(torch.eye(4), fx, fy, cx, cy, width, height, lens)
+    if bool(lens.directions(camera._border()).isfinite().all()):
+        return None  # what a lens sees is round and whole: a border that is seen holds all that is inside
+    return camera.directions().isfinite().all(-1).reshape(height, width)

@@ -20,6 +20,7 @@ from hyperfields.data.base import fingerprint as fingerprint
 from hyperfields.data.base import frames_of as frames_of
 from hyperfields.data.base import is_unbounded as is_unbounded
 from hyperfields.data.base import on_device as on_device
+from hyperfields.data.base import picture_files as picture_files
 from hyperfields.data.base import require_scenes as require_scenes
 from hyperfields.data.base import stays_on_device as stays_on_device
 from hyperfields.data.base import training_cameras as training_cameras

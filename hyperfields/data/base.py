@@ -208,6 +208,16 @@ def training_cameras(dataset: SceneDataset) -> list[list[Camera]]:
     return known
 
 
+def picture_files(dataset: SceneDataset) -> list[list[str]]:
+    """Files of the training pictures of each scene, in the order of `Pixels.images`; empty where none are known."""
+    if isinstance(dataset, HostDrawn):
+        return picture_files(dataset.dataset)
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    if parts:
+        return [files for part in parts for files in picture_files(part)]
+    return [list(files) for files in getattr(dataset, "files", [])]
+
+
 def is_unbounded(dataset: SceneDataset) -> bool:
     """True for views that show what is all round, beyond the scene box."""
     parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())

@@ -7,6 +7,7 @@ NeRF-synthetic do (4 away, 40 degrees) stay as they are.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hyperfields.cameras import Camera
+from hyperfields.cameras import Camera, Lens
 
 FloatArray = NDArray[np.float64]
 MARGIN = 1.45  # half a picture's width at the scene over half a box: NeRF-synthetic's
@@ -23,6 +24,7 @@ SEEN = (0.6, 3.0)  # of half a picture's width at the origin, where a box of hal
 LOOKING = 0.8  # share of the cameras that must look at the box
 RAYS = 20_000  # of a scene that are looked at
 CUT = 1e-3  # share of the object's rays that may miss [-1, 1]^3, below which it stays
+WIDE = 0.5  # share of what pictures without alpha show outside of the box, from which it is widened
 ROUND = 0.1  # share from which the pictures show what is all round, not an object
 SILHOUETTE = 99.5  # per cent of the object's rays that pass within the box's inner sphere
 FEW = 20  # points that tell nothing
@@ -74,35 +76,42 @@ def seen_rays(
     """
     total = sum(visible)
     chosen = np.random.default_rng(0).choice(total, RAYS, replace=False) if total > RAYS else np.arange(total)
-    origins, directions = np.empty((len(chosen), 3)), np.empty((len(chosen), 3))
+    origins, places = np.empty((len(chosen), 3)), np.empty((len(chosen), 2))
+    owner = np.zeros(len(chosen), dtype=np.intp)
     first = 0
     for number, (camera, count) in enumerate(zip(cameras, visible, strict=True)):
         here = np.flatnonzero((chosen >= first) & (chosen < first + count))
         if not len(here):
             first += count
             continue
-        pose = pose_of(camera)
-        origins[here] = pose[:3, 3]
-        directions[here] = _directions(camera, pixels(number, chosen[here] - first)) @ pose[:3, :3].T
+        v, u = np.divmod(pixels(number, chosen[here] - first), camera.width)
+        places[here] = np.stack(((u + 0.5 - camera.cx) / camera.fx, (v + 0.5 - camera.cy) / camera.fy), axis=-1)
+        origins[here], owner[here] = pose_of(camera)[:3, 3], number
         first += count
+    turns = np.stack([pose_of(camera)[:3, :3] for camera in cameras])
+    directions = np.einsum("rij,rj->ri", turns[owner], _directions(places, [camera.lens for camera in cameras], owner))
     return Seen(origins, directions / np.linalg.norm(directions, axis=-1, keepdims=True))
 
 
-def _directions(camera: Camera, pixels: NDArray[np.intp]) -> FloatArray:
-    """Directions `[n 3]` of pixels in the camera's frame."""
-    v, u = np.divmod(pixels, camera.width)
-    places = np.stack(((u + 0.5 - camera.cx) / camera.fx, (v + 0.5 - camera.cy) / camera.fy), axis=-1)
-    if camera.lens is None:
-        return np.concatenate((places, np.ones((len(places), 1))), axis=-1)
-    return np.asarray(camera.lens.directions(torch.from_numpy(places)))
+def _directions(places: FloatArray, lenses: Sequence[Lens | None], owner: NDArray[np.intp]) -> FloatArray:
+    """Directions `[n 3]` of places `[n 2]` in the frames of the cameras that own them."""
+    directions = np.concatenate((places, np.ones((len(places), 1))), axis=-1)
+    for lens in set(lenses) - {None}:
+        here = np.array([other == lens for other in lenses])[owner]
+        assert lens is not None
+        directions[here] = lens.directions(torch.from_numpy(places[here]))
+    return directions
 
 
 def slope_of(camera: Camera) -> float:
     """Half the smaller side of what a camera sees at distance 1."""
     half = 0.5 * min(camera.width / camera.fx, camera.height / camera.fy)
-    if camera.lens is None:
-        return half
-    x, _, z = camera.lens.directions(torch.tensor([half, 0.0])).tolist()
+    return half if camera.lens is None else _bent_slope(camera.lens, half)
+
+
+@functools.lru_cache(maxsize=256)
+def _bent_slope(lens: Lens, half: float) -> float:
+    x, _, z = lens.directions(torch.tensor([half, 0.0])).tolist()
     return min(x / z, STEEPEST) if z > 0.0 else STEEPEST
 
 
@@ -122,6 +131,17 @@ def find_box(cameras: Sequence[Camera], silhouette: Seen | None, points: FloatAr
     if _looks_at_unit_box(origins, axes, slopes):
         return Box() if silhouette is None else _grown(silhouette)
     return _from_cameras(origins, axes, slopes, silhouette)
+
+
+def widened(box: Box, cameras: Sequence[Camera], rays: Seen) -> Box:
+    """The box of pictures without alpha, of `rays`: where most of what they show is outside, it reaches half way to the
+    cameras. What is beyond is fitted in contracted space, with detail that falls with the distance.
+    """
+    if outside(box, rays) <= WIDE:
+        return box
+    origins = np.stack([pose_of(camera)[:3, 3] for camera in cameras])
+    half = 0.5 * float(np.median(np.linalg.norm(origins - box.center, axis=-1)))
+    return box._replace(scale=half, how="half way to the cameras") if half > box.scale else box
 
 
 def _grown(silhouette: Seen) -> Box:

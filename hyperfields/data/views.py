@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
 from hyperfields.data.base import HostDrawn, Kind, LazyViews, Pixels, View, scene_names, shortened
-from hyperfields.data.boxes import OUTWARDS, ROUND, Box, find_box, outside, seen_rays, up_of_cameras
+from hyperfields.data.boxes import OUTWARDS, Box, find_box, outside, seen_rays, up_of_cameras, widened
 from hyperfields.data.pictures import MEMORY, Pictures
 from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.posed import Posed, as_masks, posed_scenes
@@ -50,6 +50,7 @@ class Views:
         up: the direction that is up in pictures from new cameras; default that of the first scene's cameras.
         background: that opaque pictures were cut out of, as text; for the record.
         notes: lines for people about what a reader decided.
+        files: per scene those of its training pictures, as exports of cameras name them; default "0", "1", ...
         memory: bytes of training pictures that are kept in memory.
 
     Raises:
@@ -72,6 +73,7 @@ class Views:
         up: tuple[float, float, float] | None = None,
         background: str | None = None,
         notes: Sequence[str] = (),
+        files: Sequence[Sequence[str]] | None = None,
         memory: int = MEMORY,
     ) -> None:
         scenes = posed_scenes(cameras, rgba, "rgba")
@@ -94,11 +96,12 @@ class Views:
             found, share, opaque = _boxed(scene.cameras, pictures, numbers, known)
             boxes.append(found)
             lost.append(share)
-            round_ |= opaque and share > ROUND
+            round_ |= opaque and share > OUTSIDE
             first += len(scene.cameras)
         self.frames: tuple[Frame, ...] = tuple(found.frame for found in boxes)
         self.up = up if up is not None else up_of_cameras(scenes[0].cameras)
         self.background = background
+        self.files = [[*map(str, range(len(scene.cameras)))] for scene in scenes] if files is None else files
         self.unbounded = round_  # pictures show what is all round, beyond the boxes
         self.notes = (*notes, *_notes(self.names, boxes, lost, blind, round_))
         self.sizes = tuple(sorted(set(pictures.sizes)))  # (height, width)
@@ -221,6 +224,7 @@ def _boxed(
     rays = seen_rays(cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     if known is None:
         found = find_box(cameras, None if opaque else rays)
+        found = widened(found, cameras, rays) if opaque else found
         if found.how == OUTWARDS:  # more often poses in other axes than a room: a fit then says that they look away
             found = Box()
     else:

@@ -67,17 +67,19 @@ def capture_model(
     One scene has a table of its own, as large as pays for pictures of `side` pixels: there is nothing to share. Several
     share bases, as bounded ones do. rate: of the networks.
     """
-    # A picture at the cameras' distance has about `side` pixels across the scene box, which is half of the grid.
-    finest = 2 * min(max(side, 64), 1024)
+    # The scene box reaches half way to the cameras and is half of the grid: a cell of it is then about a pixel.
+    finest = min(max(side, 64), 1024)
     if scenes == 1:
         log2_table = {"tiny": 14, "default": 17, "faithful": 19}[preset]
-        encoding: HashGrid | FactoredGrid = HashGrid(3, 10, 2, log2_table, 16, finest)
+        encoding: HashGrid | FactoredGrid = HashGrid(3, 8, 2, log2_table, 16, finest)
     else:
         bases = {"tiny": 4, "default": 1 + min(scenes, 16), "faithful": 64}[preset]
-        encoding = FactoredGrid(3, 10, 2, 14, 16, finest, bases=bases)
-    field = RadianceField(encoding, space=Contracted(), step=0.02, occupancy=64)
+        encoding = FactoredGrid(3, 8, 2, 14, 16, finest, bases=bases)
+    field = RadianceField(encoding, space=Contracted(), step=0.04, occupancy=64)
+    # Pictures without alpha say nothing of the opacity of what is seen: the spread along rays has to clear fog.
+    loss = PixelLoss(background_opacity_l1=0.0, distortion=0.01)
     train = TrainConfig(
-        min(scenes, 16), 2**14 * min(max(scenes // 4, 1), 4), rate_grid=1e-2, rate_networks=rate,
-        loss=PixelLoss(), near_gradients=1.0,
+        min(scenes, 16), 2**14 * min(max(scenes // 4, 1), 4), rate_grid=2e-2, loss=loss, near_gradients=1.0,
+        rate_networks=0.5 * rate if scenes == 1 else rate,
     )  # fmt: skip
     return ModelConfig(field, generator, 16 if scenes == 1 else ONE), train

@@ -71,6 +71,14 @@ class Photographs(nn.Module):
         rows = self._centred(self.poses)
         return torch.cat((rotations(rows[:, :3]), rows[:, 3:, None]), -1)
 
+    @torch.no_grad()
+    def learned(self) -> dict[str, Tensor]:
+        """Corrections and appearance for a file, on the CPU."""
+        values = {} if self.poses is None else {"poses": self.corrections()}
+        if self.appearance is not None:
+            values["appearance"] = self._centred(self.appearance)
+        return {name: value.cpu().contiguous() for name, value in values.items()}
+
     def moved(self, rays: Rays, images: Tensor) -> Rays:
         """Rays `[s r 3]` of pictures `[s r]` with their poses corrected. Differentiable in the corrections."""
         if self.poses is None:

@@ -33,7 +33,17 @@ from hyperfields.runs.atomic import append, write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
 from hyperfields.runs.lock import FolderLock
-from hyperfields.runs.run import METRICS, MODEL, STATE, SUMMARY, Run, read_summary, write_model, write_source
+from hyperfields.runs.run import (
+    METRICS,
+    MODEL,
+    STATE,
+    SUMMARY,
+    Run,
+    read_summary,
+    write_model,
+    write_photographs,
+    write_source,
+)
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.tasks.captures import CaptureSettings, SpaceName
 from hyperfields.training.alone import AloneTrainer
@@ -367,9 +377,18 @@ class Fit:
                 module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
                 module.eval()
         self.model.latents.sparse = False
-        run = Run(self.config, self.model, self.out, self.source, summary)
+        learned = self._photographs()
+        if self.out is not None and not self.finished:
+            write_photographs(self.out, learned)
+        run = Run(self.config, self.model, self.out, self.source, summary, learned)
         self.remarks = verdict(run, self.data)
         return run
+
+    def _photographs(self) -> dict[str, Tensor]:
+        """What was learned of the training pictures; see `Run`."""
+        objective = getattr(self.trainer, "objective", None)
+        learned = getattr(objective, "photographs", None)
+        return {} if learned is None else learned.learned()
 
     # On disk --------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ __all__ = ["Cameras", "Lens", "Matching", "Photo", "Poses", "find_poses", "text_
 Cameras = Literal["one", "each", "folder"]
 Progress = Callable[[str, int, int, str], None]  # (stage, done, total, name)
 FEATURE_SIZE = 1600
+ENOUGH, FEW = 0.8, 40  # with less than this share posed, of not more than so many photographs, another way is tried
 MANY = 150  # photographs up to which all pairs are matched
 
 
@@ -100,11 +101,13 @@ def find_poses(
                 "with --matching exhaustive, which takes long"
             )
         with colmap.quiet(database):
-            colmap.add_images(database, images, groups, settings["lens"])
-            colmap.extract(database, images, settings["feature_size"], _stage(tell, "features"))
-            colmap.match(database, colmap.pairs_of(names, how), _stage(tell, "matches"))
-            seen = colmap.seen(database)
-            models = colmap.reconstruct(database, images, _stage(tell, "mapping"))
+            solving = images, groups, settings, colmap.pairs_of(names, how), tell
+            seen, models = _solved(database, *solving)
+            if _count(models) < ENOUGH * len(names) and len(names) <= FEW:
+                again = _solved(work / "patient.db", *solving, patient=True)
+                if _count(again[1]) > _count(models):
+                    seen, models = again
+                    notes.append("few matches at first; features were sought again, patiently")
             model = models[0] if models else None
             if model is not None:
                 colmap.refine(model)
@@ -113,6 +116,31 @@ def find_poses(
         found_poses = _report(out, names, sources, seen, model, [m.num_reg_images() for m in models], notes)
         _write(found_poses, model)
     return found_poses
+
+
+def _solved(
+    database: Path,
+    images: Path,
+    groups: list[list[str]],
+    settings: dict[str, Any],
+    pairs: list[tuple[str, str]],
+    tell: Progress,
+    *,
+    patient: bool = False,
+) -> tuple[dict[str, colmap.Seen], list[Any]]:
+    """What was seen, and the models that were found, the largest first."""
+    how = ", patiently" if patient else ""
+    colmap.add_images(database, images, groups, settings["lens"])
+    size = settings["feature_size"]
+    colmap.extract(database, images, size, _stage(tell, f"features{how}"), patient=patient)
+    colmap.match(database, pairs, _stage(tell, f"matches{how}"), patient=patient)
+    models = colmap.reconstruct(database, images, _stage(tell, f"mapping{how}"), patient=patient)
+    return colmap.seen(database), models
+
+
+def _count(models: list[Any]) -> int:
+    """Photographs with a pose."""
+    return models[0].num_reg_images() if models else 0
 
 
 def _settings(given: dict[str, Any], is_video: bool) -> dict[str, Any]:
@@ -269,7 +297,7 @@ def _report(
         error,
         tuple(models),
         tuple(notes),
-        report.nothing_found(seen) if error is None else report.unsound(len(images), len(names), error, focal),
+        report.nothing_found(seen) if error is None else report.unsound(seen, set(images), error, focal),
     )
 
 

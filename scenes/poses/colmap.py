@@ -8,9 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hyperfields.errors import InputError
 from hyperfields.scenes._common import one_line
@@ -26,6 +30,7 @@ PAIRS = 64  # matched between two reports of progress
 MANY_VIEWS = 12  # photographs by one camera from which OPENCV's four coefficients can be found
 NEIGHBOURS = 10  # frames of a sequence that one is matched with, on either side
 KEYS = 24  # frames of a sequence, evenly chosen, that are matched with each other: they close loops
+TURNED = 0.03  # distance of a rotation from one; neighbours of a video come near it
 SMALLEST_MODEL = 3  # photographs
 FEW_POINTS = 15  # too few for a camera to stand on
 
@@ -35,7 +40,7 @@ class Seen(NamedTuple):
 
     features: int
     matches: dict[str, int]  # other photograph -> matches that agree with one motion of the camera
-    turned: int  # others that agree with a camera that turned and did not move
+    turned: set[str]  # others for which it looks as if the camera had only turned
 
 
 def require(what: str) -> Any:
@@ -91,14 +96,19 @@ def add_images(database: Path, images: Path, groups: Sequence[Sequence[str]], le
         pycolmap.import_images(database, images, pycolmap.CameraMode.SINGLE, new, options)
 
 
-def extract(database: Path, images: Path, size: int, step: Step) -> None:
-    """Find the features (SIFT) of photographs that have none, in pictures reduced to `size` pixels at most."""
+def extract(database: Path, images: Path, size: int, step: Step, *, patient: bool = False) -> None:
+    """Find the features (SIFT) of photographs that have none, in pictures reduced to `size` pixels at most.
+
+    patient: features that are known again from further aside (affine shapes, pooled over sizes of their domain), which
+        takes several times as long.
+    """
     pycolmap = require(str(database))
     with _opened(database) as opened:
         every = opened.read_all_images()
         todo = [image.name for image in every if not opened.exists_descriptors(image.image_id)]
     options = pycolmap.FeatureExtractionOptions(max_image_size=size)
     options.sift.max_num_features = FEATURES
+    options.sift.estimate_affine_shape = options.sift.domain_size_pooling = patient
     for names in _chunks(todo, 2 * (os.cpu_count() or 1)):
         pycolmap.extract_features(database, images, names, extraction_options=options)
         todo = todo[len(names) :]
@@ -122,12 +132,16 @@ def pairs_of(names: Sequence[str], matching: Matching) -> list[tuple[str, str]]:
     return [(names[i], names[j]) for i, j in ordered]
 
 
-def match(database: Path, pairs: Sequence[tuple[str, str]], step: Step) -> None:
-    """Match features of pairs of photographs and keep those that agree with one motion of the camera."""
+def match(database: Path, pairs: Sequence[tuple[str, str]], step: Step, *, patient: bool = False) -> None:
+    """Match features of pairs of photographs and keep those that agree with one motion of the camera.
+
+    patient: once a motion is found, look along it for more.
+    """
     pycolmap = require(str(database))
     with _opened(database) as opened:
         number = {image.name: image.image_id for image in opened.read_all_images()}
         todo = [(a, b) for a, b in pairs if not opened.exists_two_view_geometry(number[a], number[b])]
+    matching = pycolmap.FeatureMatchingOptions(guided_matching=patient)
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = SEED
     for chunk in _chunks(todo, PAIRS):
@@ -135,7 +149,12 @@ def match(database: Path, pairs: Sequence[tuple[str, str]], step: Step) -> None:
             listed.write("\n".join(f"{a} {b}" for a, b in chunk) + "\n")
             listed.flush()
             pairing = pycolmap.ImportedPairingOptions(match_list_path=listed.name)
-            pycolmap.match_image_pairs(database, pairing_options=pairing, verification_options=verification)
+            pycolmap.match_image_pairs(
+                database,
+                matching_options=matching,
+                pairing_options=pairing,
+                verification_options=verification,
+            )
         todo = todo[len(chunk) :]
         step(len(pairs) - len(todo), len(pairs), f"{chunk[-1][0]} and {chunk[-1][1]}")
 
@@ -145,26 +164,58 @@ def seen(database: Path) -> dict[str, Seen]:
     pycolmap = require(str(database))
     kind = pycolmap.TwoViewGeometryConfiguration
     with _opened(database) as opened:
-        names = {image.image_id: image.name for image in opened.read_all_images()}
-        features = {name: opened.num_keypoints_for_image(number) for number, name in names.items()}
+        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
+        images = {image.image_id: image for image in opened.read_all_images()}
+        features = {image.name: opened.num_keypoints_for_image(number) for number, image in images.items()}
         found = list(zip(*opened.read_two_view_geometries(), strict=True))
     matches: dict[str, dict[str, int]] = {name: {} for name in features}
-    turned = dict.fromkeys(features, 0)
+    turned: dict[str, set[str]] = {name: set() for name in features}
     for pair, geometry in found:
-        a, b = (names[number] for number in pycolmap.pair_id_to_image_pair(pair))
+        a, b = (images[number] for number in pycolmap.pair_id_to_image_pair(pair))
         inliers = len(geometry.inlier_matches)
         if inliers and geometry.config not in (kind.UNDEFINED, kind.DEGENERATE, kind.WATERMARK):
-            matches[a][b] = matches[b][a] = inliers
-            if geometry.config in (kind.PANORAMIC, kind.PLANAR_OR_PANORAMIC):
-                turned[a] += 1
-                turned[b] += 1
+            matches[a.name][b.name] = matches[b.name][a.name] = inliers
+            if geometry.config in (kind.PLANAR, kind.PANORAMIC, kind.PLANAR_OR_PANORAMIC):
+                sizes = [(camera.width, camera.height) for camera in (cameras[a.camera_id], cameras[b.camera_id])]
+                if turned_by(geometry.H, *sizes) < TURNED:
+                    turned[a.name].add(b.name)
+                    turned[b.name].add(a.name)
     return {name: Seen(features[name], matches[name], turned[name]) for name in features}
 
 
-def reconstruct(database: Path, images: Path, step: Step) -> list[Any]:
-    """Models (`pycolmap.Reconstruction`), the one with most photographs first; empty when none could be begun."""
+def turned_by(homography: NDArray[np.float64], first: tuple[int, int], second: tuple[int, int]) -> float:
+    """How far a homography `[3 3]` between two pictures is from that of a camera that only turned: K2 R K1^-1.
+
+    The least distance of K2^-1 H K1 from a rotation, over the focal lengths that lenses have; 0 for a camera that
+    turned, also before a flat thing, where every camera gives a homography.
+
+    first, second: (width, height) of the pictures.
+    """
+    scaled = homography / np.cbrt(np.linalg.det(homography))
+    focal = np.geomspace(0.4, 3.0, 40)
+    between = np.linalg.solve(_calibrations(focal, *second), scaled @ _calibrations(focal, *first))
+    between /= np.cbrt(np.linalg.det(between))[:, None, None]
+    return float(np.linalg.norm(np.swapaxes(between, 1, 2) @ between - np.eye(3), axis=(1, 2)).min())
+
+
+def _calibrations(focal: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
+    """`[f 3 3]` for focal lengths over the longer side."""
+    matrices = np.zeros((len(focal), 3, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = focal * max(width, height)
+    matrices[:, :, 2] = 0.5 * width, 0.5 * height, 1.0
+    return matrices
+
+
+def reconstruct(database: Path, images: Path, step: Step, *, patient: bool = False) -> list[Any]:
+    """Models (`pycolmap.Reconstruction`), the one with most photographs first; empty when none could be begun.
+
+    patient: begin with pairs, and place cameras, that stand on fewer matches.
+    """
     pycolmap = require(str(database))
     options = pycolmap.IncrementalPipelineOptions(random_seed=SEED, min_model_size=SMALLEST_MODEL)
+    if patient:
+        options.min_num_matches, options.mapper.abs_pose_min_num_inliers = 10, 12
+        options.mapper.init_min_num_inliers, options.mapper.init_min_tri_angle = 30, 8.0
     options.mapper.random_seed = options.triangulation.random_seed = SEED
     options.num_threads = options.mapper.num_threads = 1  # with two, one run in fifteen gives other poses
     pycolmap.set_random_seed(SEED)
@@ -194,17 +245,24 @@ def _drop_unsupported(model: Any) -> None:
 
 
 def refine(model: Any) -> None:
-    """Bring cameras, lens and points together once more, the principal points of cameras with many views as well."""
+    """Bring cameras, lens, points and principal points together once more, where all cameras have many views.
+
+    Not by `pycolmap.bundle_adjustment`, which writes to the terminal whatever the level of its log is.
+    """
     pycolmap = require("poses")
-    views: dict[int, int] = {}
-    for number in model.reg_image_ids():
-        camera = model.images[number].camera_id
-        views[camera] = views.get(camera, 0) + 1
-    if min(views.values()) >= 2 * MANY_VIEWS:
-        options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
-        solver = options.ceres.solver_options
-        solver.num_threads, solver.function_tolerance = 1, 1e-6  # as above
-        pycolmap.bundle_adjustment(model, options)
+    numbers = model.reg_image_ids()
+    views = Counter(model.images[number].camera_id for number in numbers)
+    if min(views.values()) < 2 * MANY_VIEWS:
+        return
+    config = pycolmap.BundleAdjustmentConfig()
+    for number in numbers:
+        config.add_image(number)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    options = pycolmap.BundleAdjustmentOptions(refine_principal_point=True, print_summary=False)
+    solver = options.ceres.solver_options
+    solver.num_threads, solver.function_tolerance = 1, 1e-6  # one thread, as above
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    model.update_point_3d_errors()
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

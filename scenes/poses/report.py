@@ -10,6 +10,7 @@ from typing import Any
 from hyperfields.scenes.poses.colmap import Seen
 
 FEW_FEATURES = 100  # of a photograph that is blurred, dark or of something plain
+ONLY_TURNED = 0.8  # share of the pairs that match
 FEW_POSED = 0.5  # share of the photographs below which a result is not one
 BLURRED = 2.0  # pixels, at the size of features, that points miss their features by
 WIDE, NARROW = 0.3, 6.0  # focal lengths over the longer side that no lens has
@@ -66,7 +67,7 @@ def why_not(name: str, seen: Seen, posed: set[str]) -> str:
     with_best = f"(best {seen.matches[best]} with {best})"
     if posed and not linked:
         return f"matches {_count(len(seen.matches))} {with_best}, none of which has a pose"
-    if seen.turned > len(seen.matches) / 2:
+    if len(seen.turned) > ONLY_TURNED * len(seen.matches):
         return f"matches {_count(len(seen.matches))} {with_best}, but only as if the camera turned and did not move"
     return f"matches {_count(len(seen.matches))} {with_best}, too little to place it"
 
@@ -95,7 +96,7 @@ def nothing_found(seen: Mapping[str, Seen]) -> str:
     count = len(seen)
     poor = sum(one.features < FEW_FEATURES for one in seen.values())
     pairs = sum(len(one.matches) for one in seen.values()) // 2
-    turned = sum(one.turned for one in seen.values()) // 2
+    turned = sum(len(one.turned) for one in seen.values()) // 2
     if poor > count / 2:
         return (
             f"no cameras found: {poor} of {count} photographs have less than {FEW_FEATURES} features; they are "
@@ -106,11 +107,8 @@ def nothing_found(seen: Mapping[str, Seen]) -> str:
             f"no cameras found: none of {count} photographs matches another; they have to overlap, each with the next "
             "by two thirds: take 30 or more on a walk round the object, of it and what is around it"
         )
-    if turned > pairs / 2:
-        return (
-            f"no cameras found: {turned} of {pairs} pairs that match look as if the camera turned and did not move; "
-            "walk round the object instead of turning on the spot"
-        )
+    if turned > ONLY_TURNED * pairs:
+        return f"no cameras found: {_turned(turned, pairs)}"
     sizes = ", ".join(str(len(group)) for group in groups_of(seen)[:6])
     return (
         f"no cameras found: only {pairs} of {count * (count - 1) // 2} pairs match, in groups of {sizes}; take "
@@ -118,11 +116,23 @@ def nothing_found(seen: Mapping[str, Seen]) -> str:
     )
 
 
-def unsound(posed: int, count: int, error: float, focal: Sequence[float]) -> str | None:
+def _turned(turned: int, pairs: int) -> str:
+    return (
+        f"{turned} of {pairs} pairs that match look as if the camera turned and did not move; walk round the object "
+        "instead of turning on the spot"
+    )
+
+
+def unsound(seen: Mapping[str, Seen], posed: set[str], error: float, focal: Sequence[float]) -> str | None:
     """One line when what was found is not to be used. `focal`: lengths over the longer side of the picture."""
-    if posed < FEW_POSED * count:
+    pairs = sum(len(posed & seen[name].matches.keys()) for name in posed) // 2
+    turned = sum(len(posed & seen[name].turned) for name in posed) // 2
+    if turned > ONLY_TURNED * pairs:
+        return _turned(turned, pairs)
+    count = len(seen)
+    if len(posed) < FEW_POSED * count:
         return (
-            f"only {posed} of {count} photographs have a pose; take photographs from places in between and go on "
+            f"only {len(posed)} of {count} photographs have a pose; take photographs from places in between and go on "
             "with --resume, or remove those that show something else"
         )
     odd = [value for value in focal if not WIDE < value < NARROW]
