@@ -24,7 +24,7 @@ from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.lock import FairLock
 
 if TYPE_CHECKING:
-    from hyperfields.training.inference import InferredCodes
+    from hyperfields.runs.inferred import InferredCodes
 
 THUMB = 48  # pixels a side
 SHEET = 64  # thumbnails on a sheet, 8 in a row

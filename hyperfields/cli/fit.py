@@ -208,7 +208,8 @@ def infer(
         views: numbers of the training views to use, from 0, for radiance fields; default: all.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
-        refine: then also fit a low-rank residual of each scene's weights, for details that no code gives.
+        refine: then also fit all weights of each scene, from those that its code generates, for details that no code
+            gives.
         by: descent, gradient descent on the codes; posterior, a distribution over each code (posterior:weight=1e-4 is
             the weight of its KL term); or without descent, by what the run was fitted with: encoder, after fit --by
             encoder; steps, after fit --by cavia or reptile.
