@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import FORMAT
+from hyperfields.runs.packing import Packing
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 
@@ -31,6 +33,7 @@ class InferredCodes:
 
     residual: `[s ...]` by the name of the weight. std: of the codes `[s z]`, when a distribution was inferred.
     source: facts about the data that they were inferred from, `path` and so on.
+    packed: bytes of each scene, when they were inferred within so many; codes and residual are what these unpack to.
     """
 
     names: tuple[str, ...]
@@ -38,6 +41,7 @@ class InferredCodes:
     residual: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     std: Tensor | None = None
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    packed: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         refined = ", refined" if self.residual else ""
@@ -45,7 +49,9 @@ class InferredCodes:
 
     @property
     def bytes_per_scene(self) -> float:
-        """What a scene takes beside the run, in a file: its code and its residual, 16 bits a number."""
+        """What a scene takes beside the run, in a file: what it was packed to, or its numbers at 16 bits each."""
+        if self.packed:
+            return sum(map(len, self.packed)) / len(self.packed)
         numbers = self.codes.shape[1] + sum(value[0].numel() for value in self.residual.values())
         return 2.0 * (numbers + (0 if self.std is None else self.std.shape[1]))
 
@@ -112,7 +118,7 @@ def require_codes_file(path: Path) -> None:
 
 
 def write_codes(path: Path, inferred: InferredCodes, run: Run) -> None:
-    """Write codes and residuals at 16 bits, with the names and the run that they belong to.
+    """Write codes and residuals, packed or at 16 bits, with the names and the run that they belong to.
 
     Raises:
         InputError: another suffix than .safetensors, or the file cannot be written.
@@ -124,10 +130,16 @@ def write_codes(path: Path, inferred: InferredCodes, run: Run) -> None:
         "run": run.digest,
         "family": json.dumps(dict(inferred.source)),
     }
-    tensors = {"codes": inferred.codes}
-    if inferred.std is not None:
-        tensors["deviation"] = inferred.std
-    tensors |= {f"residual.{name}": value for name, value in inferred.residual.items()}
+    if inferred.packed:
+        together = b"".join(inferred.packed)
+        header["checksum"] = str(zlib.crc32(together))
+        tensors = {"packed": torch.frombuffer(bytearray(together), dtype=torch.uint8)}
+        tensors["sizes"] = torch.tensor(list(map(len, inferred.packed)))
+    else:
+        tensors = {"codes": inferred.codes}
+        if inferred.std is not None:
+            tensors["deviation"] = inferred.std
+        tensors |= {f"residual.{name}": value for name, value in inferred.residual.items()}
     write_atomically(path, safetensors.torch.save(codec.encode(tensors), header))
 
 
@@ -138,7 +150,7 @@ def load_codes(path: str | Path, run: Run) -> InferredCodes:
         InputError: missing, damaged, or of another run.
     """
     stored, header = read_tensors(Path(path))
-    if "codes" not in stored or "names" not in header:
+    if not stored.keys() & {"codes", "packed"} or "names" not in header:
         raise InputError(f"{path}: not a file of codes; make one with: hyperfields infer RUN FAMILY --out {path}")
     if header.get("run") != run.digest:
         raise InputError(f"{path}: its codes belong to another run than {run.label}")
@@ -148,19 +160,50 @@ def load_codes(path: str | Path, run: Run) -> InferredCodes:
         names, source = tuple(json.loads(header["names"])), json.loads(header.get("family", "{}"))
     except (ValueError, TypeError, RecursionError):
         raise InputError(f"{path}: damaged: its header is not JSON") from None
+    if not isinstance(source, dict) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: damaged: its names are not text")
+    if "packed" in tensors:
+        return unpacked(run, names, _packed(path, tensors, header, len(names)), source)
     shape = (len(names), run.model.config.latent_size)
     std = tensors.get("deviation")
-    if tensors["codes"].shape != shape or (std is not None and std.shape != shape) or not isinstance(source, dict):
+    if tensors["codes"].shape != shape or (std is not None and std.shape != shape):
         raise InputError(f"{path}: damaged: codes are {list(tensors['codes'].shape)}, wanted {list(shape)}")
     if not all(value.is_floating_point() for value in tensors.values()):
         raise InputError(f"{path}: damaged: its tensors are not floating point")
-    if not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: damaged: its names are not text")
     residual = {
         name.removeprefix("residual."): value for name, value in tensors.items() if name.startswith("residual.")
     }
     _check_residual(path, run, residual, len(names))
     return InferredCodes(names, tensors["codes"], residual, std, source)
+
+
+def unpacked(
+    run: Run, names: tuple[str, ...], packed: tuple[bytes, ...], source: Mapping[str, Any] | None = None
+) -> InferredCodes:
+    """Inferred scenes from the bytes of each."""
+    packing = Packing(run.model)
+    codes, residuals = zip(*map(packing.unpack, packed), strict=True)
+    residual = {name: torch.cat([each[name] for each in residuals]) for name in residuals[0]}
+    return InferredCodes(names, torch.cat(codes), residual, None, source or {}, packed)
+
+
+def _packed(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str], scenes: int
+) -> tuple[bytes, ...]:
+    """Bytes of each scene of a file.
+
+    Raises:
+        InputError: they are not those that were written.
+    """
+    together, sizes = tensors["packed"], tensors.get("sizes", torch.zeros(0))
+    sound = together.dtype == torch.uint8 and together.dim() == 1 and sizes.dtype == torch.int64 and scenes > 0
+    if not sound or sizes.shape != (scenes,) or bool((sizes < 0).any()) or int(sizes.sum()) != len(together):
+        raise InputError(f"{path}: damaged: its bytes are not those of {scenes} scenes")
+    data = together.cpu().numpy().tobytes()
+    if header.get("checksum") != str(zlib.crc32(data)):
+        raise InputError(f"{path}: damaged: its bytes have another checksum than its header says")
+    ends = sizes.cumsum(0).tolist()
+    return tuple(data[end - size : end] for end, size in zip(ends, sizes.tolist(), strict=True))
 
 
 def _check_residual(path: str | Path, run: Run, residual: Mapping[str, Tensor], scenes: int) -> None:

@@ -1,13 +1,14 @@
 """Scenes in few bytes: a code and what is added to the weights it generates, as whole numbers of steps, entropy-coded.
 
 A step of a code's number is a share of its standard deviation over the fitted codes. A step of a weight is a share,
-the same for all, of the spread of the fitted scenes' weights, level by level of a table. Both follow from the run, so a
-scene stores one byte for the share, and the numbers.
+the same for all, of the spread of the fitted scenes' weights, level by level of a table. Both follow from the run: a
+scene stores a byte for the share, and the numbers.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
 import torch
@@ -56,17 +57,21 @@ class Packing:
         spec, codes = model.config.field.spec, model.latents.codes.detach()
         self.center = codes.mean(0)
         self.code_step = codes.std(0, correction=0).clamp(min=1e-3) / CODE_STEPS
-        self.steps = spread(model, by_level=True)
+        self.spread = spread(model, by_level=True)
         tables = [name for name, entry in spec.items() if entry.source != "generated"]
         self.order = [*tables, *(name for name in spec if name not in tables)]
         self.shapes = {name: spec[name].shape for name in self.order}
-        rows = [
-            (end - begin) * spec[name].numel // spec[name].shape[0]
-            for name in tables
-            for begin, end in levels(spec[name])
-        ]
-        networks = sum(spec[name].numel for name in self.order if name not in tables)
-        self.groups = [codes.shape[1], *rows, networks]
+        rows = {name: spec[name].numel // spec[name].shape[0] for name in tables}
+        parts = [(end - begin) * rows[name] for name in tables for begin, end in levels(spec[name])]
+        self.groups = [codes.shape[1], *parts, sum(spec[name].numel for name in self.order if name not in tables)]
+
+    def share(self, fineness: int) -> float:
+        """A step in units of the spread: 1 at fineness 0, half of it with every 4 more."""
+        return float(2.0 ** (-fineness / 4.0))
+
+    def step_of(self, name: str, fineness: int) -> Tensor:
+        """Steps of a weight `[1 ...]`."""
+        return self.spread[name] * self.share(fineness)
 
     def code_numbers(self, codes: Tensor) -> Tensor:
         """Codes `[s z]` -> `[s z]` int64."""
@@ -76,17 +81,32 @@ class Packing:
         """`[s z]` int64 -> codes `[s z]`."""
         return self.center + self.code_step * numbers
 
-    def pack(self, code: Tensor, changes: Mapping[str, Tensor], share: int) -> bytes:
-        """Bytes of a scene: numbers of its code `[z]` and of its weights by name; the share of a step in 256ths."""
-        numbers = torch.cat([code, *(changes[name].reshape(-1) for name in self.order)]).cpu()
-        return bytes([share]) + entropy.encode(numbers.numpy(), self.groups)
+    def nothing(self) -> Weights:
+        """No changes: zeros by name."""
+        return {name: torch.zeros(shape, dtype=torch.int64) for name, shape in self.shapes.items()}
+
+    def pack(self, code: Tensor, changes: Mapping[str, Tensor], fineness: int) -> bytes:
+        """Bytes of a scene from whole numbers: of its code `[z]`, and of the changes of its weights by name."""
+        return bytes([fineness]) + entropy.encode(self._row(code, changes).numpy(), self.groups)
 
     def unpack(self, data: bytes) -> tuple[Tensor, Weights]:
         """(code `[1 z]`, what is added to the weights `[1 ...]`) of bytes; of damaged ones, any numbers."""
-        share = (data[0] if data else 0) / 256.0
+        fineness = data[0] if data else 0
         numbers = torch.from_numpy(entropy.decode(data[1:], self.groups)).to(self.center.device)
-        code, *parts = numbers.split([self.groups[0], *(torch.Size(shape).numel() for shape in self.shapes.values())])
+        code, *parts = numbers.split([self.groups[0], *(math.prod(shape) for shape in self.shapes.values())])
         residual = {}
         for (name, shape), part in zip(self.shapes.items(), parts, strict=True):
-            residual[name] = part.reshape(1, *shape) * (self.steps[name] * share)
+            residual[name] = part.reshape(1, *shape) * self.step_of(name, fineness)
         return self.codes(code[None]), residual
+
+    def estimate(self, code: Tensor, changes: Mapping[str, Tensor]) -> float:
+        """About the bytes of a scene, faster than by `pack`: entropy of the exponents, and the bits below them."""
+        bits = 8.0
+        for part in self._row(code, changes).split(self.groups):
+            exponents = torch.frexp(part.abs().double()).exponent  # 0 for 0, 1 for 1, 2 for 2 and 3
+            counts = torch.bincount(exponents.long()).double()
+            bits += float((counts * (len(part) / counts.clamp(min=1.0)).log2()).sum()) + float(exponents.sum())
+        return bits / 8.0
+
+    def _row(self, code: Tensor, changes: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([code, *(changes[name].reshape(-1) for name in self.order)]).cpu()

@@ -27,10 +27,11 @@ from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import require_seed
-from hyperfields.runs.inferred import InferredCodes, require_codes_file, write_codes
+from hyperfields.runs.inferred import InferredCodes, require_codes_file, unpacked, write_codes
 from hyperfields.runs.run import SOURCE, Run, require_data
 from hyperfields.tasks import TrainConfig
 from hyperfields.tasks.config import Cosine
+from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.refinement import refine as refined
 from hyperfields.training.regularizers import GaussianPrior
@@ -53,6 +54,7 @@ def infer(
     minutes: float | None = None,
     steps: int | None = None,
     refine: bool = False,
+    bytes_per_scene: int | None = None,
     prior: float = 1e-5,
     weight: float = POSTERIOR_WEIGHT,
     seed: int = 0,
@@ -65,6 +67,8 @@ def infer(
         by: "descent" or "posterior" fit for `minutes` or `steps`; "encoder" and "steps" take one go, with runs that
             were fitted for it.
         refine: with descent, then fit all weights of each scene, from those that its code generates.
+        bytes_per_scene: with descent, then fit the changes of each scene's weights that are worth their bytes, and pack
+            code and changes into so many at most. `refine` alone takes 16 bits a weight.
         prior: with descent, weight of the Gaussian prior; more holds codes closer to the fitted ones when data are few.
         weight: with posterior, of the divergence: twice a pixel's noise variance over the number of observed pixels.
         source: facts about the data to store in the file: their folder, the views that were used.
@@ -90,8 +94,13 @@ def infer(
             raise InputError(
                 f"{run.label}: was fitted with --individually, so it has no networks that could infer codes"
             )
-        if refine and by != "descent":
-            raise InputError(f"--refine: goes with --by descent, not with {by}; leave it out")
+        if by != "descent" and (refine or bytes_per_scene is not None):
+            option = "--refine" if refine else "--bytes"
+            raise InputError(f"{option}: goes with --by descent, not with {by}; leave it out")
+        if refine and bytes_per_scene is not None:
+            raise InputError(f"--refine, --bytes {bytes_per_scene}: give one of the two")
+        if bytes_per_scene is not None:
+            _require_bytes(run, bytes_per_scene)
         length = Length(minutes, steps)
         with frozen(run.model), shown(progress, "infer") as on_step:
 
@@ -101,7 +110,7 @@ def infer(
             if by == "posterior":
                 inferred = _posterior(run, data, length, weight, seed, report)
             else:
-                inferred = _descent(run, data, length, refine, prior, seed, report)
+                inferred = _descent(run, data, length, refine, bytes_per_scene, prior, seed, report)
     frames = run.task.describe(data).get("frames") if run.task.has_mesh else None
     inferred = dataclasses.replace(inferred, source={**(source or {}), **({"frames": frames} if frames else {})})
     if out is not None:
@@ -133,13 +142,26 @@ def _trainer(
     return Trainer(bind, groups, objective, torch.arange(count), train, seed, regularizers=[GaussianPrior(train.prior)])
 
 
+def _require_bytes(run: Run, size: int) -> None:
+    """InputError when no code fits into so many bytes; how many it takes is known once it is found."""
+    least = math.ceil(run.model.config.latent_size / 2)
+    if not isinstance(size, int) or isinstance(size, bool) or size < least:
+        raise InputError(f"--bytes {size!r:.60}: wanted a whole number of at least {least}, for the code alone")
+
+
 def _descent(
-    run: Run, data: SceneDataset, length: Length, refine: bool, prior: float, seed: int, on_step: OnStep
+    run: Run,
+    data: SceneDataset,
+    length: Length,
+    refine: bool,
+    size: int | None,
+    prior: float,
+    seed: int,
+    on_step: OnStep,
 ) -> InferredCodes:
     model, count = run.model, len(data.names)
     center = model.latents.codes.detach().mean(0)  # of the fitted codes: the most likely place under the prior
-    size = model.config.latent_size
-    table = LatentTable(count, size, sparse=True, start=center.expand(count, size))
+    table = LatentTable(count, len(center), sparse=True, start=center.expand(count, len(center)))
     train = dataclasses.replace(run.config.train, prior=prior)
     progress = Progress()
 
@@ -147,14 +169,18 @@ def _descent(
         codes = table(local)
         return Fields(model.bind(codes), codes)
 
-    middle = CODE_SHARE if refine else 1.0
-    if refine:
+    alone = not refine and size is None
+    middle = 1.0 if alone else CODE_SHARE
+    if not alone:
         train = dataclasses.replace(train, schedule=Cosine(CODE_WARMUP))
     trainer = _trainer(run, data, bind_codes, {"latents": [table.codes]}, train, seed)
     trainer.fit(length, progress, stage=(0.0, middle), on_step=on_step)
     codes = table.codes.detach()
-    if not refine:
+    if alone:
         return InferredCodes(tuple(data.names), codes)
+    if size is not None:
+        packed = compress(run, data, codes, length, progress, size, first=middle, seed=seed + 1, on_step=on_step)
+        return unpacked(run, tuple(data.names), packed)
     codes = codec.round_trip(codes)  # as they are read again: what is added belongs to these
     residual = refined(run, data, codes, length, progress, first=middle, seed=seed + 1, on_step=on_step)
     return InferredCodes(tuple(data.names), codes, residual)

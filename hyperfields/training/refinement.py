@@ -41,6 +41,12 @@ def spreads(model: HyperField) -> dict[str, float]:
     return {name: float(value.mean()) for name, value in spread(model).items()}
 
 
+def groups_of(codes: Tensor) -> tuple[Tensor, ...]:
+    """Numbers of scenes that are fitted at a time, `[s]` each, as many in each group as can be."""
+    count = len(codes)
+    return torch.arange(count, device=codes.device).split(math.ceil(count / math.ceil(count / GROUP)))
+
+
 def refine(
     run: Run,
     data: SceneDataset,
@@ -58,9 +64,9 @@ def refine(
     Args:
         length: of all of inference, of which the fraction `first` is over; the groups share what is left evenly.
     """
-    field, count = run.model.config.field, len(codes)
+    field = run.model.config.field
     sizes = spreads(run.model)
-    groups = torch.arange(count, device=codes.device).split(math.ceil(count / math.ceil(count / GROUP)))
+    groups = groups_of(codes)
     parts = []
     for number, scenes in enumerate(groups):
         with torch.no_grad():
