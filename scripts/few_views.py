@@ -73,7 +73,7 @@ def chosen(text: str, family: Path, scene: str, size: tuple[int, int]) -> list[i
         return None
     if "," in text:
         return [int(number) for number in text.split(",") if number]
-    there = len(open_family(family, kind="views", size=size, scenes=[scene]).reference(0, "train"))  # type: ignore[arg-type]
+    there = len(open_family(family, kind="views", size=size, scenes=[scene]).reference(0, "train"))
     count = int(text)
     return [(2 * number + 1) * there // (2 * count) for number in range(count)]
 

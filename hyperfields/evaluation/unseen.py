@@ -37,7 +37,7 @@ def unseen_rows(
     Args:
         minutes, steps: of the fit; inference has a quarter of them.
     """
-    length = {
+    length: dict[str, Any] = {
         "minutes": None if minutes is None else minutes * UNSEEN_SHARE,
         "steps": None if steps is None else max(int(steps * UNSEEN_SHARE), 1),
     }
@@ -83,7 +83,7 @@ def file_rows(unseen: SceneDataset, sizes: Sequence[int]) -> list[dict[str, Any]
     known = {"avif": "AVIF 4:4:4", "webp": "WebP"}
     rows = []
     for codec, way in known.items():
-        if not features.check(codec):  # type: ignore[no-untyped-call]
+        if not features.check(codec):
             continue
         for size in sizes:
             found = [_largest_within(image, codec, size) for image in images]
@@ -91,7 +91,7 @@ def file_rows(unseen: SceneDataset, sizes: Sequence[int]) -> list[dict[str, Any]
             if None in found:
                 rows[-1] |= {"bytes": None, "mean": {"psnr": None}}
     for codec, way in (("webp", "WebP, lossless"), ("png", "PNG")):
-        if codec == "png" or features.check(codec):  # type: ignore[no-untyped-call]
+        if codec == "png" or features.check(codec):
             settings = {"optimize": True} if codec == "png" else {"lossless": True, "quality": 100, "method": 6}
             rows.append(_file_row(way, None, [_encoded(image, codec, **settings) for image in images], pictures))
     return rows

@@ -44,7 +44,9 @@ def spreads(model: HyperField) -> dict[str, float]:
 def groups_of(codes: Tensor) -> tuple[Tensor, ...]:
     """Numbers of scenes that are fitted at a time, `[s]` each, as many in each group as can be."""
     count = len(codes)
-    return torch.arange(count, device=codes.device).split(math.ceil(count / math.ceil(count / GROUP)))
+    each = math.ceil(count / math.ceil(count / GROUP))
+    groups: tuple[Tensor, ...] = torch.arange(count, device=codes.device).split(each)
+    return groups
 
 
 def refine(
