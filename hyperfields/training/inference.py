@@ -96,8 +96,9 @@ def infer(
 
 
 def _inferred(
-    run: Run, data: SceneDataset, by: By, minutes: float | None, steps: int | None, refine: bool, prior: float,
-    weight: float, seed: int, source: Mapping[str, Any] | None, progress: bool | OnStep,
+    run: Run, data: SceneDataset, by: By, minutes: float | None, steps: int | None, refine: bool,
+    bytes_per_scene: int | None, prior: float, weight: float, seed: int, source: Mapping[str, Any] | None,
+    progress: bool | OnStep,
 ) -> InferredCodes:  # fmt: skip
     if by in ("encoder", "steps"):
         if minutes is not None or steps is not None:
