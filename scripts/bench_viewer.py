@@ -355,10 +355,10 @@ def settle(page: Any) -> None:
 def latent(page: Any) -> None:
     """A blend, a little off a car on the way to another."""
     first, second = (page.evaluate(f"viewer.about.places[viewer.about.scenes.indexOf('{name}')]") for name in BLEND)
-    x, y = (a + 0.35 * (b - a) for a, b in zip(first, second, strict=True))
+    x, y = (a + 0.1 * (b - a) for a, b in zip(first, second, strict=True))
     page.evaluate(f"viewer.latent = {{at: [{x}, {y}]}}; viewer.request()")
     page.mouse.move(440, 380)
-    page.mouse.wheel(0, -250)
+    page.mouse.wheel(0, -120)
     settle(page)
 
 
