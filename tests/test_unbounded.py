@@ -171,7 +171,7 @@ def test_a_sky_is_fitted_and_its_run_renders_and_resumes(tmp_path: Path) -> None
     bound, view = run.bind("0"), data.reference(0, "train")[0]
     with torch.no_grad():
         picture = run.task.picture(bound, view.camera, (16, 16))
-    assert float((picture - view.rgba[..., :3]).square().mean()) < 4e-3  # a box would show nothing at all
+    assert float((picture - view.rgba[..., :3]).square().mean()) < 2e-2  # a box would show nothing at all
     loaded = load_run(tmp_path / "run")
     assert loaded.config.fit.capture.refine_poses
     for name, shape in (("poses", (6, 3, 4)), ("appearance", (6, 12))):

@@ -15,7 +15,7 @@ from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.losses import PixelLoss
 
 SpaceName = Literal["box", "contracted"]
-POSES, APPEARANCE = 1e-3, 1e-2  # peak rates: radians and scene units; colours
+POSES, APPEARANCE = 1e-3, 2e-3  # peak rates: radians and scene units; colours
 ONE = 64  # numbers of the code; of one scene it says nothing, and is small
 
 
