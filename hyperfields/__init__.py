@@ -55,7 +55,7 @@ _EXPORTS = {
     "ImageField": "fields",
     "Images": "data",
     "Independent": "hypernets",
-    "InferredCodes": "training.inference",
+    "InferredCodes": "runs.inferred",
     "InputError": "errors",
     "Lens": "cameras",
     "LowRank": "hypernets",
@@ -104,7 +104,7 @@ _EXPORTS = {
     "infer": "training.inference",
     "interpolate": "codes",
     "interpolate_run": "runs.render",
-    "load_codes": "training.inference",
+    "load_codes": "runs.inferred",
     "load_field": "runs.field_file",
     "load_run": "runs.run",
     "look_at": "cameras",
@@ -215,6 +215,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.runs.export import export_scene as export_scene
     from hyperfields.runs.field_file import load_field as load_field
     from hyperfields.runs.images import write_image as write_image
+    from hyperfields.runs.inferred import InferredCodes as InferredCodes
+    from hyperfields.runs.inferred import load_codes as load_codes
     from hyperfields.runs.meshes import write_mesh as write_mesh
     from hyperfields.runs.render import interpolate_run as interpolate_run
     from hyperfields.runs.render import render_scene as render_scene
@@ -243,9 +245,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.tasks.photographs import PhotographConfig as PhotographConfig
     from hyperfields.training.continual import add as add
     from hyperfields.training.fit import fit as fit
-    from hyperfields.training.inference import InferredCodes as InferredCodes
     from hyperfields.training.inference import infer as infer
-    from hyperfields.training.inference import load_codes as load_codes
     from hyperfields.training.regularizers import GaussianPrior as GaussianPrior
     from hyperfields.training.trainer import Fields as Fields
     from hyperfields.training.trainer import Progress as Progress

@@ -15,7 +15,7 @@ import torch
 from hyperfields.cameras import Camera
 from hyperfields.data import Mesh, SceneDataset, Views
 from hyperfields.errors import InputError
-from hyperfields.scenes import READERS, _reader, open_family
+from hyperfields.scenes import READERS, _reader, open_family, views
 from hyperfields.scenes.drawing import Drawing, write_html, write_png
 
 Progress = Callable[[int, int, str], None]
@@ -43,7 +43,7 @@ def inspect_family(
     found: dict[str, Any] = {
         "path": str(path),
         "kind": data.kind,
-        "format": _reader(path, reading.get("kind"), READERS).name,
+        "format": _format(path, reading.get("kind")),
         "scenes": [],
         "background": getattr(data, "background", None),
         "up": list(getattr(data, "up", ())) or None,
@@ -63,6 +63,15 @@ def inspect_family(
     if out is not None:
         _write(out, found, drawings)
     return found
+
+
+def _format(path: Path, kind: str | None) -> str:
+    """The name of a folder's format, of scenes of posed pictures those of all of them."""
+    reader = _reader(path, kind, READERS)
+    if reader is not views.READER:
+        return reader.name
+    known = [known for folder in views.scene_folders(path).values() if (known := views.format_of(folder))]
+    return ", ".join(sorted({one.name for one in known}))
 
 
 def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
