@@ -2,7 +2,7 @@
 
 May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it, and a line in `READERS`;
 for one of scene folders with cameras, a `Format` and a line in `views.FORMATS`.
-One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds three small
+One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds four small
 families.
 """
 
@@ -22,7 +22,7 @@ from hyperfields.scenes.reader import Aspect, Reader
 
 __all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
 
-SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars and cars_views
+SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars, cars_views and toy_cars
 READERS: tuple[Reader, ...] = (images.READER, meshes.READER, views.READER)  # of one kind, the first that detects reads
 
 

@@ -160,7 +160,7 @@ def tensor_pose(pose: Array) -> torch.Tensor:
 
 def named(names: Sequence[str]) -> str:
     """The first names of several."""
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return ", ".join(f"{name:.100}" for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def list_of_names(folder: Path, split: str) -> set[str]:

@@ -198,6 +198,22 @@ def test_nothing_is_imported_by_a_name_from_a_file(tmp_path: Path, monkeypatch: 
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2Jb", "a\x9b2Jb", "a\u202eb", "a\udc80b", "a\rb"])
+def test_names_do_not_speak_to_the_terminal(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError) as refused:
+        open_family(tmp_path / name)
+    assert str(refused.value).isprintable()
+    assert ascii(name)[1:-1] in str(refused.value)
+    Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    with pytest.raises(InputError, match="cannot be shown"):
+        open_family(tmp_path)
+    run_of("images").save(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "scenes": [name, "b"]}))
+    with pytest.raises(InputError, match="cannot be shown"):
+        load_run(tmp_path / "run")
+
+
 # Paths ----------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.errors import InputError
+from hyperfields.errors import CONTROL, InputError
 
 Kind = str  # the name of a task: one of KINDS, or of a task of your own
 IDENTITY = (1.0, 0.0, 0.0, 0.0)  # frame of a scene that is where its file has it
@@ -235,7 +235,8 @@ def scene_names(names: Iterable[str] | None, count: int) -> tuple[str, ...]:
     """The names of `count` scenes, by default "0", "1", ...
 
     Raises:
-        InputError: no scene, another number of names than of scenes, an empty name or one that comes twice.
+        InputError: no scene, another number of names than of scenes, an empty name, one that comes twice or that cannot
+            be shown.
     """
     if count < 1:
         raise InputError("scenes: none came, wanted at least one")
@@ -245,7 +246,9 @@ def scene_names(names: Iterable[str] | None, count: int) -> tuple[str, ...]:
         raise InputError(f"names: {names!r:.60} came, wanted a list of texts that are not empty")
     names = names if isinstance(names, str) else tuple(names)
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"names: {names!r} came, wanted a list of texts that are not empty")
+        raise InputError(f"names: {names!r:.200} came, wanted a list of texts that are not empty")
+    if wrong := [name for name in names if CONTROL.search(name)]:
+        raise InputError(f"names: {wrong[0]!r:.60} holds characters that cannot be shown; rename it")
     if len(names) != count:
         raise InputError(f"names: {len(names)} came for {count} scenes, wanted one for each")
     if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < count else []:

@@ -14,7 +14,7 @@ import torch
 from hyperfields import codes, fields, hypernets
 from hyperfields.configs import Untrusted, from_json, known_as, to_json
 from hyperfields.data.base import shortened
-from hyperfields.errors import InputError
+from hyperfields.errors import CONTROL, InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
 from hyperfields.ops import Box, Contracted, GridSpec
@@ -230,6 +230,8 @@ def read_config(folder: Path, trust: Iterable[Any] = ()) -> RunConfig:
     if len(set(config.scenes)) < len(config.scenes):
         twice = max(config.scenes, key=config.scenes.count)
         raise InputError(f"{path}: scene {twice!r} comes twice, wanted names that differ; restore it or fit again")
+    if any(CONTROL.search(name) for name in config.scenes):
+        raise InputError(f"{path}: names of scenes hold characters that cannot be shown; restore it or fit again")
     if config.task is None and config.kind not in TASKS:
         raise InputError(f"{path}: kind {config.kind!r}: unknown, wanted one of {', '.join(TASKS)}")
     if getattr(config.model.field, "kind", None) != config.kind:
