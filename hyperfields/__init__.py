@@ -21,6 +21,7 @@ _EXPORTS = {
     "Adam": "tasks.config",
     "Bayes": "hypernets",
     "BoundField": "fields",
+    "Box": "ops",
     "CAVIA": "codes",
     "Camera": "cameras",
     "CameraPath": "cameras",
@@ -30,6 +31,7 @@ _EXPORTS = {
     "ColorLoss": "tasks.losses",
     "Comparison": "evaluation.compare",
     "Concat": "data",
+    "Contracted": "ops",
     "Cosine": "tasks.config",
     "Cppn": "hypernets",
     "DistanceLoss": "tasks.losses",
@@ -53,7 +55,7 @@ _EXPORTS = {
     "ImageField": "fields",
     "Images": "data",
     "Independent": "hypernets",
-    "InferredCodes": "training.inference",
+    "InferredCodes": "runs.inferred",
     "InputError": "errors",
     "Lens": "cameras",
     "LowRank": "hypernets",
@@ -64,6 +66,7 @@ _EXPORTS = {
     "Objective": "tasks",
     "OccupancyGrid": "rendering",
     "PerLayer": "hypernets",
+    "PhotographConfig": "tasks.photographs",
     "PixelLoss": "tasks.losses",
     "Pixels": "data",
     "Points": "data",
@@ -101,7 +104,7 @@ _EXPORTS = {
     "infer": "training.inference",
     "interpolate": "codes",
     "interpolate_run": "runs.render",
-    "load_codes": "training.inference",
+    "load_codes": "runs.inferred",
     "load_field": "runs.field_file",
     "load_run": "runs.run",
     "look_at": "cameras",
@@ -197,6 +200,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
     from hyperfields.model import parameter_groups as parameter_groups
+    from hyperfields.ops import Box as Box
+    from hyperfields.ops import Contracted as Contracted
     from hyperfields.process import tune_process as tune_process
     from hyperfields.rendering import OccupancyGrid as OccupancyGrid
     from hyperfields.rendering import Rendered as Rendered
@@ -210,6 +215,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.runs.export import export_scene as export_scene
     from hyperfields.runs.field_file import load_field as load_field
     from hyperfields.runs.images import write_image as write_image
+    from hyperfields.runs.inferred import InferredCodes as InferredCodes
+    from hyperfields.runs.inferred import load_codes as load_codes
     from hyperfields.runs.meshes import write_mesh as write_mesh
     from hyperfields.runs.render import interpolate_run as interpolate_run
     from hyperfields.runs.render import render_scene as render_scene
@@ -235,11 +242,10 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.tasks.metrics import psnr as psnr
     from hyperfields.tasks.metrics import shape_metrics as shape_metrics
     from hyperfields.tasks.metrics import ssim as ssim
+    from hyperfields.tasks.photographs import PhotographConfig as PhotographConfig
     from hyperfields.training.continual import add as add
     from hyperfields.training.fit import fit as fit
-    from hyperfields.training.inference import InferredCodes as InferredCodes
     from hyperfields.training.inference import infer as infer
-    from hyperfields.training.inference import load_codes as load_codes
     from hyperfields.training.regularizers import GaussianPrior as GaussianPrior
     from hyperfields.training.trainer import Fields as Fields
     from hyperfields.training.trainer import Progress as Progress

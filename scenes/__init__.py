@@ -1,7 +1,7 @@
 """Readers: folders of images, meshes and posed views as data sets of hyperfields.data.
 
 May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it, and a line in `READERS`.
-One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds three small
+One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds four small
 families.
 """
 
@@ -21,7 +21,7 @@ from hyperfields.scenes.reader import Aspect, Reader
 
 __all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
 
-SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars and cars_views
+SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars, cars_views and toy_cars
 READERS: tuple[Reader, ...] = (images.READER, meshes.READER, views.READER)  # of one kind, the first that detects reads
 
 

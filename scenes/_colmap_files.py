@@ -6,8 +6,10 @@ Layout: https://colmap.github.io/format.html and, for rigs and frames, src/colma
 
 from __future__ import annotations
 
+import math
+import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hyperfields.errors import InputError
@@ -33,6 +35,7 @@ MODELS: dict[int, tuple[str, int]] = {
     16: ("EUCM", 6),
     17: ("EQUIRECTANGULAR", 2),
 }
+UNIT = 1e-2  # by which the length of a quaternion may differ from 1
 NAMES = {name: count for name, count in MODELS.values()}
 
 
@@ -40,7 +43,10 @@ class _Reader:
     """Bytes of a file, taken in order."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.data, self.at = path, path.read_bytes(), 0
+        with path.open("rb") as stream:
+            empty = not path.stat().st_size  # which cannot be mapped
+            self.data = b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self.path, self.at = path, 0
         self.what = "its count"
 
     def take(self, form: str) -> tuple[int | float, ...]:
@@ -57,7 +63,7 @@ class _Reader:
         end = self.data.find(b"\0", self.at)
         if end < 0:
             raise InputError(f"{self.path}: is cut short, at {self.what}; copy it again")
-        name, self.at = self.data[self.at : end], end + 1
+        name, self.at = bytes(self.data[self.at : end]), end + 1
         return name.decode("utf-8", "replace")
 
     def finish(self) -> None:
@@ -127,8 +133,9 @@ def _images(path: Path) -> None:
     [count] = reader.take("Q")
     for i in range(int(count)):
         reader.what = f"picture {i + 1} of {count}"
-        reader.skip(4 + 7 * 8 + 4)
+        _, *pose, _ = reader.take("I7dI")
         reader.what += f" ({reader.text()})"
+        _check_pose(pose, f"{path}: {reader.what}")
         [points] = reader.take("Q")
         reader.skip(24 * int(points))
     reader.finish()
@@ -164,7 +171,7 @@ def _frames(path: Path) -> None:
     [count] = reader.take("Q")
     for i in range(int(count)):
         reader.what = f"frame {i + 1} of {count}"
-        reader.skip(4 + 4 + 56)
+        _check_pose(reader.take("II7d")[2:], f"{path}: {reader.what}")
         [parts] = reader.take("I")
         reader.skip(16 * int(parts))
     reader.finish()
@@ -234,6 +241,7 @@ def _check_image_lines(path: Path) -> None:
             raise InputError(
                 f"{path}: line {i}: {line!r:.60} came, wanted IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"
             )
+        _check_pose([float(word) for word in words[1:8]], f"{path}: line {i} ({words[9]})")
         if len(points.split()) % 3:
             raise InputError(f"{path}: line {i + 1}: the points of {words[9]} are no triples; is the line cut short?")
     _check_count(path, len(pairs))
@@ -248,8 +256,27 @@ def _point_lines(path: Path) -> None:
     _check_count(path, len(lines))
 
 
-def _rest_lines(path: Path) -> None:
+def _rig_lines(path: Path) -> None:
     _check_count(path, len([line for _, line in _lines(path) if line]))
+
+
+def _frame_lines(path: Path) -> None:
+    lines = [(i, line) for i, line in _lines(path) if line]
+    for i, line in lines:
+        words = line.split()
+        if len(words) < 10 or not _numeric(words[:9]):
+            raise InputError(f"{path}: line {i}: {line!r:.60} came, wanted FRAME_ID RIG_ID QW QX QY QZ TX TY TZ DATA")
+        _check_pose([float(word) for word in words[2:9]], f"{path}: line {i}")
+    _check_count(path, len(lines))
+
+
+def _check_pose(numbers: Sequence[float], where: str) -> None:
+    """Raises InputError for QW QX QY QZ TX TY TZ that are no rotation and translation: the library takes anything."""
+    length = math.sqrt(sum(value * value for value in numbers[:4])) if all(map(math.isfinite, numbers)) else math.nan
+    if not abs(length - 1.0) <= UNIT:
+        raise InputError(
+            f"{where}: the pose {list(numbers)} is not rigid: wanted a quaternion of length 1 and a translation"
+        )
 
 
 def _numeric(words: list[str]) -> bool:
@@ -270,6 +297,6 @@ TEXT: dict[str, Callable[[Path], None]] = {
     "cameras": _camera_lines,
     "images": _check_image_lines,
     "points3D": _point_lines,
-    "rigs": _rest_lines,
-    "frames": _rest_lines,
+    "rigs": _rig_lines,
+    "frames": _frame_lines,
 }

@@ -87,8 +87,12 @@ class Divided:
             raise InputError(f"{where}: no picture with a camera; wanted at least one")
         self.where, self._frames, self.hints = where, list(frames), hints
         if rule is None and lists and any(lists.values()):
-            self._numbers = by_lists(names or [frame.image.name for frame in frames], lists)
-            how = "by its lists of names"
+            names = names or [frame.image.name for frame in frames]
+            self._numbers, how = by_lists(names, lists), "by its lists of names"
+            known = {*names, *(name.rpartition(".")[0] for name in names)}
+            unknown = sorted(set().union(*lists.values()) - known)
+            if unknown:
+                notes = (*notes, f"{where}: {len(unknown)} names in its lists are no pictures ({named(unknown)})")
         else:
             rule = rule or EVERY_8
             self._numbers, how = rule.divide(len(frames)), str(rule)

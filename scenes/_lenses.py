@@ -48,6 +48,12 @@ def numbers_of(entry: Mapping[str, Any], where: str) -> dict[str, float]:
     return numbers
 
 
+def merged(shared: Mapping[str, float], own: Mapping[str, float]) -> dict[str, float]:
+    """A frame's numbers before its file's; an angle of the frame takes the place of a focal length of the file."""
+    same = [set(keys) for keys in zip(FOCAL, ANGLES, DEGREES, strict=True) if own.keys() & set(keys)]
+    return {key: value for key, value in shared.items() if not any(key in keys for keys in same)} | dict(own)
+
+
 def is_finite(value: Any) -> bool:
     # Compared, since `isfinite` takes no integers that are too large for a float.
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300

@@ -99,5 +99,9 @@ def ordinal(number: int) -> str:
 
 
 def by_lists(names: Sequence[str], lists: dict[str, set[str]]) -> dict[str, list[int]]:
-    """Split -> numbers of the names that its list holds."""
-    return {split: [i for i, name in enumerate(names) if name in chosen] for split, chosen in lists.items()}
+    """Split -> numbers of the names that its list holds, with or without their suffix."""
+    stems = [name.rpartition(".")[0] for name in names]
+    return {
+        split: [i for i, name in enumerate(names) if name in chosen or (stems[i] and stems[i] in chosen)]
+        for split, chosen in lists.items()
+    }

@@ -23,7 +23,7 @@ from hyperfields.scenes._frames import (
     tensor_pose,
 )
 from hyperfields.scenes._keys import LISTS, SAID, check_keys, is_set, model_of
-from hyperfields.scenes._lenses import FISHEYES, camera_of, is_finite, numbers_of
+from hyperfields.scenes._lenses import FISHEYES, camera_of, is_finite, merged, numbers_of
 from hyperfields.scenes._points import read_points
 from hyperfields.scenes._splits import SPLITS, Rule
 
@@ -78,7 +78,7 @@ class _File:
         mask, hides = self._mask(entry, image, where)
         pose = tensor_pose(_pose(entry, where))
         model = model_of(entry, self.content, where)
-        numbers = self.numbers | numbers_of(entry, where) | _coefficients(entry, self.content, model, where)
+        numbers = merged(self.numbers, numbers_of(entry, where)) | _coefficients(entry, self.content, model, where)
         camera = camera_of(pose, numbers, model, picture_size(image), f"{where}: {image.name}")
         return Frame(
             image, fitted(camera, image, "its transforms file"), mask, hides, self._circle(entry, camera.width, image),

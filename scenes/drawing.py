@@ -90,6 +90,12 @@ class Drawing:
         signs = np.array([[1.0 if i & bit else -1.0 for bit in (1, 2, 4)] for i in range(8)])
         return np.asarray(self.box[1] + self.box[0] * signs)
 
+    def depth(self, radius: float) -> float:
+        """How far cameras are drawn: seen, and not across each other."""
+        places = self.poses[:, :3, 3]
+        spread = float(np.linalg.norm(places - places.mean(axis=0), axis=-1).max())
+        return min(0.11 * radius, 0.25 * spread) if spread > 0.0 else 0.11 * radius
+
     def frusta(self, depth: float) -> FloatArray:
         """Per camera its centre and the four corners of its picture, at a depth: `[v 5 3]`."""
         signs = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
@@ -128,7 +134,7 @@ def _draw(draw: ImageDraw.ImageDraw, drawing: Drawing, elevation: float, turn: f
         corners = flat(drawing.corners())
         for a, b in EDGES:
             draw.line((*corners[a], *corners[b]), fill=BOX, width=SHARPER)
-    for corners, split in zip(flat(drawing.frusta(0.11 * radius)), drawing.splits, strict=True):
+    for corners, split in zip(flat(drawing.frusta(drawing.depth(radius))), drawing.splits, strict=True):
         color = COLORS.get(split, INK)
         for a, b in ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)):
             draw.line((*corners[a], *corners[b]), fill=color, width=SHARPER if a else 1)
@@ -163,7 +169,7 @@ def _plain(drawing: Drawing) -> dict[str, Any]:
         "radius": radius,
         "up": _rounded(drawing.up / np.linalg.norm(drawing.up)),
         "right": _rounded(right),
-        "cameras": _rounded(drawing.frusta(0.08 * radius)),
+        "cameras": _rounded(drawing.frusta(0.7 * drawing.depth(radius))),
         "labels": drawing.labels,
         "splits": drawing.splits,
         "points": _rounded(drawing.points.reshape(-1)),

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hyperfields.cameras import Camera
 from hyperfields.data import Mesh, SceneDataset, Views
 from hyperfields.errors import InputError
-from hyperfields.scenes import READERS, _reader, open_family
+from hyperfields.scenes import READERS, _reader, open_family, views
 from hyperfields.scenes.drawing import Drawing, write_html, write_png
 
 Progress = Callable[[int, int, str], None]
@@ -43,17 +44,18 @@ def inspect_family(
     found: dict[str, Any] = {
         "path": str(path),
         "kind": data.kind,
-        "format": _reader(path, reading.get("kind"), READERS).name,
+        "format": _format(path, reading.get("kind")),
         "scenes": [],
         "background": getattr(data, "background", None),
         "up": list(getattr(data, "up", ())) or None,
         "notes": list(getattr(data, "notes", ())),
         "left_out": [str(warning.message) for warning in warned],
     }
+    folders = views.scene_folders(path) if isinstance(data, Views) else {}
     drawings = []
     for number, name in enumerate(data.names):
         if isinstance(data, Views):
-            scene, drawing = _views(data, number)
+            scene, drawing = _views(data, number, folders.get(name))
             drawings.append(drawing)
         else:
             scene = _other(data, number)
@@ -65,7 +67,22 @@ def inspect_family(
     return found
 
 
-def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
+def _format(path: Path, kind: str | None) -> str:
+    """The name of a folder's format, of scenes of posed pictures those of all of them."""
+    reader = _reader(path, kind, READERS)
+    if reader is not views.READER:
+        return reader.name
+    known = [known for folder in views.scene_folders(path).values() if (known := views.format_of(folder))]
+    return ", ".join(sorted({one.name for one in known}))
+
+
+def _points(folder: Path | None) -> NDArray[np.float64] | None:
+    """Points `[n 3]` on a scene's surfaces, the files' unit, where the files have some."""
+    known = None if folder is None else views.format_of(folder)
+    return None if folder is None or known is None else known.read(folder, None, None).hints.points
+
+
+def _views(data: Views, number: int, folder: Path | None) -> tuple[dict[str, Any], Drawing]:
     """A scene of posed pictures, and the drawing of its cameras in the box's frame."""
     splits: dict[str, int] = {}
     cameras: list[Camera] = []
@@ -91,6 +108,7 @@ def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
                 count, miss = _outside(view.camera, visible)
                 rays, missed = rays + count, missed + miss
     scale, *center = data.frames[number]
+    points = _points(folder)
     poses = np.stack([camera.T_world_camera.detach().double().cpu().numpy() for camera in cameras])
     distance = scale * np.linalg.norm(poses[:, :3, 3], axis=-1)
     scene = {
@@ -102,6 +120,7 @@ def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
         "box": {"half_side": scale, "center": center},
         "distance": {"nearest": float(distance.min()), "farthest": float(distance.max())},
         "outside": missed / rays if rays else 0.0,
+        "points": 0 if points is None else len(points),
     }
     drawing = Drawing.of(
         data.names[number],
@@ -110,6 +129,7 @@ def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
         labels,
         splits=kinds,
         up=data.up,
+        points=None if points is None else (points - np.array(center)) / scale,
         box=(1.0, np.zeros(3)),
     )
     return scene, drawing
@@ -222,6 +242,7 @@ def _view_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     worst = max(scenes, key=lambda scene: float(scene["outside"]))
     where = f", most in {worst['name']}" if len(scenes) > 1 and worst["outside"] else ""
     masks = sum(scene["masks"] for scene in scenes)
+    points = _span([scene["points"] for scene in scenes], "{:,}")
     transparent = sum(scene["alpha"] for scene in scenes)
     back = "transparent" if transparent == len(scenes) else "none, every pixel shows the scene"
     if found["background"]:
@@ -235,6 +256,7 @@ def _view_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("up", _axis(found["up"])),
         ("background", back),
         ("masks", f"{masks:,} pictures" if masks else "none"),
+        ("points", points if points != "0" else "none"),
     ]
 
 

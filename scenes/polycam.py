@@ -66,7 +66,7 @@ def read_polycam(folder: Path, rule: Rule | None, size: tuple[int, int] | None =
 
 
 def _number(content: Any, key: str, path: Path) -> float:
-    value = content.get(key) if isinstance(content, dict) else None
+    value: Any = content.get(key) if isinstance(content, dict) else None
     if not is_finite(value):
         raise InputError(f"{path}: {key} is {value!r:.60}; wanted a finite number")
     return float(value)

@@ -31,8 +31,8 @@ TOYS = [
 ]
 README = """# Toy cars
 
-{count} photographs of a toy fire engine on a table, {height}x{width} JPEG, as a phone takes them on a walk round it: what
-`hyperfields poses` is for. Their cameras are not given. They are rendered (scripts/prepare_photographs.py), with
+{count} photographs of a toy fire engine on a table, {height}x{width} JPEG, as a phone takes them on a walk round it:
+what `hyperfields poses` is for. Their cameras are not given. They are rendered (scripts/prepare_photographs.py), with
 shadows, a lens with distortion and a room around, from Kenney's models; everything else is drawn by the script.
 
 - Source: 3-D models by Kenney (Car Kit 3.1).
@@ -181,7 +181,7 @@ def cameras(count: int) -> list[Floats]:
         eye = np.array([radius * np.cos(angle), radius * np.sin(angle), height]) + rng.normal(scale=0.08, size=3)
         forward = np.array([0.0, 0.0, 0.55]) + rng.normal(scale=0.12, size=3) - eye
         forward /= np.linalg.norm(forward)
-        right = np.cross(forward, [0.0, 0.0, 1.0] + rng.normal(scale=0.02, size=3))
+        right = np.cross(forward, np.array([0.0, 0.0, 1.0]) + rng.normal(scale=0.02, size=3))
         right /= np.linalg.norm(right)
         pose = np.eye(4)
         pose[:3, :3] = np.stack((right, np.cross(forward, right), forward), axis=-1)

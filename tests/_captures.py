@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hyperfields.cameras import Camera, orbit
+from hyperfields.cameras import Camera, look_at, orbit
 
 HEIGHT, WIDTH = 18, 24
 GL = np.array([1.0, -1.0, -1.0, 1.0])
@@ -20,6 +20,16 @@ GL = np.array([1.0, -1.0, -1.0, 1.0])
 def cameras(count: int = 10, *, radius: float = 4.0, height: int = HEIGHT, width: int = WIDTH) -> list[Camera]:
     """Cameras round the origin, all different."""
     return orbit(count, radius=radius, elevation=0.5, height=height, width=width)
+
+
+def row(count: int = 6) -> list[Camera]:
+    """Cameras side by side that all look along +Y at the origin's surroundings."""
+    made = []
+    for i in range(count):
+        place = torch.tensor([0.2 * i - 0.1 * count, -12.0, 0.0])
+        pose = look_at(place, place + torch.tensor([0.0, 1.0, 0.0]))
+        made.append(Camera(pose, 30.0, 30.0, 0.5 * WIDTH, 0.5 * HEIGHT, WIDTH, HEIGHT))
+    return made
 
 
 def photograph(camera: Camera, *, alpha: bool = False, noise: int = 0) -> np.ndarray:

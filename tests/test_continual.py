@@ -20,12 +20,13 @@ from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid
 from hyperfields.hypernets import GENERATORS, Bayes, Extension, Full, Hypernet, Independent, LowRank, Stability
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
+from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.run import Run, load_run
 from hyperfields.tasks import TrainConfig
 from hyperfields.training.continual import Drift, add, drift, extend
 from hyperfields.training.cost import count
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import infer, load_codes
+from hyperfields.training.inference import infer
 from hyperfields.training.trainer import Fields, StepState
 from hyperfields.weights import numel
 

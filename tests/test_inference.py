@@ -20,10 +20,12 @@ from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full
 from hyperfields.model import ModelConfig
 from hyperfields.rendering.image import sample_image
+from hyperfields.runs.inferred import InferredCodes, load_codes
 from hyperfields.runs.run import Run
 from hyperfields.tasks import TrainConfig
+from hyperfields.training import refinement
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import By, InferredCodes, infer, load_codes
+from hyperfields.training.inference import By, infer
 from hyperfields.training.optim import Optimizers
 from hyperfields.training.trainer import Progress, Trainer
 
@@ -142,10 +144,10 @@ def test_both_stages_of_a_refinement_warm_up(run: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr(Optimizers, "set_rate", lambda self, factor: factors.append(factor) or set_rate(self, factor))
     infer(run, Halves(names=("a",)), steps=240, refine=True, progress=False)
     assert len(factors) == 240
-    for first in (0, 120):  # a linear rise over 50 steps in each stage, then down
-        assert factors[first] < 0.05
-        assert factors[first + 60] > 0.3
-        assert factors[first + 119] < 0.1
+    for first, warmup, last in ((0, 10, 35), (36, 30, 239)):  # a linear rise in each stage, then down
+        assert factors[first] == pytest.approx(1.0 / warmup, rel=0.01)
+        assert factors[first + warmup] > 0.7
+        assert factors[last] < 0.02
 
 
 def test_an_inference_that_cannot_be_is_one_line(run: Run, tmp_path: Path) -> None:
@@ -178,6 +180,7 @@ def test_everything_is_made_where_the_model_is(by: By, monkeypatch: pytest.Monke
     pytest.importorskip("triton")
     pretend_gpu(monkeypatch)
     monkeypatch.setattr(Trainer, "warm_up", lambda trainer: None)  # it reads the state, which may wait
+    monkeypatch.setattr(refinement, "spreads", lambda model: dict.fromkeys(model.config.field.spec, 1.0))
     run = dataclasses.replace(made, model=made.model.to("meta"), source=made.source and made.source.to("meta"))
     data, steps = Fake("images"), None if by == "steps" else 2
     with Watching(upload=True):

@@ -103,7 +103,7 @@ def held(path: Path, kind: str) -> Iterator[int]:
 
 def test_add_infer_and_compare_are_refused_by_name_too(tmp_path: Path) -> None:
     run = fit(data(), tmp_path / "run", steps=1, preset="tiny", progress=False)
-    new = Images(data().pixels, names=["new"])
+    new = Images(torch.zeros(1, 8, 8, 3).byte(), names=["new"])
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     with held(tmp_path / "out", "FolderLock") as number:
         wanted = rf"out: process {number} is writing into it; wait"

@@ -20,6 +20,7 @@ from hyperfields.cameras import MODELS, Camera, Lens, look_at, orbit
 from hyperfields.data import Concat, Pictures, Views, stays_on_device
 from hyperfields.data.base import HostDrawn
 from hyperfields.errors import InputError
+from hyperfields.evaluation import uncertainty
 from hyperfields.scenes import open_family
 
 from .test_lenses import made
@@ -293,16 +294,17 @@ def balls(**options: Any) -> Views:
 def test_lenses_and_sizes_are_fitted_and_measured_view_by_view() -> None:
     data = balls()
     assert any(note.startswith("lens: with ") for note in data.notes)
-    run = hf.fit(data, preset="tiny", steps=50, progress=False)
+    run = hf.fit(data, preset="tiny", steps=30, progress=False)
     report = hf.evaluate(run, data, perceptual=False)
     views = data.reference(0, "test")
     scores = []
     for view in views:
         assert view.camera.width == view.rgba.shape[1]
+        assert (view.mask is not None) == (view.camera.lens is not None and view.camera.lens.is_fisheye)
         alone = Views([view.camera], [view.rgba[None]], ["ball"], box=[(1.0, 0.0, 0.0, 0.0)])
         scores.append(hf.evaluate(run, alone, "train", perceptual=False)["mean"]["psnr"])
     assert report["mean"]["psnr"] == pytest.approx(sum(scores) / 3, abs=0.05)
-    assert min(scores) > 14.0
+    assert min(scores) > 13.0
 
 
 @pytest.mark.filterwarnings("ignore:fit:UserWarning")
@@ -331,3 +333,14 @@ def test_a_family_keeps_to_its_memory(tmp_path: Path) -> None:
         assert torch.equal(one.rgba, two.rgba)
     with pytest.raises(InputError, match="memory: is for views, but the family holds images"):
         open_family(samples.parent / "emoji", memory=1000)
+
+
+def test_how_sure_a_picture_is_where_its_lens_sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uncertainty, "SEEN", 1024)
+    data = balls()
+    run = hf.fit(data, preset="tiny", steps=2, progress=False)
+    camera = data.reference(0, "train")[1].camera
+    bound = run.bind("ball")
+    color, std = uncertainty.std_picture(bound, uncertainty.misfit(bound, data, "ball"), camera, (8, 8), [])
+    assert bool(std.isfinite().all())
+    assert color[0, 0].tolist() == [1.0, 1.0, 1.0]

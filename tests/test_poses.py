@@ -16,6 +16,7 @@ from PIL import Image
 from hyperfields.cli import main
 from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
+from hyperfields.scenes.inspect import inspect_family
 
 from ._photographs import arc, photograph, write_photographs
 
@@ -108,6 +109,9 @@ def test_fit_reads_the_folder(capture: Path) -> None:
     assert views.kind == "views"
     assert len(views.reference(0, "train")) + len(views.reference(0, "test")) == COUNT
     assert views.up == (0.0, 0.0, 1.0)
+    (scene,) = inspect_family(capture)["scenes"]
+    assert scene["points"] == json.loads((capture / "poses.json").read_text())["points"]
+    assert scene["distance"]["nearest"] < frame_of.DISTANCE < scene["distance"]["farthest"]
 
 
 def test_files_for_other_programs_agree(capture: Path) -> None:

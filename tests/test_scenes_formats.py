@@ -21,7 +21,20 @@ from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
 from hyperfields.scenes._splits import parse_split
 
-from ._captures import HEIGHT, WIDTH, cameras, gl_pose, intrinsics, llff, nerfstudio, photograph, polycam, save, srn
+from ._captures import (
+    HEIGHT,
+    WIDTH,
+    cameras,
+    gl_pose,
+    intrinsics,
+    llff,
+    nerfstudio,
+    photograph,
+    polycam,
+    row,
+    save,
+    srn,
+)
 
 
 def opened(path: Path, **options: Any) -> Views:
@@ -180,6 +193,10 @@ def test_lists_of_files(tmp_path: Path) -> None:
     data = opened(tmp_path / "l", background="scene")
     check_cameras(data, views[3:5], "test")
     check_cameras(data, views[1:2])
+    (tmp_path / "l" / "train.txt").write_text("IMG_0001\nIMG_9999.png\n")  # without its suffix, and none
+    data = opened(tmp_path / "l", background="scene")
+    check_cameras(data, views[1:2])
+    assert any("1 names in its lists are no pictures (IMG_9999.png)" in note for note in data.notes)
 
 
 def test_split_files_are_taken_together_by_a_rule(tmp_path: Path) -> None:
@@ -249,6 +266,13 @@ def test_degrees_of_instant_ngp(tmp_path: Path) -> None:
     assert camera.fy == camera.fx
 
 
+def test_an_angle_of_a_frame_comes_before_a_focal_length_of_the_file(tmp_path: Path) -> None:
+    nerfstudio(tmp_path / "s", cameras(3))
+    change(tmp_path / "s", lambda c: c["frames"][1].update(camera_angle_x=1.0))
+    found = [view.camera.fx for view in opened(tmp_path / "s", split="all").reference(0, "train")]
+    assert found == pytest.approx([cameras()[0].fx, 0.5 * WIDTH / math.tan(0.5), cameras()[0].fx])
+
+
 def test_pictures_of_several_sizes(tmp_path: Path) -> None:
     views = [*cameras(4), *(camera.resized(12, 16) for camera in cameras(4)[:2])]
     data = opened(nerfstudio(tmp_path / "s", views, each=True), split="all", background="scene")
@@ -284,7 +308,7 @@ def test_the_circle_of_a_fisheye(tmp_path: Path) -> None:
 
 def test_points_give_the_box(tmp_path: Path) -> None:
     pytest.importorskip("trimesh")
-    nerfstudio(tmp_path / "s", ply_file_path="points.ply")
+    nerfstudio(tmp_path / "s", row(), ply_file_path="points.ply")
     points = np.random.default_rng(0).uniform(-1.2, 1.2, (500, 3))
     rows = "\n".join(" ".join(f"{value:.5f}" for value in point) for point in points)
     head = (
@@ -292,7 +316,8 @@ def test_points_give_the_box(tmp_path: Path) -> None:
     )
     (tmp_path / "s" / "points.ply").write_text(head + rows + "\n")
     data = opened(tmp_path / "s", background="scene")
-    assert data.frames[0][0] == pytest.approx(1.2, rel=0.1)
+    assert 0.9 < data.frames[0][0] < 1.3
+    assert np.abs(data.frames[0][1:]).max() < 0.2
     assert any("from the points" in note for note in data.notes)
     (tmp_path / "s" / "points.ply").write_text("ply\nformat")
     with pytest.raises(InputError, match=r"points\.ply: not a readable \.ply"):

@@ -25,8 +25,8 @@ from hyperfields.data import Kind, Points, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import orbit_cameras
+from hyperfields.runs.inferred import InferredCodes
 from hyperfields.tasks import task_of
-from hyperfields.training.inference import InferredCodes
 from hyperfields.viewer import app as app_module
 from hyperfields.viewer import serve
 from hyperfields.viewer.app import Viewer

@@ -20,7 +20,7 @@ from hyperfields.errors import InputError
 from hyperfields.runs.run import Run
 
 if TYPE_CHECKING:
-    from hyperfields.training.inference import InferredCodes
+    from hyperfields.runs.inferred import InferredCodes
 
 __all__ = ["serve"]
 

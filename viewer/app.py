@@ -36,7 +36,7 @@ from hyperfields.viewer.session import Session
 from hyperfields.viewer.shared import MOST_THUMBS, SHEET, THUMB, SharedState
 
 if TYPE_CHECKING:
-    from hyperfields.training.inference import InferredCodes
+    from hyperfields.runs.inferred import InferredCodes
 
 PORT = 8780
 MOST_CLIENTS = 64

@@ -27,7 +27,7 @@ from hyperfields.viewer.lock import FairLock
 from hyperfields.viewer.reference import References
 
 if TYPE_CHECKING:
-    from hyperfields.training.inference import InferredCodes
+    from hyperfields.runs.inferred import InferredCodes
 
 THUMB = 48  # pixels a side
 SHEET = 64  # thumbnails on a sheet, 8 in a row

@@ -49,8 +49,8 @@ def add(
     Args:
         out: folder of the new run; with frozen, of the codes of the new scenes.
         method: extension fits only what is added to the networks, which old scenes do not use; output fits all networks
-            and penalises changes of what they generate for old scenes; frozen fits codes and low-rank residuals for use
-            with the old run; naive just goes on fitting, and forgets.
+            and penalises changes of what they generate for old scenes; frozen fits codes, then all weights of each
+            new scene, as infer --refine does, for use with the old run; naive just goes on fitting, and forgets.
         old: folder of the data of the old scenes, to measure them; default: as recorded.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.

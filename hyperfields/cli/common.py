@@ -13,9 +13,9 @@ from hyperfields.errors import InputError
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
     from hyperfields.runs.config import DataSource, RunConfig
+    from hyperfields.runs.inferred import InferredCodes
     from hyperfields.runs.run import Run
     from hyperfields.runs.scene import Scene
-    from hyperfields.training.inference import InferredCodes
     from hyperfields.training.progress import Meter
 
 
@@ -155,7 +155,7 @@ def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
             raise InputError(f"--scene: give a scene of {run.label}, e.g. {run.names[0]!r}, or --codes FILE")
         scene = typed(scene, run.names)
         return run[scene]
-    from hyperfields.training.inference import load_codes
+    from hyperfields.runs.inferred import load_codes
 
     inferred = load_codes(path, run)
     if scene is None and len(inferred.names) > 1:

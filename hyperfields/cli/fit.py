@@ -202,6 +202,7 @@ def infer(
     minutes: Minutes = None,
     steps: Count = None,
     refine: Flag = False,
+    bytes: Count = None,
     by: Annotated[str, arg(metavar="NAME")] = "descent",
     scenes: Text = None,
     limit: Count = None,
@@ -214,6 +215,7 @@ def infer(
 
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --minutes 1
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --views 0,7 --refine
+    $ hyperfields infer runs/cars newcars --out newcars.safetensors --bytes 4000
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --by posterior
     $ hyperfields render runs/cars --codes newcars.safetensors --scene bus --out bus.gif
 
@@ -223,7 +225,10 @@ def infer(
         split: which pictures of views are held out, as for fit; default: as the run.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
-        refine: then also fit a low-rank residual of each scene's weights, for details that no code gives.
+        refine: then also fit all weights of each scene, from those that its code generates, for details that no code
+            gives.
+        bytes: instead, fit only those changes of a scene's weights that are worth their bytes, and write no more than N
+            bytes a scene, code and changes together.
         by: descent, gradient descent on the codes; posterior, a distribution over each code (posterior:weight=1e-4 is
             the weight of its KL term); or without descent, by what the run was fitted with: encoder, after fit --by
             encoder; steps, after fit --by cavia or reptile.
@@ -240,8 +245,9 @@ def infer(
     require_length(minutes, steps)
     ways = {"descent": {}, "posterior": {"weight": POSTERIOR_WEIGHT}, "encoder": {}, "steps": {}}
     by, settings = parse_choice("--by", by, ways)
-    if by != "descent" and refine:
-        raise InputError(f"--refine: goes with --by descent, not with {by}; leave it out")
+    for option, given in (("--refine", refine), ("--bytes", bytes is not None)):
+        if given and by != "descent":
+            raise InputError(f"{option}: goes with --by descent, not with {by}; leave it out")
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
@@ -258,7 +264,7 @@ def infer(
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     source = {"path": str(family.absolute()), **present(size=size, views=chosen, split=rule)}
-    options: dict[str, Any] = {"by": by, "refine": refine, **settings}
+    options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]

@@ -44,6 +44,7 @@ SAMPLES = 8  # fields drawn where there is a distribution
 def evaluate(
     run: RunPath,
     *,
+    codes: File = None,
     family: Folder = None,
     split: Literal["test", "val", "train"] = "test",
     out: File = None,
@@ -56,10 +57,12 @@ def evaluate(
 
     $ hyperfields eval runs/photos
     $ hyperfields eval runs/cars --split val --out cars.json
+    $ hyperfields eval runs/cars --codes newcars.safetensors
     $ hyperfields eval runs/photos --family /data/photos --lpips-weights ~/checkpoints
 
     Args:
-        family: folder of the data that were fitted; default: as recorded in the run.
+        codes: file of codes written by infer: measure its scenes instead of the fitted ones.
+        family: folder of the data of the scenes; default: as recorded.
         split: views to compare with, for radiance fields.
         out: JSON file to write the report to.
         lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them; default: those in torch's
@@ -69,6 +72,7 @@ def evaluate(
     from hyperfields.evaluation.report import evaluate as measure
     from hyperfields.evaluation.report import format_report
     from hyperfields.runs.atomic import require_suffix
+    from hyperfields.runs.inferred import load_codes
     from hyperfields.training.progress import Meter
 
     if out is not None:
@@ -76,9 +80,13 @@ def evaluate(
     if lpips_weights is not None and not lpips_weights.exists():
         raise InputError(f"--lpips-weights {lpips_weights}: not there; give torchvision's checkpoint")
     loaded = load(run, device)
-    data = data_of(loaded, family, measured=split)
+    inferred = None if codes is None else load_codes(codes, loaded)
+    if inferred is None:
+        data = data_of(loaded, family, measured=split)
+    else:
+        data = observed_data(loaded, inferred.names, family, inferred)
     with Meter("eval") as meter:
-        report = measure(loaded, data, split, lpips_weights=lpips_weights, progress=meter.count)
+        report = measure(loaded, data, split, inferred=inferred, lpips_weights=lpips_weights, progress=meter.count)
     print(format_report(report))
     if out is not None:
         write_json(out, report)
@@ -130,8 +138,9 @@ def render(
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.cameras import native_size, orbit_cameras
     from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
+    from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.scene import Scene
-    from hyperfields.training.inference import fields_of, load_codes, new_code
+    from hyperfields.training.inference import fields_of, new_code
     from hyperfields.training.progress import Meter
 
     loaded = load(run, device)
@@ -200,7 +209,8 @@ def calibrate(
     from hyperfields.evaluation.uncertainty import calibrate as compare
     from hyperfields.evaluation.uncertainty import format_calibration
     from hyperfields.runs.atomic import require_suffix
-    from hyperfields.training.inference import fields_of, load_codes
+    from hyperfields.runs.inferred import load_codes
+    from hyperfields.training.inference import fields_of
     from hyperfields.training.progress import Meter
 
     require_suffix(out, (".png",), "a figure")
@@ -290,7 +300,8 @@ def export(
     $ hyperfields export runs/fox --scene fox --cameras --out transforms.json
 
     Args:
-        out: .json for cameras; .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field.
+        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
+            for cameras.
         scene: name of a scene of the run, or in the file of --codes.
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         cameras: write the cameras of the scene's training pictures as a transforms.json, in the coordinates of its
@@ -364,7 +375,7 @@ def view(
         host: address to listen on; the default is reachable from this machine only.
         port: port; the next free one if it is in use.
     """
-    from hyperfields.training.inference import load_codes
+    from hyperfields.runs.inferred import load_codes
     from hyperfields.viewer import serve
 
     loaded = load(run)

@@ -28,11 +28,12 @@ WIDE = 0.5  # share of what pictures without alpha show outside of the box, from
 ROUND = 0.1  # share from which the pictures show what is all round, not an object
 SILHOUETTE = 99.5  # per cent of the object's rays that pass within the box's inner sphere
 FEW = 20  # points that tell nothing
-HELD = 95  # per cent of the points that a box holds
-FARTHEST = 4.0  # half a box over the median distance of the points, where cameras look outwards or one way
+HELD = 80  # per cent of the points that a box holds
+FARTHEST = 2.0  # half a box over the median distance of the points, where cameras look outwards or one way
 STEEPEST = math.tan(math.radians(60.0))  # half a picture's width at distance 1 of lenses that see more
 
 
+POINTS = "from the points"
 OUTWARDS = "a guess round the cameras, which look outwards"
 
 
@@ -121,23 +122,21 @@ def find_box(cameras: Sequence[Camera], silhouette: Seen | None, points: FloatAr
     Args:
         cameras: of its pictures, in the file's unit.
         silhouette: rays through opaque pixels, where pictures have alpha.
-        points: `[n 3]` on its surfaces, where a program found some; used where pictures have no alpha.
+        points: `[n 3]` on its surfaces, where a program found some; used where cameras do not look inwards.
     """
     poses = np.stack([pose_of(camera) for camera in cameras])
     slopes = np.array([slope_of(camera) for camera in cameras])
     origins, axes = poses[:, :3, 3], poses[:, :3, 2]
-    if silhouette is None and points is not None and len(points) >= FEW:
-        return _from_points(points, origins, axes, slopes)
     if _looks_at_unit_box(origins, axes, slopes):
         return Box() if silhouette is None else _grown(silhouette)
-    return _from_cameras(origins, axes, slopes, silhouette)
+    return _from_cameras(origins, axes, slopes, silhouette, points)
 
 
 def widened(box: Box, cameras: Sequence[Camera], rays: Seen) -> Box:
     """The box of pictures without alpha, of `rays`: where most of what they show is outside, it reaches half way to the
     cameras. What is beyond is fitted in contracted space, with detail that falls with the distance.
     """
-    if outside(box, rays) <= WIDE:
+    if box.how == POINTS or outside(box, rays) <= WIDE:
         return box
     origins = np.stack([pose_of(camera)[:3, 3] for camera in cameras])
     half = 0.5 * float(np.median(np.linalg.norm(origins - box.center, axis=-1)))
@@ -204,25 +203,23 @@ def _looks_at_unit_box(origins: FloatArray, axes: FloatArray, slopes: FloatArray
     return bool(looking.mean() >= LOOKING)
 
 
-def _from_points(points: FloatArray, origins: FloatArray, axes: FloatArray, slopes: FloatArray) -> Box:
-    """The box that holds nearly all points, where cameras look inwards not larger than the room that they take."""
-    focus, sound = nearest_point(origins, axes)
-    depth = ((focus - origins) * axes).sum(-1)
-    if sound > 1e-3 and _ahead(focus, origins, axes) >= LOOKING:
-        away = np.abs(points - focus).max(axis=-1)
-        least = float(np.median(np.abs(depth) * slopes)) / MARGIN
-        most = float(np.abs(origins - focus).max())
-        half = max(min(float(np.percentile(away, HELD)), most), least)
-        return Box(half, _triple(focus), "from the points, as far as the cameras")
+def _from_points(points: FloatArray, origins: FloatArray) -> Box:
+    """The box that holds nearly all points, but for those that are far."""
     center = np.median(points, axis=0)
     away = np.abs(points - center).max(axis=-1)
     near = float(np.median(np.linalg.norm(points - origins.mean(axis=0), axis=-1)))
     half = 1.05 * float(np.percentile(away, HELD))
     half = min(half, FARTHEST * near) or 1.0
-    return Box(half, _triple(center), "from the points")
+    return Box(half, _triple(center), POINTS)
 
 
-def _from_cameras(origins: FloatArray, axes: FloatArray, slopes: FloatArray, silhouette: Seen | None) -> Box:
+def _from_cameras(
+    origins: FloatArray,
+    axes: FloatArray,
+    slopes: FloatArray,
+    silhouette: Seen | None,
+    points: FloatArray | None,
+) -> Box:
     if silhouette is not None and len(np.unique(silhouette.origins, axis=0)) > 1:
         center, sound = nearest_point(silhouette.origins, silhouette.directions)
         if sound > 1e-3 and _ahead(center, origins, axes) >= LOOKING:
@@ -236,6 +233,8 @@ def _from_cameras(origins: FloatArray, axes: FloatArray, slopes: FloatArray, sil
     if sound > 1e-3 and _ahead(focus, origins, axes) >= LOOKING:
         depth = ((focus - origins) * axes).sum(-1)
         return Box(float(np.median(np.abs(depth) * slopes)) / MARGIN, _triple(focus), "where the cameras look")
+    if points is not None and len(points) >= FEW:
+        return _from_points(points, origins)
     middle = origins.mean(axis=0)
     spread = float(np.linalg.norm(origins - middle, axis=-1).max())
     mean = axes.mean(axis=0)

@@ -166,7 +166,7 @@ class Views:
         if split == "train":
             first = sum(map(len, self._cameras[:scene]))
             cameras = self._cameras[scene]
-            return LazyViews(len(cameras), lambda number: View(cameras[number], self._picture(first + number)))
+            return LazyViews(len(cameras), lambda number: _view(cameras[number], self._picture(first + number)))
         if split != "test" or self._held_out is None:
             splits = "train" if self._held_out is None else "train, test"
             raise InputError(
@@ -175,7 +175,7 @@ class Views:
             )
         held_out, pictures = self._held_out[scene]
         return LazyViews(
-            len(held_out), lambda number: View(held_out[number].into(frame), pictures[number].cpu().float() / 255.0)
+            len(held_out), lambda number: _view(held_out[number].into(frame), pictures[number].cpu().float() / 255.0)
         )
 
     def _picture(self, number: int) -> Tensor:
@@ -183,7 +183,13 @@ class Views:
 
 
 def _in_box(view: View, frame: Frame) -> View:
-    return view._replace(camera=view.camera.into(frame))
+    return _view(view.camera.into(frame), view.rgba, view.mask)
+
+
+def _view(camera: Camera, rgba: Tensor, mask: Tensor | None = None) -> View:
+    """A view whose mask leaves out what its lens does not see."""
+    seen = camera.seen()
+    return View(camera, rgba, mask if seen is None else seen if mask is None else seen & mask)
 
 
 def _stored(

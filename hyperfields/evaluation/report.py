@@ -15,6 +15,7 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.tables import text_table
 from hyperfields.hypernets import shares_networks
+from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.run import SUMMARY, Run, require_data
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Metric, Task, task_of
@@ -29,6 +30,7 @@ def evaluate(
     split: str = "test",
     *,
     scenes: Sequence[Scene | str] | None = None,
+    inferred: InferredCodes | None = None,
     perceptual: bool = True,
     lpips_weights: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -41,6 +43,7 @@ def evaluate(
     Args:
         split: of views: "test", "val" or "train". Images and shapes have no splits.
         scenes: to measure, or names of some of the run; default all of the run.
+        inferred: measure these instead, with what they cost beside the run.
         perceptual: lpips too, which takes longer than all else.
         lpips_weights: torchvision's checkpoint file, or a folder with it, see `load_lpips`.
         progress: called as (done, total, name) after each scene.
@@ -62,6 +65,10 @@ def evaluate(
         raise InputError(f"split {split!r:.60}: unknown, wanted one of {', '.join(SPLITS)}")
     if isinstance(scenes, str | Scene):
         raise InputError(f"scenes {scenes!r:.60}: wanted a list, of scenes or of their names")
+    if inferred is not None:
+        if scenes is not None:
+            raise InputError("scenes, inferred: give one of the two")
+        scenes = [inferred.scene(run, name) for name in inferred.names]
     chosen = None if scenes is None else [run[scene] if isinstance(scene, str) else scene for scene in scenes]
     names = run.names if chosen is None else [scene.name for scene in chosen]
     places = scene_places(run, data, names)
@@ -81,7 +88,9 @@ def evaluate(
         rows[name] = {key: value if math.isfinite(value) else None for key, value in values.items()}
         if progress is not None:
             progress(done + 1, len(names), name)
-    amortised, marginal = run.model.bytes_per_scene()
+    sizes: dict[str, float | None] = dict(zip(("amortised", "marginal"), run.model.bytes_per_scene(), strict=True))
+    if inferred is not None:  # the networks are those of the run, whoever else has them
+        sizes = {"amortised": None, "marginal": inferred.bytes_per_scene}
     summary = run.summary
     for key in ("seconds", "peak_memory_bytes"):
         if key not in summary:
@@ -93,7 +102,7 @@ def evaluate(
         "individually": not shares_networks(run.model.config.generator),
         "scenes": rows,
         "mean": _means(task.metrics, rows, notes),
-        "bytes_per_scene": {"amortised": amortised, "marginal": marginal},
+        "bytes_per_scene": sizes,
         "parameters": run.model.networks_numel() + run.model.latents.codes.numel(),
         "fit_seconds": summary.get("seconds"),
         "peak_memory_bytes": summary.get("peak_memory_bytes"),
@@ -195,8 +204,12 @@ def _cells(metrics: Sequence[Metric], row: dict[str, float | None]) -> list[str]
 def _costs(report: dict[str, Any]) -> str:
     sizes, seconds, memory = report["bytes_per_scene"], report["fit_seconds"], report["peak_memory_bytes"]
     alone = " (each fitted alone)" if report["individually"] else ""
+    if sizes["amortised"] is None:
+        each = f"{sizes['marginal']:,.0f} bytes a scene beside the run"
+    else:
+        each = f"{sizes['amortised']:,.0f} bytes a scene{alone}, {sizes['marginal']:,} for one more"
     return (
-        f"{sizes['amortised']:,.0f} bytes a scene{alone}, {sizes['marginal']:,} for one more; "
+        f"{each}; "
         f"{report['parameters']:,} parameters; "
         f"fitted in {'n/a' if seconds is None else f'{seconds:.0f} s'}; "
         f"peak memory {'n/a' if memory is None else f'{memory / 1e6:,.0f} MB'}"

@@ -63,7 +63,8 @@ class Photographs(nn.Module):
     def _centred(self, rows: Tensor) -> Tensor:
         """Rows `[n c]` without the mean of their scene."""
         mean = rows.new_zeros(int(self.scene[-1]) + 1, rows.shape[1]).index_add(0, self.scene, rows * self.share)
-        return rows - mean[self.scene]
+        centred: Tensor = rows - mean[self.scene]
+        return centred
 
     def corrections(self) -> Tensor:
         """Rotation and translation of each picture `[n 3 4]`: a corrected pose is (rotation @ R, t + translation)."""
@@ -91,7 +92,8 @@ class Photographs(nn.Module):
             return rgb
         rows = self._centred(self.appearance)[images]
         matrix, shift = rows[..., :9].unflatten(-1, (3, 3)), rows[..., 9:]
-        return rgb + (matrix @ rgb[..., None]).squeeze(-1) + shift * alpha[..., None]
+        colored: Tensor = rgb + (matrix @ rgb[..., None]).squeeze(-1) + shift * alpha[..., None]
+        return colored
 
 
 def rotations(vectors: Tensor) -> Tensor:
@@ -108,7 +110,9 @@ def rotations(vectors: Tensor) -> Tensor:
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
-    return torch.eye(3, dtype=vectors.dtype, device=vectors.device) + first * cross + second * (cross @ cross)
+    identity = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
+    matrix: Tensor = identity + first * cross + second * (cross @ cross)
+    return matrix
 
 
 def move_rays(rays: Rays, corrections: Tensor) -> Rays:
@@ -131,4 +135,5 @@ def fitted_colors(pictures: Tensor, truth: Tensor) -> Tensor:
     ridge = 1e-3 * len(known) ** 0.5 * torch.eye(4, dtype=torch.float64)
     wanted = torch.cat((truth[:, :half].reshape(-1, 3).double(), ridge[:, :3]))
     solution = torch.linalg.lstsq(torch.cat((system, ridge)), wanted).solution
-    return (pictures.double() @ solution[:3] + solution[3]).to(pictures)
+    mapped: Tensor = pictures.double() @ solution[:3] + solution[3]
+    return mapped.to(pictures)

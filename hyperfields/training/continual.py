@@ -117,9 +117,9 @@ def add(
 
     Args:
         method: `extension` fits only what is added to the networks and the new codes. `output` fits all networks and
-            holds what is generated for old scenes. `frozen` changes no network: codes and low-rank residuals of the new
-            scenes go to OUT/codes.safetensors, to be used with the old run, which is returned. `naive` just goes on
-            fitting, and forgets: to compare with. All but `frozen` extend codes and networks in the same way.
+            holds what is generated for old scenes. `frozen` changes no network: codes of the new scenes and what is
+            added to their weights go to OUT/codes.safetensors, to be used with the old run, which is returned. `naive`
+            just goes on fitting, and forgets: to compare with. All but `frozen` extend codes and networks alike.
         numbers: how many more a code gets. All but `frozen`.
         bases: of a hash grid's tables, which those numbers mix; without, one for every four new scenes.
         weight: of the regulariser of `output` at the end of the fit.

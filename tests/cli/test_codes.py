@@ -15,8 +15,9 @@ from PIL import Image
 
 from hyperfields.codes import CAVIA, SOURCES, Codes, Reptile, Variational
 from hyperfields.hypernets import Bayes, Chunked, Dynamic, Stability, WeightTokens
+from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.run import load_run
-from hyperfields.training.inference import draw_fields, fields_of, load_codes
+from hyperfields.training.inference import draw_fields, fields_of
 
 from ._families import TINY, make_images, make_views, run_cli
 
