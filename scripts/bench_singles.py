@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hyperfields.data import SceneDataset, Subset, View
+from hyperfields.data import Mesh, SceneDataset, Subset
 from hyperfields.scenes import open_family
 from hyperfields.tasks import task_of
 from hyperfields.tasks.base import on_white
@@ -55,9 +55,10 @@ def singles(family: Path, seeds: int, steps: int, preset: str, limit: int | None
 def even_psnr(scene: SceneDataset, split: str) -> float:
     """PSNR of the mean colour of a split, on white, in dB."""
     reference = scene.reference(0, split)
-    pictures = reference if isinstance(reference, torch.Tensor) else None
-    if pictures is None:
-        assert isinstance(reference, list)
-        pictures = on_white(torch.cat([view.rgba.reshape(-1, 4) for view in reference if isinstance(view, View)]))
+    assert not isinstance(reference, Mesh)
+    if isinstance(reference, torch.Tensor):
+        pictures = reference
+    else:
+        pictures = on_white(torch.cat([view.rgba.reshape(-1, 4) for view in reference]))
     colors = pictures.reshape(-1, pictures.shape[-1])
     return float(-10.0 * torch.log10((colors - colors.mean(0)).square().mean()))

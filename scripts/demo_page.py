@@ -71,7 +71,7 @@ def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
             camera = orbit_cameras(run, 1, SHAPE_SIZE)[0]
             picture = mesh_picture(truth, camera, SHAPE_SIZE, supersample=run.task.supersample)
             pairs.append((name, picture, scene.render(camera)))
-        elif isinstance(truth, list):
+        elif not isinstance(truth, Tensor):
             for view in truth[:: max(len(truth) // 2, 1)][:2]:
                 pairs.append((name, photograph_picture(view, 1.0), scene.render(view.camera)))
         else:

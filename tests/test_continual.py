@@ -228,7 +228,7 @@ def test_bad_additions_are_refused(runs: Callable[[str], Run], tmp_path: Path) -
             add(run, family, tmp_path / "out", steps=2)
     (tmp_path / "used").mkdir()
     (tmp_path / "used/file").write_text("")
-    with pytest.raises(InputError, match="is in use"):
+    with pytest.raises(InputError, match="not an empty folder"):
         add(run, NEW, tmp_path / "used", steps=2)
     with pytest.raises(InputError, match="give one of the two"):
         add(run, NEW, tmp_path / "out")

@@ -30,17 +30,20 @@ class References:
         self._kept: dict[str, Any] = {}
 
     def of(self, name: str) -> Any:
-        """An image `[h w 3]`, a `Mesh`, or the list of test `View`s.
+        """An image `[h w 3]`, a `Mesh`, or the test `View`s.
 
         Raises:
-            InputError: the data have no such scene any more.
+            InputError: the data have no such scene any more, or it cannot be read.
         """
         if name not in self._kept:
             if name not in self.dataset.names:
                 raise InputError(f"scene {name!r}: is not among the data any more")
             while len(self._kept) >= _KEPT:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[name] = self.dataset.reference(self.dataset.names.index(name))
+            try:
+                self._kept[name] = self.dataset.reference(self.dataset.names.index(name))
+            except OSError as error:
+                raise InputError(f"scene {name!r}: its data cannot be read: {error}") from None
         return self._kept[name]
 
 

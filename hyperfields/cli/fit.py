@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import shlex
 import signal
@@ -23,6 +22,7 @@ from hyperfields.cli.common import (
     scene_count,
     size_of,
     source_of,
+    space_line,
 )
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
@@ -40,6 +40,7 @@ from hyperfields.cli.options import (
     PresetChoice,
     RunPath,
     Size,
+    Split,
     Text,
     parse_names,
     parse_numbers,
@@ -74,7 +75,11 @@ def fit(
     aspect: AspectChoice = None,
     background: Background = None,
     up: Axis = None,
+    split: Split = None,
     seed: Count = None,
+    space: Annotated[Literal["box", "contracted"] | None, arg(help_behavior_hint=QUIET)] = None,
+    refine_poses: Flag = False,
+    appearance: Flag = False,
     individually: Flag = False,
     generator: Name = None,
     by: Name = None,
@@ -110,7 +115,15 @@ def fit(
         background: colour behind the objects of pictures without alpha: white, black, one like #8090a0, or scene
             (nothing is behind); default: the colour of their borders where it is even.
         up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
+        split: which pictures of views are held out for the test: every-8, each eighth by name; 0.9, all but that share;
+            files, as lists in files say; 64,104, all but these numbers; all, none is. Default: files, else every-8.
         seed: seed of all random numbers; default: 0.
+        space: where radiance fields live: box, the scene box alone; contracted, all of space, with detail that falls
+            with the distance; default: contracted where opaque pictures show what is beyond the box.
+        refine_poses: learn corrections of the poses of training pictures too; those of test pictures are then corrected
+            before they are measured.
+        appearance: learn how the colours of each training picture differ (exposure, white balance); test pictures are
+            then measured on their right halves, with colours fitted to the left ones.
         individually: baseline: fit every scene by itself, without a hypernetwork, in an even share of the time.
         generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8; an unknown name lists all of
             them.
@@ -130,6 +143,7 @@ def fit(
     """
     from hyperfields import codes as sources
     from hyperfields.ops.devices import require_precision, usable_device
+    from hyperfields.tasks.captures import CaptureSettings
     from hyperfields.training.fit import Fit
 
     old = _require_room(out, resume)
@@ -145,35 +159,34 @@ def fit(
     if old and (generator or bayes or stability or by):
         raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
+    if space or refine_poses or appearance:
+        given["capture"] = CaptureSettings(space, refine_poses, appearance)
     settings = _fit_settings(old, given)
     codes = old.codes if old else sources.parse(by or "descent", "--by")
     before = old.sources[0] if old and old.sources else None
     pixels = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up)}
+    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
     kind_of = kind or (old.kind if old else None)
     data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
+    if getattr(data, "pictures", None) == 1:
+        raise InputError(f"{family}: one training picture came; a scene needs pictures from two places at least")
     model: ModelConfig | None
     train: TrainConfig | None
     if old:
         model, train = old.model, old.train
     else:
         model, train = _model(data, settings, codes, generator, bayes, stability)
-    existed = out.exists()
-    try:
-        fitting = Fit(
-            data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-            sources=(source_of(family, data, pixels, None, **reading),), **where,
-        )  # fmt: skip
-    except BaseException:
-        if not existed:  # a folder that it made and could write nothing into does not stay behind
-            with contextlib.suppress(OSError):
-                out.rmdir()
-        raise
+    fitting = Fit(
+        data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
+        sources=(source_of(family, data, pixels, None, **reading),), **where,
+    )  # fmt: skip
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(data, fitting.config.picture, how))
     for note in notes_of(data):
         print(note)
+    if line := space_line(fitting.config):
+        print(line)
     if minutes is None and steps is None and not resume:
         print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     _run_fit(fitting, out, shlex.join(["hyperfields", "fit", str(family), "--out", str(out), "--resume"]))
@@ -185,6 +198,7 @@ def infer(
     *,
     out: Annotated[Path, arg(metavar="CODES", help_behavior_hint="(required)")],
     views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
+    split: Split = None,
     minutes: Minutes = None,
     steps: Count = None,
     refine: Flag = False,
@@ -208,6 +222,7 @@ def infer(
     Args:
         out: file of codes to write, .safetensors.
         views: numbers of the training views to use, from 0, for radiance fields; default: all.
+        split: which pictures of views are held out, as for fit; default: as the run.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
         refine: then also fit all weights of each scene, from those that its code generates, for details that no code
@@ -237,14 +252,18 @@ def infer(
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
     size, chosen = size_of(loaded), parse_numbers(views)
-    data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen)
+    before = loaded.config.sources[0] if loaded.config.sources else None
+    rule = split or (before.split if before else None)
+    data = read_data(
+        family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen, split=rule
+    )
     print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
     for note in notes_of(data):
         print(note)
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": str(family.absolute()), **present(size=size, views=chosen)}
+    source = {"path": str(family.absolute()), **present(size=size, views=chosen, split=rule)}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
@@ -257,6 +276,7 @@ def _require_room(out: Path, resume: bool) -> RunConfig | None:
 
     Asked before the data are read, which may take long.
     """
+    from hyperfields.runs.atomic import holds_files
     from hyperfields.runs.config import CONFIG, read_config
 
     if resume:
@@ -265,7 +285,7 @@ def _require_room(out: Path, resume: bool) -> RunConfig | None:
         raise InputError(f"{out}: holds a fit already; go on with it by --resume, or choose another --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; wanted a new or an empty folder for the run")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and holds_files(out):
         raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the run")
     return None
 
@@ -304,11 +324,13 @@ def _model(
     from hyperfields import hypernets
     from hyperfields.tasks import preset, task_of
 
+    picture = task_of(data.kind).describe(data)
     return preset(
         settings.preset,
         data.kind,
         len(data.names),
-        max(task_of(data.kind).describe(data).get("size", (1, 1))),
+        max(picture.get("size", (1, 1))),
+        **settings.capture.model_options(data.kind, picture),
         # Not `direct`, which is --individually.
         generator=None if generator is None else hypernets.parse(generator, hypernets.SHARING),
         stability=None if stability is None else hypernets.parse_stability(stability, "--stability"),

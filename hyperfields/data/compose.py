@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
-from hyperfields.data.base import Kind, Mesh, Pixels, Points, SceneDataset, View, on_device
-from hyperfields.data.views import Views
+from hyperfields.data.base import Kind, Mesh, Pixels, Points, SceneDataset, View, on_device, pictures_of
 from hyperfields.errors import InputError
 
 
@@ -38,7 +37,7 @@ class Subset:
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
         return self.dataset.batch(self._numbers[scenes], n, generator)
 
-    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | Sequence[View]:
         return self.dataset.reference(self.scenes[scene], split)
 
     def to(self, device: torch.device | str) -> Subset:
@@ -80,7 +79,7 @@ class Concat:
             local = scenes - first
             drawn.append((part, local, before, part.batch(local.clamp(0, len(part.names) - 1), n, generator)))
             first += len(part.names)
-            before += part.pictures if isinstance(part, Views) else 0
+            before += pictures_of(part)
         # A picture whose pixels are all asked for gives each once, and then fewer than `n`.
         n = min(_samples(batch) for *_, batch in drawn)
         whole: Points | Pixels | None = None
@@ -94,7 +93,7 @@ class Concat:
         assert whole is not None
         return whole
 
-    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | Sequence[View]:
         for part in self.parts:
             if scene < len(part.names):
                 return part.reference(scene, split)

@@ -30,12 +30,13 @@ from hyperfields.data import SceneDataset, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
 from hyperfields.evaluation.tables import text_table
-from hyperfields.evaluation.unseen import alone_rows, file_rows, format_unseen, unseen_rows
+from hyperfields.evaluation.unseen import file_rows, format_unseen, measure_unseen
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import ModelConfig
-from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.atomic import append, holds_files, write_atomically
 from hyperfields.runs.config import CONFIG, FitSettings
+from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import load_run
 from hyperfields.tasks import Metric, Preset, TrainConfig, preset, task_of
 from hyperfields.training.cost import count
@@ -212,34 +213,34 @@ def compare(
         "unseen": list(unseen.names) if unseen else [],
         "files": file_rows(unseen, comparison.unseen_bytes) if unseen else [],
     }
-    results = _begin(out, settings)
+    with FolderLock(out):
+        results = _begin(out, settings)
 
-    def run(trial: Trial) -> None:
-        if any(trial.gave(result) for result in results):
-            return
-        model, recipe = models[trial.generator, None if trial.alone else trial.bytes_per_scene]
-        result = _trial(family, unseen, out, comparison, trial, model, recipe, show)
-        results.append(result)
-        with open(out / RESULTS, "a") as file:
-            file.write(json.dumps(result) + "\n")
-        _write_report(out, settings, results)
-        tell(result)
+        def run(trial: Trial) -> None:
+            if any(trial.gave(result) for result in results):
+                return
+            model, recipe = models[trial.generator, None if trial.alone else trial.bytes_per_scene]
+            result = _trial(family, unseen, out, comparison, trial, model, recipe, show)
+            results.append(result)
+            append(out / RESULTS, json.dumps(result) + "\n")
+            _write_report(out, settings, results)
+            tell(result)
 
-    first = [Trial(name, sizes[0], 0) for name in comparison.generators]
-    first = [dataclasses.replace(trial, bytes_per_scene=None) if trial.alone else trial for trial in first]
-    for trial in first:
-        run(trial)
-    leading = [trial for trial in first if not trial.alone]
-    if comparison.leaders is not None:
-        mine = [result for result in results if any(trial.gave(result) for trial in leading)]
-        leading = [
-            t for row in summarize(mine)[: comparison.leaders] for t in leading if t.generator == row["generator"]
-        ]
-    for size in sizes:
-        for trial in leading:
-            for seed in range(comparison.seeds):
-                run(Trial(trial.generator, size, seed))
-    return _write_report(out, settings, results)
+        first = [Trial(name, sizes[0], 0) for name in comparison.generators]
+        first = [dataclasses.replace(trial, bytes_per_scene=None) if trial.alone else trial for trial in first]
+        for trial in first:
+            run(trial)
+        leading = [trial for trial in first if not trial.alone]
+        if comparison.leaders is not None:
+            mine = [result for result in results if any(trial.gave(result) for trial in leading)]
+            leading = [
+                t for row in summarize(mine)[: comparison.leaders] for t in leading if t.generator == row["generator"]
+            ]
+        for size in sizes:
+            for trial in leading:
+                for seed in range(comparison.seeds):
+                    run(Trial(trial.generator, size, seed))
+        return _write_report(out, settings, results)
 
 
 def redo_report(out: str | Path) -> dict[str, Any]:
@@ -251,10 +252,11 @@ def redo_report(out: str | Path) -> dict[str, Any]:
     out = Path(out)
     if not (out / SETTINGS).is_file():
         raise InputError(f"{out}: holds no comparison; make one with: hyperfields compare FAMILY --out {out}")
-    settings, results = _read_settings(out / SETTINGS), _read_results(out)
-    if not results:
-        raise InputError(f"{out}: holds no results yet; go on with the comparison by giving its FAMILY")
-    return _write_report(out, settings, results)
+    with FolderLock(out):
+        settings, results = _read_settings(out / SETTINGS), _read_results(out)
+        if not results:
+            raise InputError(f"{out}: holds no results yet; go on with the comparison by giving its FAMILY")
+        return _write_report(out, settings, results)
 
 
 def _write_report(out: Path, settings: dict[str, Any], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -298,7 +300,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
         for key, value in json.loads(json.dumps(settings)).items():
             if key not in GROWING and old.get(key) != value:
                 raise InputError(f"{out}: holds a comparison with another {key}; choose another --out")
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and holds_files(out):
         raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the comparison")
     write_atomically(path, json.dumps(settings, indent=1).encode())
     results = _read_results(out)
@@ -310,9 +312,11 @@ def _begin(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError:
-        raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out") from None
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out")
     return settings
 
 
@@ -321,8 +325,12 @@ def _read_results(out: Path) -> list[dict[str, Any]]:
     results = []
     lines = (out / RESULTS).read_text().splitlines() if (out / RESULTS).is_file() else []
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             results.append(json.loads(line))
+    try:
+        summarize(results)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration):
+        raise InputError(f"{out / RESULTS}: damaged, not the lines that compare writes; choose another --out") from None
     return results
 
 
@@ -368,17 +376,9 @@ def _trial(
     if end:
         result["curve"].append([fitting.progress.seconds, statistics.fmean(end)])
     if unseen is not None:
+        sizes = None if trial.alone else comparison.unseen_bytes
         length: dict[str, Any] = {"minutes": comparison.minutes, "steps": comparison.steps, "seed": trial.seed}
-        try:
-            if trial.alone:
-                rows = alone_rows(unseen, model, recipe, **length)
-            else:
-                rows = unseen_rows(run, unseen, comparison.unseen_bytes, folder, **length)
-                result["unseen"] = rows[0]["mean"]
-            way = "alone" if trial.alone else trial.generator
-            result["unseen_rows"] = [{"way": way, **row} for row in rows]
-        except FloatingPointError as error:
-            result["unseen_diverged"] = str(error)
+        result |= measure_unseen(run, unseen, trial.generator, sizes, folder, **length)
     return result
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperfields.errors import InputError
 from hyperfields.evaluation.compare import WATCHED, ranking_metric
+from hyperfields.runs.atomic import write_atomically
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -72,7 +73,9 @@ def plot(report: dict[str, Any], path: Path) -> None:
         axes[key].xaxis.set_minor_formatter(NullFormatter())
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=100)
-    Image.open(drawn).convert("RGB").quantize(128).save(path, optimize=True)  # a third of the bytes
+    stored = io.BytesIO()
+    Image.open(drawn).convert("RGB").quantize(128).save(stored, "PNG", optimize=True)  # a third of the bytes
+    write_atomically(path, stored.getvalue())
 
 
 def _label(axis: Any, ends: dict[str, tuple[float, float]], style: dict[str, dict[str, str]]) -> None:
@@ -129,4 +132,6 @@ def plot_calibration(report: dict[str, Any], path: Path) -> None:
     mean = report["mean"]
     title = f"rank correlation {mean['rank_inside']:.2f} inside, {mean['rank_all']:.2f} everywhere"
     right.set(xlabel="predicted deviation (a twentieth each)", ylabel="error, root mean square", title=title)
-    figure.savefig(path, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=120)
+    write_atomically(path, drawn.getvalue())

@@ -78,11 +78,13 @@ def evaluate(
     notes: dict[str, None] = {}  # in order, each once
     if fingerprint_differs(run, data):
         notes["family: its data or their size are not those that were fitted"] = None
+    photographs = run.config.train.photographs  # views only
+    learned: dict[str, Any] = {"photographs": photographs} if photographs.poses or photographs.appearance else {}
     nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
     for done, name in enumerate(names):
         bound = run.bind(name) if chosen is None else chosen[done].field
-        values = task.measure(bound, data, places[name], split, nets, notes.setdefault)
+        values = task.measure(bound, data, places[name], split, nets, notes.setdefault, **learned)
         rows[name] = {key: value if math.isfinite(value) else None for key, value in values.items()}
         if progress is not None:
             progress(done + 1, len(names), name)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hyperfields.errors import InputError
+from hyperfields.runs.lock import LOCK, FolderLock
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # see `_beside`
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -20,18 +25,27 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         InputError: the disk is full or the folder cannot be written; nothing was changed.
     """
-    temporary = _beside(path)
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: none takes its place before all are on the disk. See `write_atomically`."""
+    temporary = {path: _beside(path) for path in files}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            for path, data in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open(temporary[path], "xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for path in files:
+                os.replace(temporary[path], path)
         except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            for left in temporary.values():
+                with contextlib.suppress(OSError):
+                    left.unlink()
             raise
     except OSError as error:
         raise InputError(
@@ -39,26 +53,53 @@ def write_atomically(path: Path, data: bytes) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `path` when all went well, and vanishes when not.
+def append(path: Path, text: str) -> None:
+    """Write at the end of a log of lines. What a kill or a full disk cuts is the last line, which readers pass over.
 
     Raises:
-        InputError: `path` is not an empty folder, or cannot be made.
+        InputError: the disk is full or the file cannot be written.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path}: exists already and is not an empty folder; choose another --out")
+    try:
+        with open(path, "a") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, parents: bool = False) -> Iterator[Path]:
+    """A folder to write into that becomes `path` when all went well, and vanishes when not. Others are locked out.
+
+    parents: make the folders above it too.
+
+    Raises:
+        InputError: `path` is not an empty folder, or cannot be made, or another process writes into it.
+    """
     temporary = _beside(path)
     try:
-        temporary.mkdir()
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        if not parents and not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"folder {path.parent} does not exist")
+        with contextlib.nullcontext() if path.is_file() else FolderLock(path) as lock:
+            if path.exists() and not (path.is_dir() and {left.name for left in path.iterdir()} <= {LOCK}):
+                raise InputError(f"{path}: exists already and is not an empty folder; choose another --out")
+            temporary.mkdir()
+            try:
+                yield temporary
+                if lock is not None:
+                    lock.release()  # a folder is only replaced when it is empty
+                os.replace(temporary, path)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+    except InputError as error:  # of the file as it would have been called
+        raise InputError(str(error).replace(str(temporary), str(path))) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
+
+
+def holds_files(folder: Path) -> bool:
+    """True unless a folder is empty, but for a lock and temporary files of writers that were killed."""
+    return any(left.name != LOCK and not TEMPORARY.fullmatch(left.name) for left in folder.iterdir())
 
 
 def require_suffix(path: Path, allowed: tuple[str, ...], what: str) -> str:

@@ -63,7 +63,9 @@ class InferredCodes:
         """
         if name not in self.names:
             near = difflib.get_close_matches(name, self.names, 3, 0.0)
-            raise InputError(f"scene {name!r}: not among the inferred ones; the nearest names are {', '.join(near)}")
+            raise InputError(
+                f"scene {name!r:.100}: not among the inferred ones; the nearest names are {', '.join(near)}"
+            )
         return self.names.index(name)
 
     def bind(self, run: Run, *names: str) -> BoundField:

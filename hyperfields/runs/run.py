@@ -2,6 +2,7 @@
 
     config.json         what was fitted and how, see `config.RunConfig`
     model.safetensors   networks, codes and shared tensors, 16 bits a number
+    photographs.safetensors   corrections of poses, and appearance, of the training pictures, where they were learned
     codes.safetensors   where codes come from, when they are not found by descent alone (an encoder, distributions)
     state/              all that an exact resume needs, in one file, 32 bits a number
     metrics.jsonl       a line every few seconds of a fit          summary.json   what a finished fit took
@@ -34,13 +35,14 @@ from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.process import seeded
 from hyperfields.runs import codec
-from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, read_config, write_config
+from hyperfields.runs.atomic import new_folder, write_atomically
+from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Task, task_of
 
-MODEL, STATE, METRICS, SUMMARY, SOURCE = (
+MODEL, STATE, METRICS, SUMMARY, SOURCE, PHOTOGRAPHS = (
     "model.safetensors", "state/resume.safetensors", "metrics.jsonl", "summary.json", "codes.safetensors",
+    "photographs.safetensors",
 )  # fmt: skip
 
 
@@ -51,6 +53,8 @@ class Run:
     Weights are those of the file, 16 bits each: the quality that `evaluate` reports is that of what is rendered.
 
     path: folder of the run, None for one in memory. source: of the codes, as it was fitted, for `infer`.
+    photographs: what was learned of the training pictures, over all scenes in their order: `poses` `[n 3 4]`,
+    corrections as (rotation, translation) in the scene frame, `appearance` `[n 12]`; see `tasks.photographs`.
     summary: cost of the fit: `steps`, `seconds`, `loss`, `parameters`, `peak_memory_bytes`; empty when it is not known.
     """
 
@@ -59,6 +63,7 @@ class Run:
     path: Path | None = None
     source: nn.Module | None = None
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    photographs: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self.names[:3])) + (", ..." if len(self.names) > 3 else "")
@@ -91,8 +96,8 @@ class Run:
     def digest(self) -> str:
         """Short hash of the model's weights: tells which model a file of codes belongs to."""
         if self.path is not None:
-            return hashlib.sha256((self.path / MODEL).read_bytes()).hexdigest()[:16]
-        return hashlib.sha256(_model_file(self.model)).hexdigest()[:16]
+            return _digest((self.path / MODEL).read_bytes())
+        return _digest(_model_file(self.model))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -147,7 +152,7 @@ class Run:
         if name in self._numbers:
             return self._numbers[name]
         near = difflib.get_close_matches(name, self.names, 3, 0.0)
-        raise InputError(f"scene {name!r}: not in {self.label}; the nearest names are {', '.join(near)}")
+        raise InputError(f"scene {name!r:.100}: not in {self.label}; the nearest names are {', '.join(near)}")
 
     def codes(self, *names: str) -> Tensor:
         """Latent codes of scenes `[s z]`."""
@@ -177,12 +182,14 @@ class Run:
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: is in use; wanted a new or an empty folder for the run")
-        write_config(folder, self.config)
-        write_model(folder, self.model)
-        if self.source is not None:
-            write_source(folder, self.source)
-        if self.summary:
-            write_atomically(folder / SUMMARY, json.dumps(self.summary, indent=1).encode())
+        with new_folder(folder, parents=True) as new:
+            write_config(new, self.config)
+            digest = write_model(new, self.model)
+            if self.source is not None:
+                write_source(new, self.source, digest)
+            write_photographs(new, self.photographs)
+            if self.summary:
+                write_atomically(new / SUMMARY, json.dumps(self.summary, indent=1).encode())
         return dataclasses.replace(self, path=folder)
 
 
@@ -199,18 +206,48 @@ def require_data(run: Run, data: SceneDataset) -> None:
         raise InputError(f"{run.label}: holds {run.kind}, the family holds {data.kind}; give a family of {run.kind}")
 
 
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def _model_file(model: HyperField) -> bytes:
     return safetensors.torch.save(codec.encode(model.state_dict()), {"format": str(FORMAT)})
 
 
-def write_model(folder: Path, model: HyperField) -> None:
-    """Write all weights and codes at 16 bits: the size of this file is what `bytes_per_scene` counts."""
-    write_atomically(folder / MODEL, _model_file(model))
+def write_model(folder: Path, model: HyperField) -> str:
+    """Write all weights and codes at 16 bits: the size of this file is what `bytes_per_scene` counts.
+
+    Returns:
+        Digest of the file, see `Run.digest`.
+    """
+    data = _model_file(model)
+    write_atomically(folder / MODEL, data)
+    return _digest(data)
 
 
-def write_source(folder: Path, source: nn.Module) -> None:
-    """Write where codes come from, beside the model."""
-    write_atomically(folder / SOURCE, safetensors.torch.save(codec.encode(source.state_dict())))
+def write_source(folder: Path, source: nn.Module, digest: str) -> None:
+    """Write where codes come from, beside the model that has this digest."""
+    stored = safetensors.torch.save(codec.encode(source.state_dict()), {"run": digest})
+    write_atomically(folder / SOURCE, stored)
+
+
+def write_photographs(folder: Path, learned: dict[str, Tensor]) -> None:
+    """Write what was learned of the training pictures, if anything was."""
+    if learned:
+        write_atomically(folder / PHOTOGRAPHS, safetensors.torch.save(learned))
+
+
+def _read_photographs(folder: Path) -> dict[str, Tensor]:
+    path = folder / PHOTOGRAPHS
+    if not path.is_file():
+        return {}
+    tensors, _ = codec.read_tensors(path)
+    codec.require_finite(path, tensors)
+    shapes = {"poses": (3, 4), "appearance": (12,)}
+    for name, value in tensors.items():
+        if name not in shapes or value.dim() < 1 or value.shape[1:] != shapes[name]:
+            raise InputError(f"{path}: damaged: {name} {list(value.shape)} came; fit again")
+    return dict(tensors)
 
 
 def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, trust: Iterable[Any] = ()) -> Run:
@@ -241,12 +278,13 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: damaged or of another model than config.json says: {reason}") from None
-    return Run(config, model.eval().to(device), folder, summary=read_summary(folder))
+    summary, learned = read_summary(folder), _read_photographs(folder)
+    return Run(config, model.eval().to(device), folder, summary=summary, photographs=learned)
 
 
 def _what_reads(path: Path) -> str:
     """The way to read a file that is no run."""
-    if path.name in (CONFIG, MODEL, SOURCE, SUMMARY, METRICS):
+    if path.name in (CONFIG, MODEL, SOURCE, SUMMARY, METRICS, PHOTOGRAPHS):
         return f"give {path.parent}"
     try:
         header = codec.read_tensors(path)[1]
@@ -260,7 +298,7 @@ def _steps_there(folder: Path) -> str:
     try:
         progress = json.loads(codec.read_tensors(folder / STATE)[1]["progress"])
         return f"only a state after {int(progress['step']):,} steps"
-    except (InputError, KeyError, ValueError, TypeError):
+    except (InputError, KeyError, ValueError, TypeError, OverflowError, RecursionError):
         return "and no saved steps"
 
 
@@ -287,6 +325,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Cost of a finished fit; empty when the fit is not finished or the file is damaged."""
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+    return summary if isinstance(summary, dict) and finite(*map(summary.get, ("steps", "seconds"))) else {}

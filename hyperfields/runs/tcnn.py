@@ -21,8 +21,8 @@ from hyperfields.configs import to_json
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field
 from hyperfields.fields.encodings import TABLE, GridEncoding
-from hyperfields.ops import _tcnn
-from hyperfields.runs.atomic import write_atomically
+from hyperfields.ops import BOX, _tcnn
+from hyperfields.runs.atomic import write_together
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import config_from_json
 from hyperfields.weights import Weights, layers
@@ -45,6 +45,10 @@ def modules(field: Field) -> dict[str, dict[str, Any]]:
     if not isinstance(field.encoding, GridEncoding):
         name = type(field.encoding).__name__
         raise InputError(f"--format tcnn: this field's encoding is {name}; only hash grids have tinycudann's layout")
+    if getattr(field, "space", BOX).contracted:
+        raise InputError(
+            "--format tcnn: this field lives in contracted space, which tinycudann does not know; export .safetensors"
+        )
     grid = field.encoding.grid
     try:
         described: dict[str, dict[str, Any]] = {
@@ -105,8 +109,8 @@ def write_tcnn(path: Path, bound: BoundField, info: dict[str, Any]) -> None:
         tensors[name] = _tcnn.pack_network(pairs)
     header = {"format": FORMAT, "field": to_json(bound.field), "info": info, "modules": described}
     data = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(path, safetensors.torch.save(data, {"format": FORMAT}))
-    write_atomically(path.with_suffix(".json"), json.dumps(header, indent=1).encode())
+    stored = safetensors.torch.save(data, {"format": FORMAT})
+    write_together({path: stored, path.with_suffix(".json"): json.dumps(header, indent=1).encode()})
 
 
 def read_tcnn(path: Path) -> tuple[BoundField, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -207,7 +207,7 @@ def grid_of(dims: int, levels: int, log2_table: int, coarsest: int, finest: int,
     return FactoredGrid(dims, levels, 2, log2_table, coarsest, finest, bases=bases)
 
 
-def first_reference(data: SceneDataset) -> Tensor | Mesh | list[View]:
+def first_reference(data: SceneDataset) -> Tensor | Mesh | Sequence[View]:
     """The reference of the first scene, from whichever split there is."""
     for split in ("test", "val"):
         try:

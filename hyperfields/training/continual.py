@@ -29,7 +29,7 @@ from hyperfields.hypernets import Extension, shares_networks
 from hyperfields.hypernets.init import std_of
 from hyperfields.model import HyperField, parameter_groups
 from hyperfields.process import seeded
-from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.atomic import new_folder, write_atomically
 from hyperfields.runs.config import DataSource, require_seed, versions, write_config
 from hyperfields.runs.run import SUMMARY, Run, load_run, require_data, write_model
 from hyperfields.training.inference import infer
@@ -135,21 +135,31 @@ def add(
     if method not in get_args(Method):
         raise InputError(f"method {method!r:.60}: unknown, wanted one of {', '.join(get_args(Method))}")
     require_seed(seed)
-    out = Path(out)
-    _check(run, data, out)
-    length = Length(minutes, steps)
+    _check(run, data)
+    length, out = Length(minutes, steps), Path(out)
     if bytes_per_scene is not None and method != "frozen":
         raise InputError(f"--bytes: goes with --method frozen, not with {method}; leave it out")
-    if method == "frozen":
-        whole = bytes_per_scene is None
-        infer(
-            run, data, out / CODES, minutes=minutes, steps=steps, refine=whole, bytes_per_scene=bytes_per_scene,
-            seed=seed, progress=progress,
-        )  # fmt: skip
-        return run
+    with new_folder(out, parents=True) as folder:  # all of the new run is there, or nothing
+        if method == "frozen":
+            infer(
+                run, data, folder / CODES, minutes=minutes, steps=steps, refine=bytes_per_scene is None,
+                bytes_per_scene=bytes_per_scene, seed=seed, progress=progress,
+            )  # fmt: skip
+            return run
+        new = len(data.names)
+        with seeded(seed):
+            model = extend(run, new, Extension(numbers, math.ceil(new / 4) if bases is None else bases))
+        state = _fit_added(run, data, model, length, method, weight, seed, progress)
+        _write(run, data, folder, model, method, sources, state)
+    return load_run(out, model.latents.codes.device, trust=parts_of(run.config))
+
+
+def _fit_added(
+    run: Run, data: SceneDataset, model: HyperField, length: Length, method: Method, weight: float, seed: int,
+    progress: bool | OnStep,
+) -> Progress:  # fmt: skip
+    """Fit what was added to a model, and what `method` lets change of the rest."""
     count, new = len(run.names), len(data.names)
-    with seeded(seed):
-        model = extend(run, new, Extension(numbers, math.ceil(new / 4) if bases is None else bases))
     if method == "extension":
         model.hypernet.requires_grad_(False).eval()
         model.hypernet.extensions[-1].requires_grad_(True)
@@ -172,19 +182,16 @@ def add(
         trainer.fit(length, state, on_step=on_step)
     with torch.no_grad():
         model.latents.codes[count:] = table.codes
-    _write(run, data, out, model, method, sources, state)
-    return load_run(out, table.codes.device, trust=parts_of(run.config))
+    return state
 
 
-def _check(run: Run, data: SceneDataset, out: Path) -> None:
+def _check(run: Run, data: SceneDataset) -> None:
     require_data(run, data)
     if not shares_networks(run.model.config.generator):
         raise InputError(f"{run.label}: was fitted with --individually, so it has no networks to add scenes to")
     known = [name for name in data.names if name in run.names]
     if known:
         raise InputError(f"scene {known[0]!r}: is in {run.label} already ({len(known)} are); choose with --scenes")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is in use; wanted a new or an empty folder for the new run")
 
 
 def _write(

@@ -28,7 +28,8 @@ from hyperfields.runs import codec
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import require_seed
 from hyperfields.runs.inferred import InferredCodes, require_codes_file, unpacked, write_codes
-from hyperfields.runs.run import SOURCE, Run, require_data
+from hyperfields.runs.lock import FileLock
+from hyperfields.runs.run import MODEL, SOURCE, Run, require_data
 from hyperfields.tasks import TrainConfig
 from hyperfields.tasks.config import Cosine
 from hyperfields.training.compression import compress
@@ -85,6 +86,20 @@ def infer(
     require_data(run, data)
     if out is not None:
         require_codes_file(Path(out))
+        with FileLock(Path(out)):
+            inferred = _inferred(
+                run, data, by, minutes, steps, refine, bytes_per_scene, prior, weight, seed, source, progress
+            )
+            write_codes(Path(out), inferred, run)
+        return inferred
+    return _inferred(run, data, by, minutes, steps, refine, bytes_per_scene, prior, weight, seed, source, progress)
+
+
+def _inferred(
+    run: Run, data: SceneDataset, by: By, minutes: float | None, steps: int | None, refine: bool,
+    bytes_per_scene: int | None, prior: float, weight: float, seed: int, source: Mapping[str, Any] | None,
+    progress: bool | OnStep,
+) -> InferredCodes:  # fmt: skip
     if by in ("encoder", "steps"):
         if minutes is not None or steps is not None:
             raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
@@ -112,10 +127,7 @@ def infer(
             else:
                 inferred = _descent(run, data, length, refine, bytes_per_scene, prior, seed, report)
     frames = run.task.describe(data).get("frames") if run.task.has_mesh else None
-    inferred = dataclasses.replace(inferred, source={**(source or {}), **({"frames": frames} if frames else {})})
-    if out is not None:
-        write_codes(Path(out), inferred, run)
-    return inferred
+    return dataclasses.replace(inferred, source={**(source or {}), **({"frames": frames} if frames else {})})
 
 
 class frozen:
@@ -254,7 +266,10 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
     if run.source is not None:
         tensors = run.source.state_dict()
     elif run.path is not None:
-        tensors = codec.decode(read_tensors(run.path / SOURCE)[0])
+        stored, header = read_tensors(run.path / SOURCE)
+        if header.get("run", run.digest) != run.digest:  # a fit was stopped between two files
+            raise InputError(f"{run.path / SOURCE}: is not of this {MODEL}; go on with the fit: --resume")
+        tensors = codec.decode(stored)
     else:
         raise InputError(f"{run.label}: does not hold where its codes come from; fit it again")
     try:
