@@ -21,6 +21,7 @@ _EXPORTS = {
     "Adam": "tasks.config",
     "Bayes": "hypernets",
     "BoundField": "fields",
+    "Box": "ops",
     "CAVIA": "codes",
     "Camera": "cameras",
     "CameraPath": "cameras",
@@ -30,6 +31,7 @@ _EXPORTS = {
     "ColorLoss": "tasks.losses",
     "Comparison": "evaluation.compare",
     "Concat": "data",
+    "Contracted": "ops",
     "Cosine": "tasks.config",
     "Cppn": "hypernets",
     "DistanceLoss": "tasks.losses",
@@ -64,6 +66,7 @@ _EXPORTS = {
     "Objective": "tasks",
     "OccupancyGrid": "rendering",
     "PerLayer": "hypernets",
+    "PhotographConfig": "tasks.photographs",
     "PixelLoss": "tasks.losses",
     "Pixels": "data",
     "Points": "data",
@@ -197,6 +200,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
     from hyperfields.model import parameter_groups as parameter_groups
+    from hyperfields.ops import Box as Box
+    from hyperfields.ops import Contracted as Contracted
     from hyperfields.process import tune_process as tune_process
     from hyperfields.rendering import OccupancyGrid as OccupancyGrid
     from hyperfields.rendering import Rendered as Rendered
@@ -237,6 +242,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.tasks.metrics import psnr as psnr
     from hyperfields.tasks.metrics import shape_metrics as shape_metrics
     from hyperfields.tasks.metrics import ssim as ssim
+    from hyperfields.tasks.photographs import PhotographConfig as PhotographConfig
     from hyperfields.training.continual import add as add
     from hyperfields.training.fit import fit as fit
     from hyperfields.training.inference import infer as infer

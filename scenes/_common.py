@@ -208,7 +208,7 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
         image.load()
         rgba = np.empty((image.height, image.width, 4), dtype=np.uint8)
         for rows in row_bands(image.height, image.width):
-            rgba[rows] = image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA")
+            rgba[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA"))
         return rgba
 
 

@@ -147,7 +147,8 @@ def sources(room: Room, data: bytes) -> object:
 
 def source_files(room: Room) -> list[bytes]:
     config = room.run.config.model
-    write_source(room.folder, Variational().build(FitContext(room.data, task_of("images"), 4, config.field.spec)))
+    source = Variational().build(FitContext(room.data, task_of("images"), 4, config.field.spec))
+    write_source(room.folder, source, room.run.digest)
     return [(room.folder / SOURCE).read_bytes()]
 
 

@@ -47,7 +47,7 @@ def modules(field: Field) -> dict[str, dict[str, Any]]:
         raise InputError(f"--format tcnn: this field's encoding is {name}; only hash grids have tinycudann's layout")
     if getattr(field, "space", BOX).contracted:
         raise InputError(
-            "--format tcnn: this field lives in contracted space, which those of tinycudann do not; export .safetensors"
+            "--format tcnn: this field lives in contracted space, which tinycudann does not know; export .safetensors"
         )
     grid = field.encoding.grid
     try:

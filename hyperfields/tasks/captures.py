@@ -15,7 +15,7 @@ from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.losses import PixelLoss
 
 SpaceName = Literal["box", "contracted"]
-POSES, APPEARANCE = 1e-3, 1e-2  # peak rates: radians and scene units; colours
+POSES, APPEARANCE = 1e-3, 2e-3  # peak rates: radians and scene units; colours
 ONE = 64  # numbers of the code; of one scene it says nothing, and is small
 
 
@@ -75,11 +75,11 @@ def capture_model(
     else:
         bases = {"tiny": 4, "default": 1 + min(scenes, 16), "faithful": 64}[preset]
         encoding = FactoredGrid(3, 8, 2, 14, 16, finest, bases=bases)
-    field = RadianceField(encoding, space=Contracted(), step=0.04, occupancy=64)
+    field = RadianceField(encoding, space=Contracted(near=0.2), step=0.04, occupancy=64)
     # Pictures without alpha say nothing of the opacity of what is seen: the spread along rays has to clear fog.
     loss = PixelLoss(background_opacity_l1=0.0, distortion=0.01)
     train = TrainConfig(
-        min(scenes, 16), 2**14 * min(max(scenes // 4, 1), 4), rate_grid=2e-2, loss=loss, near_gradients=1.0,
+        min(scenes, 16), 2**14 * min(max(scenes // 4, 1), 4), rate_grid=4e-2, loss=loss, near_gradients=1.0,
         rate_networks=0.5 * rate if scenes == 1 else rate,
     )  # fmt: skip
     return ModelConfig(field, generator, 16 if scenes == 1 else ONE), train

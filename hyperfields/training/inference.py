@@ -166,7 +166,6 @@ def _descent(
     data: SceneDataset,
     length: Length,
     refine: bool,
-    bytes_per_scene: int | None,
     size: int | None,
     prior: float,
     seed: int,
