@@ -4,6 +4,7 @@
 # make docs    set-up, the documentation and an API reference in build/docs; warnings are errors
 # make test-gpu  the tests that need an NVIDIA GPU: kernels against the reference, whole fits, tinycudann if there
 # make campaign  kills, failing writes and malformed inputs by the hundred; under 40 minutes, a table at the end
+# make fuzz    an hour of fuzzing of every reader and loader, FUZZ_MINUTES=5 for less; crashes are kept in build/fuzz
 # make clean   removes what the others made, but not runs/
 # PYTHON=python3.12 chooses the interpreter of a new .venv; KEEP_TORCH=1 uses the torch that is installed already.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ export PYTHON KEEP_TORCH
 STAMP := .venv/.stamp
 TEST_SEED := $(or $(TEST_SEED),$(shell date +%s))
 
-.PHONY: help setup demo test docs test-gpu campaign clean
+.PHONY: help setup demo test docs test-gpu campaign fuzz clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -39,6 +40,10 @@ test-gpu: $(STAMP)
 
 campaign: $(STAMP)
 	@.venv/bin/python scripts/campaign.py
+
+fuzz: $(STAMP)
+	@.venv/bin/python -c "import atheris" 2>/dev/null || .venv/bin/pip install -q --disable-pip-version-check --no-deps -c constraints.txt atheris
+	@.venv/bin/python scripts/fuzz.py --minutes $(or $(FUZZ_MINUTES),60)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

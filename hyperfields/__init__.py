@@ -21,14 +21,17 @@ _EXPORTS = {
     "Adam": "tasks.config",
     "Bayes": "hypernets",
     "BoundField": "fields",
+    "Box": "ops",
     "CAVIA": "codes",
     "Camera": "cameras",
+    "CameraPath": "cameras",
     "Chunked": "hypernets",
     "CodeSource": "codes",
     "Codes": "codes",
     "ColorLoss": "tasks.losses",
     "Comparison": "evaluation.compare",
     "Concat": "data",
+    "Contracted": "ops",
     "Cosine": "tasks.config",
     "Cppn": "hypernets",
     "DistanceLoss": "tasks.losses",
@@ -52,8 +55,9 @@ _EXPORTS = {
     "ImageField": "fields",
     "Images": "data",
     "Independent": "hypernets",
-    "InferredCodes": "training.inference",
+    "InferredCodes": "runs.inferred",
     "InputError": "errors",
+    "Lens": "cameras",
     "LowRank": "hypernets",
     "Mesh": "data",
     "Metric": "tasks",
@@ -62,6 +66,7 @@ _EXPORTS = {
     "Objective": "tasks",
     "OccupancyGrid": "rendering",
     "PerLayer": "hypernets",
+    "PhotographConfig": "tasks.photographs",
     "PixelLoss": "tasks.losses",
     "Pixels": "data",
     "Points": "data",
@@ -99,7 +104,7 @@ _EXPORTS = {
     "infer": "training.inference",
     "interpolate": "codes",
     "interpolate_run": "runs.render",
-    "load_codes": "training.inference",
+    "load_codes": "runs.inferred",
     "load_field": "runs.field_file",
     "load_run": "runs.run",
     "look_at": "cameras",
@@ -112,16 +117,19 @@ _EXPORTS = {
     "parameter_groups": "model",
     "preset": "tasks",
     "psnr": "tasks.metrics",
+    "read_camera_path": "cameras",
     "render_picture": "tasks",
     "render_scene": "runs.render",
     "render_volume": "rendering",
     "sample_image": "rendering",
     "shape_metrics": "tasks.metrics",
+    "spiral": "cameras",
     "ssim": "tasks.metrics",
     "task_of": "tasks",
     "trace_surface": "rendering",
     "tune_process": "process",
     "write_animation": "runs.video",
+    "write_camera_path": "cameras",
     "write_image": "runs.images",
     "write_mesh": "runs.meshes",
 }
@@ -130,9 +138,14 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.cameras import Camera as Camera
+    from hyperfields.cameras import CameraPath as CameraPath
+    from hyperfields.cameras import Lens as Lens
     from hyperfields.cameras import Rays as Rays
     from hyperfields.cameras import look_at as look_at
     from hyperfields.cameras import orbit as orbit
+    from hyperfields.cameras import read_camera_path as read_camera_path
+    from hyperfields.cameras import spiral as spiral
+    from hyperfields.cameras import write_camera_path as write_camera_path
     from hyperfields.codes import CAVIA as CAVIA
     from hyperfields.codes import Codes as Codes
     from hyperfields.codes import CodeSource as CodeSource
@@ -187,6 +200,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.model import HyperField as HyperField
     from hyperfields.model import ModelConfig as ModelConfig
     from hyperfields.model import parameter_groups as parameter_groups
+    from hyperfields.ops import Box as Box
+    from hyperfields.ops import Contracted as Contracted
     from hyperfields.process import tune_process as tune_process
     from hyperfields.rendering import OccupancyGrid as OccupancyGrid
     from hyperfields.rendering import Rendered as Rendered
@@ -200,6 +215,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.runs.export import export_scene as export_scene
     from hyperfields.runs.field_file import load_field as load_field
     from hyperfields.runs.images import write_image as write_image
+    from hyperfields.runs.inferred import InferredCodes as InferredCodes
+    from hyperfields.runs.inferred import load_codes as load_codes
     from hyperfields.runs.meshes import write_mesh as write_mesh
     from hyperfields.runs.render import interpolate_run as interpolate_run
     from hyperfields.runs.render import render_scene as render_scene
@@ -225,11 +242,10 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.tasks.metrics import psnr as psnr
     from hyperfields.tasks.metrics import shape_metrics as shape_metrics
     from hyperfields.tasks.metrics import ssim as ssim
+    from hyperfields.tasks.photographs import PhotographConfig as PhotographConfig
     from hyperfields.training.continual import add as add
     from hyperfields.training.fit import fit as fit
-    from hyperfields.training.inference import InferredCodes as InferredCodes
     from hyperfields.training.inference import infer as infer
-    from hyperfields.training.inference import load_codes as load_codes
     from hyperfields.training.regularizers import GaussianPrior as GaussianPrior
     from hyperfields.training.trainer import Fields as Fields
     from hyperfields.training.trainer import Progress as Progress

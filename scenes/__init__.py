@@ -1,7 +1,8 @@
 """Readers: folders of images, meshes and posed views as data sets of hyperfields.data.
 
-May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it, and a line in `READERS`.
-One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds three small
+May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it, and a line in `READERS`;
+for one of scene folders with cameras, a `Format` and a line in `views.FORMATS`.
+One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds four small
 families.
 """
 
@@ -16,12 +17,12 @@ from hyperfields.data import Images, Kind, SceneDataset, Shapes, Views
 from hyperfields.data.shapes import Progress
 from hyperfields.errors import InputError
 from hyperfields.scenes import images, meshes, views
-from hyperfields.scenes._common import UNREAD_IMAGES, UNREAD_MESHES, folders_below, visible_files
+from hyperfields.scenes._common import MOST_BYTES, UNREAD_IMAGES, UNREAD_MESHES, folders_below, visible_files
 from hyperfields.scenes.reader import Aspect, Reader
 
 __all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
 
-SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars and cars_views
+SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars, cars_views and toy_cars
 READERS: tuple[Reader, ...] = (images.READER, meshes.READER, views.READER)  # of one kind, the first that detects reads
 
 
@@ -36,13 +37,16 @@ def open_family(
     aspect: Aspect | None = None,
     background: str | None = None,
     up: str | None = None,
+    split: str | None = None,
+    measured: views.Measured | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
     readers: Sequence[Reader] = READERS,
 ) -> SceneDataset:
     """Open a folder of images, meshes or scene folders; its `kind` says which it was.
 
     Args:
-        path: a folder of pictures, of meshes, of scene folders (NeRF-synthetic layout), or one such scene.
+        path: a folder of pictures, of meshes, of scene folders (see docs/captures.md), or one such scene.
         kind: needed only when the folder holds several kinds.
         size: (height, width) of the pictures, for images and views.
         scenes: names or fnmatch patterns; default all.
@@ -51,7 +55,11 @@ def open_family(
         aspect: how images come to a `size` of another ratio, "crop" (default), "pad" or "fit", see `open_images`.
         background: of views without alpha, a colour or "scene", see `open_views`; default found from their borders.
         up: axis that is up in pictures, "x", "y", "z", "-x" ..., for shapes and views; default by format or cameras.
-        progress: called as (done, total, name) after each shape.
+        split: how the pictures of views are divided, see `open_views`.
+        measured: what is known of views that are only measured, see `Measured`.
+        memory: bytes of the training pictures of views that are kept in memory, default 2 GiB; more of them go to a
+            temporary file.
+        progress: called as (done, total, name) after each shape, or each picture of views.
         readers: the formats to try.
 
     Raises:
@@ -60,13 +68,16 @@ def open_family(
     """
     folder = Path(path)
     reader = _reader(folder, kind, readers)
-    if size is not None and min(size) < 1:
-        raise InputError(f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1")
+    if size is not None and not (min(size) >= 1 and size[0] * size[1] <= MOST_BYTES // 4):
+        raise InputError(
+            f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1 and at most {MOST_BYTES // 4:,} pixels"
+        )
     given: dict[str, Any] = {"size": size, "views": views, "aspect": aspect, "background": background, "up": up}
+    given |= {"split": split, "measured": measured, "memory": memory}
     for option, value in given.items():
         if value is not None and option not in reader.options:
             kinds = " and ".join(dict.fromkeys(other.kind for other in readers if option in other.options))
-            dashes = "--" if option in ("aspect", "background", "up") else ""
+            dashes = "--" if option in ("aspect", "background", "up", "split") else ""
             raise InputError(
                 f"{dashes}{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
             )
@@ -116,12 +127,9 @@ def _reader(folder: Path, kind: Kind | None, readers: Sequence[Reader]) -> Reade
 def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
     """What there is instead of something that can be fitted, and what to type; None when there is nothing."""
     try:
-        colmap = next((p for p in (folder, *folders_below(folder)) if _is_colmap(p)), None)
-        if colmap is not None:
-            return (
-                f"{colmap} is COLMAP's, which is not read; write a transforms.json from it with instant-ngp's "
-                f"scripts/colmap2nerf.py --text {colmap} --images {folder / 'images'} or nerfstudio's ns-process-data"
-            )
+        told = next((text for p in (folder, *folders_below(folder)) if (text := views.foreign_capture(p))), None)
+        if told is not None:
+            return told
         for unread in (UNREAD_IMAGES, UNREAD_MESHES):
             if left := visible_files(folder, tuple(unread)):
                 return f"{len(left)} {left[0].suffix} are there and not read; {unread[left[0].suffix.lower()]}"
@@ -135,7 +143,3 @@ def _seen_below(folder: Path, readers: Sequence[Reader]) -> str | None:
     first, kind = holding[0]
     names = ", ".join(str(below.relative_to(folder)) for below, _ in holding[:3]) + (", ..." if holding[3:] else "")
     return f"its folders hold something ({names}): give one of them, {first} with {kind}, or put all files into one"
-
-
-def _is_colmap(folder: Path) -> bool:
-    return any((folder / f"cameras.{suffix}").is_file() for suffix in ("txt", "bin"))

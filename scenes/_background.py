@@ -40,21 +40,20 @@ def background_text(color: Color) -> str:
     return names.get(color) or "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def is_opaque(pictures: Pixels) -> bool:
-    """True for pictures `[v h w 4]` without a transparent pixel."""
-    return bool((pictures[..., 3] == 255).all())
+def border_pixels(picture: Pixels, counting: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    """Colours `[n 3]` along the edges of a picture `[h w 4]`, where its mask `[h w]` leaves them in."""
+    if counting is not None:
+        edge = np.zeros(picture.shape[:2], dtype=bool)
+        edge[[0, -1]] = edge[:, [0, -1]] = True
+        return picture[edge & counting][:, :3]
+    return np.concatenate((picture[0], picture[1:-1, 0], picture[1:-1, -1], picture[-1]))[:, :3]
 
 
-def border_color(pictures: Pixels, counting: NDArray[np.bool_] | None = None) -> Color | None:
-    """The colour of nearly all border pixels of opaque pictures `[v h w 4]`; None where borders show the scene.
-
-    counting: `[v h w]`, false where a mask leaves pixels out.
-    """
-    edge = np.zeros(pictures.shape[:3], dtype=bool)
-    edge[:, [0, -1]] = edge[:, :, [0, -1]] = True
-    border = pictures[edge if counting is None else edge & counting][:, :3].astype(np.int16)
+def border_color(border: NDArray[np.uint8]) -> Color | None:
+    """The colour of nearly all border pixels `[n 3]` of opaque pictures; None where borders show the scene."""
     if not len(border):
         return None
+    border = border.astype(np.int16)
     color = np.median(border, axis=0)
     even = (np.abs(border - color).max(axis=-1) <= SPREAD).mean()
     if even < EVEN:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
-import struct
+import io
+import json
+import logging
+import os
 import unicodedata
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,22 +42,66 @@ UNREAD_MESHES = dict.fromkeys(
     "convert them to .glb, .ply or .obj, e.g. with Blender or meshlab",
 )
 JUNK = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
+NESTED = 32  # levels of JSON
 DEPTH = 3  # of the search for what a folder holds further down
-# What Pillow raises for files that are no pictures, are cut short, or claim to be enormous.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+MOST_BYTES = 2**29  # of a decoded picture: a few bytes of a file can announce any size
+BAND = 2**21  # pixels that are converted at once: what is made in between stays small
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an exception's text, or its type when it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an exception's text, at most 200 characters of it, or its type when it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, in any Unicode encoding, with or without a mark.
+
+    Raises:
+        InputError: not readable, no JSON, or nested deeper than any file that is meant.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from error
+    level: list[Any] = [content]
+    for _ in range(NESTED):
+        level = [item for value in level if isinstance(value, dict | list) for item in _items(value)]
+        if not level:
+            return content
+    raise InputError(f"{path}: not readable as JSON (nested deeper than {NESTED} levels)")
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Within it, what C libraries print about errors goes nowhere: those come as exceptions too."""
+    copy = None
+    with contextlib.suppress(OSError):  # a process without standard error
+        copy = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    try:
+        yield
+    finally:
+        if copy is not None:
+            os.dup2(copy, 2)
+            os.close(copy)
+
+
+@contextlib.contextmanager
+def no_log(name: str) -> Iterator[None]:
+    """Within it, a library does not log: it would show the traceback of an exception that it has handled."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)  # the level counts for its modules' loggers too
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def visible_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -141,24 +189,77 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
         upright: turn a photograph as its EXIF orientation says.
 
     Raises:
-        InputError: the file cannot be decoded, or it is an EXR and the OpenEXR package is missing.
+        InputError: the file cannot be decoded or announces more than `MOST_BYTES`, or it is an EXR and the OpenEXR
+            package is missing.
     """
     if path.suffix.lower() == ".exr":
         return _read_exr(path)
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened) if upright else opened
-            if image.mode.startswith("I"):
-                grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
-                return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
-            if image.mode == "F":  # a TIFF of floats
-                grey = np.asarray(image, dtype=np.float32)
-                if not (np.isfinite(grey).all() and grey.min() >= 0.0 and grey.max() <= 1.0):
-                    raise ValueError("floats outside of 0 to 1")
-                return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+    with opened_picture(path) as opened:
+        image = ImageOps.exif_transpose(opened) if upright else opened
+        if image.mode.startswith("I"):
+            grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
+            return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+        if image.mode == "F":  # a TIFF of floats
+            grey = np.asarray(image, dtype=np.float32)
+            if not (np.isfinite(grey).all() and grey.min() >= 0.0 and grey.max() <= 1.0):
+                raise ValueError("floats outside of 0 to 1")
+            return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
+        if image.width * image.height <= BAND:
             return np.array(image.convert("RGBA"))
-    except UNREADABLE as error:
+        image.load()
+        rgba = np.empty((image.height, image.width, 4), dtype=np.uint8)
+        for rows in row_bands(image.height, image.width):
+            rgba[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA"))
+        return rgba
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture, by its head.
+
+    Raises:
+        InputError: it is none.
+    """
+    if path.suffix.lower() == ".exr":
+        height, width = _read_exr(path).shape[:2]
+        return height, width
+    with opened_picture(path) as opened:
+        return opened.height, opened.width
+
+
+@contextlib.contextmanager
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    """A picture before its pixels are read; what decoding it raises becomes an InputError.
+
+    Raises:
+        InputError: the file cannot be decoded, or announces more than `MOST_BYTES`.
+    """
+    try:
+        with warnings.catch_warnings(), silent():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
+            with Image.open(path) as image:
+                deep = image.mode == "F" or image.mode.startswith("I")
+                require_size(path, image.height, image.width, 16 if deep else 4)
+                yield image
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
         raise InputError(f"{path}: not a readable picture ({one_line(error)}); replace or remove the file") from error
+
+
+def require_size(path: Path, height: int, width: int, bytes_each: int) -> None:
+    """Raises InputError for a picture that takes more than `MOST_BYTES` at so many bytes a pixel."""
+    if height * width * bytes_each > MOST_BYTES:
+        raise InputError(
+            f"{path}: {height}x{width} (height x width) takes {height * width * bytes_each / 1e9:.1f} GB, wanted at "
+            f"most {MOST_BYTES / 1e9:.1f}; make it smaller first, e.g. magick mogrify -resize 4096x4096"
+        )
+
+
+def row_bands(height: int, width: int) -> Iterator[slice]:
+    """Rows of a picture, in bands of about `BAND` pixels."""
+    step = max(BAND // width, 1)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
 
 
 def _read_exr(path: Path) -> FloatArray:
@@ -167,8 +268,15 @@ def _read_exr(path: Path) -> FloatArray:
     except ImportError as error:
         raise InputError(f'{path}: reading EXR needs OpenEXR; pip install "hyperfields[exr]"') from error
     try:
-        with OpenEXR.File(str(path), separate_channels=True) as opened:
+        with silent(), contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not read
+            _require_exr_size(path, OpenEXR)
+            opened = OpenEXR.File(str(path), separate_channels=True)
+        with opened:
+            if not opened.parts:  # it leaves out those that it cannot read
+                raise ValueError("its pixels are damaged or cut short")
             bands = {name: np.asarray(c.pixels, dtype=np.float32) for name, c in opened.channels().items()}
+    except InputError:
+        raise
     except Exception as error:  # OpenEXR raises several types, RuntimeError and plain Exception among them
         raise InputError(f"{path}: not a readable EXR ({one_line(error)}); replace or remove the file") from error
     if "Y" in bands:
@@ -183,6 +291,15 @@ def _read_exr(path: Path) -> FloatArray:
     return np.concatenate((np.clip(straight, 0.0, 1.0), alpha), axis=-1, dtype=np.float32)
 
 
+def _require_exr_size(path: Path, OpenEXR: Any) -> None:
+    """Raises InputError for an .exr whose header announces too much: it is allocated before it is read."""
+    with OpenEXR.File(str(path), header_only=True) as opened:
+        for part in opened.parts:
+            (left, top), (right, bottom) = part.header["dataWindow"]
+            height, width = int(bottom) - int(top) + 1, int(right) - int(left) + 1
+            require_size(path, height, width, max(4 * len(part.header["channels"]), 16))
+
+
 def as_unit(pixels: NDArray[np.uint8] | FloatArray) -> FloatArray:
     """Pixels as float32 in [0, 1]."""
     return np.asarray(pixels / np.float32(255.0) if pixels.dtype == np.uint8 else pixels, dtype=np.float32)
@@ -193,15 +310,24 @@ def as_bytes(pixels: FloatArray) -> NDArray[np.uint8]:
     return np.asarray(np.clip(pixels, 0.0, 1.0) * 255.0 + 0.5, dtype=np.uint8)
 
 
-def resize_area(pixels: FloatArray, size: tuple[int, int]) -> FloatArray:
+def resize_area(
+    pixels: NDArray[Any], size: tuple[int, int], prepare: Callable[[NDArray[Any]], FloatArray] | None = None
+) -> FloatArray:
     """Resize `[h w c]` to `size` = (height, width): each new pixel is the mean over the area that it covers.
 
     Exact for any ratio, never leaves the range of the input. Colours under an alpha must be premultiplied.
+
+    Args:
+        prepare: makes the float32 values that are meant of a band of rows of `pixels`, so that those of a huge picture
+            are never all there.
     """
     height, width = size
     if pixels.shape[:2] == (height, width):
-        return pixels
-    rows = np.einsum("ij,jkc->ikc", _overlaps(height, pixels.shape[0]), pixels, optimize=True)
+        return pixels if prepare is None else prepare(pixels)
+    down, rows = _overlaps(height, pixels.shape[0]), np.float32(0.0)
+    for band in row_bands(*pixels.shape[:2]):
+        part = pixels[band] if prepare is None else prepare(pixels[band])
+        rows = rows + np.einsum("ij,jkc->ikc", down[:, band], part, optimize=True)
     resized: FloatArray = np.einsum("ij,kjc->kic", _overlaps(width, pixels.shape[1]), rows, optimize=True)
     return resized
 

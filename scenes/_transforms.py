@@ -1,73 +1,35 @@
-"""Transforms files (NeRF-synthetic, instant-ngp, nerfstudio): JSON with the cameras of a scene's pictures, checked.
-
-No key is dropped: each is used, known to change nothing (`HARMLESS`) or nothing while it is not set (`UNSET`), or
-refused.
-"""
+"""Transforms files (NeRF-synthetic, instant-ngp, nerfstudio): JSON with the cameras of a scene's pictures, checked."""
 
 from __future__ import annotations
 
-import json
-import math
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line
+from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line, picture_size, read_json
+from hyperfields.scenes._frames import (
+    Array,
+    Divided,
+    Format,
+    Frame,
+    Hints,
+    fitted,
+    named,
+    require_rigid,
+    tensor_pose,
+)
+from hyperfields.scenes._keys import LISTS, SAID, check_keys, is_set, model_of
+from hyperfields.scenes._lenses import FISHEYES, camera_of, is_finite, merged, numbers_of
+from hyperfields.scenes._points import read_points
+from hyperfields.scenes._splits import SPLITS, Rule
 
-SPLITS = ("train", "val", "test")
 SUFFIXES = ("", *IMAGE_SUFFIXES)  # tried in this order after a frame's file_path
-DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
-NUMBERS = ("camera_angle_x", "camera_angle_y", "fl_x", "fl_y", "cx", "cy", "w", "h", *DISTORTION)
-LISTS = {split: f"{split}_filenames" for split in SPLITS}  # nerfstudio's
-PINHOLE = ("pinhole", "simple_pinhole", "opencv", "perspective", "simple_radial", "radial", "full_opencv")
-HELD_OUT = 8  # of the pictures of a single transforms.json, sorted by file_path, each of this number is for the test
-
-USED = {"frames", "file_path", "transform_matrix", "mask_path", "camera_model", "scale", "offset", "aabb_scale"}
-USED |= {"up", "distortion_params", "time", *NUMBERS, *LISTS.values()}
-# These say how the file came about, or belong to sensors, renderers and trainings that are not ours.
-HARMLESS = {"rotation", "sharpness", "colmap_im_id", "colmap_image_id", "applied_transform", "applied_scale"}
-HARMLESS |= {"ply_file_path", "depth_file_path", "depth_path", "normal_file_path", "depth_unit_scale_factor"}
-HARMLESS |= {"integer_depth_scale", "enable_depth_loading", "orientation_override", "auto_scale_poses_override"}
-HARMLESS |= {"image_id", "camera_id", "name", "timestamp", "version", "comment", "author", "date", "n_frames"}
-HARMLESS |= {"wants_importance_sampling", "render_aabb", "fisheye_crop_radius", "near", "far"}
-# False, 0 or empty they say nothing; else they mean what is not read.
-UNSET = {
-    "is_fisheye": "pictures of a fisheye lens are not read; undistort them to pinhole ones (colmap image_undistorter)",
-    "is_equirectangular": "pictures of all directions are not read; cut pinhole pictures out of them",
-    "rolling_shutter": "a rolling shutter is not read; take the key out if it may be passed over",
-    "driver_parameters": "a camera that moves while it exposes is not read",
-    "white_transparent": "is not read; give --background white instead and take the key out",
-    "black_transparent": "is not read; give --background black instead and take the key out",
-    "mask_color": "is not read; give each frame a mask_path instead",
-    "fix_premult": "is not read; store straight alpha in the pictures and take the key out",
-    "from_mitsuba": "other axes are not read; turn the poses to OpenGL's and take the key out",
-    "from_na": "other axes are not read; turn the poses to OpenGL's and take the key out",
-    "n_extra_learnable_dims": "is not read: one look a scene is fitted; take the key out if it may be passed over",
-    "transform_matrix_start": "a camera that moves while it exposes is not read; give one transform_matrix",
-    "transform_matrix_end": "a camera that moves while it exposes is not read; give one transform_matrix",
-}
-
-
-class Frame(NamedTuple):
-    """One entry of a transforms file, checked."""
-
-    image: Path
-    T_world_camera: NDArray[np.float64]  # [4 4], OpenCV, in the file's unit
-    numbers: dict[str, float]  # intrinsics of the file and of the frame
-    mask: Path | None = None  # picture that is 0 where nothing counts
-
-
-class Hints(NamedTuple):
-    """What a transforms file says about its scene."""
-
-    scale: float | None = None  # instant-ngp: p * scale + offset lies in the unit cube
-    offset: NDArray[np.float64] | None = None  # [3]
-    aabb_scale: float | None = None  # side of the cube round (0.5, 0.5, 0.5) that holds the scene
-    up: NDArray[np.float64] | None = None  # [3]
+SINGLE = "transforms.json"
+FLIP = np.array([1.0, -1.0, -1.0, 1.0])  # from OpenGL's camera axes (+Y up, +Z backward) to OpenCV's
 
 
 def transforms_of(folder: Path) -> list[Path]:
@@ -75,164 +37,269 @@ def transforms_of(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("transforms*.json") if p.is_file())
 
 
-def read_transforms(folder: Path, split: str) -> tuple[list[Frame], Hints]:
-    """The frames of a split, in the order of their file.
+class _File:
+    """One transforms file, its frames not yet looked at."""
 
-    A scene with one transforms.json only is divided: by its lists of filenames, else every eighth picture is for the
-    test and the others are for training.
+    def __init__(self, path: Path) -> None:
+        content = read_json(path)
+        entries = content.get("frames") if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not entries:
+            raise InputError(f"{path}: has no list of frames; wanted the NeRF-synthetic layout")
+        self.path, self.folder, self.content, self.entries = path, path.parent, content, entries
+        check_keys(content, str(path))
+        for i, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                raise InputError(f"{path}: frame {i}: {type(entry).__name__} came, wanted an object with file_path")
+        if len({repr(entry.get("time")) for entry in entries}) > 1:
+            raise InputError(f"{path}: its frames have several times; a scene that moves is not read, give one a time")
+        self.numbers = numbers_of(content, str(path))
+        self.notes = [f"{path}: {key}: {text}" for key, text in SAID.items() if self._says(key)]
+        if _moved(content, str(path)):
+            self.notes.append(
+                f"{path}: exports are in the coordinates of its transform_matrix, which applied_transform and "
+                "applied_scale made from those of the capture"
+            )
+
+    def _says(self, key: str) -> bool:
+        return any(is_set(entry.get(key)) for entry in (self.content, *self.entries))
+
+    def where(self, number: int) -> str:
+        return f"{self.path}: frame {number}"
+
+    def frame(self, number: int) -> Frame:
+        """A frame, checked."""
+        entry, where = self.entries[number], self.where(number)
+        check_keys(entry, where)
+        image = _image_path(self.folder, entry.get("file_path"), where, "file_path")
+        if image is None:
+            raise InputError(
+                f"{where}: no picture at file_path {entry['file_path']!r:.200}; restore it or drop the frame"
+            )
+        mask, hides = self._mask(entry, image, where)
+        pose = tensor_pose(_pose(entry, where))
+        model = model_of(entry, self.content, where)
+        numbers = merged(self.numbers, numbers_of(entry, where)) | _coefficients(entry, self.content, model, where)
+        camera = camera_of(pose, numbers, model, picture_size(image), f"{where}: {image.name}")
+        return Frame(
+            image, fitted(camera, image, "its transforms file"), mask, hides, self._circle(entry, camera.width, image),
+            _beside(image, f"{image.stem}.alpha{image.suffix}"),
+        )  # fmt: skip
+
+    def _mask(self, entry: dict[str, Any], image: Path, where: str) -> tuple[Path | None, bool]:
+        if entry.get("mask_path"):
+            mask = _image_path(self.folder, entry["mask_path"], where, "mask_path")
+            if mask is None:
+                raise InputError(
+                    f"{where}: no picture at mask_path {entry['mask_path']!r:.200}; restore it or drop the key"
+                )
+            return mask, False
+        dynamic = _beside(image, f"dynamic_mask_{image.stem}.png")  # instant-ngp's: white is what moves
+        return dynamic, dynamic is not None
+
+    def _circle(self, entry: dict[str, Any], width: int, image: Path) -> float | None:
+        radius = entry.get("fisheye_crop_radius", self.content.get("fisheye_crop_radius"))
+        if not radius:
+            return None
+        if not is_finite(radius) or radius < 0:
+            raise InputError(f"{self.path}: fisheye_crop_radius is {radius!r:.60}; wanted pixels")
+        return float(radius) * picture_size(image)[1] / width
+
+    def paths(self) -> list[str]:
+        return [_plain(str(entry.get("file_path"))) for entry in self.entries]
+
+    def there(self) -> tuple[list[int], list[str]]:
+        """Numbers of the frames whose pictures are there, and the paths of the others."""
+        kept, missing = [], []
+        for i, entry in enumerate(self.entries):
+            found = _image_path(self.folder, entry.get("file_path"), self.where(i), "file_path")
+            if found is None:
+                missing.append(str(entry["file_path"]))
+            else:
+                kept.append(i)
+        if not kept:
+            raise InputError(
+                f"{self.path}: none of its {len(missing)} pictures is there ({named(missing)}); restore them"
+            )
+        return kept, missing
+
+    def hints(self) -> Hints:
+        return _hints(self.content, self.path)
+
+
+class _BySplit:
+    """A scene with a file for each split."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        there = [p for split in SPLITS if (p := folder / f"transforms_{split}.json").is_file()]
+        opened = _File(there[0])
+        self._files = {there[0]: opened}
+        self.hints, self.notes = opened.hints(), (*opened.notes, *_left_alone(folder, there))
+
+    def frames(self, split: str) -> list[Frame]:
+        """The frames of a split, in the order of their file."""
+        path = self.folder / f"transforms_{split}.json"
+        if not path.is_file():
+            there = [s for s in SPLITS if (self.folder / f"transforms_{s}.json").is_file()]
+            raise InputError(f"{path}: is missing; splits of this scene: {', '.join(there)}; wanted {split!r}")
+        file = self._files[path] = self._files.get(path) or _File(path)
+        return [file.frame(i) for i in range(len(file.entries))]
+
+
+def read_transforms(folder: Path, rule: Rule | None, size: tuple[int, int] | None = None) -> _BySplit | Divided:
+    """The pictures of a scene with transforms files: one for each split, or a single transforms.json.
+
+    A single one is divided by its lists of filenames, else by the rule; and with a rule, several are taken together.
 
     Raises:
-        InputError: no such file or split, not the JSON of one, a key that is not known or means what is not read.
+        InputError: no such file, not the JSON of one, a key that is not known or means what is not read, a fault.
     """
-    path = folder / f"transforms_{split}.json"
-    single = folder / "transforms.json"
-    there = [s for s in SPLITS if (folder / f"transforms_{s}.json").is_file()]
-    if not path.is_file() and (there or not single.is_file()):
-        raise InputError(f"{path}: is missing; splits of this scene: {', '.join(there) or 'none'}; wanted {split!r}")
-    divided = not path.is_file()
-    path = single if divided else path
-    try:
-        content = json.loads(path.read_bytes())  # bytes: any Unicode encoding, with or without a mark
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({one_line(error)})") from error
-    entries = content.get("frames") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: has no list of frames; wanted the NeRF-synthetic layout")
-    _check_keys(content, str(path))
-    for i, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise InputError(f"{path}: frame {i}: {type(entry).__name__} came, wanted an object with file_path")
-    if len({repr(entry.get("time")) for entry in entries}) > 1:
-        raise InputError(f"{path}: its frames have several times; a scene that moves is not read, give one a time")
-    if divided:
-        entries = _divided(content, entries, split, path)
-    shared = _numbers(content, path)
-    frames = [_frame(folder, entry, shared, content, f"{path}: frame {i}") for i, entry in enumerate(entries)]
-    return frames, _hints(content, path)
-
-
-def _frame(folder: Path, entry: dict[str, Any], shared: dict[str, float], content: Any, where: str) -> Frame:
-    _check_keys(entry, where)
-    numbers = shared | _numbers(entry, Path(where))
-    bent = [key for key in DISTORTION if numbers.get(key, 0.0) != 0.0]
-    if any(entry.get("distortion_params", content.get("distortion_params")) or ()):
-        bent.append("distortion_params")
-    if bent:
+    by_split = [path for split in SPLITS if (path := folder / f"transforms_{split}.json").is_file()]
+    if rule is None and by_split:
+        return _BySplit(folder)
+    paths = by_split or [path for path in (folder / SINGLE,) if path.is_file()]
+    if not paths:
+        others = [path.name for path in transforms_of(folder)]
         raise InputError(
-            f"{where}: the lens has distortion ({', '.join(bent)}); undistort the pictures first and write these as 0"
+            f"{folder / 'transforms_train.json'}: is missing; there is {named(others) or 'none'}; wanted "
+            f"transforms_train.json or {SINGLE}"
         )
-    image = _image_path(folder, entry.get("file_path"), where, "file_path")
-    mask = _image_path(folder, entry["mask_path"], where, "mask_path") if entry.get("mask_path") else None
-    return Frame(image, _pose(entry.get("transform_matrix"), where), numbers, mask)
-
-
-def _check_keys(entry: dict[str, Any], where: str) -> None:
-    """Raises InputError for a key that would be dropped."""
-    for key, value in entry.items():
-        if key in UNSET and value and any(np.ravel(np.array(value, dtype=object))):
-            raise InputError(f"{where}: {key}: {UNSET[key]}")
-        if key == "camera_model" and str(value).lower() not in PINHOLE:
-            raise InputError(
-                f"{where}: camera_model {value!r}: only pinhole cameras are read; undistort the pictures "
-                "(colmap image_undistorter) or cut pinhole pictures out of them, and write PINHOLE"
+    files = [_File(path) for path in paths]
+    notes = [*(note for file in files for note in file.notes), *_left_alone(folder, paths)]
+    listed: list[tuple[str, _File, int]] = []
+    for file in files:
+        kept, missing = file.there()
+        if missing:
+            notes.append(
+                f"{file.path}: {len(missing)} of {len(file.entries)} pictures are not there and left out "
+                f"({named(missing)})"
             )
-        if key not in USED and key not in HARMLESS and key not in UNSET and not key.startswith(("_", "#", "//")):
-            raise InputError(f"{where}: key {key!r} is not known here; take it out if it may be passed over")
+        here = set(kept)
+        listed += [(path, file, i) for i, path in enumerate(file.paths()) if i in here]
+    # Files of several splits may repeat pictures: val and test are often the same.
+    listed = list({path: (path, file, i) for path, file, i in reversed(listed)}.values()) if len(files) > 1 else listed
+    listed.sort(key=lambda item: item[0])
+    lists = _lists(files[0].content, [path for path, _, _ in listed], files[0].path)
+    return Divided(
+        str(files[0].path) if len(files) == 1 else str(folder),
+        [file.frame(i) for _, file, i in listed],
+        rule,
+        hints=files[0].hints(),
+        notes=notes,
+        lists=lists,
+        names=[path for path, _, _ in listed],
+    )
 
 
-def _divided(content: dict[str, Any], entries: list[Any], split: str, path: Path) -> list[Any]:
-    """The frames of a split of a single transforms.json."""
-    if any(content.get(key) for key in LISTS.values()):
-        chosen = {_plain(name) for name in content.get(LISTS[split]) or () if isinstance(name, str)}
-        part = [entry for entry in entries if _plain(str(entry.get("file_path"))) in chosen]
-    else:
-        ordered = sorted(entries, key=lambda entry: _plain(str(entry.get("file_path"))))
-        held = {id(entry) for entry in ordered[::HELD_OUT]} if len(entries) > 1 else set()
-        part = [entry for entry in entries if (id(entry) in held) == (split == "test") and split != "val"]
-    if not part:
-        raise InputError(f"{path}: none of its {len(entries)} frames is for {split!r}")
-    return part
+def _left_alone(folder: Path, read: Sequence[Path]) -> list[str]:
+    """A line about transforms files that are not read."""
+    others = [path.name for path in transforms_of(folder) if path not in read]
+    return [f"{folder}: {named([path.name for path in read])} are read, {named(others)} not"] if others else []
+
+
+def _lists(content: dict[str, Any], names: Sequence[str], path: Path) -> dict[str, set[str]]:
+    """nerfstudio's lists of filenames."""
+    lists: dict[str, set[str]] = {}
+    for split, key in LISTS.items():
+        given = content.get(key) or []
+        if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+            raise InputError(f"{path}: {key} is no list of file_paths")
+        lists[split] = {_plain(name) for name in given}
+        if given and not lists[split] & set(names):
+            raise InputError(f"{path}: none of {key} ({named(given)}) is the file_path of a frame")
+    return lists
+
+
+def _coefficients(entry: dict[str, Any], content: dict[str, Any], model: str | None, where: str) -> dict[str, float]:
+    """distortion_params, nerfstudio's k1 k2 k3 k4 p1 p2, by name."""
+    given = entry.get("distortion_params", content.get("distortion_params"))
+    if not is_set(given):
+        return {}
+    if not isinstance(given, list) or not all(map(is_finite, given)):
+        raise InputError(f"{where}: distortion_params is {given!r:.60}; wanted k1, k2, k3, k4, p1, p2")
+    fisheye = model is not None and model.upper() in FISHEYES
+    if len(given) != 6 and not (fisheye and len(given) == 4):
+        raise InputError(f"{where}: distortion_params has {len(given)} numbers; wanted k1, k2, k3, k4, p1, p2")
+    return dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), map(float, given), strict=False))
+
+
+def _moved(content: dict[str, Any], where: str) -> bool:
+    """True when the file says that its poses were brought from other coordinates; checked."""
+    given, scale = content.get("applied_transform"), content.get("applied_scale")
+    if scale is not None and (not is_finite(scale) or scale <= 0):
+        raise InputError(f"{where}: applied_scale is {scale!r:.60}; wanted a number above 0")
+    if given is None:
+        return scale not in (None, 1)
+    matrix = _matrix(given)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix) < 4:
+        raise InputError(f"{where}: applied_transform is not 3 rows of 4 finite numbers that can be undone")
+    return scale not in (None, 1) or not np.allclose(matrix, np.eye(4))
 
 
 def _plain(file_path: str) -> str:
     return unicodedata.normalize("NFC", file_path.replace("\\", "/").removeprefix("./"))
 
 
-def _numbers(entry: dict[str, Any], path: Path) -> dict[str, float]:
-    """The camera's numbers that an object of a transforms file holds."""
-    numbers = {}
-    for key in NUMBERS:
-        if key in entry:
-            value = entry[key]
-            if not _finite(value):
-                raise InputError(f"{path}: {key} is {value!r}; wanted a finite number")
-            if key in ("fl_x", "fl_y", "w", "h") and value <= 0:
-                raise InputError(f"{path}: {key} is {value!r}; wanted a number above 0")
-            numbers[key] = float(value)
-    for key in ("camera_angle_x", "camera_angle_y"):
-        if not 0.0 < numbers.get(key, 1.0) < math.pi:
-            raise InputError(f"{path}: {key} is {numbers[key]!r}; wanted radians between 0 and pi")
-    return numbers
-
-
 def _hints(content: dict[str, Any], path: Path) -> Hints:
     values: dict[str, Any] = {}
     for key in ("scale", "aabb_scale"):
         if content.get(key) is not None:
-            if not _finite(content[key]) or content[key] <= 0:
-                raise InputError(f"{path}: {key} is {content[key]!r}; wanted a number above 0")
+            if not is_finite(content[key]) or content[key] <= 0:
+                raise InputError(f"{path}: {key} is {content[key]!r:.60}; wanted a number above 0")
             values[key] = float(content[key])
     for key in ("offset", "up"):
         if content.get(key) is not None:
             vector = content[key]
-            if not (isinstance(vector, list) and len(vector) == 3 and all(map(_finite, vector))):
-                raise InputError(f"{path}: {key} is {vector!r}; wanted 3 finite numbers")
+            if not (isinstance(vector, list) and len(vector) == 3 and all(map(is_finite, vector))):
+                raise InputError(f"{path}: {key} is {vector!r:.60}; wanted 3 finite numbers")
             values[key] = np.array(vector, dtype=np.float64)
+    if content.get("ply_file_path"):
+        values["points"] = read_points(path.parent, content["ply_file_path"], f"{path}: ply_file_path")
     return Hints(**values)
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _pose(matrix: Any, where: str) -> NDArray[np.float64]:
-    """Camera to world, from OpenGL's camera axes (+Y up, +Z backward) to OpenCV's (+Y down, +Z forward)."""
+def _matrix(given: Any) -> Array:
+    """A matrix of 3 or 4 rows as `[4 4]`; empty when it is none."""
     try:
-        pose = np.array(matrix, dtype=np.float64)
-    except (TypeError, ValueError):
-        pose = np.empty(0)
-    if pose.shape == (3, 4):
-        pose = np.concatenate((pose, [[0.0, 0.0, 0.0, 1.0]]))
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
-        raise InputError(f"{where}: transform_matrix is not 3 or 4 rows of 4 finite numbers")
-    rotation = pose[:3, :3]
-    skew = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
-    straight = np.abs(pose[3] - (0.0, 0.0, 0.0, 1.0)).max() < 1e-3
-    if skew > 1e-3 or np.linalg.det(rotation) < 0.0 or not straight:
-        raise InputError(
-            f"{where}: transform_matrix is not a rigid pose (columns off by {skew:.2g} from orthonormal, "
-            f"determinant {np.linalg.det(rotation):.3g}, last row {pose[3].tolist()}); "
-            "wanted a rotation, a translation and 0 0 0 1"
-        )
-    converted: NDArray[np.float64] = pose * np.array([1.0, -1.0, -1.0, 1.0])
+        matrix = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return np.empty(0)
+    return np.concatenate((matrix, [[0.0, 0.0, 0.0, 1.0]])) if matrix.shape == (3, 4) else matrix
+
+
+def _pose(entry: dict[str, Any], where: str) -> Array:
+    """Camera to world, OpenCV."""
+    key = "transform_matrix"
+    ends = [entry.get(f"{key}_{end}") for end in ("start", "end")]  # instant-ngp's, of a camera that moves
+    if any(end is not None for end in ends):
+        still = key not in entry or np.allclose(_matrix(entry[key])[:3], _matrix(ends[0])[:3])
+        if ends[0] != ends[1] or not still:
+            raise InputError(f"{where}: {key}_start: a camera that moves while it exposes is not read; give one {key}")
+    pose = _matrix(entry.get(key, ends[0]))
+    require_rigid(pose, f"{where}: {key}")
+    converted: Array = pose * FLIP
     converted[3] = (0.0, 0.0, 0.0, 1.0)
     return converted
 
 
-def _image_path(folder: Path, file_path: Any, where: str, key: str) -> Path:
-    """The picture that a frame names; also with Windows' separators, letters of another case, composed accents."""
+def _beside(image: Path, name: str) -> Path | None:
+    path = image.parent / name
+    return path if path.is_file() else None
+
+
+def _image_path(folder: Path, file_path: Any, where: str, key: str) -> Path | None:
+    """The picture that a frame names, None where there is none; also with Windows' separators, letters of another case,
+    composed accents."""
     if not isinstance(file_path, str) or not file_path:
-        raise InputError(f"{where}: {key} is {file_path!r}; wanted the path of a picture")
+        raise InputError(f"{where}: {key} is {file_path!r:.200}; wanted the path of a picture")
     try:
         image = next((p for s in SUFFIXES if (p := folder / (file_path + s)).is_file()), None)
         image = image or _similar(folder, file_path.replace("\\", "/"))
         inside = (image or folder / file_path).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{where}: {key} {file_path!r} cannot be used ({one_line(error)})") from error
+        raise InputError(f"{where}: {key} {file_path!r:.200} cannot be used ({one_line(error)})") from error
     if not inside:
-        raise InputError(f"{where}: {key} {file_path!r} leaves the scene's folder; move the picture there")
-    if image is None:
-        raise InputError(f"{where}: no picture at {key} {file_path!r}; restore it or drop the frame")
+        raise InputError(f"{where}: {key} {file_path!r:.200} leaves the scene's folder; move the picture there")
     return image
 
 
@@ -255,3 +322,11 @@ def _similar(folder: Path, file_path: str) -> Path | None:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+TRANSFORMS = Format(
+    name="transforms",
+    wants="transforms_train.json or transforms.json",
+    detect=lambda folder: bool(transforms_of(folder)),
+    read=read_transforms,
+)

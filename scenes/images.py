@@ -20,13 +20,16 @@ from hyperfields.scenes._common import (
     as_unit,
     by_stem,
     read_rgba,
+    require_size,
     resize_area,
+    row_bands,
     select,
     visible_files,
     warn_left_out,
 )
 from hyperfields.scenes.reader import Aspect, Reader
 
+Pixels = NDArray[np.uint8] | FloatArray
 SAME = 0.02  # relative difference of width to height that nobody sees
 
 
@@ -62,7 +65,7 @@ def open_images(
     names = select(list(files), scenes, limit)
     warn_left_out(folder, UNREAD_IMAGES)
     changed: list[str] = []  # names of pictures whose ratio is another
-    pictures: list[NDArray[np.uint8] | FloatArray] = []
+    pictures: list[Pixels] = []
     for name in names:
         rgba = read_rgba(files[name], upright=True)
         height, width = rgba.shape[:2]
@@ -72,16 +75,16 @@ def open_images(
                 f"{files[name]}: is {height}x{width} but {files[names[0]].name} is {first} (height x width); "
                 "pass --size HxW to bring all to one size"
             )
+        if size is not None and abs(width * size[0] / (height * size[1]) - 1.0) > SAME:
+            changed.append(name)
+            rgba = _with_ratio(files[name], rgba, size, aspect or "crop")
         eight_bit = rgba.dtype == np.uint8
-        unit = as_unit(rgba)
-        alpha = unit[..., 3:]
-        white = unit[..., :3] * alpha + (1.0 - alpha)
         if size is not None:
-            if abs(width * size[0] / (height * size[1]) - 1.0) > SAME:
-                changed.append(name)
-                white = _with_ratio(white, size, aspect or "crop")
-            white = resize_area(white, size)
-        pictures.append(as_bytes(white) if eight_bit else white)
+            white = resize_area(rgba, size, _over_white)
+            pictures.append(as_bytes(white) if eight_bit else white)
+        else:
+            bands = [_over_white(rgba[band]) for band in row_bands(height, width)]
+            pictures.append(np.concatenate([as_bytes(band) if eight_bit else band for band in bands]))
     if any(picture.dtype != np.uint8 for picture in pictures):
         pictures = [as_unit(picture) for picture in pictures]
     notes = []
@@ -93,8 +96,15 @@ def open_images(
     return Images(torch.from_numpy(np.stack(pictures)), names, notes=notes)
 
 
-def _with_ratio(picture: FloatArray, size: tuple[int, int], aspect: Aspect) -> FloatArray:
-    """A picture `[h w c]` whose sides have the ratio of `size`, to a pixel: its middle, or with white added."""
+def _over_white(rgba: Pixels) -> FloatArray:
+    """Straight rgba `[h w 4]` laid over white, `[h w 3]`."""
+    unit = as_unit(rgba)
+    alpha = unit[..., 3:]
+    return unit[..., :3] * alpha + (1.0 - alpha)
+
+
+def _with_ratio(path: Path, picture: Pixels, size: tuple[int, int], aspect: Aspect) -> Pixels:
+    """A picture `[h w 4]` whose sides have the ratio of `size`, to a pixel: its middle, or with white added."""
     height, width = picture.shape[:2]
     if aspect == "fit":
         return picture
@@ -105,7 +115,8 @@ def _with_ratio(picture: FloatArray, size: tuple[int, int], aspect: Aspect) -> F
     else:
         new = (max(round(width * size[0] / size[1]), 1), width)
     if grow:
-        padded = np.ones((*new, picture.shape[2]), dtype=np.float32)
+        require_size(path, *new, 4 * picture.itemsize)
+        padded = np.full((*new, 4), 255 if picture.dtype == np.uint8 else 1.0, dtype=picture.dtype)
         top, left = (new[0] - height) // 2, (new[1] - width) // 2
         padded[top : top + height, left : left + width] = picture
         return padded

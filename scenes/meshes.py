@@ -9,7 +9,6 @@ import os
 import re
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from hyperfields.scenes._common import (
     UNREAD_MESHES,
     by_stem,
     folders_below,
+    no_log,
     one_line,
     plain_name,
     select,
@@ -33,6 +33,7 @@ from hyperfields.scenes._common import (
     visible_folders,
     warn_left_out,
 )
+from hyperfields.scenes._glb import refuse_huge
 from hyperfields.scenes._polygons import read_binary_ply, read_off
 from hyperfields.scenes.reader import Reader
 
@@ -161,6 +162,8 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
             _refuse_ply(content)
         if path.suffix.lower() == ".stl":
             content = _whole_stl(content)
+        if path.suffix.lower() == ".glb":
+            refuse_huge(content)
         try:
             points, faces = _with_trimesh(trimesh, content, path.suffix.lower())
         except ValueError:
@@ -177,9 +180,11 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
 def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     settings: dict[str, Any] = {"skip_materials": True, "maintain_order": True} if suffix == ".obj" else {}
     # Bytes and no resolver: what a file refers to (materials, textures, other files, addresses) is not looked for.
-    scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False, **settings)
+    with no_log("trimesh"):
+        scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False, **settings)
+        parts = scene.dump()  # with the transforms of their nodes
     points, faces, count = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0
-    for part in scene.dump():  # with the transforms of their nodes
+    for part in parts:
         points.append(np.asarray(part.vertices, dtype=np.float64))
         if isinstance(part, trimesh.Trimesh):  # and not a cloud of points
             faces.append(np.asarray(part.faces, dtype=np.int64) + count)
@@ -263,7 +268,7 @@ def _load_pool(path: Path, sampling: Sampling) -> NDArray[np.float32] | None:
         # Opened here, because np.load leaves a damaged file open.
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             pool: NDArray[np.float32] = stored["pool"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # of a damaged file np.load raises nearly anything
         return None
     return pool if pool.shape == (sampling.points, 4) and pool.dtype == np.float32 else None
 

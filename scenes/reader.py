@@ -21,9 +21,9 @@ class Reader:
     """A format that `open_family` can read. `detect` and `claims` look at names only and open no file.
 
     `open(folder, *, scenes, limit, **options)` gives the data set, or raises InputError. `scenes` are names or fnmatch
-    patterns (None: all), `limit` a number of scenes or None; of `size`, `views`, `aspect`, `background`, `up` and
-    `progress` it gets those that `options` names, and `open_family` refuses the others (but leaves out progress without
-    a word).
+    patterns (None: all), `limit` a number of scenes or None; of `size`, `views`, `aspect`, `background`, `up`, `split`,
+    `measured`, `memory` and `progress` it gets those that `options` names, and `open_family` refuses the others (but
+    leaves out progress without a word).
     """
 
     kind: Kind

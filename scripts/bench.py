@@ -8,6 +8,7 @@ python scripts/bench.py render RUN --scene NAME     frames a second round a scen
                                                     before the clock starts, as for a viewer
 python scripts/bench.py scale PICTURES              many scenes against few; imports; a second start
 python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
+python scripts/bench.py singles FAMILY             short fits of every scene by itself: how many come to nothing
 python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
 """
 
@@ -25,6 +26,7 @@ import bench_fit
 import bench_gpu
 import bench_ops
 import bench_scale
+import bench_singles
 
 from hyperfields.errors import InputError
 from hyperfields.ops.threads import kernel_threads
@@ -104,7 +106,13 @@ def main() -> None:
     growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
     two = parts.add_parser("beside", help="two fits at once")
     two.add_argument("--seconds", type=float, default=12.0, help="of each measurement, default %(default)s")
-    for one in (kernels, part, whole, growth, two):
+    singles = parts.add_parser("singles", help="every scene by itself")
+    singles.add_argument("family", type=Path)
+    singles.add_argument("--seeds", type=int, default=1, help="default %(default)s: seed 0 alone")
+    singles.add_argument("--steps", type=int, default=300, help="of each fit, default %(default)s")
+    singles.add_argument("--preset", default="default", help="default %(default)s")
+    singles.add_argument("--limit", type=int, help="first scenes only")
+    for one in (kernels, part, whole, growth, two, singles):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     result: object
@@ -123,6 +131,8 @@ def main() -> None:
         bench_fit.print_fit(result, options.profile)
     elif options.what == "beside":
         result = bench_beside.beside(options.seconds)
+    elif options.what == "singles":
+        result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)
     elif options.what == "scale":
         result = bench_scale.scale(options.family, options.rounds)
         bench_scale.print_scale(result)

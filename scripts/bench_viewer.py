@@ -1,44 +1,278 @@
-"""Latency and frame rate of the viewer, in a real headless Chromium: python scripts/bench_viewer.py RUN
+"""Figures of the viewer: python scripts/bench_viewer.py page|crowd|jobs|attack RUN, for NUMBERS.md.
 
-Times are seen from the page: from the mouse's movement (or the start of the load) to the picture on the canvas.
+`page` measures in a headless Chromium: from the mouse's movement, or the start of the load, to the picture on the
+canvas. The others talk to the viewer as many pages do. `screenshots CARS EMOJI SHAPES` takes the pictures of the docs
+(`docs/viewer_*.jpg`) from runs of the samples.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import random
 import shutil
+import signal
 import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import attack_viewer
 import psutil
-from playwright.sync_api import Page, sync_playwright
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 PORT = 8890
 LOG = "(level) => [...viewer.log.values()].filter((e) => e[level]).map((e) => e[level] - e.changed)"
+Row = tuple[str, str, str]  # what, bar, measured
 
 
-def server(run: Path) -> tuple[subprocess.Popen[str], str]:
-    """The viewer in a process of its own, and its address."""
-    command = [sys.executable, "-m", "hyperfields", "view", str(run), "--port", str(PORT)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "http://" in line:
-            return process, line.split()[-1]
-    raise SystemExit("bench_viewer: the viewer did not start")
+class Server:
+    """The viewer in a process of its own."""
+
+    def __init__(self, run: Path) -> None:
+        command = [sys.executable, "-m", "hyperfields", "view", str(run), "--port", str(PORT)]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `stop`
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._errors, text=True)
+        assert self.process.stdout is not None
+        self.url = next((line.split()[-1] for line in self.process.stdout if "http://" in line), "")
+        if not self.url:
+            raise SystemExit(f"bench_viewer: the viewer did not start: {self.stop()}")
+        address = urlsplit(self.url)
+        self.host, self.token = address.netloc, address.query.partition("=")[2]
+
+    def stop(self) -> str:
+        """What it wrote to stderr; it is ended as a service is."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=60)
+        with self._errors:
+            self._errors.seek(0)
+            return self._errors.read()
+
+    @property
+    def memory(self) -> float:
+        """MB."""
+        return float(psutil.Process(self.process.pid).memory_info().rss) / 1e6
+
+    def connect(self) -> ClientConnection:
+        options: dict[str, Any] = {"origin": f"http://{self.host}", "max_size": None, "proxy": None}
+        return connect(f"ws://{self.host}/live?token={self.token}", **options)
 
 
-def measure(page: Page, url: str) -> list[tuple[str, str, str]]:
-    """(what, bar, measured), one browser alone."""
+class Page:
+    """A page without a browser, and how long it has waited for each picture."""
+
+    def __init__(self, server: Server) -> None:
+        self.socket = server.connect()
+        hello = json.loads(self.socket.recv())
+        self.view = hello["camera"] or {"window": [0, 0, 1, 1]}
+        self.scenes: list[str] = hello["scenes"]
+        self.waits: list[float] = []  # for the next picture, or for the whole one when nothing moves
+        self.sharp: list[float] = []  # until it is as large as was asked for
+        self._number = 0
+
+    def look(self, at: tuple[float, float], *, moving: bool) -> None:
+        """Ask for a picture, of 256x256 when nothing moves, and wait for it."""
+        self._number += 1
+        latent = {"at": list(at)}
+        began = time.monotonic()
+        self.send("view", view=self.view, size=[256, 256], latent=latent, moving=moving)
+        level = "moving" if moving else "still"
+        header = self.until(lambda header: header.get("id") == self._number and header.get("level") == level)
+        self.waits.append(time.monotonic() - began)
+        while not moving and header.get("size") != [256, 256]:
+            header = self.until(lambda header: header.get("id") == self._number)
+        if not moving:
+            self.sharp.append(time.monotonic() - began)
+
+    def send(self, kind: str, **more: Any) -> None:
+        self.socket.send(json.dumps({"type": kind, "id": self._number, **more}))
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        while True:
+            data = self.socket.recv(120.0)
+            if isinstance(data, bytes):
+                (length,) = struct.unpack("<I", data[:4])
+                data = data[4 : 4 + length].decode()
+            header: dict[str, Any] = json.loads(data)
+            if header.get("type") in ("error", "failed"):
+                raise SystemExit(f"bench_viewer: {header['text']}")
+            if wanted(header):
+                return header
+
+
+def together(*workers: Callable[[], None]) -> None:
+    """Runs each in a thread, to the end of all; what one raises is raised."""
+    with ThreadPoolExecutor(len(workers)) as pool:
+        for future in [pool.submit(worker) for worker in workers]:
+            future.result()
+
+
+def summary(waits: list[float]) -> str:
+    return f"longest {max(waits):.2f} s, median {statistics.median(waits):.2f} s"
+
+
+# Many pages -------------------------------------------------------------------------------------------
+
+
+def crowd(server: Server, clients: int, steps: int = 12, rounds: int = 3) -> list[Row]:
+    """Clients that each drag over the map and then want a finished picture."""
+    waits: list[float] = []
+    sharp: list[float] = []
+    memory = [server.memory]
+
+    def use(number: int) -> None:
+        page = Page(server)
+        with page.socket:
+            for step in range(steps):
+                page.look((0.1 * (number % 10) - 0.4, 0.05 * step - 0.5), moving=step < steps - 1)
+        waits.extend(page.waits)
+        sharp.extend(page.sharp)
+
+    for _ in range(rounds):
+        together(*(partial(use, number) for number in range(clients)))
+        memory.append(server.memory)
+    sizes = ", ".join(f"{size:.0f}" for size in memory)
+    measured = (
+        f"{len(waits)} of {rounds * clients * steps}, {summary(waits)}, all pixels after {max(sharp):.2f} s; "
+        f"memory {sizes} MB before and after {rounds} rounds"
+    )
+    return [(f"{clients} clients at once", "all answered, 2 s", measured)]
+
+
+def jobs(server: Server, clients: int, frames: int = 60) -> list[Row]:
+    """A film and a mesh are made while others look."""
+    done = threading.Event()
+    waits: list[float] = []
+    took: dict[str, float] = {}
+    size = {"size": [256, 256]}
+
+    def use(number: int) -> None:
+        page, step = Page(server), 0
+        with page.socket:
+            while not done.is_set():
+                step += 1
+                page.look((0.1 * number - 0.4, 0.04 * (step % 25) - 0.5), moving=step % 12 != 0)
+                time.sleep(0.05)
+        waits.extend(page.waits)
+
+    def make(what: str, **job: Any) -> None:
+        page = Page(server)
+        with page.socket:
+            began = time.monotonic()
+            page.send("job", **job)
+            page.until(lambda header: header["type"] == "file")
+            took[what] = time.monotonic() - began
+
+    def makers() -> None:
+        scenes = Page(server).scenes
+        together(
+            lambda: make("film", what="walk", suffix=".mp4", walk=scenes[:3], frames=frames, **size),
+            lambda: make("mesh", what="export", suffix=".glb", latent={"scene": scenes[-1]}),
+        )
+        done.set()
+
+    together(makers, *(partial(use, number) for number in range(clients)))
+    measured = f"{len(waits)} pictures, {summary(waits)}; film {took['film']:.0f} s, mesh {took['mesh']:.0f} s"
+    return [(f"a film of {frames} frames and a mesh while {clients} look", "1 s", measured)]
+
+
+def attack(server: Server, minutes: float) -> list[Row]:
+    """Random messages and requests, a flood, clients that read and ask nothing, while one page looks."""
+    end, memory, counts = time.monotonic() + 60.0 * minutes, server.memory, {"messages": 0, "requests": 0, "floods": 0}
+    port, cookie = int(server.host.rpartition(":")[2]), cookie_of(server)
+    page = Page(server)
+
+    def going() -> bool:
+        return time.monotonic() < end and server.process.poll() is None
+
+    def random_messages(seed: int) -> None:
+        messages = attack_viewer.messages(random.Random(seed))
+        while going():
+            with contextlib.suppress(ConnectionClosed, TimeoutError), server.connect() as client:
+                while going():
+                    for _ in range(10):
+                        client.send(next(messages))
+                        counts["messages"] += 1
+                    with contextlib.suppress(TimeoutError):
+                        while True:
+                            client.recv(0.0)
+
+    def random_requests() -> None:
+        for request in attack_viewer.requests(random.Random(0), server.host, cookie):
+            if not going():
+                return
+            with contextlib.suppress(OSError):
+                attack_viewer.answer(port, request, 0.2)
+            counts["requests"] += 1
+
+    def flood() -> None:
+        view = json.dumps({"type": "view", "id": 1, "latent": {"seed": 1}, "size": [8, 8], "view": page.view})
+        while going():
+            with contextlib.suppress(ConnectionClosed), server.connect() as client:
+                while going():  # and never reads
+                    client.send(view)
+                    counts["floods"] += 1
+
+    def silent() -> None:
+        while going():
+            with contextlib.suppress(OSError):
+                attack_viewer.answer(port, b"GET / HTTP/1.1\r\nHost: ", 3.0)
+
+    def look() -> None:
+        step = 0
+        while going():
+            step += 1
+            page.look((0.3, 0.04 * (step % 25) - 0.5), moving=step % 4 != 0)
+            time.sleep(0.2)
+
+    messages = [partial(random_messages, seed) for seed in range(2)]
+    together(look, random_requests, flood, *messages, *[silent] * 20)
+    code = server.process.poll()
+    done = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    state = "alive" if code is None else f"ended with {code}"
+    measured = f"{state}; {done}; another page: {summary(page.waits)}; memory {memory:.0f}, {server.memory:.0f} MB"
+    page.socket.close()
+    return [(f"{minutes:g} minutes of random messages and requests, floods and silence", "alive, 2 s", measured)]
+
+
+def cookie_of(server: Server) -> str:
+    request = f"GET /?token={server.token} HTTP/1.1\r\nHost: {server.host}\r\n\r\n"
+    answer = attack_viewer.answer(int(server.host.rpartition(":")[2]), request.encode()).decode()
+    return answer.partition("Set-Cookie: ")[2].partition(";")[0]
+
+
+# In a browser -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def in_browser(server: Server) -> list[Row]:
+    """One browser alone."""
+    with browser() as opened:
+        return measure(opened.new_page(viewport={"width": 1280, "height": 720}), server.url)
+
+
+def measure(page: Any, url: str) -> list[Row]:
     loads = []
     for _ in range(5):
         page.goto("about:blank")
@@ -77,7 +311,7 @@ def measure(page: Page, url: str) -> list[tuple[str, str, str]]:
     ]
 
 
-def drag(page: Page, what: str, steps: int, pause: int = 60) -> None:
+def drag(page: Any, what: str, steps: int, pause: int = 60) -> None:
     box = page.locator(what).bounding_box()
     assert box is not None
     x, y = box["x"] + 0.35 * box["width"], box["y"] + 0.45 * box["height"]
@@ -89,68 +323,108 @@ def drag(page: Page, what: str, steps: int, pause: int = 60) -> None:
     page.mouse.up()
 
 
-def crowd(url: str, clients: int = 8, steps: int = 12) -> tuple[int, float]:
-    """(answered, longest wait in s) of clients that each drag over the map and then want a finished picture."""
-    waits: list[float] = []
-    address = urlsplit(url)
+# Pictures for the docs ---------------------------------------------------------------------------------
 
-    def use(number: int) -> None:
-        options: dict[str, Any] = {"origin": f"http://{address.netloc}", "max_size": None, "proxy": None}
-        with connect(f"ws://{address.netloc}/live?{address.query}", **options) as socket:
-            hello = json.loads(socket.recv())
-            request = {"type": "view", "view": hello["camera"] or {"window": [0, 0, 1, 1]}, "size": [256, 256]}
-            for step in range(steps):
-                moving = step < steps - 1
-                request |= {"id": step, "latent": {"at": [0.1 * number - 0.4, 0.05 * step - 0.5]}, "moving": moving}
-                began = time.monotonic()
-                socket.send(json.dumps(request))
-                while True:
-                    data = socket.recv(60.0)
-                    assert isinstance(data, bytes), data
-                    (length,) = struct.unpack("<I", data[:4])
-                    header = json.loads(data[4 : 4 + length])
-                    if header["id"] == step and header["level"] == ("moving" if moving else "still"):
-                        break
-                waits.append(time.monotonic() - began)
-
-    threads = [threading.Thread(target=use, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(waits), max(waits)
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def rss(process: subprocess.Popen[str]) -> float:
-    """Memory of the viewer, MB."""
-    return float(psutil.Process(process.pid).memory_info().rss) / 1e6
+def screenshots(cars: Path, emoji: Path, shapes: Path, folder: Path) -> None:
+    """viewer_latent.jpg, viewer_interpolate.jpg, viewer_camera.jpg."""
+    with browser() as opened:
+        for run, name, show in ((cars, "latent", latent), (emoji, "interpolate", walk), (shapes, "camera", film)):
+            server = Server(run)
+            page = opened.new_page(viewport={"width": 1280, "height": 720}, device_scale_factor=1.5)
+            try:
+                page.goto(server.url)
+                settle(page)
+                show(page)
+                page.screenshot(path=folder / f"viewer_{name}.jpg", type="jpeg", quality=82)
+            finally:
+                page.close()
+                server.stop()
 
 
-def main() -> None:
+def settle(page: Any) -> None:
+    """Until no sharper picture comes."""
+    page.wait_for_selector("body[data-level=still]", timeout=120_000)
+    seen = -1
+    while seen != (seen := page.evaluate("Number(document.body.dataset.pictures)")):
+        page.wait_for_timeout(4000)
+
+
+def latent(page: Any) -> None:
+    """A blend, a little off a car on the way to another."""
+    first, second = (page.evaluate(f"viewer.about.places[viewer.about.scenes.indexOf('{name}')]") for name in BLEND)
+    x, y = (a + 0.1 * (b - a) for a, b in zip(first, second, strict=True))
+    page.evaluate(f"viewer.latent = {{at: [{x}, {y}]}}; viewer.request()")
+    settle(page)
+    page.evaluate("viewer.latent = {key: viewer.now.key}; viewer.request()")  # the ring of the map follows
+    page.mouse.move(440, 380)
+    page.mouse.wheel(0, -120)
+    settle(page)
+
+
+def walk(page: Any) -> None:
+    page.keyboard.press("2")
+    while page.locator("#stops li").count():
+        page.locator("#stops li button").last.click()
+    for name in WALK:
+        page.fill("#stop-name", name)
+        page.click("#add-stop")
+    page.evaluate("const time = document.querySelector('#time'); time.value = 0.36; "
+                  "time.dispatchEvent(new Event('input'))")  # fmt: skip
+    settle(page)
+
+
+def film(page: Any) -> None:
+    """A circle round a truck, from outside, in the dark."""
+    page.evaluate(f"viewer.go('{FILMED}')")
+    page.keyboard.press("t")
+    page.keyboard.press("3")
+    page.click("#circle")
+    page.click("#overview")
+    page.wait_for_selector("body[data-covered=true]", timeout=120_000)
+    page.wait_for_timeout(2000)
+
+
+BLEND = ("q_real_NormalCar1", "q_real_Cop")
+WALK = ("cat-face", "tiger-face", "panda-face", "sun-with-face", "smiling-face-with-sunglasses")
+FILMED = "k_firetruck"
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    process, url = server(parser.parse_args().run)
+    parser.add_argument("what", choices=("page", "crowd", "jobs", "attack", "screenshots"))
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="one; three for screenshots")
+    parser.add_argument("--clients", type=int, help="default: 50 for crowd, 8 for jobs")
+    parser.add_argument("--minutes", type=float, default=0.5, help="of the attack")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder of the screenshots")
+    options = parser.parse_args()
+    if len(options.runs) != (3 if options.what == "screenshots" else 1):
+        parser.error("wanted one RUN, or CARS EMOJI SHAPES for screenshots")
+    if options.what == "screenshots":
+        screenshots(*options.runs, options.out)
+        return 0
+    server = Server(options.runs[0])
     try:
-        browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-        with sync_playwright() as playwright:
-            opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-            rows = measure(opened.new_page(viewport={"width": 1280, "height": 720}), url)
-            opened.close()
-        crowds, memory = [], [rss(process)]
-        for _ in range(3):
-            crowds.append(crowd(url))
-            memory.append(rss(process))
-        answered, longest = sum(count for count, _ in crowds), max(wait for _, wait in crowds)
-        sizes = ", ".join(f"{size:.0f}" for size in memory)
-        measured = f"{answered} of {3 * 8 * 12}, longest {longest:.2f} s; memory {sizes} MB before and after 3 rounds"
-        rows.append(("8 clients at once", "all answered, 3 s", measured))
+        if options.what == "page":
+            rows = in_browser(server)
+        elif options.what == "attack":
+            rows = attack(server, options.minutes)
+        elif options.what == "crowd":
+            rows = crowd(server, options.clients or 50)
+        else:
+            rows = jobs(server, options.clients or 8)
     finally:
-        process.terminate()
-        process.wait(20)
+        errors = server.stop()
     print("| what | bar | measured |\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
+    if errors or server.process.returncode:
+        print(f"bench_viewer: the viewer ended with {server.process.returncode} and wrote:\n{errors}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

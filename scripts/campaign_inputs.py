@@ -185,11 +185,12 @@ def load_field(words: list[str]) -> int:
     """`hyperfields.load_field`, which no verb reads, as a verb would."""
     import sys
 
-    import hyperfields as hf
+    from hyperfields.errors import InputError
+    from hyperfields.runs import field_file
 
     try:
-        hf.load_field(words[1])
-    except hf.InputError as error:
+        field_file.load_field(words[1])
+    except InputError as error:
         print(f"hyperfields: error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -24,7 +24,8 @@ from hyperfields.runs.images import write_image
 from hyperfields.runs.run import Run, load_run
 from hyperfields.scenes import open_family
 from hyperfields.tasks import render_picture
-from hyperfields.viewer.reference import mesh_picture, photograph_picture
+from hyperfields.tasks.mesh_picture import mesh_picture
+from hyperfields.viewer.reference import photograph_picture
 
 SAMPLES = Path("scenes/samples")
 SHAPE_SIZE = (200, 240)  # of a shape beside its truth
@@ -71,7 +72,7 @@ def beside_truth(run: Run, part: Part) -> list[tuple[str, Tensor, Tensor]]:
             camera = orbit_cameras(run, 1, SHAPE_SIZE)[0]
             picture = mesh_picture(truth, camera, SHAPE_SIZE, supersample=run.task.supersample)
             pairs.append((name, picture, scene.render(camera)))
-        elif isinstance(truth, list):
+        elif not isinstance(truth, Tensor):
             for view in truth[:: max(len(truth) // 2, 1)][:2]:
                 pairs.append((name, photograph_picture(view, 1.0), scene.render(view.camera)))
         else:

@@ -22,10 +22,11 @@ from hyperfields.evaluation.plots import plot_calibration
 from hyperfields.evaluation.uncertainty import calibrate, misfit, std_picture, uncertainty_image
 from hyperfields.fields import BoundField
 from hyperfields.runs.images import write_image
+from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.run import Run, load_run
 from hyperfields.scenes import open_family
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import InferredCodes, infer
+from hyperfields.training.inference import infer
 
 SAMPLES = Path(__file__).resolve().parents[1] / "scenes/samples/cars_views"
 VIEWS = 5  # test views of a car

@@ -42,13 +42,23 @@ def saved(kind: Kind, folder: Path) -> Path:
     return folder
 
 
+class _AsAnswered(urllib.request.HTTPRedirectHandler):
+    """Redirects are answers like others."""
+
+    def redirect_request(self, *args: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_AsAnswered, urllib.request.ProxyHandler({}))
+
+
 def get(viewer: Viewer, path: str, *, cookie: bool = True, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """(status, headers, body) of a request, by default of a browser that has opened the address."""
     if cookie:
         headers["Cookie"] = viewer.gate.cookie.partition(";")[0]
     request = urllib.request.Request(viewer.gate.origin + path, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with _opener.open(request, timeout=20) as answer:
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -60,12 +70,17 @@ class Client:
 
     def __init__(self, viewer: Viewer) -> None:
         origin = viewer.gate.origin
-        self.socket: ClientConnection = connect(
-            f"{origin.replace('http', 'ws')}/live?token={viewer.gate.token}",
-            origin=origin,  # type: ignore[arg-type]
-            max_size=None,
-            proxy=None,  # type: ignore[arg-type]
-        )
+        self._connect(f"{origin.replace('http', 'ws')}/live?token={viewer.gate.token}", origin)
+
+    @classmethod
+    def of(cls, address: str, origin: str) -> Client:
+        """One of a viewer in another process."""
+        client = cls.__new__(cls)
+        client._connect(address, origin)
+        return client
+
+    def _connect(self, address: str, origin: str) -> None:
+        self.socket: ClientConnection = connect(address, origin=origin, max_size=None, proxy=None)  # type: ignore[arg-type]
         self.hello = self.hear()
 
     def __enter__(self) -> Client:

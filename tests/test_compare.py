@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hyperfields import hypernets
 from hyperfields.cli import main
+from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.evaluation.compare import (
     Comparison,
@@ -24,6 +27,7 @@ from hyperfields.evaluation.compare import (
 )
 from hyperfields.evaluation.lpips import LpipsUnavailable
 from hyperfields.evaluation.plots import pareto, plot
+from hyperfields.evaluation.unseen import file_rows, format_unseen
 from hyperfields.fields import ImageField
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.model import ModelConfig
@@ -32,7 +36,7 @@ from hyperfields.tasks import TASKS
 from hyperfields.training.cost import count
 from hyperfields.training.fit import Fit
 
-from ._analytic import Discs
+from ._analytic import Balls, Discs
 
 FIELD = ImageField(FactoredGrid(2, 3, 2, 8, 4, 16, bases=3), hidden=(24, 24))
 
@@ -232,6 +236,31 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_files_of_pictures_keep_to_their_bytes() -> None:
+    """Each is the best one that does: another codec's own decoder says what it shows."""
+    from PIL import Image, features
+
+    side = 24
+    ramp = torch.linspace(0, 1, side).expand(side, side)
+    random = torch.Generator().manual_seed(0)
+    noisy = torch.stack((ramp, ramp.T, 0.5 * ramp + 0.3 * torch.rand(side, side, generator=random)), -1)
+    data = Images((torch.stack((noisy, noisy.flip(0))) * 255.0).byte())
+    rows = {(row["way"], row["wanted"]): row for row in file_rows(data, (20, 250, 500))}
+    assert rows["PNG", None]["exact"]
+    assert rows["WebP, lossless", None]["exact"]
+    assert rows["PNG", None]["bytes"] < side * side * 3
+    assert rows["WebP", 20]["bytes"] is None
+    small, large = rows["WebP", 250], rows["WebP", 500]
+    assert small["bytes"] <= 250 < large["bytes"] <= 500
+    assert 20.0 < small["mean"]["psnr"] < large["mean"]["psnr"]
+    stream = io.BytesIO()
+    Image.fromarray((data.reference(0) * 255).round().byte().numpy()).save(stream, "webp", quality=1, method=6)
+    assert len(stream.getvalue()) <= small["bytes"] + 40
+    assert ("AVIF 4:4:4", 500) in rows or not features.check("avif")
+    assert file_rows(Balls(), (100,)) == []
+    assert "WebP" in format_unseen(list(rows.values()), TASKS["images"].metrics[0])
+
+
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from hyperfields.runs.images import write_image
 
@@ -239,11 +268,14 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, name in enumerate(Discs().names):
         write_image(tmp_path / f"discs/{name}.png", Discs().reference(number))
     words = ["compare", str(tmp_path / "discs"), "--out", str(tmp_path / "cmp"), "--preset", "tiny"]
-    words += ["--generators", "full,scale-shift", "--steps", "3", "--unseen", "1"]
+    words += ["--unseen", "1", "--unseen-bytes", "150,700", "--generators", "full,direct", "--steps", "3"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "full, seed 0: psnr" in out
     assert "unseen psnr" in out
+    table = out[out.index("unseen scenes") :].splitlines()
+    assert {line.split("  ")[0] for line in table[1:]} >= {"full", "alone", "WebP", "WebP, lossless", "PNG"}
+    assert next(line for line in table if line.startswith("PNG")).endswith("exact")
     report = (tmp_path / "cmp/report.json").read_bytes()
     (tmp_path / "cmp/report.json").unlink()
     assert main(["compare", "--out", str(tmp_path / "cmp")]) == 0  # the data are not needed, and nothing is fitted
@@ -254,3 +286,5 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no comparison; make one with: hyperfields compare FAMILY" in capsys.readouterr().err
     assert main([*words[:-4], "--steps", "3", "--generators", "fool"]) == 2
     assert "generator 'fool': unknown, wanted one of full" in capsys.readouterr().err
+    assert main([*words[:6], *words[8:]]) == 2
+    assert "--unseen-bytes 150,700: needs scenes that are left out" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from hyperfields.scenes import SAMPLES
 
@@ -28,11 +29,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "own_generator": STEPS,
     "own_loop": STEPS,
     "own_loss": STEPS,
+    "photographs": {**MINUTES, "size": (16, 12)},
     "unseen": MINUTES,
 }
 WRITTEN = {
     "fit_images": {"first.png", "walk.gif"},
     "fit_views": {"turn.gif", "depth.png", "car.safetensors"},
+    "photographs": {"capture", "turn.gif"},
     "unseen": {"unseen.png"},
 }
 
@@ -57,6 +60,15 @@ def some_pictures(folder: Path) -> Path:
     return folder
 
 
+def some_photographs(folder: Path) -> Path:
+    """A folder of six photographs of toys, one beside the other, small."""
+    folder.mkdir()
+    for path in sorted((SAMPLES / "toy_cars").glob("*.jpg"))[:6]:
+        with Image.open(path) as picture:
+            picture.resize((180, 240), Image.Resampling.BOX).save(folder / path.name, quality=95)
+    return folder
+
+
 def test_all_are_listed_and_short() -> None:
     assert {path.stem for path in SCRIPTS} == set(ARGUMENTS)
     listed = re.findall(r"\]\(((?:notebooks/)?\w+\.(?:py|ipynb))\)", (EXAMPLES / "README.md").read_text())
@@ -71,6 +83,9 @@ def test_script(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     arguments = dict(ARGUMENTS[path.stem])
     if path.stem == "fit_images":
         arguments |= {"folder": some_pictures(tmp_path / "pictures")}
+    if path.stem == "photographs":
+        pytest.importorskip("pycolmap", reason="pycolmap (hyperfields[captures]) is missing")
+        arguments |= {"photos": some_photographs(tmp_path / "photographs")}
     load(path, monkeypatch).main(**arguments)
     written = {file.name for file in (tmp_path / "out").glob("*")}
     assert written == WRITTEN.get(path.stem, set())

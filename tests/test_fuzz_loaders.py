@@ -26,12 +26,13 @@ from hyperfields.fields.encodings import FactoredGrid, HashGrid
 from hyperfields.hypernets import Extension, Hierarchical, LowRank
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.runs.field_file import load_field
+from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.inspect import inspect_run
 from hyperfields.runs.run import Run, load_run
 from hyperfields.runs.tcnn import read_tcnn, write_tcnn
 from hyperfields.tasks import TrainConfig
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import infer, load_codes
+from hyperfields.training.inference import infer
 
 MOST = 2**20  # numbers of a tensor that a small file may lead to
 GRID = FactoredGrid(2, 2, 2, 5, 3, 6, bases=2)

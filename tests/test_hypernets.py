@@ -21,9 +21,8 @@ from hyperfields.hypernets import (
     LowRank,
     Modulation,
     PerLayer,
-    Residual,
 )
-from hyperfields.weights import Weights, WeightSpec, flatten, layers, linear_spec, numel
+from hyperfields.weights import WeightEntry, Weights, WeightSpec, flatten, layers, linear_spec, numel
 
 from ._generators import generators
 
@@ -299,31 +298,17 @@ def test_a_direct_code_is_all_of_its_weights_and_the_network_has_none() -> None:
     assert torch.equal(flatten(weights, spec), codes)
 
 
-def test_a_residual_begins_at_nothing_and_then_adds_a_low_rank_to_its_scenes() -> None:
-    encoding = FactoredGrid(2, 2, 2, 6, 4, 8, bases=3)
-    spec: WeightSpec = encoding.spec | SPEC
+def test_a_residual_is_added_to_the_weights_of_its_scenes() -> None:
+    """Generated ones, tables mixed from bases, and tables that all scenes share."""
+    spec: WeightSpec = FactoredGrid(2, 2, 2, 6, 4, 8, bases=3).spec | SPEC
+    spec = spec | {"other.table": WeightEntry((9, 2), 2, 0.1, "shared")}
     net, codes = Hypernet(spec, 7, Modulation()), torch.randn(2, 7)
-    residual, scenes = Residual(spec, 5, rank=2), torch.tensor([4, 1])
-    plain, begun = net(codes), net(codes, residual(scenes))
-    assert all(torch.equal(plain[name], begun[name]) for name in spec)
-    with torch.no_grad():
-        for parameter in residual.parameters():
-            parameter.copy_(torch.randn_like(parameter))
-    refined, alone = net(codes, residual(scenes)), net(codes[1:], residual(scenes[1:]))
-    for name in spec:
-        torch.testing.assert_close(refined[name][1:], alone[name], rtol=1e-5, atol=1e-5)
-    change = (refined["mlp.1.weight"] - plain["mlp.1.weight"]).double()
-    assert torch.linalg.matrix_rank(change, rtol=1e-5).tolist() == [2, 2]
-    torch.testing.assert_close(
-        refined["mlp.0.bias"] - plain["mlp.0.bias"],
-        residual.plain["mlp/0/bias"][scenes],
-        rtol=1e-5,
-        atol=1e-5,
-    )
-    table = net.factored["grid/table"]
-    wanted = table(codes, residual.plain["grid/table"][scenes])
-    assert torch.equal(refined[TABLE], wanted)
-    assert not torch.allclose(refined[TABLE], plain[TABLE])
+    residual = {name: torch.randn(2, *entry.shape) for name, entry in spec.items() if name != "mlp.0.bias"}
+    plain, refined = net(codes), net(codes, residual)
+    assert plain["other.table"].shape[0] == 1
+    assert torch.equal(plain["mlp.0.bias"], refined["mlp.0.bias"])
+    for name, change in residual.items():
+        assert torch.equal(refined[name], plain[name] + change), name
 
 
 @pytest.mark.parametrize(

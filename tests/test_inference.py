@@ -10,20 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from hyperfields.cameras import orbit
 from hyperfields.codes import CAVIA
 from hyperfields.codes.table import gaussian_kl
-from hyperfields.data import Points
+from hyperfields.data import Points, Views
 from hyperfields.errors import InputError
 from hyperfields.evaluation.uncertainty import rank_correlation
-from hyperfields.fields import ImageField
+from hyperfields.fields import ImageField, RadianceField
 from hyperfields.fields.encodings import Fourier
 from hyperfields.hypernets import Full
 from hyperfields.model import ModelConfig
 from hyperfields.rendering.image import sample_image
+from hyperfields.runs.inferred import InferredCodes, load_codes
 from hyperfields.runs.run import Run
 from hyperfields.tasks import TrainConfig
+from hyperfields.training import refinement
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import By, InferredCodes, infer, load_codes
+from hyperfields.training.inference import By, infer
 from hyperfields.training.optim import Optimizers
 from hyperfields.training.trainer import Progress, Trainer
 
@@ -112,6 +115,16 @@ def test_descent_finds_unseen_scenes_and_residuals_come_closer(run: Run, tmp_pat
     assert scene.render(size=(8, 8)).shape == (8, 8, 3)
 
 
+def test_changes_are_held_back_the_more_the_fewer_the_pictures(run: Run) -> None:
+    """A scene that is seen in all of its points is not held at all."""
+    field = RadianceField(Fourier(3, 1), hidden=(4,), geometry=1, color_hidden=(4,))
+    views_run = fit(Balls(), steps=1, model=ModelConfig(field, Full(), 2), train=TrainConfig(4, 256), progress=False)
+    for count in (1, 5):
+        data = Views(orbit(count, height=8, width=8), torch.rand(count, 8, 8, 4))
+        assert refinement.pull_of(views_run, data) == pytest.approx(refinement.PULL / count)
+    assert refinement.pull_of(run, Halves(names=("a",))) == 0.0
+
+
 def test_a_run_is_as_it_was_after_inference(run: Run) -> None:
     """Neither its numbers, nor which of them require a gradient, nor the caller's random numbers."""
     numbers = {name: value.clone() for name, value in run.model.state_dict().items()}
@@ -142,10 +155,10 @@ def test_both_stages_of_a_refinement_warm_up(run: Run, monkeypatch: pytest.Monke
     monkeypatch.setattr(Optimizers, "set_rate", lambda self, factor: factors.append(factor) or set_rate(self, factor))
     infer(run, Halves(names=("a",)), steps=240, refine=True, progress=False)
     assert len(factors) == 240
-    for first in (0, 120):  # a linear rise over 50 steps in each stage, then down
-        assert factors[first] < 0.05
-        assert factors[first + 60] > 0.3
-        assert factors[first + 119] < 0.1
+    for first, warmup, last in ((0, 10, 35), (36, 30, 239)):  # a linear rise in each stage, then down
+        assert factors[first] == pytest.approx(1.0 / warmup, rel=0.01)
+        assert factors[first + warmup] > 0.7
+        assert factors[last] < 0.02
 
 
 def test_an_inference_that_cannot_be_is_one_line(run: Run, tmp_path: Path) -> None:
@@ -178,6 +191,7 @@ def test_everything_is_made_where_the_model_is(by: By, monkeypatch: pytest.Monke
     pytest.importorskip("triton")
     pretend_gpu(monkeypatch)
     monkeypatch.setattr(Trainer, "warm_up", lambda trainer: None)  # it reads the state, which may wait
+    monkeypatch.setattr(refinement, "spreads", lambda model: dict.fromkeys(model.config.field.spec, 1.0))
     run = dataclasses.replace(made, model=made.model.to("meta"), source=made.source and made.source.to("meta"))
     data, steps = Fake("images"), None if by == "steps" else 2
     with Watching(upload=True):

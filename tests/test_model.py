@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hyperfields.fields import BoundField, Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import TABLE, Encoding, FactoredGrid, Fourier, HashGrid, Identity
-from hyperfields.hypernets import Bayes, Full, Generator, Independent, LowRank, Residual
+from hyperfields.hypernets import Bayes, Full, Generator, Independent, LowRank
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.weights import numel
 
@@ -100,15 +100,14 @@ def test_a_batch_of_scenes_that_share_nothing_is_a_loop_over_them(kind: str, enc
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_batch_of_refined_scenes_is_a_loop_over_them(encoding: str) -> None:
     model = model_of("views", encoding, LowRank())
-    residual, points = Residual(model.config.field.spec, 3).double(), points_of("views", 3, 8)
-    with torch.no_grad():
-        for parameter in residual.parameters():
-            parameter.copy_(0.3 * torch.randn_like(parameter))
-    codes, scenes = model.latents.codes, torch.arange(3)
-    batch = columns(model.bind(codes, residual(scenes))(*points))
+    points = points_of("views", 3, 8)
+    spec = model.config.field.spec
+    residual = {name: 0.3 * torch.randn(3, *entry.shape).double() for name, entry in spec.items()}
+    codes = model.latents.codes
+    batch = columns(model.bind(codes, residual)(*points))
     assert not torch.allclose(batch, columns(model.bind(codes)(*points)), atol=1e-3)
     for s in range(3):
-        fn = model.bind(codes[s : s + 1], residual(scenes[s : s + 1]))
+        fn = model.bind(codes[s : s + 1], {name: value[s : s + 1] for name, value in residual.items()})
         alone = columns(fn(*[p[s : s + 1] for p in points]))
         torch.testing.assert_close(batch[s : s + 1], alone, rtol=1e-12, atol=1e-12)
 

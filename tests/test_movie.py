@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hyperfields.cameras import CameraPath, write_camera_path
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
 from hyperfields.runs.cameras import orbit_cameras
@@ -86,6 +88,29 @@ def test_an_animation_circles_the_scene(tmp_path: Path) -> None:
         assert float((frame - wanted).abs().mean()) < 0.01
 
 
+def test_a_film_along_a_camera_path(tmp_path: Path) -> None:
+    """Poses of a file are in the frame of the capture; a folder gets a picture a frame, as `render_picture` has it."""
+    run = run_of("views")
+    around = orbit_cameras(run, 3, SIZE)
+    frame = (2.0, 5.0, -1.0, 0.5)
+    outside = torch.stack([camera.T_world_camera.clone() for camera in around])
+    outside[:, :3, 3] = outside[:, :3, 3] * frame[0] + torch.tensor(frame[1:])
+    fov = 2.0 * math.atan(0.5 * SIZE[0] / around[0].fy)
+    keys = CameraPath(outside, torch.full((3,), fov), 1.5, 2.0, SIZE, in_box=False)
+    write_camera_path(tmp_path / "path.json", keys)
+    scene = Scene(run, "big", run.codes("big"), fitted=False, frame=frame)
+    render_scene(scene, tmp_path / "frames", path=tmp_path / "path.json")
+    names = sorted(file.name for file in (tmp_path / "frames").iterdir())
+    assert names == [f"frame_{i:04d}.png" for i in range(3)]
+    for name, camera in zip(names, around, strict=True):
+        wanted = render_picture(run.bind("big"), camera, SIZE)
+        assert float((pixels(tmp_path / "frames" / name) - wanted).abs().mean()) < 2e-3
+    render_scene(scene, tmp_path / "x.gif", path="spiral", frames=5, size=SIZE)
+    assert len(frames(tmp_path / "x.gif")) == 5
+    with pytest.raises(InputError, match=r"--frames 2: is of an orbit or a spiral"):
+        render_scene(scene, tmp_path / "y.gif", path=tmp_path / "path.json", frames=2)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "options", "message"),
     [
@@ -93,6 +118,12 @@ def test_an_animation_circles_the_scene(tmp_path: Path) -> None:
         ("images", "x.png", {"orbit": 8}, "no camera circles images"),
         ("views", "x.png", {"orbit": 8}, r"--orbit 8: .*x\.png; use a \.gif or \.mp4"),
         ("shapes", "x.gif", {"orbit": 0}, "--orbit 0: .*at least 1 frame"),
+        ("shapes", "x.gif", {"frames": -1}, "--frames -1: .*at least 1 frame"),
+        ("shapes", "x.gif", {"orbit": 2, "path": "spiral"}, "--orbit 2: is --path orbit --frames 2 in one"),
+        ("images", "x.png", {"path": "spiral"}, "--path spiral: no camera circles images .*leave it out"),
+        ("views", "x.png", {"path": "spiral"}, "--path spiral: .*a folder without suffix"),
+        ("views", "x", {}, r"x: suffix \(none\) cannot hold a rendering"),
+        ("views", "x.gif", {"path": "no.json"}, r"no\.json: not readable as a camera path"),
         ("shapes", "x.ply", {}, r"suffix \.ply cannot hold a rendering"),
         ("images", "x.png", {"channel": "depth"}, "these scenes give rgb"),
         ("views", "no/x.png", {}, "folder .*no does not exist"),

@@ -22,7 +22,7 @@ from hyperfields.errors import InputError
 from hyperfields.runs.meshes import write_mesh
 from hyperfields.runs.run import load_run
 from hyperfields.scenes import detect_kind, open_family
-from hyperfields.scenes._background import border_color, cut_out
+from hyperfields.scenes._background import border_color, border_pixels, cut_out
 from hyperfields.scenes.meshes import read_mesh
 from hyperfields.tasks import RADIANCE
 from hyperfields.training.inference import infer
@@ -119,12 +119,12 @@ def test_a_mesh_a_folder_is_a_family(tmp_path: Path) -> None:
     assert open_family(tmp_path).names == ("1a2b", "3c4d")
 
 
-def test_colmap_is_told(tmp_path: Path) -> None:
+def test_half_a_model_of_colmap_is_told(tmp_path: Path) -> None:
     (tmp_path / "sparse" / "0").mkdir(parents=True)
     (tmp_path / "sparse" / "0" / "cameras.txt").touch()
     (tmp_path / "images").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "images" / "1.png")
-    with pytest.raises(InputError, match=r"sparse/0 is COLMAP's, which is not read; write a transforms\.json"):
+    with pytest.raises(InputError, match=r"sparse/0/images\.txt: is missing; a model of COLMAP has"):
         open_family(tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_pictures_of_another_aspect(tmp_path: Path, aspect: Any) -> None:
 def test_a_single_transforms_file_is_divided(tmp_path: Path) -> None:
     family = open_family(scene(tmp_path / "s", single=True, count=10))
     assert [len(family.reference(0, split)) for split in ("train", "test")] == [8, 2]
-    with pytest.raises(InputError, match="none of its 10 frames is for 'val'"):
+    with pytest.raises(InputError, match="none of its 10 pictures is for 'val'"):
         family.reference(0, "val")
     change(
         tmp_path / "s",
@@ -206,12 +206,12 @@ def test_marks_at_the_start(tmp_path: Path, encoding: str) -> None:
 
 
 KEYS: dict[str, tuple[Any, str]] = {
-    "is_fisheye": (True, "is_fisheye: pictures of a fisheye lens are not read; undistort"),
-    "camera_model": ("OPENCV_FISHEYE", "camera_model 'OPENCV_FISHEYE': only pinhole cameras are read; undistort"),
-    "is_equirectangular": (1, "is_equirectangular: pictures of all directions are not read"),
+    "latlong": (True, "latlong: is not read; write camera_model EQUIRECTANGULAR"),
+    "camera_model": ("VR180_L", "camera_model 'VR180_L' is not read; wanted PINHOLE, .*EQUIRECTANGULAR: undistort"),
+    "is_equirectangular": (1, "wanted all directions, twice as wide as high"),
     "rolling_shutter": ([0, 0, 0.1, 0], "rolling_shutter"),
     "k5": (0.1, r"distortion \(k5\)"),
-    "distortion_params": ([0.1, 0.0], "distortion_params"),
+    "distortion_params": ([0.1, 0.0], "distortion_params has 2 numbers; wanted k1, k2, k3, k4, p1, p2"),
     "my_key": (3, "key 'my_key' is not known here; take it out if it may be passed over"),
     "scale": (0, "scale is 0; wanted a number above 0"),
     "offset": ([0, 1], r"offset is \[0, 1\]; wanted 3 finite numbers"),
@@ -297,7 +297,7 @@ def lay_over(folder: Path, color: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (90, 160, 40)])
 def test_alpha_comes_back_from_an_even_background(tmp_path: Path, color: tuple[int, int, int]) -> None:
-    truth = open_family(scene(tmp_path / "s")).reference(0, "train")
+    truth = list(open_family(scene(tmp_path / "s")).reference(0, "train"))
     lay_over(tmp_path / "s", color)
     family = open_family(tmp_path / "s")
     assert len(family.notes) == 1
@@ -344,7 +344,7 @@ def test_holes_are_clear_and_highlights_are_not() -> None:
     picture = np.full((64, 64, 4), 255, dtype=np.uint8)
     picture[(radius < 28) & (radius > 10), :3] = (200, 30, 30)
     picture[32, 50, :3] = 255  # a highlight
-    assert border_color(picture[None]) == (255, 255, 255)
+    assert border_color(border_pixels(picture)) == (255, 255, 255)
     alpha = cut_out(picture, (255, 255, 255))[..., 3]
     assert alpha[32, 32] == 0
     assert alpha[0, 0] == 0
@@ -519,3 +519,21 @@ def test_a_run_reads_its_data_as_it_was_fitted(tmp_path: Path, capsys: pytest.Ca
     write_mesh(mesh, vertices._replace(scale=frame[0], center=(frame[1], frame[2], frame[3])))
     codes = infer(loaded, open_family(tmp_path / "s"), steps=1, progress=False)
     assert codes.scene(loaded, "s").frame == pytest.approx(frame, abs=1e-6)
+
+
+def test_an_object_larger_than_the_unit_box_gets_a_larger_one() -> None:
+    """Cameras that look at [-1, 1]^3, as those of NeRF-synthetic do, at a ball of radius 1.3."""
+    from hyperfields.cameras import orbit
+    from hyperfields.data.boxes import Seen, find_box, outside
+
+    cameras = orbit(12, radius=4.0, elevation=0.5, fov=0.9, height=48, width=48)
+    rays = [camera.rays() for camera in cameras]
+    origins, directions = (np.concatenate([part[k].double().numpy() for part in rays]) for k in (0, 1))
+    nearest = origins - (origins * directions).sum(-1, keepdims=True) * directions
+    for radius, smallest, largest in ((0.9, 1.0, 1.0), (1.3, 1.3, 1.6)):
+        hit = np.linalg.norm(nearest, axis=-1) < radius
+        silhouette = Seen(origins[hit], directions[hit])
+        box = find_box(cameras, silhouette)
+        assert smallest <= box.scale <= largest
+        assert box.center == (0.0, 0.0, 0.0)
+        assert outside(box, silhouette) < 1e-3

@@ -201,8 +201,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "angle text": (edit(lambda c: c.update(camera_angle_x="wide")), "camera_angle_x is 'wide'"),
     "angle NaN": (edit(lambda c: c.update(camera_angle_x=math.nan)), "camera_angle_x is nan"),
     "focal": (edit(lambda c: c.update(fl_x=-3)), "fl_x is -3"),
-    "lens": (edit(lambda c: c.update(k1=0.1, p2=0.01)), r"frame 0: .*distortion \(k1, p2\); undistort"),
-    "shape": (edit(lambda c: c.update(w=5, h=7)), r"r_0\.png: is 5x7 .* says 7x5"),
+    "lens": (edit(lambda c: c.update(k1=0.1, k4=0.01)), r"frame 0: .*distortion \(k4\) of a lens that is no fisheye"),
+    "shape": (edit(lambda c: c.update(w=5, h=7)), r"r_0\.png: is 5x7 .* transforms file says 7x5"),
     "frame type": (edit(lambda c: c["frames"].append(3)), "frame 3: int came"),
     "no matrix": (
         edit(lambda c: c["frames"][1].pop("transform_matrix")),
@@ -219,10 +219,6 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         r"frame 1: no picture at file_path './train/r_1'",
     ),
     "broken": (lambda s: (s / "train" / "r_1.png").write_bytes(b""), r"r_1\.png: not a readable picture"),
-    "size": (
-        lambda s: Image.fromarray(picture(0, 6, 8)).save(s / "train" / "r_1.png"),
-        r"r_1\.png: is 6x8 but .*r_0\.png is 5x7.*--size",
-    ),
     "up": (path_is("../one/train/r_0"), "frame 1: file_path '../one/train/r_0' leaves the scene's folder"),
     "up to nothing": (path_is("../../nothing"), "leaves the scene's folder"),
     "absolute": (path_is("/etc/hostname"), "frame 1: file_path '/etc/hostname' leaves the scene's folder"),
@@ -248,7 +244,7 @@ def test_a_broken_test_split_is_found_when_asked_for(folder: Path) -> None:
     (folder / "two" / "test" / "r_0.png").write_bytes(b"junk")
     family = open_family(folder)
     with pytest.raises(InputError, match=r"r_0\.png: not a readable picture"):
-        family.reference(1)
+        list(family.reference(1))
 
 
 def test_a_folder_without_scenes_has_no_views(tmp_path: Path) -> None:

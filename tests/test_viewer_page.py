@@ -18,8 +18,9 @@ from hyperfields.cameras import Camera, look_at
 
 pytest.importorskip("websockets")
 
+from hyperfields.cameras.keyframes import CameraPath, camera
+from hyperfields.cameras.nerfstudio import to_nerfstudio
 from hyperfields.viewer.app import PAGE
-from hyperfields.viewer.camera_path import CameraPath, camera, to_nerfstudio
 from hyperfields.viewer.session import pack
 
 NODE = shutil.which("node")

@@ -13,23 +13,16 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, look_at
+from hyperfields.cameras.keyframes import camera
 from hyperfields.data import Kind, Mesh, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.tasks import task_of
-from hyperfields.viewer.camera_path import (
-    CameraPath,
-    camera,
-    from_nerfstudio,
-    from_opengl,
-    quaternions,
-    rotation_matrices,
-    to_nerfstudio,
-)
+from hyperfields.tasks.mesh_picture import mesh_picture
 from hyperfields.viewer.latent_map import latent_map
-from hyperfields.viewer.lock import FairLock
-from hyperfields.viewer.reference import mesh_picture, photograph_picture, reference_picture
+from hyperfields.viewer.lock import FairLock, Turn
+from hyperfields.viewer.reference import photograph_picture, reference_picture
 from hyperfields.viewer.session import mesh_bytes, moving_size, pack
 from hyperfields.viewer.shared import FieldInTurns
 
@@ -159,125 +152,6 @@ def test_other_text_is_refused(codes: Tensor, text: str) -> None:
         latent_map(codes).from_text(text)
 
 
-# Camera paths -----------------------------------------------------------------------------------------
-
-
-def pose(*position: float) -> Tensor:
-    return look_at(torch.tensor(position), torch.zeros(3))
-
-
-ANGLES = (0.0, 1.0, 2.5, 4.0)
-
-
-def path(**more: object) -> CameraPath:
-    poses = torch.stack([pose(math.cos(a) * 3, math.sin(a) * 3, 1.0) for a in ANGLES])
-    return CameraPath(poses, torch.tensor([0.6 + 0.1 * a for a in ANGLES]), **more)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("loop", [False, True])
-def test_a_path_goes_through_its_keyframes(loop: bool) -> None:
-    whole = path(loop=loop)
-    poses, fovs = whole.at(torch.arange(4, dtype=torch.float64) / (4 if loop else 3))
-    torch.testing.assert_close(poses, whole.poses, atol=1e-5, rtol=0)
-    torch.testing.assert_close(fovs, whole.fovs)
-    if loop:
-        first, last = whole.at(torch.tensor([0.0, 1.0]))[0]
-        torch.testing.assert_close(first, last, atol=1e-5, rtol=0)
-
-
-def test_every_camera_of_a_path_is_rigid_and_near_the_last() -> None:
-    cameras = path(seconds=5.0, loop=True).cameras()
-    assert len(cameras) == 120
-    for before, after in zip(cameras, cameras[1:] + cameras[:1], strict=True):
-        turn = after.T_world_camera[:3, :3]
-        torch.testing.assert_close(turn @ turn.T, torch.eye(3), atol=1e-5, rtol=0)
-        assert float((after.T_world_camera - before.T_world_camera).norm()) < 0.35
-
-
-def test_a_keyframe_alone_stands_still() -> None:
-    alone = CameraPath(pose(1.0, 2.0, 3.0)[None], torch.tensor([0.7]), seconds=0.5)
-    poses, fovs = alone.at(alone.frame_times())
-    torch.testing.assert_close(poses, alone.poses.expand(12, 4, 4), atol=1e-5, rtol=0)
-    assert fovs.tolist() == pytest.approx([0.7] * 12)
-
-
-def test_opposite_directions_do_not_cancel() -> None:
-    half_turn = torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
-    there_and_back = CameraPath(torch.stack([torch.eye(4), half_turn, torch.eye(4)]), torch.full((3,), 0.7))
-    turns = there_and_back.at(torch.linspace(0.0, 1.0, 101))[0][:, :3, :3]
-    torch.testing.assert_close(turns @ turns.mT, torch.eye(3).expand_as(turns), atol=1e-5, rtol=0)
-
-
-def test_nerfstudio_reads_what_it_would_write() -> None:
-    whole = path(size=(120, 160), seconds=1.0, fps=10.0)
-    written = json.loads(json.dumps(to_nerfstudio(whole)))
-    assert (written["render_height"], written["render_width"]) == (120, 160)
-    assert len(written["camera_path"]) == 10
-    assert written["keyframes"][0]["aspect"] == pytest.approx(160 / 120)
-    matrix = torch.tensor(written["camera_path"][0]["camera_to_world"]).reshape(4, 4)
-    assert matrix[:3, 3].tolist() == pytest.approx([3.0, 0.0, 1.0], abs=1e-5)
-    backwards = matrix[:3, 2]  # OpenGL's camera looks along -Z: from the origin to the camera
-    torch.testing.assert_close(backwards, torch.nn.functional.normalize(matrix[:3, 3], dim=0), atol=1e-5, rtol=0)
-    assert float(matrix[2, 1]) > 0.9  # its +Y is up
-    again = from_nerfstudio(json.dumps(written))
-    assert (again.size, again.seconds, again.fps, again.loop) == (whole.size, 1.0, 10.0, False)
-    torch.testing.assert_close(again.poses, whole.poses, atol=1e-5, rtol=0)
-    torch.testing.assert_close(again.fovs, whole.fovs)
-
-
-def test_a_path_without_keyframes_is_read_from_its_frames() -> None:
-    written = to_nerfstudio(path(seconds=0.5, fps=10.0)) | {"keyframes": []}
-    assert len(from_nerfstudio(written).poses) == 5
-
-
-GOOD = to_nerfstudio(path(seconds=0.5))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"keyframes": [], "camera_path": []}, "no keyframes"),
-        ({"keyframes": "x"}, "damaged"),
-        ({"keyframes": [{"matrix": [0.0] * 16, "fov": 40}]}, "damaged"),
-        ({"keyframes": [{"matrix": [float("nan")] * 16, "fov": 40}]}, "damaged"),
-        ({"keyframes": [{"matrix": GOOD["keyframes"][0]["matrix"], "fov": 4000}]}, "damaged"),
-        ({"keyframes": GOOD["keyframes"] * 60}, "201 keyframes came, wanted 1 to 200"),
-        ({"seconds": 1e9}, "wanted up to 3000 frames"),
-        ({"fps": -1}, "frames a second"),
-        ({"render_height": 10**6}, "wanted sides of 8 to 2048"),
-        ({"render_height": None}, "damaged"),
-    ],
-)
-def test_damaged_paths_are_refused(change: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        from_nerfstudio(GOOD | change)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "7", "[" * 50])
-def test_other_files_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="camera path"):
-        from_nerfstudio(text)
-
-
-def test_rotations_and_quaternions_lead_to_each_other() -> None:
-    generator = torch.Generator().manual_seed(0)
-    given = torch.nn.functional.normalize(torch.randn(200, 4, generator=generator, dtype=torch.float64), dim=-1)
-    given[:4] = torch.eye(4, dtype=torch.float64)  # half turns, where the naive formula divides by nothing
-    again = quaternions(rotation_matrices(given))
-    torch.testing.assert_close((again * given).sum(-1).abs(), torch.ones(200, dtype=torch.float64))
-    w, axis = given[:, :1], given[:, 1:]
-    point = torch.tensor([0.3, -0.7, 0.2], dtype=torch.float64).expand(200, 3)
-    turned = point + 2.0 * torch.linalg.cross(axis, torch.linalg.cross(axis, point) + w * point)
-    torch.testing.assert_close((rotation_matrices(given) @ point[..., None]).squeeze(-1), turned)
-
-
-def test_a_nearly_rigid_pose_becomes_rigid() -> None:
-    crooked = to_nerfstudio(path())["keyframes"][1]["matrix"]
-    crooked[0] += 0.01
-    turn = from_opengl([crooked])[0, :3, :3]
-    torch.testing.assert_close(turn @ turn.T, torch.eye(3), atol=1e-5, rtol=0)
-
-
 # References -------------------------------------------------------------------------------------------
 
 
@@ -299,7 +173,7 @@ def test_ray_casting_pauses_between_blocks(monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("open3d")
     view = orbit_cameras(run_of("shapes"), 1, SIZE)[0]
     whole = mesh_picture(octahedron(0.8), view, SIZE)
-    monkeypatch.setattr("hyperfields.viewer.reference.RAYS", 100)
+    monkeypatch.setattr("hyperfields.tasks.mesh_picture.RAYS", 100)
     pauses: list[int] = []
     blocks = mesh_picture(octahedron(0.8), view, SIZE, pause=lambda: pauses.append(1))
     torch.testing.assert_close(blocks, whole)
@@ -322,52 +196,86 @@ def test_a_photograph_lies_over_the_background() -> None:
 # The lock ---------------------------------------------------------------------------------------------
 
 
-def test_the_lock_goes_round_in_order_and_to_the_urgent_first() -> None:
-    lock, order, waiting = FairLock(), [], []
+class Queue:
+    """Threads that wait for a lock, one after another."""
 
-    def take(name: str, urgent: bool) -> None:
-        with lock.held(urgent=urgent):
-            order.append(name)
+    def __init__(self, lock: FairLock) -> None:
+        self.lock = lock
+        self.order: list[str] = []
+        self._threads: list[threading.Thread] = []
 
-    with lock.held(urgent=True):
-        for name, urgent in (("a", False), ("b", False), ("c", True), ("d", True)):
-            thread = threading.Thread(target=take, args=(name, urgent))
-            before = sum(map(len, lock._queues))
-            thread.start()
-            waiting.append(thread)
-            while sum(map(len, lock._queues)) == before:
-                time.sleep(0.001)
-    for thread in waiting:
-        thread.join(5.0)
-    assert order == ["c", "d", "a", "b"]
+    def add(self, name: str, turn: Turn, *more: str) -> None:
+        """A thread that notes its names, and gives way after each but the last."""
+
+        def take() -> None:
+            with self.lock.held(turn):
+                self.order.append(name)
+                for another in more:
+                    self.lock.give_way()
+                    self.order.append(another)
+
+        thread = threading.Thread(target=take)
+        before = self.lock.waiting()
+        thread.start()
+        self._threads.append(thread)
+        while self.lock.waiting() == before:
+            time.sleep(0.001)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(5.0)
+
+
+def test_the_lock_goes_round_in_order_looks_before_pictures_before_jobs() -> None:
+    queue = Queue(FairLock())
+    with queue.lock.held():
+        for name, turn in (("a", Turn.JOB), ("b", Turn.JOB), ("p", Turn.PICTURE), ("c", Turn.LOOK), ("d", Turn.LOOK)):
+            queue.add(name, turn)
+    queue.join()
+    assert queue.order == ["c", "d", "p", "a", "b"]
+
+
+def test_who_began_first_ends_first() -> None:
+    """Of pictures in blocks only one is half done at a time, so memory does not grow with those who wait."""
+    queue = Queue(FairLock())
+    with queue.lock.held(Turn.LOOK):
+        queue.add("a1", Turn.PICTURE, "a2", "a3")
+        queue.add("b1", Turn.PICTURE, "b2")
+    queue.join()
+    assert queue.order == ["a1", "a2", "a3", "b1", "b2"]
+
+
+def test_a_job_waits_for_those_who_wait_already_and_for_no_more_than_its_patience() -> None:
+    queue = Queue(FairLock())
+    with queue.lock.held(Turn.LOOK):
+        for number in range(40):
+            queue.add(f"before {number}", Turn.LOOK)
+        queue.add("job", Turn.JOB)
+        for number in range(40):
+            queue.add(f"after {number}", Turn.LOOK)
+    queue.join()
+    assert queue.order.index("job") == 40 + Turn.JOB
+    assert queue.order[:40] == [f"before {number}" for number in range(40)]
 
 
 def test_who_holds_the_lock_for_long_gives_way_in_between() -> None:
-    lock, order = FairLock(), []
-
-    def short() -> None:
-        with lock.held(urgent=True):
-            order.append("short")
-
-    with lock.held():
-        thread = threading.Thread(target=short)
-        thread.start()
-        while not any(lock._queues):
-            time.sleep(0.001)
-        order.append("long")
-        lock.give_way()
-        order.append("long again")
-    thread.join(5.0)
-    assert order == ["long", "short", "long again"]
-    with lock.held():
-        lock.give_way()  # alone: nothing to wait for
+    queue = Queue(FairLock())
+    with queue.lock.held():
+        queue.add("short", Turn.LOOK)
+        queue.order.append("long")
+        queue.lock.give_way()
+        queue.order.append("long again")
+    queue.join()
+    assert queue.order == ["long", "short", "long again"]
+    with queue.lock.held():
+        queue.lock.give_way()  # alone: nothing to wait for
 
 
 @pytest.mark.parametrize("kind", ["shapes", "views"])
 def test_a_field_in_turns_is_the_field(kind: Kind) -> None:
     run, task, lock = run_of(kind), task_of(kind), FairLock()
     checks: list[bool] = []
-    field = FieldInTurns(run["big"].field, lock, lambda: checks.append(lock._busy))
+    field = FieldInTurns(run["big"].field, lock, lambda: checks.append(lock.busy))
     bound = run["big"].field
     mesh, same = task.mesh(field, 24), task.mesh(bound, 24)
     assert torch.equal(mesh.vertices, same.vertices)
@@ -401,6 +309,6 @@ def test_bytes_of_a_message_are_aligned() -> None:
 
 
 def test_a_camera_has_its_vertical_angle() -> None:
-    made: Camera = camera(pose(3.0, 0.0, 0.0), 0.8, (100, 300))
+    made: Camera = camera(look_at([3.0, 0.0, 0.0], [0.0, 0.0, 0.0]), 0.8, (100, 300))
     assert 2.0 * math.atan(0.5 * made.height / made.fy) == pytest.approx(0.8)
     assert (made.fx, made.cx, made.cy) == (made.fy, 150.0, 50.0)

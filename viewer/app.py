@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import dataclasses
 import errno
 import http
 import json
@@ -16,31 +16,33 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import torch
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from hyperfields.cameras import Camera
+from hyperfields.cameras.nerfstudio import from_nerfstudio, to_nerfstudio
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.runs.cameras import native_size
-from hyperfields.runs.run import Run
+from hyperfields.runs.config import CONFIG
+from hyperfields.runs.run import MODEL, Run
 from hyperfields.viewer import requests
-from hyperfields.viewer.camera_path import from_nerfstudio, to_nerfstudio
+from hyperfields.viewer.connection import MOST_UNSENT, Allowance, Connection
 from hyperfields.viewer.jobs import Jobs
-from hyperfields.viewer.server import Gate, Server, free_port, is_websocket, reply, text
+from hyperfields.viewer.server import Gate, Server, free_port, is_websocket, path_of, reply, text
 from hyperfields.viewer.session import Session
 from hyperfields.viewer.shared import MOST_THUMBS, SHEET, THUMB, SharedState
 
 if TYPE_CHECKING:
-    from hyperfields.training.inference import InferredCodes
+    from hyperfields.runs.inferred import InferredCodes
 
 PORT = 8780
-MOST_CLIENTS = 32
-SEND_SECONDS = 20.0  # a client that takes nothing for so long has gone
+MOST_CLIENTS = 64
+MESSAGES = 240.0  # of one page, a second: a little more than one for each frame of a fast screen
+LONG = 2048  # bytes: a message counts as one more for each of these
+WATCH_SECONDS = 2.0
 LINE_POINTS = 200  # of a camera path, when it is seen from outside
 PAGE = Path(__file__).parent / "page"
 # The page loads nothing from elsewhere and runs no text as code.
@@ -77,13 +79,17 @@ class Viewer:
         self.shared = SharedState(run, open_dataset, inferred)
         self.jobs = Jobs(self.shared)
         self._sheets = ThreadPoolExecutor(2, thread_name_prefix="hyperfields-viewer-thumbs")
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, tuple[Session, Connection]] = {}
         self._mutex = threading.Lock()
+        self._download = asyncio.Lock()
+        self._hello, self._notice = json.dumps(hello(self.shared)), ""
+        self._watch = threading.Thread(target=self._watch_folder, name="hyperfields-viewer-watch", daemon=True)
         try:
             self._server = self._listen()
         except BaseException:
             self.jobs.close()
             raise
+        self._watch.start()
         self.shared.warm_up()
 
     def _listen(self) -> Server:
@@ -112,11 +118,26 @@ class Viewer:
             sessions = dict(self._sessions)
         for name in sessions:
             self._forget(name)
+        self._server.drop_slow()  # nobody waits until they have taken their pictures
         self.jobs.close()
-        for session in sessions.values():  # before the loop ends that their pictures go through
+        for session, _ in sessions.values():  # before the loop ends that their pictures go through
             session.join(5.0)
         self._sheets.shutdown(wait=True, cancel_futures=True)
         self._server.close()
+        self._watch.join()
+
+    def _watch_folder(self) -> None:
+        """Tell the pages when the run on disk is not the one that they see any more."""
+        folder = self.shared.run.path
+        loaded = None if folder is None else _stamp(folder)
+        while folder is not None and not self.shared.closing.wait(WATCH_SECONDS):
+            if not self._notice and _stamp(folder) != loaded:
+                line = "the run on disk has changed or gone; this is the one that was loaded: start the viewer again"
+                self._notice = json.dumps({"type": "notice", "text": line})
+                with self._mutex:
+                    pages = [connection for _, connection in self._sessions.values()]
+                for connection in pages:
+                    connection.post(self._notice)
 
     # Requests -------------------------------------------------------------------------------------------------
 
@@ -124,12 +145,15 @@ class Viewer:
         """The page and its files, and refusals; None opens a websocket."""
         if (refusal := self.gate.refusal(request)) is not None:
             return refusal
-        path = unquote(urlsplit(request.path).path)
+        path = path_of(request)
         if is_websocket(request):
-            return None if path == "/live" else text(http.HTTPStatus.NOT_FOUND, "nothing here")
-        match path.strip("/").split("/"):
-            case [""] if path == "/":
-                return self._file_of_page("index.html", {"Set-Cookie": self.gate.cookie})
+            return None if path == ["live"] else text(http.HTTPStatus.NOT_FOUND, "nothing here")
+        match path:
+            case [""] if self.gate.has_token(request):  # the token goes: into the cookie, out of address and history
+                away = {"Location": "/", "Set-Cookie": self.gate.cookie}
+                return text(http.HTTPStatus.SEE_OTHER, "the viewer is at /", away)
+            case [""]:
+                return self._file_of_page("index.html")
             case ["page", name]:
                 return self._file_of_page(name)
             case ["thumbs", number] if number.isdecimal() and len(number) < 6:
@@ -138,14 +162,14 @@ class Viewer:
                 return await self._file_of_job(token, name)
         return text(http.HTTPStatus.NOT_FOUND, "nothing here")
 
-    def _file_of_page(self, name: str, headers: dict[str, str] | None = None) -> Response:
+    def _file_of_page(self, name: str) -> Response:
         """A file of the page; nothing but what lies in its folder."""
         files = {file.name: file for file in PAGE.iterdir() if file.is_file()}
         if name not in files:
             return text(http.HTTPStatus.NOT_FOUND, "nothing here")
         content_type = _CONTENT_TYPES.get(files[name].suffix, "application/octet-stream")
         policy = {"Content-Security-Policy": _POLICY, "X-Frame-Options": "DENY"}
-        return reply(files[name].read_bytes(), f"{content_type}; charset=utf-8", policy | (headers or {}))
+        return reply(files[name].read_bytes(), f"{content_type}; charset=utf-8", policy)
 
     async def _thumbs(self, number: int) -> Response:
         sheet = self.shared.finished_sheet(number)
@@ -155,10 +179,13 @@ class Viewer:
 
     async def _file_of_job(self, token: str, name: str) -> Response:
         file = self.jobs.file(token, name)
-        try:
-            data = None if file is None else await asyncio.to_thread(file.read_bytes)
-        except FileNotFoundError:  # its page was closed meanwhile
-            data = None
+        async with self._download:  # one after another, so that all that is sent at once is known
+            try:
+                if file is not None and 0 < self._server.unsent > MOST_UNSENT - file.stat().st_size:
+                    return text(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many downloads at once: try again")
+                data = None if file is None else await asyncio.to_thread(file.read_bytes)
+            except FileNotFoundError:  # its page was closed meanwhile
+                data = None
         if data is None:
             return text(http.HTTPStatus.NOT_FOUND, "this file is gone: make it again")
         content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
@@ -166,33 +193,28 @@ class Viewer:
 
     # Sessions -------------------------------------------------------------------------------------------------
 
-    async def _talk(self, connection: ServerConnection) -> None:
+    async def _talk(self, connection: Connection) -> None:
         with self._mutex:
             full = len(self._sessions) >= MOST_CLIENTS
         if full:
             await connection.close(1013, f"{MOST_CLIENTS} pages are open already")
             return
-        name, loop = secrets.token_urlsafe(12), asyncio.get_running_loop()
-
-        def send(message: str | bytes) -> None:
-            """From any other thread: waits until the browser has room, so pictures never pile up."""
-            if loop.is_closed():
-                return
-            with contextlib.suppress(ConnectionClosed, TimeoutError):
-                asyncio.run_coroutine_threadsafe(connection.send(message), loop).result(SEND_SECONDS)
-
-        session = Session(self.shared, send)
+        name, session = secrets.token_urlsafe(12), Session(self.shared, connection.put)
         with self._mutex:
-            self._sessions[name] = session
+            self._sessions[name] = session, connection
+        allowance = Allowance(MESSAGES, MESSAGES)
         try:
-            await connection.send(json.dumps(hello(self.shared)))
+            await connection.deliver(self._hello)
+            if self._notice:
+                await connection.deliver(self._notice)
             async for message in connection:
                 try:
-                    answer = await self._handle(name, session, requests.decode(message), send)
+                    answer = await self._handle(name, session, requests.decode(message), connection)
                 except InputError as error:
                     answer = json.dumps({"type": "error", "text": str(error)})
                 if answer is not None:
-                    await connection.send(answer)
+                    await connection.deliver(answer)
+                await asyncio.sleep(allowance.take(1.0 + len(message) / LONG))  # 0: the others come in between
         except ConnectionClosed:
             pass
         except Exception:  # a bug must be seen
@@ -201,30 +223,34 @@ class Viewer:
         finally:
             self._forget(name)
 
-    async def _handle(
-        self, name: str, session: Session, message: dict[str, Any], send: Callable[[str | bytes], None]
-    ) -> str | None:
+    async def _handle(self, name: str, session: Session, message: dict[str, Any], connection: Connection) -> str | None:
         """The answer to a message, if it has one at once. Nothing is computed on the event loop.
 
         Raises:
             InputError: what came is not a message that a page sends.
         """
+
+        def tell(answer: dict[str, Any]) -> None:
+            connection.post(json.dumps(answer), progress=answer["type"] == "progress")
+
         match message.get("type"):
             case "view":
                 session.request(message)
             case "job":
-                self.jobs.start(name, message, lambda answer: send(json.dumps(answer)))
+                self.jobs.start(name, message, tell)
             case "cancel":
                 self.jobs.cancel(name, int(requests.number(message.get("id"), "id", 0, 2**53)))
             case "path":
                 return await asyncio.to_thread(_path_answer, message.get("path"))
-            case other:
-                raise InputError(f"message: type {str(other)[:40]!r} is unknown")
+            case str(other):
+                raise InputError(f"message: type {other[:40]!r} is unknown")
+            case _:
+                raise InputError("message: has no type, which is unknown")
         return None
 
     def _forget(self, name: str) -> None:
         with self._mutex:
-            session = self._sessions.pop(name, None)
+            session, _ = self._sessions.pop(name, (None, None))
         if session is not None:
             session.close()
         self.jobs.forget(name)
@@ -261,10 +287,22 @@ def hello(shared: SharedState) -> dict[str, Any]:
     }
 
 
+def _stamp(folder: Path) -> list[tuple[int, int, int] | None]:
+    """What tells whether the files of a run are still those that were loaded."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for file in (folder / CONFIG, folder / MODEL):
+        try:
+            about = file.stat()
+            stamps.append((about.st_ino, about.st_size, about.st_mtime_ns))
+        except OSError:
+            stamps.append(None)
+    return stamps
+
+
 def _path_answer(value: Any) -> str:
     """A path as the page keeps it: the file, whose `camera_path` has the camera of each frame, and a smooth line."""
     if not isinstance(value, dict | str):
         raise InputError("path: wanted nerfstudio's JSON")
-    path = from_nerfstudio(value)
+    path = dataclasses.replace(from_nerfstudio(value), in_box=True)
     line = path.at(torch.linspace(0.0, 1.0, LINE_POINTS))[0][:, :3, 3]
     return json.dumps({"type": "path", "path": to_nerfstudio(path), "line": line.tolist()})

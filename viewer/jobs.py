@@ -1,4 +1,4 @@
-"""Jobs that take longer than a picture: films, meshes, fields, measurements. One at a time for all clients."""
+"""Jobs that take longer than a picture: films, meshes, fields, measurements. They take turns."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from hyperfields.cameras.nerfstudio import from_nerfstudio
 from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
@@ -33,13 +34,16 @@ from hyperfields.runs.scene import Scene
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks import Metric
 from hyperfields.viewer import requests
-from hyperfields.viewer.camera_path import from_nerfstudio
 from hyperfields.viewer.requests import ViewRequest
 from hyperfields.viewer.shared import FINE, FieldInTurns, SharedState
 
-MOST_WAITING = 16  # jobs of all clients together
+MOST_AT_ONCE = 3  # jobs, of as many clients
+MOST_WAITING = 32  # jobs of all clients together
+MOST_OF_ONE = 4  # of one client
 MOST_FILES = 8  # that are kept for one client, newest last
+MOST_BYTES = 500e6  # of these, but for the newest
 MOST_FRAMES = 480
+MOST_PIXELS = 5e8  # of a film; a .gif is in memory until it is written, a byte a pixel: 240 frames of 1920 x 1080
 
 Send = Callable[[dict[str, Any]], None]
 T = TypeVar("T")
@@ -55,7 +59,8 @@ class Job:
 
     number: int  # of the page
     owner: str
-    send: Send
+    message: dict[str, Any]
+    send: Send  # never waits
     cancelled: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def check(self) -> None:
@@ -69,20 +74,29 @@ class Job:
 
 
 class Jobs:
-    """A queue with one worker, and the files that come out: temporary, under names that cannot be guessed.
+    """Jobs under way and waiting, and the files that come out: temporary, under names that cannot be guessed.
 
-    The steps of a job (a frame, a scene) hold the lock one by one and give way in between, so that no page waits for
-    a job. What a step computes besides fields (an encoder, nearest neighbours) runs beside the pages.
+    A few run at once, one of a client at a time, so that a short one need not wait for another's film. Their steps (a
+    frame, a block of points) hold the lock one by one and give way in between, so that no page waits for a job. What a
+    step computes besides fields (an encoder, nearest neighbours) runs beside the pages.
     """
 
     def __init__(self, shared: SharedState) -> None:
         self.shared = shared
         self._folder = Path(tempfile.mkdtemp(prefix="hyperfields-view-"))
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="hyperfields-viewer-job")
+        self._workers = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="hyperfields-viewer-job")
         self._mutex = threading.Lock()
-        self._jobs: dict[tuple[str, int], Job] = {}
+        self._running: list[Job] = []
+        self._waiting: list[Job] = []
         self._files: dict[str, list[Path]] = {}
+        self._measuring = threading.Lock()
         self._report: dict[str, Any] | None = None
+        self._makers: dict[str, Callable[[Job, dict[str, Any]], None]] = {
+            "export": self._export,
+            "walk": self._walk,
+            "path": self._path,
+            "measure": self._measure,
+        }
 
     def start(self, owner: str, message: dict[str, Any], send: Send) -> None:
         """Queue what a page asks for; `send` gets progress, the end, or an error.
@@ -91,30 +105,43 @@ class Jobs:
             InputError: too much is waiting already, or no such job.
         """
         number = int(requests.number(message.get("id", 0), "id", 0, 2**53))
-        makers: dict[str, Callable[[Job, dict[str, Any]], None]] = {
-            "export": self._export,
-            "walk": self._walk,
-            "path": self._path,
-            "measure": self._measure,
-        }
         what = message.get("what")
-        if not isinstance(what, str) or what not in makers:
-            raise InputError(f"job: got {str(what)[:40]!r}, wanted one of {', '.join(makers)}")
-        job = Job(number, owner, send)
+        if not isinstance(what, str) or what not in self._makers:
+            raise InputError(f"job: got {requests.short(what)}, wanted one of {', '.join(self._makers)}")
+        job = Job(number, owner, message, send)
         with self._mutex:
-            if (owner, number) in self._jobs:
+            ours = [other.number for other in (*self._running, *self._waiting) if other.owner == owner]
+            if number in ours:
                 raise InputError(f"job {number}: is under way already")
-            if len(self._jobs) >= MOST_WAITING:
+            if len(ours) >= MOST_OF_ONE:
+                raise InputError(f"job: {MOST_OF_ONE} of this page are under way; try again when one is done")
+            if len(self._waiting) >= MOST_WAITING:
                 raise InputError(f"job: {MOST_WAITING} are waiting already; try again when some are done")
-            self._jobs[owner, number] = job
-        self._worker.submit(self._run, job, makers[what], message)
+            self._waiting.append(job)
+            self._next()
+
+    def _next(self) -> None:
+        """Start what may run, in order of arrival; with the mutex held."""
+        for job in list(self._waiting):
+            owners = {other.owner for other in self._running}
+            if len(self._running) < MOST_AT_ONCE and job.owner not in owners:
+                self._waiting.remove(job)
+                self._running.append(job)
+                self._workers.submit(self._run, job)
 
     def cancel(self, owner: str, number: int | None = None) -> None:
         """Stop a job of a client, or all of them."""
         with self._mutex:
-            for job in self._jobs.values():
-                if job.owner == owner and number in (None, job.number):
-                    job.cancelled.set()
+            ours = [job for job in (*self._running, *self._waiting) if job.owner == owner]
+            for job in ours:
+                if number in (None, job.number):
+                    self._stop(job)
+
+    def _stop(self, job: Job) -> None:
+        job.cancelled.set()
+        if job in self._waiting:
+            self._waiting.remove(job)
+            job.send({"type": "cancelled", "job": job.number})
 
     def forget(self, owner: str) -> None:
         """A client has gone: its jobs stop, its files go."""
@@ -129,17 +156,23 @@ class Jobs:
             known = itertools.chain.from_iterable(self._files.values())
             return next((p for p in known if p.parent.name == token and p.name == name and p.is_file()), None)
 
+    @property
+    def under_way(self) -> int:
+        """Jobs that run or wait."""
+        return len(self._running) + len(self._waiting)
+
     def close(self) -> None:
         with self._mutex:
-            for job in self._jobs.values():
-                job.cancelled.set()
-        self._worker.shutdown(wait=True, cancel_futures=True)
+            for job in (*self._running, *self._waiting):
+                self._stop(job)
+        self._workers.shutdown(wait=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _run(self, job: Job, make: Callable[[Job, dict[str, Any]], None], message: dict[str, Any]) -> None:
+    def _run(self, job: Job) -> None:
         try:
             job.progress(0, 1)
-            make(job, message)
+            with self.shared.computing():
+                self._makers[job.message["what"]](job, job.message)
         except Cancelled:
             job.send({"type": "cancelled", "job": job.number})
         except (InputError, ValueError) as error:
@@ -149,7 +182,9 @@ class Jobs:
             job.send({"type": "failed", "job": job.number, "text": f"failed: {error}"})
         finally:
             with self._mutex:
-                self._jobs.pop((job.owner, job.number), None)
+                self._running.remove(job)
+                if not self.shared.closing.is_set():
+                    self._next()
 
     def _deliver(self, job: Job, name: str, write: Callable[[Path], None]) -> None:
         """Make a file and send its address."""
@@ -166,7 +201,7 @@ class Jobs:
                 raise Cancelled
             kept = self._files.setdefault(job.owner, [])
             kept.append(path)
-            while len(kept) > MOST_FILES:
+            while len(kept) > MOST_FILES or (len(kept) > 1 and sum(map(_bytes_of, kept)) > MOST_BYTES):
                 shutil.rmtree(kept.pop(0).parent, ignore_errors=True)
         size = path.stat().st_size
         address = f"/file/{path.parent.name}/{name}"
@@ -226,6 +261,7 @@ class Jobs:
         frames = int(requests.number(message.get("frames", 48), "frames", 2, MOST_FRAMES))
         suffix = _suffix(message, ANIMATION_SUFFIXES)
         size = requests.pair(message.get("size"), "size", 16, requests.MOST_SIDE)
+        _require_room(frames, size)
         codes = interpolate(torch.cat([shared.code(stop) for stop in stops]), frames, requests.mode(message))
         views: list[Any] = [shared.first_view(size)] * frames
         if message.get("orbit") is True and shared.task.has_camera:
@@ -249,6 +285,7 @@ class Jobs:
         path = from_nerfstudio(text if isinstance(text, dict) else str(text))
         if path.frames > MOST_FRAMES:
             raise InputError(f"path: {path.frames} frames, wanted at most {MOST_FRAMES}")
+        _require_room(path.frames, path.size)
         view = {"position": [3, 0, 0], "target": [0, 0, 0]}
         request = requests.view_request({**message, "view": view, "size": [64, 64]}, self.shared)
         request = dataclasses.replace(request, size=path.size)
@@ -271,18 +308,30 @@ class Jobs:
 
     def _measure(self, job: Job, message: dict[str, Any]) -> None:
         """The metrics of all scenes that `hyperfields eval` measures, as texts; measured once."""
-        if self._report is None:
-            shared, metrics = self.shared, self.shared.task.metrics
-            dataset = shared.dataset()
-            places, perceptual = scene_places(shared.run, dataset, shared.names), _perceptual(metrics)
-            rows: dict[str, list[float]] = {}
-            for done, name in enumerate(shared.names):
-                field = self._scene(job, shared.map.coordinates[done]).field
-                values = shared.task.measure(field, dataset, places[name], "test", perceptual)
-                rows[name] = [values.get(metric.name, math.nan) for metric in metrics]
-                job.progress(done + 1, len(shared.names))
-            self._report = _report(metrics, rows)
+        while not self._measuring.acquire(timeout=0.1):  # another page has asked for the same
+            job.check()
+        try:
+            if self._report is None:
+                self._report = self._measured(job)
+        finally:
+            self._measuring.release()
         job.send({"type": "report", "job": job.number, **self._report})
+
+    def _measured(self, job: Job) -> dict[str, Any]:
+        shared, metrics = self.shared, self.shared.task.metrics
+        dataset = shared.dataset()
+        places, perceptual = scene_places(shared.run, dataset, shared.names), _perceptual(metrics)
+        rows: dict[str, list[float]] = {}
+        for done, name in enumerate(shared.names):
+            field = self._scene(job, shared.map.coordinates[done]).field
+            values = shared.task.measure(field, dataset, places[name], "test", perceptual)
+            rows[name] = [values.get(metric.name, math.nan) for metric in metrics]
+            job.progress(done + 1, len(shared.names))
+        return _report(metrics, rows)
+
+
+def _bytes_of(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _report(metrics: Sequence[Metric], rows: dict[str, list[float]]) -> dict[str, Any]:
@@ -312,10 +361,23 @@ def _perceptual(metrics: Sequence[Metric]) -> dict[str, Lpips]:
     return networks
 
 
+def _require_room(frames: int, size: tuple[int, int]) -> None:
+    """
+    Raises:
+        InputError: a film that takes too much memory.
+    """
+    pixels = frames * size[0] * size[1]
+    if pixels > MOST_PIXELS:
+        raise InputError(
+            f"film: {frames} frames of {size[1]}x{size[0]} are {pixels / 1e6:,.0f} million pixels, wanted at most "
+            f"{MOST_PIXELS / 1e6:,.0f}; take fewer frames or a smaller size"
+        )
+
+
 def _suffix(message: dict[str, Any], allowed: tuple[str, ...]) -> str:
     suffix = message.get("suffix")
     if suffix not in allowed:
-        raise InputError(f"suffix: got {str(suffix)[:40]!r}, wanted one of {', '.join(allowed)}")
+        raise InputError(f"suffix: got {requests.short(suffix)}, wanted one of {', '.join(allowed)}")
     return str(suffix)
 
 

@@ -1,52 +1,94 @@
-"""A fair lock: one thread computes at a time, in order of arrival, what somebody drags before what stands still."""
+"""A fair lock: one thread computes at a time; first looks come before whole pictures, and those before jobs."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Iterator
+from enum import IntEnum
+
+
+class Turn(IntEnum):
+    """What a thread wants to compute. The number is its patience: how many who come later may go first."""
+
+    LOOK = 0  # somebody drags and waits
+    PICTURE = 8  # all is still: a whole picture
+    JOB = 24  # films, meshes, thumbnails
+    SHARP = 32  # a picture that is whole already, with all pixels and smooth edges
+
+
+class _Waiting:
+    """A place in the queue."""
+
+    def __init__(self, turn: Turn, ticket: int) -> None:
+        self.turn, self.ticket = turn, ticket
+        self.due = 0  # at this count of arrivals it goes before whoever comes
+        self.go = threading.Event()
 
 
 class FairLock:
-    """A lock with two queues. `threading.Lock` may let the same thread in for ever."""
+    """A lock that is handed over. (`threading.Lock` may let the same thread in for ever.)
+
+    Within a kind of turn, who began first goes first, also after giving way: so few large pictures are in memory at a
+    time. Between kinds, each comes at its due, the count of arrivals when it queued plus its patience: whoever waits
+    for a look already when a job queues gets it before the job's next block, and nobody waits for ever.
+    """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._busy = False
-        self._queues: tuple[deque[threading.Event], deque[threading.Event]] = (deque(), deque())
+        self._holder: _Waiting | None = None
+        self._queues: dict[Turn, list[_Waiting]] = {turn: [] for turn in Turn}
+        self._arrivals = self._tickets = 0
 
     @contextlib.contextmanager
-    def held(self, *, urgent: bool = False) -> Iterator[None]:
-        """Hold the lock; the urgent get it first."""
-        self._acquire(urgent)
+    def held(self, turn: Turn = Turn.JOB) -> Iterator[None]:
+        """Hold the lock."""
+        with self._mutex:
+            self._tickets += 1
+            ours = _Waiting(turn, self._tickets)
+            free = self._holder is None
+            if free:
+                self._holder = ours
+            else:
+                self._queue(ours)
+        if not free:
+            ours.go.wait()
         try:
             yield
         finally:
-            self._release()
+            with self._mutex:
+                self._hand_over()
 
-    def give_way(self, *, urgent: bool = False) -> None:
-        """While holding the lock: release it, let those who wait come first, and acquire it again."""
+    def give_way(self) -> None:
+        """While holding the lock: let those who are due come first, then hold it again."""
         with self._mutex:
-            if not any(self._queues):
+            ours = self._holder
+            assert ours is not None
+            if not any(self._queues.values()):
                 return
-        self._release()
-        self._acquire(urgent)
+            ours.go.clear()
+            self._queue(ours)
+            self._hand_over()
+        ours.go.wait()
 
-    def _acquire(self, urgent: bool) -> None:
-        with self._mutex:
-            if not self._busy:
-                self._busy = True
-                return
-            ours = threading.Event()
-            self._queues[0 if urgent else 1].append(ours)
-        ours.wait()
+    @property
+    def busy(self) -> bool:
+        return self._holder is not None
 
-    def _release(self) -> None:
-        """Hands over directly, so that nobody who comes later slips in."""
-        with self._mutex:
-            for queue in self._queues:
-                if queue:
-                    queue.popleft().set()
-                    return
-            self._busy = False
+    def waiting(self, turn: Turn | None = None) -> int:
+        """Number of threads that wait, of one kind or of all."""
+        return sum(len(queue) for kind, queue in self._queues.items() if turn in (None, kind))
+
+    def _queue(self, ours: _Waiting) -> None:
+        self._arrivals += 1
+        ours.due = self._arrivals + ours.turn
+        self._queues[ours.turn].append(ours)
+        self._queues[ours.turn].sort(key=lambda one: one.ticket)
+
+    def _hand_over(self) -> None:
+        """To the first of the kind whose first is due first, so that nobody who comes later slips in."""
+        heads = [queue[0] for queue in self._queues.values() if queue]
+        self._holder = min(heads, key=lambda one: one.due, default=None)
+        if self._holder is not None:
+            self._queues[self._holder.turn].pop(0)
+            self._holder.go.set()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, look_at
+from hyperfields.cameras.keyframes import camera
+from hyperfields.cameras.poses import from_opengl
 from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.viewer.camera_path import camera, from_opengl
 from hyperfields.viewer.latent_map import LIMIT
 from hyperfields.viewer.shared import SharedState
 
@@ -64,7 +65,7 @@ def view_request(message: dict[str, Any], shared: SharedState) -> ViewRequest:
     given = message.get("channel", channels[0])
     channel = next((name for name in channels if name == given), None)
     if channel is None:
-        raise InputError(f"channel: got {_short(given)}, wanted one of {', '.join(channels)}")
+        raise InputError(f"channel: got {short(given)}, wanted one of {', '.join(channels)}")
     photograph = message.get("photograph")
     size = pair(message.get("size"), "size", 8, MOST_SIDE)
     return ViewRequest(
@@ -88,7 +89,7 @@ def latent(value: Any, shared: SharedState) -> Tensor:
         InputError: as above.
     """
     if not isinstance(value, dict):
-        raise InputError(f"latent: got {_short(value)}, wanted an object")
+        raise InputError(f"latent: got {short(value)}, wanted an object")
     if "scene" in value:
         return shared.map.coordinates[shared.index(_text(value["scene"], "scene"))]
     if "at" in value:
@@ -128,7 +129,7 @@ def walk(value: Any, shared: SharedState) -> list[Tensor]:
         InputError: fewer than two, too many, or an unknown one.
     """
     if not isinstance(value, list) or not 2 <= len(value) <= MOST_WALK:
-        count = len(value) if isinstance(value, list) else _short(value)
+        count = len(value) if isinstance(value, list) else short(value)
         raise InputError(f"walk: got {count} stops, wanted 2 to {MOST_WALK}")
     if any(isinstance(stop, dict) and "walk" in stop for stop in value):
         raise InputError("walk: a stop cannot be a walk")
@@ -142,7 +143,7 @@ def mode(value: dict[str, Any]) -> Mode:
     """
     given = value.get("mode", "lerp")
     if given not in get_args(Mode):
-        raise InputError(f"mode: got {_short(given)}, wanted lerp or slerp")
+        raise InputError(f"mode: got {short(given)}, wanted lerp or slerp")
     return "slerp" if given == "slerp" else "lerp"
 
 
@@ -155,7 +156,7 @@ def view(value: Any, shared: SharedState, size: tuple[int, int]) -> Camera | Win
         InputError: as above, or a camera that looks along its own vertical.
     """
     if not isinstance(value, dict):
-        raise InputError(f"view: got {_short(value)}, wanted an object")
+        raise InputError(f"view: got {short(value)}, wanted an object")
     if not shared.task.has_camera:
         left, top, right, bottom = vector(value.get("window", [0, 0, 1, 1]), "window", 4, 100.0)
         if not (right - left > 1e-4 and bottom - top > 1e-4):
@@ -180,7 +181,7 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     """
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not low <= value <= high:  # neither holds for nan; integers may be too large for a float
-        raise InputError(f"{name}: got {_short(value)}, wanted a number from {low:g} to {high:g}")
+        raise InputError(f"{name}: got {short(value)}, wanted a number from {low:g} to {high:g}")
     return float(value)
 
 
@@ -190,7 +191,7 @@ def vector(value: Any, name: str, count: int, limit: float) -> list[float]:
         InputError: not `count` finite numbers within +-`limit`.
     """
     if not isinstance(value, list) or len(value) != count:
-        raise InputError(f"{name}: got {_short(value)}, wanted {count} numbers")
+        raise InputError(f"{name}: got {short(value)}, wanted {count} numbers")
     return [number(item, name, -limit, limit) for item in value]
 
 
@@ -201,17 +202,21 @@ def pair(value: Any, name: str, low: int, high: int) -> tuple[int, int]:
         InputError: not two numbers from `low` to `high`.
     """
     if not isinstance(value, list) or len(value) != 2:
-        raise InputError(f"{name}: got {_short(value)}, wanted [height, width]")
+        raise InputError(f"{name}: got {short(value)}, wanted [height, width]")
     height, width = (number(item, name, low, high) for item in value)
     return int(height), int(width)
 
 
+def short(value: Any) -> str:
+    """What came, as text for a message."""
+    try:
+        text = json.dumps(value, default=str)
+    except RecursionError:
+        return "a deeply nested value"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or len(value) > 4000:
-        raise InputError(f"{name}: got {_short(value)}, wanted a text")
+        raise InputError(f"{name}: got {short(value)}, wanted a text")
     return value
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -11,12 +11,13 @@ import errno
 import hashlib
 import http
 import logging
+import re
 import secrets
 import socket
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import websockets.asyncio.server
 from websockets.asyncio.server import ServerConnection
@@ -24,14 +25,16 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from hyperfields.errors import InputError
+from hyperfields.viewer.connection import Connection
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 MOST_BYTES = 2**20  # of a message from a browser: a long camera path fits
-HANDSHAKE_SECONDS = 60.0  # a sheet of thumbnails on a busy machine takes some
+ANSWER_SECONDS = 300.0  # for a request and its answer: a film over a slow line takes some
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 Respond = Callable[[Request], Awaitable[Response | None]]
-Talk = Callable[[ServerConnection], Awaitable[None]]
+Talk = Callable[[Connection], Awaitable[None]]
+_NAME = re.compile(r"(\[[0-9a-f:.%]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")  # and a port, of `Host`
 
 # Below this the library logs lines of requests, and the token with them, and a traceback for each browser that opens
 # a connection in advance and lets it go.
@@ -72,10 +75,15 @@ class Server:
                 traceback.print_exc()
                 return text(http.HTTPStatus.INTERNAL_SERVER_ERROR, "this request failed: see the viewer's terminal")
 
+        async def handle(connection: ServerConnection) -> None:
+            assert isinstance(connection, Connection)
+            await talk(connection)
+
         try:
-            server = await websockets.asyncio.server.serve(
-                talk, host, port, process_request=process_request, max_size=MOST_BYTES, compression=None,
-                open_timeout=HANDSHAKE_SECONDS, close_timeout=1.0, server_header=None, logger=_logger,
+            server = self._server = await websockets.asyncio.server.serve(
+                handle, host, port, process_request=process_request, max_size=MOST_BYTES, compression=None,
+                open_timeout=ANSWER_SECONDS, close_timeout=1.0, server_header=None, logger=_logger,
+                create_connection=Connection,
             )  # fmt: skip
         except Exception as error:  # raised again where the server is made
             self._failure = error
@@ -84,6 +92,26 @@ class Server:
             self._started.set()
         async with server:
             await self._stop.wait()
+            server.close()
+            await asyncio.sleep(0.05)  # until what was accepted last is known
+            self._drop_slow()
+
+    def _connections(self) -> list[Connection]:
+        return [connection for connection in self._server.handlers if isinstance(connection, Connection)]
+
+    def _drop_slow(self) -> None:
+        for connection in self._connections():
+            if connection.request is None or connection.unsent:
+                connection.transport.abort()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait on all connections; to be asked on the event loop."""
+        return sum(connection.unsent for connection in self._connections())
+
+    def drop_slow(self) -> None:
+        """End the connections that ask nothing, or do not take what they are sent."""
+        self.loop.call_soon_threadsafe(self._drop_slow)
 
     def close(self) -> None:
         """End all connections, then the thread."""
@@ -113,22 +141,22 @@ class Gate:
     @property
     def cookie(self) -> str:
         """The header with which a browser keeps the token: out of reach for scripts and for pages of other sites."""
-        return f"{self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+        return f"{self._cookie}={self.token}; Path=/; HttpOnly; SameSite=Lax"
 
     def refusal(self, request: Request) -> Response | None:
         """The answer to whoever may not ask; None for others."""
-        host = request.headers.get("Host", "")
+        host = header(request, "Host")
         if not self._is_our_name(host):
             return text(http.HTTPStatus.FORBIDDEN, f"this viewer is not called {host[:80]!r}: open {self.origin}")
         if not self.has_token(request) and not self._has_cookie(request):
             return text(http.HTTPStatus.FORBIDDEN, "wrong or no token: open the address that the viewer printed")
-        if is_websocket(request) and not _same_origin(request.headers.get("Origin"), host):
+        if is_websocket(request) and not _same_origin(header(request, "Origin"), host):
             return text(http.HTTPStatus.FORBIDDEN, "only the viewer's own page may talk to it")
         return None
 
     def has_token(self, request: Request) -> bool:
         """True when the token is in the address."""
-        values = parse_qs(urlsplit(request.path).query).get("token", [])
+        values = parse_qs(request.path.partition("?")[2]).get("token", [])
         return any(self._matches(value) for value in values)
 
     def _has_cookie(self, request: Request) -> bool:
@@ -147,11 +175,8 @@ class Gate:
 
         A page of another site whose name is made to point here (DNS rebinding) still gives that name.
         """
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        return name in LOOPBACK if self.host in LOOPBACK else bool(name)
+        match = _NAME.fullmatch(host.lower())
+        return match is not None and (self.host not in LOOPBACK or match[1].strip("[]") in LOOPBACK)
 
 
 def free_port(host: str, port: int) -> int:
@@ -181,8 +206,20 @@ def free_port(host: str, port: int) -> int:
     raise InputError(f"--port {port}: it and the 199 after it are busy; choose another")
 
 
+def header(request: Request, name: str) -> str:
+    """The value of a header that may be there once; empty if it is not, or several times."""
+    values = request.headers.get_all(name)
+    return values[0] if len(values) == 1 else ""
+
+
+def path_of(request: Request) -> list[str]:
+    """The parts of the path after each slash, decoded once. A `..` is a name like others."""
+    path = unquote(request.path.partition("?")[0])
+    return path.split("/")[1:] if path.startswith("/") else []
+
+
 def is_websocket(request: Request) -> bool:
-    return request.headers.get("Upgrade", "").lower() == "websocket"
+    return header(request, "Upgrade").lower() == "websocket"
 
 
 def reply(
@@ -210,14 +247,12 @@ def reply(
     )
 
 
-def text(status: http.HTTPStatus, line: str) -> Response:
-    return reply(f"{line}\n".encode(), "text/plain; charset=utf-8", status=status)
+def text(status: http.HTTPStatus, line: str, headers: dict[str, str] | None = None) -> Response:
+    return reply(f"{line}\n".encode(), "text/plain; charset=utf-8", headers, status)
 
 
-def _same_origin(origin: str | None, host: str) -> bool:
+def _same_origin(origin: str, host: str) -> bool:
     """True for a websocket of a page of this server: a browser always says which page opened it."""
-    if origin is None:
-        return False
     try:
         parts = urlsplit(origin)
     except ValueError:

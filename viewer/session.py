@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,12 +18,15 @@ from torch import Tensor
 
 from hyperfields.data import Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.viewer.reference import References, photograph_picture, reference_picture
+from hyperfields.viewer.lock import Turn
+from hyperfields.viewer.reference import photograph_picture, reference_picture
 from hyperfields.viewer.requests import AXES, ViewRequest, view_request
 from hyperfields.viewer.shared import COARSE, FINE, FieldInTurns, SharedState, jpeg
 
 BUDGET = 0.055  # seconds that a picture may take while something moves
+CROWD = 8  # when more than these wait, each gets a smaller picture, so that all are served as soon
 SMALLEST, LARGEST = 64, 320  # pixels on the longer side of such a picture
+WHOLE = 512  # pixels on the longer side of the first finished picture
 MOVING_QUALITY, STILL_QUALITY = 82, 93  # of JPEG
 NEAREST = 6
 
@@ -43,7 +46,6 @@ class Session:
         self._message: dict[str, Any] | None = None
         self._closed = False
         self._pixel_seconds = 4e-6  # of this scene on this machine, learned as we go
-        self._references: References | None = None
         self._thread = threading.Thread(target=self._run, name="hyperfields-viewer-session", daemon=True)
         self._thread.start()
 
@@ -64,6 +66,10 @@ class Session:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        with self.shared.computing():
+            self._answer_until_closed()
+
+    def _answer_until_closed(self) -> None:
         while True:
             with self._condition:
                 while self._message is None and not self._closed:
@@ -77,20 +83,23 @@ class Session:
             except Superseded:
                 continue
             except (InputError, ValueError) as error:
-                self._tell({"type": "error", "id": message.get("id"), "text": str(error)})
+                self._tell({"type": "error", "text": str(error)})
             except Exception as error:  # one bad picture must not end the session
                 traceback.print_exc()
-                self._tell({"type": "error", "id": message.get("id"), "text": f"this picture failed: {error}"})
+                self._tell({"type": "error", "text": f"this picture failed: {error}"})
 
     def _answer(self, request: ViewRequest) -> None:
         began = time.monotonic()
         request, photograph = self._from_photograph(request)
         lock, task = self.shared.lock, self.shared.task
-        with lock.held(urgent=True):
+        with lock.held(Turn.LOOK):
+            if self._closed:
+                raise Superseded
             bound = self.shared.scene(request.latent).field
             with contextlib.suppress(TypeError):  # a field without density has no grid
                 bound.occupancy(COARSE)  # once a field: not counted below
-            size = moving_size(request.size, self._pixel_seconds)
+            budget = BUDGET / max(1.0, lock.waiting(Turn.LOOK) / CROWD)
+            size = moving_size(request.size, self._pixel_seconds, budget)
             started = time.monotonic()
             picture = task.picture(
                 bound, request.view, size, request.channel, request.background, supersample=1, cells=COARSE
@@ -100,21 +109,30 @@ class Session:
         self._send_picture(request, picture, "moving", began)
         if request.moving:
             return
-        passes = {1} if request.mesh else {1, task.supersample}  # a mesh will cover the picture
-        for supersample in sorted(passes):  # whole first, then smooth edges
-            with lock.held():
-                self._pause()
+        for turn, size, supersample, cells in self._passes(request):
+            with lock.held(turn):
+                self._check()
                 picture = task.picture(
-                    bound, request.view, request.size, request.channel, request.background,
-                    supersample=supersample, cells=FINE, pause=self._pause,
+                    bound, request.view, size, request.channel, request.background,
+                    supersample=supersample, cells=cells, pause=self._pause,
                 )  # fmt: skip
             self._send_picture(request, picture, "still", began)
             if request.reference:
-                self._send_reference(request, photograph, supersample, began)
+                self._send_reference(request, photograph, size, supersample, began)
         if request.mesh and task.has_mesh:
             mesh = task.mesh(FieldInTurns(bound, lock, self._check), task.preview_cells)
             header = {"type": "mesh", "id": request.number, "key": self.shared.map.to_text(request.latent)}
-            self._send(pack(header | mesh_header(mesh), mesh_bytes(mesh)))
+            self._put(pack(header | mesh_header(mesh), mesh_bytes(mesh)))
+
+    def _passes(self, request: ViewRequest) -> list[tuple[Turn, tuple[int, int], int, int]]:
+        """(turn, (height, width), rays along a pixel's side, cells) of the finished pictures: first a whole one, of
+        half the size when many wait for theirs, then all that was asked for. A mesh covers it: one is enough.
+        """
+        longest, crowded = max(request.size), self.shared.lock.waiting() > CROWD
+        scale = min(WHOLE / longest, 0.5 if crowded and longest >= 2 * SMALLEST else 1.0)
+        first = Turn.PICTURE, _scaled(request.size, scale), 1, COARSE if crowded else FINE
+        last = Turn.SHARP, request.size, self.shared.task.supersample, FINE
+        return [first] if request.mesh or first[1:] == last[1:] else [first, last]
 
     def _check(self) -> None:
         if self._closed or self._message is not None:
@@ -130,7 +148,7 @@ class Session:
         if request.photograph is None or not self.shared.task.has_splits:
             return request, None
         scene = self.shared.number_at(request.latent)
-        views = None if scene is None else self._reference_of(self.shared.names[scene])
+        views = None if scene is None else self.shared.reference(self.shared.names[scene])
         if not views:
             return request, None
         view = views[request.photograph % len(views)]
@@ -139,12 +157,9 @@ class Session:
         size = max(round(height * scale), 8), max(round(width * scale), 8)
         return dataclasses.replace(request, view=view.camera, size=size), view
 
-    def _reference_of(self, name: str) -> Any:
-        if self._references is None:
-            self._references = References(self.shared.dataset())
-        return self._references.of(name)
-
-    def _send_reference(self, request: ViewRequest, photograph: View | None, supersample: int, began: float) -> None:
+    def _send_reference(
+        self, request: ViewRequest, photograph: View | None, size: tuple[int, int], supersample: int, began: float
+    ) -> None:
         """Send the data's picture of the scene from the same place, or a word where there is none."""
 
         def no_reference(text: str, **more: Any) -> None:
@@ -154,17 +169,15 @@ class Session:
         if scene is None:
             return no_reference("between scenes the data show nothing")
         try:
-            reference = self._reference_of(self.shared.names[scene])
-            count = len(reference) if isinstance(reference, list) else 0
+            reference = self.shared.reference(self.shared.names[scene])
+            count = len(reference) if isinstance(reference, Sequence) else 0
             if photograph is not None:
                 picture = photograph_picture(photograph, request.background)
                 return self._send_picture(request, picture, "reference", began, views=count)
             if count:
                 return no_reference(f"choose one of {count} test views to compare with", views=count)
             with self.shared.lock.held():
-                picture = reference_picture(
-                    reference, request.view, request.size, request.background, supersample, self._pause
-                )
+                picture = reference_picture(reference, request.view, size, request.background, supersample, self._pause)
             self._send_picture(request, picture, "reference", began)
         except InputError as error:
             no_reference(str(error))
@@ -180,10 +193,14 @@ class Session:
             "latent": describe(self.shared, request.latent),
             **more,
         }
-        self._send(pack(header, data))
+        self._put(pack(header, data))
 
     def _tell(self, message: dict[str, Any]) -> None:
-        self._send(json.dumps(message))
+        self._put(json.dumps(message))
+
+    def _put(self, message: str | bytes) -> None:
+        if not self._closed:
+            self._send(message)
 
 
 def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUDGET) -> tuple[int, int]:
@@ -194,7 +211,11 @@ def moving_size(full: tuple[int, int], pixel_seconds: float, budget: float = BUD
     side = min(max(side, SMALLEST), LARGEST, longest)
     if side != longest:  # a picture that keeps its size looks calm
         side = 16.0 * max(math.floor(side / 16.0), 1)
-    return max(round(full[0] * side / longest), 1), max(round(full[1] * side / longest), 1)
+    return _scaled(full, side / longest)
+
+
+def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def describe(shared: SharedState, latent: Tensor) -> dict[str, Any]:

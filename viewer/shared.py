@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,15 +17,17 @@ from hyperfields.cameras import Camera
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
+from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import native_size, orbit_cameras
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.lock import FairLock
+from hyperfields.viewer.reference import References
 
 if TYPE_CHECKING:
-    from hyperfields.training.inference import InferredCodes
+    from hyperfields.runs.inferred import InferredCodes
 
 THUMB = 48  # pixels a side
 SHEET = 64  # thumbnails on a sheet, 8 in a row
@@ -32,6 +35,7 @@ MOST_THUMBS = 1024  # of a larger run the others are dots
 COARSE = 32  # cells along a side of the grid that skips empty space, while something moves
 FINE = 64  # and when all is still
 _CACHE_BYTES = 256e6
+_HINTS = 1000  # scenes among which a name like a wrong one is looked for: it takes a while
 
 
 class SharedState:
@@ -60,15 +64,27 @@ class SharedState:
         self.closing = threading.Event()
         self._inferred = inferred
         self._open_dataset = open_dataset
-        self._dataset: SceneDataset | InputError | None = None
+        self._references: References | InputError | None = None
+        self._numbers = {name: number for number, name in enumerate(self.names)}
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._sheets: dict[int, bytes] = {}
         self._mutex, self._dataset_mutex, self._sheet_mutex = threading.Lock(), threading.Lock(), threading.Lock()
+        self._entering = threading.Lock()
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """For a thread that is going to compute: torch takes one thread in it, so that a hundred pages do not have a
+        hundred pools of threads. One enters at a time, since threads that begin meanwhile would take over the number.
+        """
+        with contextlib.ExitStack() as stack:
+            with self._entering:
+                stack.enter_context(one_torch_thread())
+            yield
 
     def warm_up(self) -> None:
         """Render one small picture: loads the kernels, so that the first page need not wait for them."""
         size = (32, 32)
-        with self.lock.held():
+        with self.computing(), self.lock.held():
             field = self.scene(self.map.coordinates[0]).field
             self.task.picture(field, self.first_view(size), size, supersample=1, cells=COARSE)
 
@@ -88,6 +104,10 @@ class SharedState:
         Raises:
             InputError: an unknown name.
         """
+        if name in self._numbers:
+            return self._numbers[name]
+        if len(self.names) > _HINTS:
+            raise InputError(f"scene {name[:60]!r}: not among the {len(self.names):,} scenes that are shown")
         return self.run.index(name) if self._inferred is None else self._inferred.index(name)
 
     def code(self, coordinates: Tensor) -> Tensor:
@@ -132,7 +152,7 @@ class SharedState:
         scenes = range(number * SHEET, min((number + 1) * SHEET, len(self.names), MOST_THUMBS))
         if not scenes:
             return None
-        with self._sheet_mutex:
+        with self.computing(), self._sheet_mutex:
             if (finished := self.finished_sheet(number)) is not None:
                 return finished
             size = (THUMB, THUMB)
@@ -156,17 +176,32 @@ class SharedState:
         Raises:
             InputError: they are not there any more.
         """
+        return self._data().dataset
+
+    def reference(self, name: str) -> Any:
+        """What the data have of a scene; see `References.of`.
+
+        Raises:
+            InputError: nothing, or it cannot be read any more.
+        """
+        references = self._data()
         with self._dataset_mutex:
-            if self._dataset is None:
+            return references.of(name)
+
+    def _data(self) -> References:
+        with self._dataset_mutex:
+            if self._references is None:
                 try:
                     if self._open_dataset is None:
                         raise InputError(f"{self.run.label}: does not say which family was fitted; give --family DIR")
-                    self._dataset = self._open_dataset()
+                    self._references = References(self._open_dataset())
                 except InputError as error:
-                    self._dataset = error
-            if isinstance(self._dataset, InputError):
-                raise self._dataset
-            return self._dataset
+                    self._references = error
+                except OSError as error:
+                    self._references = InputError(f"the data of {self.run.label} cannot be read: {error}")
+            if isinstance(self._references, InputError):
+                raise self._references
+            return self._references
 
     def aspect(self) -> float:
         """Width over height of the pictures."""
@@ -190,6 +225,9 @@ class FieldInTurns(BoundField):
 
     def density(self, *args: Any) -> Any:
         return self._in_turn(super().density, *args)
+
+    def cell_density(self, *args: Any) -> Any:
+        return self._in_turn(super().cell_density, *args)
 
     def visible_samples(self, *args: Any) -> Any:
         return self._in_turn(super().visible_samples, *args)

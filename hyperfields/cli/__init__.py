@@ -20,13 +20,14 @@ from typing import Any
 
 import tyro
 
-from hyperfields.cli import add, compare, fit, show
+from hyperfields.cli import add, compare, fit, inspect, poses, show
 from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
 
 # The first line of a verb's docstring is its line in `hyperfields --help`; lines with $ are its examples.
 VERBS: dict[str, Callable[..., None]] = {
+    "poses": poses.poses,
     "fit": fit.fit,
     "eval": show.evaluate,
     "infer": fit.infer,
@@ -38,7 +39,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "view": show.view,
     "import": show.import_,
-    "inspect": show.inspect,
+    "inspect": inspect.inspect,
     "doctor": show.doctor,
 }
 
@@ -46,7 +47,8 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hyperfields ARGUMENTS` (default: those of the process) and return the exit code.
 
-    0: done. 1: a fit came to nothing. 2: something the user gave cannot be used, one line on stderr tells what.
+    0: done. 1: a fit or a search for cameras came to nothing. 2: something the user gave cannot be
+    used, one line on stderr tells what.
     130: stopped by Ctrl-C, 143: by SIGTERM.
 
     Raises:

@@ -34,6 +34,7 @@ def add(
     numbers: Annotated[int, arg(metavar="N")] = 16,
     bases: Count = None,
     weight: Annotated[float, arg(metavar="W")] = 2.0,
+    bytes: Count = None,
     scenes: Text = None,
     limit: Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
@@ -49,14 +50,15 @@ def add(
     Args:
         out: folder of the new run; with frozen, of the codes of the new scenes.
         method: extension fits only what is added to the networks, which old scenes do not use; output fits all networks
-            and penalises changes of what they generate for old scenes; frozen fits codes and low-rank residuals for use
-            with the old run; naive just goes on fitting, and forgets.
+            and penalises changes of what they generate for old scenes; frozen fits codes, then all weights of each
+            new scene, as infer --refine does, for use with the old run; naive just goes on fitting, and forgets.
         old: folder of the data of the old scenes, to measure them; default: as recorded.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
         numbers: numbers added to each code; they are 0 for old scenes.
         bases: tables added to a hash grid; default: one for every four new scenes.
         weight: weight of the penalty of --method output.
+        bytes: bytes that a new scene may take with --method frozen; default: 16 bits for each of its weights.
         scenes: names, or patterns with *, of the scenes to add; default: all that the run does not have.
         limit: only the first N scenes by name.
         seed: seed of all random numbers.
@@ -85,6 +87,7 @@ def add(
         numbers=numbers,
         bases=bases,
         weight=weight,
+        bytes_per_scene=bytes,
         seed=seed,
         sources=(source_of(family, data, size, None),),
     )

@@ -12,10 +12,10 @@ from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
-    from hyperfields.runs.config import DataSource
+    from hyperfields.runs.config import DataSource, RunConfig
+    from hyperfields.runs.inferred import InferredCodes
     from hyperfields.runs.run import Run
     from hyperfields.runs.scene import Scene
-    from hyperfields.training.inference import InferredCodes
     from hyperfields.training.progress import Meter
 
 
@@ -51,7 +51,7 @@ def read_data(path: Path, **options: Any) -> SceneDataset:
 def source_of(
     path: Path, data: SceneDataset, size: tuple[int, int] | None, views: Sequence[int] | None, **reading: str | None
 ) -> DataSource:
-    """The record of where scenes came from; `reading`: aspect, background, up, as they were given."""
+    """The record of where scenes came from; `reading`: aspect, background, up, split, as they were given."""
     from hyperfields.runs.config import DataSource
 
     if getattr(data, "background", None) is not None:  # as it was found, so that other pictures are cut out alike
@@ -64,7 +64,9 @@ def reading_of(source: DataSource | None) -> dict[str, str]:
     """Options that a family was read with, so that it is read alike."""
     from hyperfields.cli.options import present
 
-    return {} if source is None else present(aspect=source.aspect, background=source.background, up=source.up)
+    if source is None:
+        return {}
+    return present(aspect=source.aspect, background=source.background, up=source.up, split=source.split)
 
 
 def notes_of(data: SceneDataset) -> list[str]:
@@ -73,10 +75,13 @@ def notes_of(data: SceneDataset) -> list[str]:
     return [*getattr(data, "notes", ()), *(note for part in parts for note in notes_of(part))]
 
 
-def data_of(run: Run, path: Path | None, names: Sequence[str] | None = None) -> SceneDataset:
+def data_of(
+    run: Run, path: Path | None, names: Sequence[str] | None = None, measured: str | None = None
+) -> SceneDataset:
     """The data that scenes of a run were fitted to, at the size that they had.
 
     Args:
+        measured: split of views that is needed only; the training pictures may be missing then.
         path: where they are now; of a run whose scenes came from several folders, where those of some of them are.
         names: of the scenes; default all.
 
@@ -91,13 +96,19 @@ def data_of(run: Run, path: Path | None, names: Sequence[str] | None = None) -> 
             raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
         return read_data(path, kind=run.kind, size=size_of(run), scenes=names)
     chosen = [(source, [name for name in source.scenes if name in names]) for source in run.config.sources]
-    parts = [_data_of_source(run, source, scenes, path) for source, scenes in chosen if scenes]
+    parts = [_data_of_source(run, source, scenes, path, measured) for source, scenes in chosen if scenes]
     return parts[0] if len(parts) == 1 else Concat(parts)
 
 
-def _data_of_source(run: Run, source: DataSource, scenes: list[str], path: Path | None) -> SceneDataset:
+def _data_of_source(
+    run: Run, source: DataSource, scenes: list[str], path: Path | None, measured: str | None
+) -> SceneDataset:
     """Scenes of one source, from `path` if they are there, else from where they were."""
     options: dict[str, Any] = {"kind": run.kind, "size": source.size, "scenes": scenes, **reading_of(source)}
+    if measured is not None and run.kind == "views":
+        from hyperfields.scenes.views import Measured
+
+        options["measured"] = Measured(measured, run.config.picture.get("frames", {}))
     if path is not None:
         try:
             return read_data(path, **options)
@@ -133,7 +144,8 @@ def observed_data(run: Run, names: Sequence[str], path: Path | None, inferred: I
     if folder is None or not folder.is_dir():
         where = f"{folder} is not there" if folder else "nothing says where it was"
         raise InputError(f"the data of scene {names[0]!r}: {where}; say where with --family DIR")
-    return read_data(folder, kind=run.kind, size=size, scenes=list(names), views=views)
+    rule = inferred.source.get("split")
+    return read_data(folder, kind=run.kind, size=size, scenes=list(names), views=views, split=rule)
 
 
 def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
@@ -143,7 +155,7 @@ def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
             raise InputError(f"--scene: give a scene of {run.label}, e.g. {run.names[0]!r}, or --codes FILE")
         scene = typed(scene, run.names)
         return run[scene]
-    from hyperfields.training.inference import load_codes
+    from hyperfields.runs.inferred import load_codes
 
     inferred = load_codes(path, run)
     if scene is None and len(inferred.names) > 1:
@@ -179,6 +191,14 @@ def frames_shown(meter: Meter) -> Callable[[int, int], None]:
 def next_line(*words: object) -> str:
     """The line that says what to type next."""
     return f"next: {shlex.join(['hyperfields', *map(str, words)])}"
+
+
+def space_line(config: RunConfig) -> str:
+    """A line about the space of a run's scenes; empty for those in their boxes."""
+    if not getattr(getattr(config.model.field, "space", None), "contracted", False):
+        return ""
+    how = "as asked" if config.fit.capture.space else "as the pictures show what is all round"
+    return f"space: contracted, {how}; choose with --space box|contracted"
 
 
 def scene_count(count: int) -> str:

@@ -33,6 +33,7 @@ def compare(
     seeds: Annotated[int, arg(metavar="N")] = 1,
     leaders: Count = None,
     unseen: Annotated[int, arg(metavar="N")] = 0,
+    unseen_bytes: Annotated[str | None, arg(metavar="B,B", help_behavior_hint=QUIET)] = None,
     preset: Literal["tiny", "default", "faithful"] = "default",
     kind: KindChoice = None,
     size: Size = None,
@@ -47,6 +48,7 @@ def compare(
 
     $ hyperfields compare faces --out cmp --size 64x64 --generators hierarchical,full --bytes 5000 --minutes 2
     $ hyperfields compare cars --out cmp2 --generators low-rank,chunked --steps 500 --seeds 3 --unseen 8
+    $ hyperfields compare faces --out cmp3 --generators hierarchical,direct --unseen 16 --unseen-bytes 400,1200
     $ hyperfields compare --out cmp2
 
     Args:
@@ -59,6 +61,8 @@ def compare(
         seeds: number of fits of each generator.
         leaders: only the N best at the first size and seed get the other sizes and seeds.
         unseen: hold out N scenes, evenly spread over the names, and infer their codes afterwards.
+        unseen_bytes: then also infer each of them within so many bytes, one or several; pictures stand beside AVIF,
+            WebP and PNG files of these bytes.
         preset: preset of the encoding and field that all share.
         kind: kind of the scenes; default: detected from the files.
         size: height and width that pictures are resized to; default: their own.
@@ -75,7 +79,10 @@ def compare(
     if minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
     names = tuple(name.strip() for name in generators.split(",") if name.strip())
-    comparison = Comparison(names, minutes, steps, parse_bytes(bytes), seeds, leaders, preset)
+    if unseen_bytes is not None and not unseen:
+        raise InputError(f"--unseen-bytes {unseen_bytes}: needs scenes that are left out, --unseen N")
+    packed = parse_bytes(unseen_bytes, "--unseen-bytes")
+    comparison = Comparison(names, minutes, steps, parse_bytes(bytes), seeds, leaders, preset, packed)
     data = read_data(family, kind=kind, size=parse_size(size), limit=limit)
     held = None
     if unseen:

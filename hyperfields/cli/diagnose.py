@@ -18,6 +18,7 @@ OPTIONAL = {
     "skimage": ("shapes", "meshes from fields"),
     "lpips": ("metrics", "linear heads of the learned image distance"),
     "av": ("video", ".mp4 files"),
+    "pycolmap": ("captures", "cameras of photographs"),
     "OpenEXR": ("exr", ".exr pictures"),
     "websockets": ("viewer", "the viewer"),
     "tensorboard": ("log", "curves of a fit"),

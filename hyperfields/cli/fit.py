@@ -22,6 +22,7 @@ from hyperfields.cli.common import (
     scene_count,
     size_of,
     source_of,
+    space_line,
 )
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
@@ -39,6 +40,7 @@ from hyperfields.cli.options import (
     PresetChoice,
     RunPath,
     Size,
+    Split,
     Text,
     parse_names,
     parse_numbers,
@@ -73,7 +75,11 @@ def fit(
     aspect: AspectChoice = None,
     background: Background = None,
     up: Axis = None,
+    split: Split = None,
     seed: Count = None,
+    space: Annotated[Literal["box", "contracted"] | None, arg(help_behavior_hint=QUIET)] = None,
+    refine_poses: Flag = False,
+    appearance: Flag = False,
     individually: Flag = False,
     generator: Name = None,
     by: Name = None,
@@ -109,7 +115,15 @@ def fit(
         background: colour behind the objects of pictures without alpha: white, black, one like #8090a0, or scene
             (nothing is behind); default: the colour of their borders where it is even.
         up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
+        split: which pictures of views are held out for the test: every-8, each eighth by name; 0.9, all but that share;
+            files, as lists in files say; 64,104, all but these numbers; all, none is. Default: files, else every-8.
         seed: seed of all random numbers; default: 0.
+        space: where radiance fields live: box, the scene box alone; contracted, all of space, with detail that falls
+            with the distance; default: contracted where opaque pictures show what is beyond the box.
+        refine_poses: learn corrections of the poses of training pictures too; those of test pictures are then corrected
+            before they are measured.
+        appearance: learn how the colours of each training picture differ (exposure, white balance); test pictures are
+            then measured on their right halves, with colours fitted to the left ones.
         individually: baseline: fit every scene by itself, without a hypernetwork, in an even share of the time.
         generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8; an unknown name lists all of
             them.
@@ -129,6 +143,7 @@ def fit(
     """
     from hyperfields import codes as sources
     from hyperfields.ops.devices import require_precision, usable_device
+    from hyperfields.tasks.captures import CaptureSettings
     from hyperfields.training.fit import Fit
 
     old = _require_room(out, resume)
@@ -144,14 +159,18 @@ def fit(
     if old and (generator or bayes or stability or by):
         raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
+    if space or refine_poses or appearance:
+        given["capture"] = CaptureSettings(space, refine_poses, appearance)
     settings = _fit_settings(old, given)
     codes = old.codes if old else sources.parse(by or "descent", "--by")
     before = old.sources[0] if old and old.sources else None
     pixels = parse_size(size) or (before.size if before else None)
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up)}
+    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
     kind_of = kind or (old.kind if old else None)
     data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
+    if getattr(data, "pictures", None) == 1:
+        raise InputError(f"{family}: one training picture came; a scene needs pictures from two places at least")
     model: ModelConfig | None
     train: TrainConfig | None
     if old:
@@ -166,6 +185,8 @@ def fit(
     print(kind_line(data, fitting.config.picture, how))
     for note in notes_of(data):
         print(note)
+    if line := space_line(fitting.config):
+        print(line)
     if minutes is None and steps is None and not resume:
         print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     _run_fit(fitting, out, shlex.join(["hyperfields", "fit", str(family), "--out", str(out), "--resume"]))
@@ -177,9 +198,11 @@ def infer(
     *,
     out: Annotated[Path, arg(metavar="CODES", help_behavior_hint="(required)")],
     views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
+    split: Split = None,
     minutes: Minutes = None,
     steps: Count = None,
     refine: Flag = False,
+    bytes: Count = None,
     by: Annotated[str, arg(metavar="NAME")] = "descent",
     scenes: Text = None,
     limit: Count = None,
@@ -192,15 +215,20 @@ def infer(
 
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --minutes 1
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --views 0,7 --refine
+    $ hyperfields infer runs/cars newcars --out newcars.safetensors --bytes 4000
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --by posterior
     $ hyperfields render runs/cars --codes newcars.safetensors --scene bus --out bus.gif
 
     Args:
         out: file of codes to write, .safetensors.
         views: numbers of the training views to use, from 0, for radiance fields; default: all.
+        split: which pictures of views are held out, as for fit; default: as the run.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
-        refine: then also fit a low-rank residual of each scene's weights, for details that no code gives.
+        refine: then also fit all weights of each scene, from those that its code generates, for details that no code
+            gives.
+        bytes: instead, fit only those changes of a scene's weights that are worth their bytes, and write no more than N
+            bytes a scene, code and changes together.
         by: descent, gradient descent on the codes; posterior, a distribution over each code (posterior:weight=1e-4 is
             the weight of its KL term); or without descent, by what the run was fitted with: encoder, after fit --by
             encoder; steps, after fit --by cavia or reptile.
@@ -217,21 +245,26 @@ def infer(
     require_length(minutes, steps)
     ways = {"descent": {}, "posterior": {"weight": POSTERIOR_WEIGHT}, "encoder": {}, "steps": {}}
     by, settings = parse_choice("--by", by, ways)
-    if by != "descent" and refine:
-        raise InputError(f"--refine: goes with --by descent, not with {by}; leave it out")
+    for option, given in (("--refine", refine), ("--bytes", bytes is not None)):
+        if given and by != "descent":
+            raise InputError(f"{option}: goes with --by descent, not with {by}; leave it out")
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
     size, chosen = size_of(loaded), parse_numbers(views)
-    data = read_data(family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen)
+    before = loaded.config.sources[0] if loaded.config.sources else None
+    rule = split or (before.split if before else None)
+    data = read_data(
+        family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen, split=rule
+    )
     print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
     for note in notes_of(data):
         print(note)
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": str(family.absolute()), **present(size=size, views=chosen)}
-    options: dict[str, Any] = {"by": by, "refine": refine, **settings}
+    source = {"path": str(family.absolute()), **present(size=size, views=chosen, split=rule)}
+    options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]
@@ -291,11 +324,13 @@ def _model(
     from hyperfields import hypernets
     from hyperfields.tasks import preset, task_of
 
+    picture = task_of(data.kind).describe(data)
     return preset(
         settings.preset,
         data.kind,
         len(data.names),
-        max(task_of(data.kind).describe(data).get("size", (1, 1))),
+        max(picture.get("size", (1, 1))),
+        **settings.capture.model_options(data.kind, picture),
         # Not `direct`, which is --individually.
         generator=None if generator is None else hypernets.parse(generator, hypernets.SHARING),
         stability=None if stability is None else hypernets.parse_stability(stability, "--stability"),

@@ -20,7 +20,7 @@ AnyRunPath = Positional[
 ]
 _FAMILY = arg(
     metavar="FAMILY",
-    help="folder of images, of meshes, or of scene folders (NeRF-synthetic layout).",
+    help="folder of images, of meshes, or of scene folders: transforms.json, COLMAP, LLFF, ShapeNet-SRN.",
     help_behavior_hint=QUIET,
 )
 FamilyPath = Positional[Annotated[Path, _FAMILY]]
@@ -34,6 +34,7 @@ Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)]
 Size = Annotated[str | None, arg(metavar="HxW", help_behavior_hint=QUIET)]
 AspectChoice = Annotated[Literal["fit", "crop", "pad"] | None, arg(help_behavior_hint=QUIET)]
 Background = Annotated[str | None, arg(metavar="COLOUR", help_behavior_hint=QUIET)]
+Split = Annotated[str | None, arg(metavar="RULE", help_behavior_hint=QUIET)]
 Axis = Annotated[str | None, arg(metavar="AXIS", help_behavior_hint=QUIET)]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=QUIET)]
 File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint=QUIET)]

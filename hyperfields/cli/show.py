@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,14 +26,12 @@ from hyperfields.cli.options import (
     File,
     Flag,
     Folder,
-    KindChoice,
-    Name,
-    PresetChoice,
     RunPath,
     SceneName,
     Size,
     parse_size,
 )
+from hyperfields.cli.posed import export_cameras
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +44,7 @@ SAMPLES = 8  # fields drawn where there is a distribution
 def evaluate(
     run: RunPath,
     *,
+    codes: File = None,
     family: Folder = None,
     split: Literal["test", "val", "train"] = "test",
     out: File = None,
@@ -59,10 +57,12 @@ def evaluate(
 
     $ hyperfields eval runs/photos
     $ hyperfields eval runs/cars --split val --out cars.json
+    $ hyperfields eval runs/cars --codes newcars.safetensors
     $ hyperfields eval runs/photos --family /data/photos --lpips-weights ~/checkpoints
 
     Args:
-        family: folder of the data that were fitted; default: as recorded in the run.
+        codes: file of codes written by infer: measure its scenes instead of the fitted ones.
+        family: folder of the data of the scenes; default: as recorded.
         split: views to compare with, for radiance fields.
         out: JSON file to write the report to.
         lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them; default: those in torch's
@@ -72,6 +72,7 @@ def evaluate(
     from hyperfields.evaluation.report import evaluate as measure
     from hyperfields.evaluation.report import format_report
     from hyperfields.runs.atomic import require_suffix
+    from hyperfields.runs.inferred import load_codes
     from hyperfields.training.progress import Meter
 
     if out is not None:
@@ -79,9 +80,13 @@ def evaluate(
     if lpips_weights is not None and not lpips_weights.exists():
         raise InputError(f"--lpips-weights {lpips_weights}: not there; give torchvision's checkpoint")
     loaded = load(run, device)
-    data = data_of(loaded, family)
+    inferred = None if codes is None else load_codes(codes, loaded)
+    if inferred is None:
+        data = data_of(loaded, family, measured=split)
+    else:
+        data = observed_data(loaded, inferred.names, family, inferred)
     with Meter("eval") as meter:
-        report = measure(loaded, data, split, lpips_weights=lpips_weights, progress=meter.count)
+        report = measure(loaded, data, split, inferred=inferred, lpips_weights=lpips_weights, progress=meter.count)
     print(format_report(report))
     if out is not None:
         write_json(out, report)
@@ -94,6 +99,8 @@ def render(
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
     scene: SceneName = None,
     codes: File = None,
+    path: Annotated[str | None, arg(metavar="orbit|spiral|FILE", help_behavior_hint=QUIET)] = None,
+    frames: Count = None,
     orbit: Count = None,
     size: Size = None,
     channel: ChannelChoice = "rgb",
@@ -102,20 +109,24 @@ def render(
     sample: Count = None,
     device: Device = "cpu",
 ) -> None:
-    """Render a scene as a picture, or as an animation from a camera that circles it.
+    """Render a scene as a picture, or as a film from a camera that moves round it.
 
     $ hyperfields render runs/photos --scene cat --out cat.png
     $ hyperfields render runs/cars --scene bus --out bus.mp4 --orbit 72 --size 256x256
+    $ hyperfields render runs/fox --scene fox --out fox.mp4 --path camera_path.json
+    $ hyperfields render runs/fox --scene fox --out frames --path spiral --frames 90
     $ hyperfields render runs/cars --scene bus --out bus.png --channel normals
     $ hyperfields render runs/cars --scene bus --out bus.png --uncertainty
     $ hyperfields render runs/cars --sample 7 --out new.png
 
     Args:
-        out: .png, .jpg or .webp for a picture, .mp4 or .gif for an animation.
+        out: .png, .jpg or .webp for a picture, .mp4 or .gif for a film; with --path a new folder for a .png a frame.
         scene: name of a scene of the run, or in the file of --codes.
         codes: file of codes written by infer; needs no --scene if it holds one scene.
-        orbit: number of frames of the circle, for animations; default: 48.
-        size: height and width of the picture; default: as fitted.
+        path: of the camera, for films: a circle, a spiral, or a file of nerfstudio's camera paths; default: orbit.
+        frames: number of frames of an orbit or a spiral; default: 48.
+        orbit: number of frames of a circle: --path orbit --frames N in one.
+        size: height and width of the picture; default: as fitted, or as in the file of --path.
         channel: colours, distances from the camera (near is bright), or surface normals.
         uncertainty: also write FILE.uncertainty.png, bright where the standard deviation is large.
         family: for --uncertainty, folder of the data of the scene; default: as recorded.
@@ -127,8 +138,9 @@ def render(
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.cameras import native_size, orbit_cameras
     from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
+    from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.scene import Scene
-    from hyperfields.training.inference import fields_of, load_codes, new_code
+    from hyperfields.training.inference import fields_of, new_code
     from hyperfields.training.progress import Meter
 
     loaded = load(run, device)
@@ -138,8 +150,8 @@ def render(
         shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
     else:
         shown = one_scene(loaded, scene, codes)
-    if uncertainty and (orbit is not None or channel != "rgb"):
-        raise InputError("--uncertainty: is of a picture in colours; leave --orbit and --channel out")
+    if uncertainty and (any(value is not None for value in (orbit, path, frames)) or channel != "rgb"):
+        raise InputError("--uncertainty: is of a picture in colours; leave --path, --frames, --orbit and --channel out")
     beside = out.with_name(f"{out.stem}.uncertainty{out.suffix}")
     if uncertainty:
         require_suffix(beside, IMAGE_SUFFIXES, "an uncertainty")
@@ -147,7 +159,14 @@ def render(
         observed = observed_data(loaded, [shown.name], family, inferred)
     with Meter("render") as meter:
         rendering.render_scene(
-            shown, out, orbit=orbit, size=parse_size(size), channel=channel, progress=frames_shown(meter)
+            shown,
+            out,
+            path=path,
+            frames=frames,
+            orbit=orbit,
+            size=parse_size(size),
+            channel=channel,
+            progress=frames_shown(meter),
         )
     print(f"wrote {out}")
     if uncertainty:
@@ -190,7 +209,8 @@ def calibrate(
     from hyperfields.evaluation.uncertainty import calibrate as compare
     from hyperfields.evaluation.uncertainty import format_calibration
     from hyperfields.runs.atomic import require_suffix
-    from hyperfields.training.inference import fields_of, load_codes
+    from hyperfields.runs.inferred import load_codes
+    from hyperfields.training.inference import fields_of
     from hyperfields.training.progress import Meter
 
     require_suffix(out, (".png",), "a figure")
@@ -268,23 +288,37 @@ def export(
     scene: SceneName = None,
     codes: File = None,
     format: Annotated[Literal["tcnn"] | None, arg(help_behavior_hint=QUIET)] = None,
+    cameras: Flag = False,
+    family: Folder = None,
 ) -> None:
-    """Write one scene as a file that does not need the run: picture, mesh or standalone field.
+    """Write one scene as a file that does not need the run: picture, mesh, standalone field or cameras.
 
     $ hyperfields export runs/photos --scene cat --out cat.png
     $ hyperfields export runs/shapes --scene bus --out bus.glb
     $ hyperfields export runs/cars --scene bus --out bus.safetensors
     $ hyperfields export runs/cars --scene bus --format tcnn --out bus.safetensors
+    $ hyperfields export runs/fox --scene fox --cameras --out transforms.json
 
     Args:
-        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field.
+        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
+            for cameras.
         scene: name of a scene of the run, or in the file of --codes.
         codes: file of codes written by infer; needs no --scene if it holds one scene.
+        cameras: write the cameras of the scene's training pictures as a transforms.json, in the coordinates of its
+            files: those of fit --refine-poses corrected.
+        family: with --cameras, folder of the data that were fitted; default: as recorded.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with its description in a .json beside it.
     """
     from hyperfields.runs.export import export_scene
     from hyperfields.runs.tcnn import write_tcnn
 
+    if cameras:
+        if codes is not None or format is not None:
+            raise InputError("--cameras: goes with neither --codes nor --format; leave them out")
+        export_cameras(load(run), scene, out, family)
+        return
+    if family is not None:
+        raise InputError("--family: is read for --cameras alone; leave it out")
     loaded = load(run)
     shown = one_scene(loaded, scene, codes)
     if format == "tcnn":
@@ -341,7 +375,7 @@ def view(
         host: address to listen on; the default is reachable from this machine only.
         port: port; the next free one if it is in use.
     """
-    from hyperfields.training.inference import load_codes
+    from hyperfields.runs.inferred import load_codes
     from hyperfields.viewer import serve
 
     loaded = load(run)
@@ -351,56 +385,6 @@ def view(
         return data_of(loaded, family) if inferred is None else observed_data(loaded, inferred.names, family, inferred)
 
     serve(loaded, open_dataset, inferred, host=host, port=port, log=lambda text: print(text, flush=True))
-
-
-def inspect(
-    run: AnyRunPath = None,
-    *,
-    preset: PresetChoice = None,
-    kind: KindChoice = None,
-    scenes: Annotated[int, arg(metavar="N")] = 32,
-    size: Size = None,
-    generator: Name = None,
-    json: Flag = False,
-) -> None:
-    """Show the contents of a run, or the cost of a preset: scenes, model, sizes, settings, progress.
-
-    $ hyperfields inspect runs/cars
-    $ hyperfields inspect runs/cars --json
-    $ hyperfields inspect --preset default --kind views --scenes 100 --size 128x128 --generator full
-
-    Args:
-        preset: count the parameters, bytes and operations of a preset, before fitting.
-        kind: kind of the scenes, with --preset; default: images.
-        scenes: number of scenes, with --preset.
-        size: height and width of their pictures, with --preset; default: 64x64.
-        generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8.
-        json: print it as JSON.
-    """
-    from json import dumps
-
-    from hyperfields.cli import console
-    from hyperfields.runs.inspect import inspect_run
-
-    if (run is None) == (preset is None):
-        raise InputError(f"inspect: got RUN {run} and --preset {preset}; give one of the two")
-    if preset is not None:
-        from hyperfields import hypernets, tasks
-        from hyperfields.data import KINDS
-        from hyperfields.training import cost
-
-        if scenes < 1:
-            raise InputError(f"--scenes {scenes}: wanted at least 1")
-        side = max(parse_size(size) or (64, 64))
-        chosen = None if generator is None else hypernets.parse(generator, hypernets.SHARING)
-        config, _ = tasks.preset(preset, kind or KINDS[0], scenes, side, generator=chosen)
-        counts = cost.count(config, scenes)
-        rows = cost.format_counts(config, counts)
-        print(dumps(dataclasses.asdict(counts), indent=1) if json else console.table(rows))
-        return
-    assert run is not None
-    content = inspect_run(run)
-    print(dumps(content, indent=1) if json else console.format_run(content))
 
 
 def doctor(run: AnyRunPath = None, *, family: Folder = None) -> None:

@@ -9,6 +9,7 @@ file: readers are in scenes/. May import: errors, cameras. To add data of your o
 from hyperfields.data.base import KINDS as KINDS
 from hyperfields.data.base import SPLITS as SPLITS
 from hyperfields.data.base import Kind as Kind
+from hyperfields.data.base import LazyViews as LazyViews
 from hyperfields.data.base import Mesh as Mesh
 from hyperfields.data.base import Movable as Movable
 from hyperfields.data.base import Pixels as Pixels
@@ -17,15 +18,19 @@ from hyperfields.data.base import SceneDataset as SceneDataset
 from hyperfields.data.base import View as View
 from hyperfields.data.base import fingerprint as fingerprint
 from hyperfields.data.base import frames_of as frames_of
+from hyperfields.data.base import is_unbounded as is_unbounded
 from hyperfields.data.base import on_device as on_device
+from hyperfields.data.base import picture_files as picture_files
 from hyperfields.data.base import require_scenes as require_scenes
 from hyperfields.data.base import stays_on_device as stays_on_device
+from hyperfields.data.base import training_cameras as training_cameras
 from hyperfields.data.base import up_of as up_of
 from hyperfields.data.compose import Concat as Concat
 from hyperfields.data.compose import Subset as Subset
 from hyperfields.data.images import Images as Images
 from hyperfields.data.loader import SceneLoader as SceneLoader
 from hyperfields.data.loader import SceneSampler as SceneSampler
+from hyperfields.data.pictures import Pictures as Pictures
 from hyperfields.data.shapes import Sampling as Sampling
 from hyperfields.data.shapes import Shapes as Shapes
 from hyperfields.data.views import Views as Views

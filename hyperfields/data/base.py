@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.errors import InputError
+from hyperfields.errors import CONTROL, InputError
 
 Kind = str  # the name of a task: one of KINDS, or of a task of your own
 IDENTITY = (1.0, 0.0, 0.0, 0.0)  # frame of a scene that is where its file has it
@@ -30,6 +30,7 @@ class Pixels(NamedTuple):
 
     rays: Rays  # [s n 3] each, scene frame
     rgba: Tensor  # [s n 4], straight alpha, in [0, 1]
+    images: Tensor | None = None  # [s n] int64, number of the training picture, counted over all scenes
 
 
 class View(NamedTuple):
@@ -38,6 +39,29 @@ class View(NamedTuple):
     camera: Camera
     rgba: Tensor  # [h w 4], straight alpha, in [0, 1]
     mask: Tensor | None = None  # [h w] bool, false where a pixel is not to be fitted or measured; None: all count
+    name: str = ""  # of its file
+
+
+class LazyViews(Sequence[View]):
+    """Views that are made when they are asked for, and not kept: `view(number)` of `count`."""
+
+    def __init__(self, count: int, view: Callable[[int], View]) -> None:
+        self._count, self._view = count, view
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> View: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[View]: ...
+
+    def __getitem__(self, number: int | slice) -> View | Sequence[View]:
+        if isinstance(number, slice):
+            chosen = range(self._count)[number]
+            return LazyViews(len(chosen), lambda i: self._view(chosen[i]))
+        return self._view(range(self._count)[number])  # raises IndexError, counts from the end
 
 
 class Mesh(NamedTuple):
@@ -56,7 +80,7 @@ class SceneDataset(Protocol):
 
     `batch(scenes [s] int64, n, generator)` draws `n` training samples for each of the scenes: `Points` for
     images and shapes, `Pixels` for views. All randomness comes from `generator`, so a fit can resume exactly.
-    `reference(scene, split)` is what a result is measured against: an image `[h w 3]`, a `Mesh`, or a list of `View`.
+    `reference(scene, split)` is what a result is measured against: an image `[h w 3]`, a `Mesh`, or several `View`.
     A data set may also be `Movable`; `on_device` serves both sorts.
     """
 
@@ -68,7 +92,7 @@ class SceneDataset(Protocol):
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels: ...
 
-    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]: ...
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | Sequence[View]: ...
 
 
 @runtime_checkable
@@ -102,9 +126,9 @@ class HostDrawn:
         if isinstance(drawn, Points):
             return Points(drawn.x.to(self.device), drawn.target.to(self.device))
         rays = Rays(drawn.rays.origins.to(self.device), drawn.rays.directions.to(self.device))
-        return Pixels(rays, drawn.rgba.to(self.device))
+        return Pixels(rays, drawn.rgba.to(self.device), None if drawn.images is None else drawn.images.to(self.device))
 
-    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | Sequence[View]:
         return self.dataset.reference(scene, split)
 
 
@@ -118,7 +142,8 @@ def on_device(dataset: SceneDataset, device: torch.device | str) -> SceneDataset
 def stays_on_device(dataset: SceneDataset) -> bool:
     """True if the batches of `on_device(dataset, device)` are made there without the host waiting (CUDA graphs)."""
     parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())  # of Subset and Concat
-    return isinstance(dataset, Movable) and all(map(stays_on_device, parts))
+    on_disk = bool(getattr(dataset, "on_disk", False))
+    return isinstance(dataset, Movable) and not on_disk and all(map(stays_on_device, parts))
 
 
 def fingerprint(dataset: SceneDataset) -> str:
@@ -165,6 +190,41 @@ def frames_of(dataset: SceneDataset) -> dict[str, tuple[float, ...]]:
     return {name: named[name] for name in dataset.names if named.get(name, IDENTITY) != IDENTITY}
 
 
+def pictures_of(dataset: SceneDataset) -> int:
+    """How many training pictures a data set numbers, see `Pixels.images`."""
+    if isinstance(dataset, HostDrawn):
+        return pictures_of(dataset.dataset)
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    return sum(map(pictures_of, parts)) if parts else int(getattr(dataset, "pictures", 0))
+
+
+def training_cameras(dataset: SceneDataset) -> list[list[Camera]]:
+    """Cameras of the training pictures of each scene, in the order of `Pixels.images`; empty where none are known."""
+    if isinstance(dataset, HostDrawn):
+        return training_cameras(dataset.dataset)
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    if parts:
+        return [cameras for part in parts for cameras in training_cameras(part)]
+    known: list[list[Camera]] = getattr(dataset, "cameras", [])
+    return known
+
+
+def picture_files(dataset: SceneDataset) -> list[list[str]]:
+    """Files of the training pictures of each scene, in the order of `Pixels.images`; empty where none are known."""
+    if isinstance(dataset, HostDrawn):
+        return picture_files(dataset.dataset)
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    if parts:
+        return [files for part in parts for files in picture_files(part)]
+    return [list(files) for files in getattr(dataset, "files", [])]
+
+
+def is_unbounded(dataset: SceneDataset) -> bool:
+    """True for views that show what is all round, beyond the scene box."""
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    return any(map(is_unbounded, parts)) if parts else bool(getattr(dataset, "unbounded", False))
+
+
 def up_of(dataset: SceneDataset) -> tuple[float, float, float]:
     """The direction that is up in pictures from new cameras."""
     parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
@@ -176,7 +236,8 @@ def scene_names(names: Iterable[str] | None, count: int) -> tuple[str, ...]:
     """The names of `count` scenes, by default "0", "1", ...
 
     Raises:
-        InputError: no scene, another number of names than of scenes, an empty name or one that comes twice.
+        InputError: no scene, another number of names than of scenes, an empty name, one that comes twice or that cannot
+            be shown.
     """
     if count < 1:
         raise InputError("scenes: none came, wanted at least one")
@@ -186,7 +247,9 @@ def scene_names(names: Iterable[str] | None, count: int) -> tuple[str, ...]:
         raise InputError(f"names: {names!r:.60} came, wanted a list of texts that are not empty")
     names = names if isinstance(names, str) else tuple(names)
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"names: {names!r} came, wanted a list of texts that are not empty")
+        raise InputError(f"names: {names!r:.200} came, wanted a list of texts that are not empty")
+    if wrong := [name for name in names if CONTROL.search(name)]:
+        raise InputError(f"names: {wrong[0]!r:.60} holds characters that cannot be shown; rename it")
     if len(names) != count:
         raise InputError(f"names: {len(names)} came for {count} scenes, wanted one for each")
     if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < count else []:

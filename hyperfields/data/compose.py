@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
-from hyperfields.data.base import Kind, Mesh, Pixels, Points, SceneDataset, View, on_device
+from hyperfields.data.base import Kind, Mesh, Pixels, Points, SceneDataset, View, on_device, pictures_of
 from hyperfields.errors import InputError
 
 
@@ -37,7 +37,7 @@ class Subset:
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
         return self.dataset.batch(self._numbers[scenes], n, generator)
 
-    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | Sequence[View]:
         return self.dataset.reference(self.scenes[scene], split)
 
     def to(self, device: torch.device | str) -> Subset:
@@ -74,23 +74,26 @@ class Concat:
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
         """See `Images`, `Shapes`, `Views`. The batch has the size of the smallest part's."""
-        drawn, first = [], 0
+        drawn, first, before = [], 0, 0
         for part in self.parts:
             local = scenes - first
-            drawn.append((part, local, part.batch(local.clamp(0, len(part.names) - 1), n, generator)))
+            drawn.append((part, local, before, part.batch(local.clamp(0, len(part.names) - 1), n, generator)))
             first += len(part.names)
+            before += pictures_of(part)
         # A picture whose pixels are all asked for gives each once, and then fewer than `n`.
-        n = min(_samples(batch) for _, _, batch in drawn)
+        n = min(_samples(batch) for *_, batch in drawn)
         whole: Points | Pixels | None = None
-        for part, local, batch in drawn:
+        for part, local, before, batch in drawn:
             here = (local >= 0) & (local < len(part.names))
             if _samples(batch) > n:
                 batch = part.batch(local.clamp(0, len(part.names) - 1), n, generator)
+            if isinstance(batch, Pixels) and batch.images is not None:
+                batch = batch._replace(images=batch.images + before)
             whole = batch if whole is None else _choose(here, batch, whole)
         assert whole is not None
         return whole
 
-    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | list[View]:
+    def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | Sequence[View]:
         for part in self.parts:
             if scene < len(part.names):
                 return part.reference(scene, split)
@@ -116,4 +119,7 @@ def _choose(here: Tensor, one: Points | Pixels, other: Points | Pixels) -> Point
         return Points(torch.where(mask, one.x, other.x), torch.where(mask, one.target, other.target))
     assert isinstance(other, Pixels)
     origins, directions = (torch.where(mask, a, b) for a, b in zip(one.rays, other.rays, strict=True))
-    return Pixels(Rays(origins, directions), torch.where(mask, one.rgba, other.rgba))
+    images = None
+    if one.images is not None and other.images is not None:
+        images = torch.where(here[:, None], one.images, other.images)
+    return Pixels(Rays(origins, directions), torch.where(mask, one.rgba, other.rgba), images)

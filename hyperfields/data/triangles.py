@@ -12,6 +12,7 @@ from hyperfields.data.base import Mesh
 from hyperfields.errors import InputError
 
 LONGEST_SIDE = 1.8  # of the bounding box in the scene frame: leaves a margin of 0.1 inside [-1, 1]^3
+SPANS = (1e-30, 1e30)  # lengths of meshes that 64 bits scale without losing them
 
 
 def check_triangles(points: NDArray[np.float64], faces: NDArray[np.int64], where: str) -> None:
@@ -44,9 +45,12 @@ def scene_mesh(points: NDArray[np.float64], faces: NDArray[np.int64], where: str
     check_triangles(points, faces, where)
     used = points[np.unique(faces)]
     low, high = used.min(axis=0), used.max(axis=0)
-    extent = float((high - low).max())
+    with np.errstate(over="ignore"):
+        extent = float((high - low).max())
     if not extent > 0.0:
         raise InputError(f"{where}: all vertices are at one place; wanted a mesh with an extent")
+    if not SPANS[0] < extent < SPANS[1]:
+        raise InputError(f"{where}: is {extent:.3g} long, wanted a length from {SPANS[0]:g} to {SPANS[1]:g}; scale it")
     scale, center = extent / LONGEST_SIDE, 0.5 * (low + high)
     points, faces = joined((points - center) / scale, faces)
     if not areas(points[faces]).sum() > 0.0:

@@ -1,47 +1,61 @@
-"""Posed pictures of one size."""
+"""Posed pictures."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data.base import IDENTITY, Kind, Pixels, View, as_colors, scene_names, shortened
+from hyperfields.data.base import HostDrawn, Kind, LazyViews, Pixels, View, scene_names, shortened
+from hyperfields.data.boxes import OUTWARDS, Box, find_box, outside, seen_rays, up_of_cameras, widened
+from hyperfields.data.pictures import MEMORY, Pictures
+from hyperfields.data.pixel_rays import PixelRays
+from hyperfields.data.posed import Posed, as_masks, posed_scenes
 from hyperfields.errors import InputError
 
-Reference = Callable[[int, str], list[View]]  # (scene, split) -> the views of that split
+Frame = tuple[float, float, float, float]  # scale, centre x y z: p_file = p * scale + centre
+Reference = Callable[[int, str], Sequence[View]]  # (scene, split) -> the views of that split, in the cameras' frame
+OUTSIDE = 0.005  # share of what pictures show outside of the box that is worth a line
 
 
 class Views:
-    """Posed pictures of scenes, all of one size.
+    """Posed pictures of scenes, of any sizes.
 
-    The fields live in the box [-1, 1]^3 of the frame of the cameras: what is outside the box is not seen. Training
-    pictures are in memory with 8 bits a channel.
+    The fields live in the box [-1, 1]^3: what is outside of it is not seen. Cameras of another unit and centre are
+    brought there, see `box`; `frames` lead back, and a line of `notes` says so. Training pictures have 8 bits a
+    channel. Up to `memory` bytes of them are kept in memory; more go to a temporary file, see `Pictures`, and batches
+    then take 32 pixels of a picture together.
 
     Args:
         cameras: per scene a list of `Camera`, or a pair of poses `T_world_camera` `[v 4 4]` (OpenCV: +X right, +Y down,
             +Z forward) and intrinsics `[4]` or `[v 4]` (fx, fy, cx, cy in pixels); or such a pair for all scenes,
             `[s v 4 4]` with `[4]` or `[s v 4]`. With one scene the outer list may be left out.
-        rgba: per scene `[v h w 4]`, straight alpha, uint8 or floats in [0, 1]; `[v h w 3]` is opaque. One tensor
-            `[s v h w c]` for scenes with as many views, or `[v h w c]` for one scene.
+        rgba: per scene `[v h w 4]`, straight alpha, uint8 or floats in [0, 1]; `[v h w 3]` is opaque; or a list of
+            pictures `[h w 4]` of several sizes. One tensor `[s v h w c]` for scenes with as many views, or `[v h w c]`
+            for one scene. Or `Pictures` of all scenes, one after another.
         names: one per scene, by default "0", "1", ...
         test: (cameras, rgba) of views that are held out, in the same forms.
-        reference: gives the views of a split when they are asked for, as (scene, split) -> list of `View`: for a
-            reader that leaves them on the disk. By default "train" and "test" are those given here.
-        masks: per scene `[v h w]` bool, false where pixels of the training pictures do not count, or None.
-        frames: per scene (scale, centre x y z) that lead back to where it came from: p_file = p * scale + centre.
-        up: the direction that is up in pictures from new cameras.
+        reference: gives the views of a split when they are asked for, as (scene, split) -> views in the frame of the
+            cameras: for a reader that leaves them on the disk. By default "train" and "test" are those given here.
+        masks: per scene `[v h w]` bool or a list of `[h w]`, false where pixels of the training pictures do not count,
+            or None. Pixels with which a lens sees nothing never count.
+        box: per scene (scale, centre x y z) of its box in the frame of the cameras, or None: found from the cameras
+            where they look at one place, but not at [-1, 1]^3. `(1, 0, 0, 0)` leaves them as they are.
+        up: the direction that is up in pictures from new cameras; default that of the first scene's cameras.
         background: that opaque pictures were cut out of, as text; for the record.
         notes: lines for people about what a reader decided.
+        files: per scene those of its training pictures, as exports of cameras name them; default "0", "1", ...
+        memory: bytes of training pictures that are kept in memory.
 
     Raises:
-        InputError: shapes that do not fit, several sizes, NaN, values outside [0, 1], a pose that is not a rotation and
-            a translation, a focal length that is not above 0; names that do not fit.
+        InputError: shapes that do not fit, NaN, values outside [0, 1], a pose that is not a rotation and a translation,
+            a focal length that is not above 0; names that do not fit; a full disk.
     """
 
     kind: Kind = "views"
@@ -54,33 +68,63 @@ class Views:
         *,
         test: tuple[Any, Any] | None = None,
         reference: Reference | None = None,
-        masks: Sequence[Tensor | None] | None = None,
-        frames: Sequence[tuple[float, ...]] | None = None,
-        up: tuple[float, float, float] = (0.0, 0.0, 1.0),
+        masks: Sequence[Any] | None = None,
+        box: Sequence[Box | Frame | None] | None = None,
+        up: tuple[float, float, float] | None = None,
         background: str | None = None,
         notes: Sequence[str] = (),
+        files: Sequence[Sequence[str]] | None = None,
+        memory: int = MEMORY,
     ) -> None:
-        scenes = _scenes(cameras, rgba, "rgba")
+        scenes = posed_scenes(cameras, rgba, "rgba")
         self.names = scene_names(names, len(scenes))
-        held_out = None if test is None else _scenes(*test, "test")
+        held_out = None if test is None else posed_scenes(*test, "test")
         if held_out is not None and len(held_out) != len(scenes):
             raise InputError(f"test: {len(held_out)} scenes came, wanted {len(scenes)} as for training")
-        self._reference = reference or _InMemory(self.names, {"train": scenes, "test": held_out})
-        self.height, self.width = (int(side) for side in scenes[0][1].shape[1:3])
-        # A pixel is one int32 (four bytes), so drawing a batch is one gather of single numbers.
-        pixels = torch.cat([pictures for _, pictures in scenes])
-        self._pixels = pixels.contiguous().reshape(-1, 4).view(torch.int32).reshape(-1)
-        self._tables = torch.stack([_ray_table(camera) for cameras, _ in scenes for camera in cameras])  # [images 12]
-        self._counts = torch.tensor([len(cameras) for cameras, _ in scenes])  # [s] images
-        self._first = torch.cumsum(self._counts, 0) - self._counts  # [s] first image of each scene
-        self.frames = tuple(frames) if frames is not None else (IDENTITY,) * len(scenes)
-        self.up, self.background, self.notes = up, background, tuple(notes)
-        self._valid: _Valid | None = None
-        if masks is not None and any(mask is not None for mask in masks):
-            self._valid = _Valid.of(masks, scenes, self.names)
+        blind: dict[str, float] = {}
+        if not isinstance(rgba, Pictures):
+            rgba, blind = _stored(scenes, masks, self.names, memory)
+        pictures: Pictures = rgba
+        given = list(box) if box is not None else [None] * len(scenes)
+        if len(given) != len(scenes):
+            raise InputError(f"box: {len(given)} came for {len(scenes)} scenes, wanted one for each, or None")
+        boxes, lost, round_, first = [], [], False, 0
+        for name, scene, known in zip(self.names, scenes, given, strict=True):
+            numbers = range(first, first + len(scene.cameras))
+            if not any(pictures.counting[number] for number in numbers):
+                raise InputError(f"masks, {name}: no pixel counts; mend the masks: 0 is what is left out")
+            found, share, opaque = _boxed(scene.cameras, pictures, numbers, known)
+            boxes.append(found)
+            lost.append(share)
+            round_ |= opaque and share > OUTSIDE
+            first += len(scene.cameras)
+        self.frames: tuple[Frame, ...] = tuple(found.frame for found in boxes)
+        self.up = up if up is not None else up_of_cameras(scenes[0].cameras)
+        self.background = background
+        self.files = [[*map(str, range(len(scene.cameras)))] for scene in scenes] if files is None else files
+        self.unbounded = round_  # pictures show what is all round, beyond the boxes
+        self.notes = (*notes, *_notes(self.names, boxes, lost, blind, round_))
+        self.sizes = tuple(sorted(set(pictures.sizes)))  # (height, width)
+        self.on_disk = pictures.on_disk
+        self.pictures = len(pictures)  # for training, over all scenes
+        self._cameras = [
+            [camera.into(frame) for camera in scene.cameras] for scene, frame in zip(scenes, self.frames, strict=True)
+        ]
+        counts = [len(posed) for posed in self._cameras]
+        self._rays = PixelRays([camera for posed in self._cameras for camera in posed])
+        self._picture_sizes = tuple(pictures.sizes)
+        self._drawing = pictures.drawing(counts)
+        self._held_out, self._reference = held_out, reference
 
     def __repr__(self) -> str:
-        return f"Views({shortened(self.names)}; {len(self._tables):,} pictures of {self.height}x{self.width})"
+        sizes = [f"{height}x{width}" for height, width in (self.sizes[0], self.sizes[-1])]
+        count = f"{self.pictures:,} pictures of {' to '.join(dict.fromkeys(sizes))}"
+        return f"Views({shortened(self.names)}; {count}{', in a file' * self.on_disk})"
+
+    @property
+    def cameras(self) -> list[list[Camera]]:
+        """Cameras of the training pictures of each scene, in the scene frame."""
+        return [list(posed) for posed in self._cameras]
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Pixels:
         """`n` rays per scene, uniform over all pixels of its training pictures that count, with replacement.
@@ -89,180 +133,148 @@ class Views:
             scenes: `[s]` int64.
 
         Returns:
-            rays `[s n 3]` (unit directions) in the scene frame and straight rgba `[s n 4]` in [0, 1].
+            rays `[s n 3]` (unit directions) in the scene frame, straight rgba `[s n 4]` in [0, 1] and the numbers of
+            the pictures `[s n]`.
         """
-        each = self.height * self.width
-        first, counts = (self._first, self._counts) if self._valid is None else self._valid[1:]
-        scale = each if self._valid is None else 1
-        # float64: float32 has too few steps to reach every pixel of a large scene.
-        drawn = torch.rand(len(scenes), n, generator=generator, dtype=torch.float64, device=generator.device)
-        index = ((drawn * (counts[scenes] * scale)[:, None]).long() + first[scenes][:, None] * scale).reshape(-1)
-        if self._valid is not None:
-            index = self._valid.pixels.index_select(0, index)
-        packed = self._pixels.index_select(0, index)
-        image = torch.div(index, each, rounding_mode="floor")
-        pixel = (index - image * each).int()
-        v = torch.div(pixel, self.width, rounding_mode="floor")
-        u = (pixel - v * self.width).float() + 0.5
-        table = self._tables.index_select(0, image)
-        directions = torch.addcmul(table[:, 6:9], table[:, 0:3], u[:, None])
-        directions.addcmul_(table[:, 3:6], (v.float() + 0.5)[:, None])
-        directions /= torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
+        packed, image, pixel = self._drawing.draw(scenes, n, generator)
+        origins, directions = self._rays(image, pixel)
         shape = (len(scenes), n)
-        rgba = packed.view(torch.uint8).reshape(*shape, 4).float() / 255.0
-        origins = table[:, 9:12].contiguous()
-        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba)
+        rgba = packed.reshape(*shape, 4).float() / 255.0
+        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba, image.reshape(shape))
 
-    def to(self, device: torch.device | str) -> Views:
-        """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
+    def to(self, device: torch.device | str) -> Views | HostDrawn:
+        """The same with its pictures on `device`, where batches then come from; `generator` must be there too.
+
+        Pictures in a file stay there: batches are drawn on the CPU and copied.
+        """
+        if self.on_disk:
+            return self if torch.device(device).type == "cpu" else HostDrawn(self, device)
         moved = copy.copy(self)
-        moved._pixels, moved._tables = self._pixels.to(device), self._tables.to(device)
-        moved._counts, moved._first = self._counts.to(device), self._first.to(device)
-        moved._valid = None if self._valid is None else _Valid(*(part.to(device) for part in self._valid))
+        moved._drawing, moved._rays = self._drawing.to(device), self._rays.to(device)
         return moved
 
-    def reference(self, scene: int, split: str = "test") -> list[View]:
-        """The views of a split, on the CPU.
+    def reference(self, scene: int, split: str = "test") -> Sequence[View]:
+        """The views of a split, on the CPU; each is decoded when it is asked for.
 
         Raises:
             InputError: the scene has no such split, or it cannot be read.
         """
-        return self._reference(scene, split)
-
-
-class _Valid(NamedTuple):
-    """Pixels that count, of all scenes in one row."""
-
-    pixels: Tensor  # [p] int64, their numbers
-    first: Tensor  # [s] first one of each scene
-    counts: Tensor  # [s]
-
-    @classmethod
-    def of(
-        cls, masks: Sequence[Tensor | None], scenes: list[tuple[list[Camera], Tensor]], names: tuple[str, ...]
-    ) -> _Valid:
-        parts, counts = [], []
-        for name, mask, (_, pictures) in zip(names, masks, scenes, strict=True):
-            part = torch.ones(pictures.shape[:3], dtype=torch.bool) if mask is None else mask
-            if part.dtype != torch.bool or part.shape != pictures.shape[:3]:
-                raise InputError(
-                    f"masks, {name}: {part.dtype} {tuple(part.shape)} came, wanted bool {tuple(pictures.shape[:3])}"
-                )
-            if not bool(part.any()):
-                raise InputError(f"masks, {name}: no pixel counts; mend the masks: 0 is what is left out")
-            parts.append(part.reshape(-1))
-            counts.append(int(part.sum()))
-        number = torch.tensor(counts)
-        return cls(torch.cat(parts).nonzero().squeeze(1), torch.cumsum(number, 0) - number, number)
-
-
-class _InMemory:
-    """The views of splits that are in memory."""
-
-    def __init__(self, names: tuple[str, ...], splits: dict[str, list[tuple[list[Camera], Tensor]] | None]) -> None:
-        self.names, self.splits = names, {name: scenes for name, scenes in splits.items() if scenes is not None}
-
-    def __call__(self, scene: int, split: str) -> list[View]:
-        if split not in self.splits:
+        frame = self.frames[scene]
+        if self._reference is not None:
+            views = self._reference(scene, split)
+            return LazyViews(len(views), lambda number: _in_box(views[number], frame))
+        if split == "train":
+            first = sum(map(len, self._cameras[:scene]))
+            cameras = self._cameras[scene]
+            return LazyViews(len(cameras), lambda number: _view(cameras[number], self._picture(first + number)))
+        if split != "test" or self._held_out is None:
+            splits = "train" if self._held_out is None else "train, test"
             raise InputError(
-                f"scene {self.names[scene]}: has no views to test with; splits: {', '.join(self.splits)}; "
+                f"scene {self.names[scene]}: has no views to test with; splits: {splits}; "
                 f"wanted {split!r}: give Views(..., test=(cameras, rgba))"
             )
-        cameras, pictures = self.splits[split][scene]
-        return [View(c, p.float() / 255.0) for c, p in zip(cameras, pictures, strict=True)]
+        held_out, pictures = self._held_out[scene]
+        return LazyViews(
+            len(held_out), lambda number: _view(held_out[number].into(frame), pictures[number].cpu().float() / 255.0)
+        )
+
+    def _picture(self, number: int) -> Tensor:
+        return self._drawing.picture(number, self._picture_sizes[number]).float() / 255.0
 
 
-def _scenes(cameras: Any, rgba: Any, what: str) -> list[tuple[list[Camera], Tensor]]:
-    """Per scene its cameras and its pictures `[v h w 4]` uint8, checked."""
-    if isinstance(rgba, Tensor) and rgba.ndim == 4:
-        rgba = rgba[None]
-    elif isinstance(rgba, Tensor) and rgba.ndim != 5:
-        raise InputError(f"{what}: {tuple(rgba.shape)} came, wanted [v h w 4] for one scene, [s v h w 4] for several")
-    if _is_pair(cameras):
-        poses, intrinsics = cameras
-        if poses.ndim == 4:  # all scenes at once
-            each = [intrinsics] * len(poses) if intrinsics.ndim == 1 else list(intrinsics)
-            cameras = list(zip(poses, each, strict=False))
-        else:
-            cameras = [cameras]
-    elif isinstance(cameras, Sequence) and len(cameras) and all(isinstance(camera, Camera) for camera in cameras):
-        cameras = [cameras]
-    rgba, cameras = list(rgba), list(cameras)
-    if not rgba or len(rgba) != len(cameras):
-        raise InputError(f"{what}: pictures of {len(rgba)} scenes came with cameras of {len(cameras)}")
-    scenes: list[tuple[list[Camera], Tensor]] = []
-    for number, (poses, pictures) in enumerate(zip(cameras, rgba, strict=True)):
-        where = f"{what}, scene {number}"
-        pictures = torch.as_tensor(pictures)
-        if pictures.ndim != 4 or pictures.shape[3] not in (3, 4) or 0 in pictures.shape:
-            raise InputError(f"{where}: {tuple(pictures.shape)} came, wanted [v h w 4]: views, rows, columns, RGBA")
-        size = int(pictures.shape[1]), int(pictures.shape[2])
-        if scenes and size != (first := tuple(scenes[0][1].shape[1:3])):
-            raise InputError(f"{where}: is {size[0]}x{size[1]} but scene 0 is {first[0]}x{first[1]} (height x width)")
-        pictures = as_colors(where, pictures)
-        if pictures.dtype != torch.uint8:
-            pictures = (pictures * 255.0 + 0.5).to(torch.uint8)
-        if pictures.shape[3] == 3:
-            pictures = torch.cat((pictures, torch.full_like(pictures[..., :1], 255)), dim=-1)
-        scenes.append((_cameras(poses, len(pictures), *size, where), pictures))
-    return scenes
+def _in_box(view: View, frame: Frame) -> View:
+    return _view(view.camera.into(frame), view.rgba, view.mask, view.name)
 
 
-def _is_pair(cameras: Any) -> bool:
-    """True for poses with intrinsics."""
-    return isinstance(cameras, tuple) and len(cameras) == 2 and all(isinstance(part, Tensor) for part in cameras)
+def _view(camera: Camera, rgba: Tensor, mask: Tensor | None = None, name: str = "") -> View:
+    """A view whose mask leaves out what its lens does not see."""
+    seen = camera.seen()
+    return View(camera, rgba, mask if seen is None else seen if mask is None else seen & mask, name)
 
 
-def _cameras(given: Any, count: int, height: int, width: int, where: str) -> list[Camera]:
-    """The cameras of one scene, checked."""
-    if _is_pair(given):
-        poses, intrinsics = given
-        if poses.ndim != 3 or poses.shape[1:] != (4, 4) or intrinsics.shape not in ((4,), (len(poses), 4)):
-            raise InputError(
-                f"{where}: poses {tuple(poses.shape)} and intrinsics {tuple(intrinsics.shape)} came, "
-                "wanted [v 4 4] and [4] or [v 4]"
-            )
-        rows = intrinsics.expand(len(poses), 4).tolist()
-        cameras = [Camera(T, fx, fy, cx, cy, width, height) for T, (fx, fy, cx, cy) in zip(poses, rows, strict=True)]
+def _stored(
+    scenes: Sequence[Posed], masks: Sequence[Any] | None, names: Sequence[str], memory: int
+) -> tuple[Pictures, dict[str, float]]:
+    """The pictures of all scenes, and by scene the share of their pixels with which a lens sees nothing."""
+    if masks is not None and len(masks) != len(scenes):
+        raise InputError(f"masks: those of {len(masks)} scenes came for {len(scenes)}; None: all pixels count")
+    pictures, blind = Pictures(memory), {}
+    for number, (name, scene) in enumerate(zip(names, scenes, strict=True)):
+        sizes = [(camera.height, camera.width) for camera in scene.cameras]
+        given = as_masks(None if masks is None else masks[number], sizes, name)
+        unseen = 0
+        for camera, picture, mask in zip(scene.cameras, scene.pictures, given, strict=True):
+            counting, missing = counting_pixels(camera, mask)
+            unseen += missing
+            pictures.add(picture.cpu().contiguous().numpy(), counting)
+        if unseen:
+            blind[name] = unseen / sum(height * width for height, width in sizes)
+    return pictures, blind
+
+
+def counting_pixels(camera: Camera, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_] | None, int]:
+    """Where pixels of a picture count, `[h w]` or None: everywhere; and with how many its lens sees nothing."""
+    seen = camera.seen()
+    if seen is None:
+        return mask, 0
+    both = seen.numpy()
+    return (both if mask is None else both & mask), int((~both).sum())
+
+
+def _boxed(
+    cameras: Sequence[Camera], pictures: Pictures, numbers: Sequence[int], known: Box | Frame | None
+) -> tuple[Box, float, bool]:
+    """The box of a scene, the share of what its pictures show that is outside, and whether they have no alpha."""
+    opaque = all(pictures.opaque[number] for number in numbers)
+    visible = [pictures.visible_count(number) for number in numbers]
+    rays = seen_rays(cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
+    if known is None:
+        found = find_box(cameras, None if opaque else rays)
+        found = widened(found, cameras, rays) if opaque else found
+        if found.how == OUTWARDS:  # more often poses in other axes than a room: a fit then says that they look away
+            found = Box()
     else:
-        cameras = list(given)
-    if len(cameras) != count:
-        raise InputError(f"{where}: {len(cameras)} cameras came for {count} pictures, wanted one for each")
-    return [_checked(camera, height, width, f"{where}, camera {i}") for i, camera in enumerate(cameras)]
+        found = known if isinstance(known, Box) else Box(known[0], known[1:], "as given")
+    return found, outside(found, rays), opaque
 
 
-def _checked(camera: Any, height: int, width: int, where: str) -> Camera:
-    if not isinstance(camera, Camera):
-        raise InputError(f"{where}: {type(camera).__name__} came, wanted a Camera")
-    if (camera.height, camera.width) != (height, width):
-        raise InputError(
-            f"{where}: is for {camera.height}x{camera.width} pixels but its picture has {height}x{width} "
-            "(height x width); bring it there with Camera.resized"
+def _notes(
+    names: Sequence[str], boxes: Sequence[Box], lost: Sequence[float], blind: dict[str, float], unbounded: bool
+) -> tuple[str, ...]:
+    """Lines about what was decided."""
+    notes = []
+    moved: dict[str, list[int]] = {}
+    for number, box in enumerate(boxes):
+        if not box.is_identity:
+            moved.setdefault(box.how, []).append(number)
+    for how, numbers in moved.items():
+        box, found = boxes[numbers[0]], some([names[number] for number in numbers])
+        x, y, z = (f"{value:.4g}" for value in box.center)
+        notes.append(
+            f"box: {found}: side {2 * box.scale:.4g} round ({x}, {y}, {z}) in its own unit, {how}; exports are in that "
+            "unit"
         )
-    focal = (camera.fx, camera.fy)
-    if not all(math.isfinite(value) for value in (*focal, camera.cx, camera.cy)) or min(focal) <= 0.0:
-        raise InputError(
-            f"{where}: fx {camera.fx:.4g}, fy {camera.fy:.4g}, cx {camera.cx:.4g}, cy {camera.cy:.4g} came, "
-            "wanted finite pixels and focal lengths above 0"
+    worst = max(range(len(names)), key=lambda number: lost[number])
+    if lost[worst] > OUTSIDE:
+        consequence = "is fitted in contracted space, without it not at all" if unbounded else "cannot be fitted"
+        notes.append(
+            f"box: {lost[worst]:.1%} of what the pictures of {names[worst]} show lies outside of the box and "
+            f"{consequence}"
         )
-    pose = camera.T_world_camera.detach().cpu().double()
-    if pose.shape != (4, 4) or not bool(torch.isfinite(pose).all()):
-        raise InputError(f"{where}: T_world_camera is not 4 rows of 4 finite numbers")
-    rotation = pose[:3, :3]
-    skew = float((rotation.T @ rotation - torch.eye(3, dtype=torch.float64)).abs().max())
-    straight = bool((pose[3] - torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64)).abs().max() < 1e-3)
-    if skew > 1e-3 or float(torch.linalg.det(rotation)) < 0.0 or not straight:
-        raise InputError(
-            f"{where}: T_world_camera is not a rigid pose (columns off by {skew:.2g} from orthonormal, determinant "
-            f"{float(torch.linalg.det(rotation)):.3g}); wanted a rotation, a translation and 0 0 0 1"
-        )
-    return camera
+    return (*notes, *blind_notes(blind))
 
 
-def _ray_table(camera: Camera) -> Tensor:
-    """`[12]`, turns a pixel into a ray: direction = u * t[0:3] + v * t[3:6] + t[6:9], origin = t[9:12]."""
-    pose = camera.T_world_camera.detach().cpu()
-    rotation = pose[:3, :3].double()
-    across, down = rotation[:, 0] / camera.fx, rotation[:, 1] / camera.fy
-    corner = rotation[:, 2] - camera.cx * across - camera.cy * down
-    return torch.cat((across, down, corner, pose[:3, 3].double())).float()
+def blind_notes(blind: dict[str, float]) -> list[str]:
+    """A line about pixels with which lenses see nothing, by scene their share."""
+    if not blind:
+        return []
+    worst = max(blind, key=lambda name: blind[name])
+    return [
+        f"lens: with {blind[worst]:.1%} of the pixels of {worst} its lens sees nothing (it folds back there, or they "
+        f"are out of its circle): they are left out{f', and of {len(blind) - 1} more scenes' * (len(blind) > 1)}"
+    ]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

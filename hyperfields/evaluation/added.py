@@ -12,9 +12,9 @@ import torch
 from hyperfields.data import SceneDataset
 from hyperfields.evaluation.report import evaluate
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.run import SUMMARY, Run
 from hyperfields.training.continual import ADDED, CODES, Method, add, drift
-from hyperfields.training.inference import load_codes
 
 
 def add_and_measure(
@@ -39,10 +39,9 @@ def add_and_measure(
     report: dict[str, Any] = {"method": method, "old": {"scenes": list(run.names), "before": before, "after": before}}
     if method == "frozen":
         inferred = load_codes(out / CODES, run)
-        after = evaluate(run, data, scenes=[inferred.scene(run, name) for name in inferred.names])["mean"]
-        numbers = inferred.codes[0].numel() + sum(value[0].numel() for value in inferred.residual.values())
+        after = evaluate(run, data, inferred=inferred)["mean"]
         report["new"] = {"scenes": list(inferred.names), "after": after}
-        report |= {"drift": 0.0, "bytes_per_scene": {"amortised": None, "marginal": 2 * numbers}}
+        report |= {"drift": 0.0, "bytes_per_scene": {"amortised": None, "marginal": inferred.bytes_per_scene}}
     else:
         if old_data is not None:
             report["old"]["after"] = evaluate(new, old_data, scenes=[new[name] for name in run.names])["mean"]
@@ -75,5 +74,7 @@ def format_added(found: dict[str, Any]) -> str:
         lines.append(f"{head}: {', '.join(values)}")
     sizes = found["bytes_per_scene"]
     amortised = "" if sizes["amortised"] is None else f"{sizes['amortised']:,.0f} bytes a scene, "
-    lines.append(f"{amortised}{sizes['marginal']:,} for one more; weights of old scenes moved by {found['drift']:.3g}")
+    lines.append(
+        f"{amortised}{sizes['marginal']:,.0f} for one more; weights of old scenes moved by {found['drift']:.3g}"
+    )
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from hyperfields.data import SceneDataset, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
 from hyperfields.evaluation.tables import text_table
+from hyperfields.evaluation.unseen import file_rows, format_unseen, measure_unseen
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import ModelConfig
@@ -40,13 +41,17 @@ from hyperfields.runs.run import load_run
 from hyperfields.tasks import Metric, Preset, TrainConfig, preset, task_of
 from hyperfields.training.cost import count
 from hyperfields.training.fit import Fit
-from hyperfields.training.inference import infer
 from hyperfields.training.trainer import Length, Progress
 
 SETTINGS, RESULTS, REPORT, PLOT = "compare.json", "results.jsonl", "report.json", "pareto.png"
-GROWING = ("generators", "seeds", "leaders", "bytes_per_scene")  # settings that a comparison may have more of later
+GROWING = (
+    "generators",
+    "seeds",
+    "leaders",
+    "bytes_per_scene",
+    "files",
+)  # settings that a comparison may have more of later
 LARGEST = 8192  # of a latent or of a generator's own setting
-UNSEEN_SHARE = 0.25  # of the fit's length, for inferring scenes that were not fitted
 MOMENTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of a fit, at which its quality is measured
 WATCHED = 4  # scenes whose quality is followed
 
@@ -62,6 +67,7 @@ class Comparison:
     seeds: int = 1
     leaders: int | None = None  # only that many, the best at the first size and seed, get the other sizes and seeds
     preset: Preset = "default"
+    unseen_bytes: tuple[int, ...] = ()  # that scenes which were not fitted may take each, beside the run
 
     def __post_init__(self) -> None:
         if not self.generators or len(set(self.generators)) < len(self.generators):
@@ -72,8 +78,9 @@ class Comparison:
             raise InputError(f"--seeds {self.seeds}: wanted at least 1")
         if self.leaders is not None and self.leaders < 1:
             raise InputError(f"--leaders {self.leaders}: wanted at least 1")
-        if any(size < 1 for size in self.bytes_per_scene):
-            raise InputError(f"--bytes {','.join(map(str, self.bytes_per_scene))}: wanted numbers above 0")
+        for option, sizes in (("--bytes", self.bytes_per_scene), ("--unseen-bytes", self.unseen_bytes)):
+            if any(size < 1 for size in sizes):
+                raise InputError(f"{option} {','.join(map(str, sizes))}: wanted numbers above 0")
         Length(self.minutes, self.steps)  # raises
 
 
@@ -110,7 +117,7 @@ def hold_out(names: Sequence[str], count: int) -> tuple[list[str], list[str]]:
     return [name for i, name in enumerate(names) if i not in out], [names[i] for i in sorted(out)]
 
 
-def parse_bytes(text: str | None) -> tuple[int, ...]:
+def parse_bytes(text: str | None, option: str = "--bytes") -> tuple[int, ...]:
     """`5000` or `5000,2500`.
 
     Raises:
@@ -118,7 +125,7 @@ def parse_bytes(text: str | None) -> tuple[int, ...]:
     """
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     if not all(word.isdecimal() for word in words):
-        raise InputError(f"--bytes {text}: wanted whole numbers with commas between them")
+        raise InputError(f"{option} {text}: wanted whole numbers with commas between them")
     return tuple(int(word) for word in words)
 
 
@@ -183,7 +190,8 @@ def compare(
     """Fit and measure every generator with every seed, and write results, report and plot to the folder `out`.
 
     Args:
-        unseen: scenes whose codes are inferred with the fitted networks, in a quarter of the time.
+        unseen: scenes whose codes are inferred with the fitted networks, in a quarter of the time, and then once more
+            within each of the comparison's `unseen_bytes`.
         show: called as (fit, progress) during fits. tell: called with each result as it comes.
 
     Returns:
@@ -203,6 +211,7 @@ def compare(
         "scenes": list(family.names),
         "fingerprint": fingerprint(family),
         "unseen": list(unseen.names) if unseen else [],
+        "files": file_rows(unseen, comparison.unseen_bytes) if unseen else [],
     }
     with FolderLock(out):
         results = _begin(out, settings)
@@ -261,15 +270,16 @@ def _models(
 ) -> dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]]:
     """Model and recipe of each generator and size: the preset's field, encoding and recipe, and rates of its own."""
     task = task_of(family.kind)
-    side, scenes = max(task.describe(family).get("size", (1, 1))), len(family.names)
-    base, recipe = preset(comparison.preset, family.kind, scenes, side)
+    picture, scenes = task.describe(family), len(family.names)
+    side, unbounded = max(picture.get("size", (1, 1))), bool(picture.get("unbounded"))
+    base, recipe = preset(comparison.preset, family.kind, scenes, side, unbounded=unbounded)
     models: dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]] = {}
     for name in comparison.generators:
         generator = hypernets.parse(name)
         if not shares_networks(generator):
             models[name, None] = base, recipe  # `Fit` takes the networks away
             continue
-        model, mine = preset(comparison.preset, family.kind, scenes, side, generator=generator)
+        model, mine = preset(comparison.preset, family.kind, scenes, side, generator=generator, unbounded=unbounded)
         for size in sizes:
             if size is None:
                 count(model, scenes)  # refuses settings that do not fit the field
@@ -303,9 +313,11 @@ def _begin(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError:
-        raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out") from None
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out")
     return settings
 
 
@@ -314,8 +326,12 @@ def _read_results(out: Path) -> list[dict[str, Any]]:
     results = []
     lines = (out / RESULTS).read_text().splitlines() if (out / RESULTS).is_file() else []
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             results.append(json.loads(line))
+    try:
+        summarize(results)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration):
+        raise InputError(f"{out / RESULTS}: damaged, not the lines that compare writes; choose another --out") from None
     return results
 
 
@@ -360,22 +376,10 @@ def _trial(
     }
     if end:
         result["curve"].append([fitting.progress.seconds, statistics.fmean(end)])
-    if unseen is not None and not trial.alone:
-        minutes = None if comparison.minutes is None else comparison.minutes * UNSEEN_SHARE
-        steps = None if comparison.steps is None else max(int(comparison.steps * UNSEEN_SHARE), 1)
-        try:
-            codes = infer(
-                run,
-                unseen,
-                folder / "unseen.safetensors",
-                minutes=minutes,
-                steps=steps,
-                seed=trial.seed,
-                progress=False,
-            )
-            result["unseen"] = evaluate(run.with_codes(codes.names, codes.codes), unseen)["mean"]
-        except FloatingPointError as error:
-            result["unseen_diverged"] = str(error)
+    if unseen is not None:
+        sizes = None if trial.alone else comparison.unseen_bytes
+        length: dict[str, Any] = {"minutes": comparison.minutes, "steps": comparison.steps, "seed": trial.seed}
+        result |= measure_unseen(run, unseen, trial.generator, sizes, folder, **length)
     return result
 
 
@@ -486,4 +490,7 @@ def format_table(report: dict[str, Any]) -> str:
     )
     if settings["unseen"]:
         text += f"; unseen: {len(settings['unseen'])} others, codes inferred"
+    unseen = [row for result in report["results"] for row in result.get("unseen_rows", []) if result["seed"] == 0]
+    if unseen:
+        text += f"\n\n{format_unseen([*unseen, *settings.get('files', [])], metric)}"
     return f"{text_table(head, rows, rules=False)}\n{text}"

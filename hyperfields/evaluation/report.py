@@ -15,6 +15,7 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.tables import text_table
 from hyperfields.hypernets import shares_networks
+from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.run import SUMMARY, Run, require_data
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Metric, Task, task_of
@@ -29,6 +30,7 @@ def evaluate(
     split: str = "test",
     *,
     scenes: Sequence[Scene | str] | None = None,
+    inferred: InferredCodes | None = None,
     perceptual: bool = True,
     lpips_weights: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -41,15 +43,17 @@ def evaluate(
     Args:
         split: of views: "test", "val" or "train". Images and shapes have no splits.
         scenes: to measure, or names of some of the run; default all of the run.
+        inferred: measure these instead, with what they cost beside the run.
         perceptual: lpips too, which takes longer than all else.
         lpips_weights: torchvision's checkpoint file, or a folder with it, see `load_lpips`.
         progress: called as (done, total, name) after each scene.
 
     Returns:
-        What JSON can hold: `kind`, `scenes` {name {metric}}, `mean` {metric}, `bytes_per_scene` {amortised
-        marginal} at 16 bits a number, `parameters` (networks and codes), `fit_seconds`, `peak_memory_bytes`
-        (of the fit), and `split`, `generator`, `individually`, `seconds` (of this evaluation), `notes`. A
-        value that cannot be had is None, and a line of `notes` says why. A mean is over the scenes that have
+        What JSON can hold: `kind`, `scenes` {name {metric}}, `views` {name [{view name metric}]} (the number of each
+        in its split, and its file), `mean` {metric}, `bytes_per_scene` {amortised marginal} at 16 bits a number,
+        `parameters` (networks and codes), `fit_seconds`, `peak_memory_bytes` (of the fit), and `split`, `generator`,
+        `individually`, `seconds` (of this evaluation), `notes`. A value that cannot be had is None, and a line of
+        `notes` says why. A mean is over the scenes that have the value.
         the value.
 
     Raises:
@@ -62,6 +66,10 @@ def evaluate(
         raise InputError(f"split {split!r:.60}: unknown, wanted one of {', '.join(SPLITS)}")
     if isinstance(scenes, str | Scene):
         raise InputError(f"scenes {scenes!r:.60}: wanted a list, of scenes or of their names")
+    if inferred is not None:
+        if scenes is not None:
+            raise InputError("scenes, inferred: give one of the two")
+        scenes = [inferred.scene(run, name) for name in inferred.names]
     chosen = None if scenes is None else [run[scene] if isinstance(scene, str) else scene for scene in scenes]
     names = run.names if chosen is None else [scene.name for scene in chosen]
     places = scene_places(run, data, names)
@@ -71,15 +79,21 @@ def evaluate(
     notes: dict[str, None] = {}  # in order, each once
     if fingerprint_differs(run, data):
         notes["family: its data or their size are not those that were fitted"] = None
+    learned = learned_of(run)
     nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
+    views: dict[str, list[dict[str, Any]]] = {}
     for done, name in enumerate(names):
         bound = run.bind(name) if chosen is None else chosen[done].field
-        values = task.measure(bound, data, places[name], split, nets, notes.setdefault)
-        rows[name] = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        options = dict(learned)
+        if task.has_splits:
+            options["each"] = _view_rows(views.setdefault(name, []))
+        rows[name] = _known(task.measure(bound, data, places[name], split, nets, notes.setdefault, **options))
         if progress is not None:
             progress(done + 1, len(names), name)
-    amortised, marginal = run.model.bytes_per_scene()
+    sizes: dict[str, float | None] = dict(zip(("amortised", "marginal"), run.model.bytes_per_scene(), strict=True))
+    if inferred is not None:  # the networks are those of the run, whoever else has them
+        sizes = {"amortised": None, "marginal": inferred.bytes_per_scene}
     summary = run.summary
     for key in ("seconds", "peak_memory_bytes"):
         if key not in summary:
@@ -90,14 +104,30 @@ def evaluate(
         "generator": type(run.model.config.generator).__name__,
         "individually": not shares_networks(run.model.config.generator),
         "scenes": rows,
+        "views": views,
         "mean": _means(task.metrics, rows, notes),
-        "bytes_per_scene": {"amortised": amortised, "marginal": marginal},
+        "bytes_per_scene": sizes,
         "parameters": run.model.networks_numel() + run.model.latents.codes.numel(),
         "fit_seconds": summary.get("seconds"),
         "peak_memory_bytes": summary.get("peak_memory_bytes"),
         "seconds": time.monotonic() - started,
         "notes": list(notes),
     }
+
+
+def learned_of(run: Run) -> dict[str, Any]:
+    """What a task has to know of the fit of a run to measure it: that something of single photographs was learned."""
+    photographs = run.config.train.photographs  # views only
+    return {"photographs": photographs} if photographs.poses or photographs.appearance else {}
+
+
+def _known(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _view_rows(rows: list[dict[str, Any]]) -> Callable[[int, str, dict[str, float]], None]:
+    """Takes the metrics of views to `rows`."""
+    return lambda number, name, values: rows.append({"view": number, "name": name, **_known(values)})
 
 
 def fingerprint_differs(run: Run, data: SceneDataset) -> bool:
@@ -193,8 +223,12 @@ def _cells(metrics: Sequence[Metric], row: dict[str, float | None]) -> list[str]
 def _costs(report: dict[str, Any]) -> str:
     sizes, seconds, memory = report["bytes_per_scene"], report["fit_seconds"], report["peak_memory_bytes"]
     alone = " (each fitted alone)" if report["individually"] else ""
+    if sizes["amortised"] is None:
+        each = f"{sizes['marginal']:,.0f} bytes a scene beside the run"
+    else:
+        each = f"{sizes['amortised']:,.0f} bytes a scene{alone}, {sizes['marginal']:,} for one more"
     return (
-        f"{sizes['amortised']:,.0f} bytes a scene{alone}, {sizes['marginal']:,} for one more; "
+        f"{each}; "
         f"{report['parameters']:,} parameters; "
         f"fitted in {'n/a' if seconds is None else f'{seconds:.0f} s'}; "
         f"peak memory {'n/a' if memory is None else f'{memory / 1e6:,.0f} MB'}"

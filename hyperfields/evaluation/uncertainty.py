@@ -151,7 +151,7 @@ def _rendered(task: Task, bound: BoundField, rays: Rays) -> tuple[Tensor, Tensor
     A ray that hits nothing is where it is nearest to the middle of the box.
     """
     rendered = task.render_rays(bound, rays)
-    origins, directions = rays
+    origins, directions = rays.origins, rays.directions.nan_to_num()  # where a lens sees nothing: at the camera
     distance = torch.where(rendered.alpha > HIT, rendered.depth, -(origins * directions).sum(-1))
     places = origins + distance[..., None] * directions
     return on_background(rendered)[0], rendered.alpha[0], places[0]
@@ -217,7 +217,7 @@ def _view_square(
     square = alpha * errors.surface.at(_unit(task, places))
     if errors.empty is not None:
         open_ = (alpha < 0.9).nonzero().squeeze(1)
-        along, inside = _along(places[open_], middle.directions[0, open_])
+        along, inside = _along(places[open_], middle.directions[0, open_].nan_to_num())
         worst = (errors.empty.at(_unit(task, along)) * inside).amax(1)
         square[open_] += (1.0 - alpha[open_]) * worst * (worst > FAINT)
     square += _variance([_rendered(task, sample, middle)[0] for sample in samples]) + EDGES * _variance(list(colors))

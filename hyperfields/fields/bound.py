@@ -48,6 +48,15 @@ class BoundField:
         density: Tensor = self._method("density")(self.weights, x, counts)
         return density
 
+    def cell_density(self, y: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Density at points y of the cube that an occupancy grid covers, see `RadianceField.cell_density`.
+
+        Raises:
+            TypeError: for fields without a density.
+        """
+        density: Tensor = self._method("cell_density")(self.weights, y, counts)
+        return density
+
     def visible_samples(
         self, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float
     ) -> VisibleSamples | None:
@@ -66,7 +75,7 @@ class BoundField:
 
     @torch.no_grad()
     def occupancy(self, size: int | None = None) -> Tensor:
-        """Cells of the scene box that are not empty, `[s g g g]` bool, `size` a side (default: the field's).
+        """Cells of the field's space that are not empty, `[s g g g]` bool, `size` a side (default: the field's).
 
         Computed once and kept: the weights must not change any more. Not differentiable.
 
@@ -77,6 +86,6 @@ class BoundField:
         size = size or self.field.occupancy
         if size not in self._occupancy:
             self._occupancy[size] = occupancy_grid(
-                self.density, self.scenes, size, step=self.field.step, device=self.device
+                self.cell_density, self.scenes, size, step=self.field.step, device=self.device
             )
         return self._occupancy[size]

@@ -21,9 +21,10 @@ MAX_LOG_DENSITY = 8.0
 
 @dataclasses.dataclass(frozen=True)
 class RadianceField:
-    """A point of [-1, 1]^3 and a direction -> density (per scene unit) and colour in [0, 1].
+    """A point and a direction -> density (per scene unit) and colour in [0, 1].
 
-    As in Mildenhall et al. 2020, section 3: density does not depend on the direction.
+    As in Mildenhall et al. 2020, section 3: density does not depend on the direction. Points are those of its space:
+    the scene box [-1, 1]^3, or all of space, contracted.
     """
 
     kind: ClassVar[str] = "views"
@@ -33,7 +34,8 @@ class RadianceField:
     geometry: int = 15  # features that the density network hands to the colour network
     color_hidden: tuple[int, ...] = (32,)
     directions: SphericalHarmonics = dataclasses.field(default_factory=SphericalHarmonics)
-    step: float = 0.03  # length of a sample along a ray, scene units
+    space: ops.Space = ops.BOX
+    step: float = 0.03  # length of a sample along a ray in the scene box, scene units
     occupancy: int = 32  # cells along a side of the grid that skips empty space
     activation: ops.Activation = ACTIVATION
     frequency: float = FREQUENCY  # sine only, of the density network
@@ -64,10 +66,21 @@ class RadianceField:
         return {**self.encoding.spec, **density_spec, **linear_spec("color", color)}
 
     def density(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
-        """x `[s n 3]` -> density `[s n 1]`."""
+        """x `[s n 3]` -> density `[s n 1]`, per scene unit."""
+        return self._per_unit(x, self.cell_density(weights, self.space.into(x), counts))
+
+    def cell_density(self, weights: Weights, y: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Points y `[s n 3]` of the grid's [-1, 1]^3 -> density `[s n 1]`; in contracted space, per contracted length.
+
+        What the cells of an occupancy grid are judged by: a sample is about as long everywhere.
+        """
         # exp with a ceiling: its gradient carries over many orders of magnitude, and it cannot die as ReLU does.
-        log_density = self._density_output(weights, x, counts, self._density_only(weights))
+        log_density = self._density_output(weights, y, counts, self._density_only(weights))
         return ops.truncated_exp(log_density, MAX_LOG_DENSITY)
+
+    def _per_unit(self, x: Tensor, density: Tensor) -> Tensor:
+        """Density per scene unit at points of space, from that per contracted length."""
+        return density * self.space.density_scale(x) if isinstance(self.space, ops.Contracted) else density
 
     def visible_samples(
         self, weights: Weights, rays: Rays, occupancy: Tensor, offset: Tensor | None, opaque: float
@@ -83,7 +96,7 @@ class RadianceField:
             return None
         return ops.visible_samples(
             *rays, occupancy, self.step, offset, weights[TABLE], self.encoding.grid, self._density_only(weights),
-            self.activation, ceiling=MAX_LOG_DENSITY, opaque=opaque,
+            self.activation, ceiling=MAX_LOG_DENSITY, opaque=opaque, space=self.space,
         )  # fmt: skip
 
     def _density_only(self, weights: Weights) -> Layers:
@@ -94,7 +107,7 @@ class RadianceField:
     def _density_output(
         self, weights: Weights, x: Tensor, counts: Tensor | None, network: Layers, encoded: Tensor | None = None
     ) -> Tensor:
-        """Raw output of the density network at points of the scene box: log density first, then features."""
+        """Raw output of the density network at points of the grid's [-1, 1]^3: log density first, then features."""
         return encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts, encoded)
 
     @region("rest of the field")
@@ -102,8 +115,9 @@ class RadianceField:
         self, weights: Weights, x: Tensor, d: Tensor, counts: Tensor | None = None, encoded: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """x and d (unit) `[s n 3]` -> density `[s n 1]`, colour `[s n 3]`; encoded: from `visible_samples`."""
-        out = self._density_output(weights, x, counts, layers(weights, "density"), encoded)
-        return ops.radiance_head(
+        out = self._density_output(weights, self.space.into(x), counts, layers(weights, "density"), encoded)
+        density, rgb = ops.radiance_head(
             out, d, layers(weights, "color"), self.activation, degree=self.directions.degree, ceiling=MAX_LOG_DENSITY,
             counts=counts,
         )  # fmt: skip
+        return self._per_unit(x, density), rgb

@@ -1,11 +1,10 @@
 """Hypernetworks: a latent code in, the weights of a field out. One generator a file, one interface.
 
 Lives here: `Hypernet`, which sees a `WeightSpec` (names, shapes, fan-ins, sources) and never the field; generators;
-what stabilises them (`stability`), makes them distributions (`bayes`), extends and refines them (`extension`,
-`residual`). Shared entries are plain parameters, factored ones are combined from bases, generated ones go to the
-generator. May import: `ops`, `weights`, `configs`. To add a generator, write one file with a frozen dataclass on
-`base.Generator`, and a line in `GENERATORS` for a name on the command line; from outside the package the dataclass is
-enough: docs/extending.md.
+what stabilises them (`stability`), makes them distributions (`bayes`), extends them (`extension`). Shared entries are
+plain parameters, factored ones are combined from bases, generated ones go to the generator. May import: `ops`,
+`weights`, `configs`. To add a generator, write one file with a frozen dataclass on `base.Generator`, and a line in
+`GENERATORS` for a name on the command line; from outside the package the dataclass is enough: docs/extending.md.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from hyperfields.hypernets.independent import Independent
 from hyperfields.hypernets.low_rank import LowRank
 from hyperfields.hypernets.modulation import Modulation
 from hyperfields.hypernets.per_layer import PerLayer
-from hyperfields.hypernets.residual import Residual
 from hyperfields.hypernets.stability import Stability
 from hyperfields.hypernets.weight_tokens import WeightTokens
 from hyperfields.weights import Weights, WeightSpec
@@ -55,7 +53,6 @@ __all__ = [
     "LowRank",
     "Modulation",
     "PerLayer",
-    "Residual",
     "Stability",
     "WeightTokens",
     "parse",
@@ -185,7 +182,7 @@ class Hypernet(nn.Module):
     def forward(self, codes: Tensor, residual: Mapping[str, Tensor] | None = None) -> Weights:
         """Weights of scenes by their codes `[s z]`; of a distribution over weights, the mean.
 
-        residual: what to add for each of these scenes, as a `Residual` gives it.
+        residual: what to add to weights of these scenes, `[s ...]` each by name.
         """
         return self._weights(codes, residual, None)[0]
 
@@ -201,21 +198,18 @@ class Hypernet(nn.Module):
     def _weights(
         self, codes: Tensor, residual: Mapping[str, Tensor] | None, generator: torch.Generator | None
     ) -> tuple[Weights, Tensor | None]:
-        residual = residual or {}
         # A slice that is not contiguous may be multiplied in another order: old scenes would change in the last bits.
         codes, *numbers = (part.contiguous() for part in codes.split(self.parts, 1))
         added = [extension(part) for extension, part in zip(self.extensions, numbers, strict=True)]
         weights: Weights = {key.replace("/", "."): value[None] for key, value in self.shared.items()}
-        shifts = _total(*(part.coefficients for part in added), residual)
+        shifts = _total(*(part.coefficients for part in added))
         for key, table in self.factored.items():
             name = key.replace("/", ".")
             weights[name] = table(codes, shifts.get(name))
         weights = _total(weights, *(part.tables for part in added))
         changes = _total(*(part.weights for part in added))
         generated, divergence = self._generated(self.stability.read(codes), changes, generator)
-        for name, value in generated.items():
-            weights[name] = value + residual[name] if name in residual else value
-        return weights, divergence
+        return _total(weights, generated, residual or {}), divergence
 
     def _generated(
         self, read: Tensor, changes: Weights, generator: torch.Generator | None

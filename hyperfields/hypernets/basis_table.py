@@ -37,8 +37,8 @@ class BasisTable(nn.Module):
             for start, end in itertools.pairwise(entry.groups)
         )
 
-    def forward(self, codes: Tensor, residual: Tensor | None = None) -> Tensor:
-        """residual `[s groups*bases]` is added to the coefficients."""
-        mixed = self.head(codes) if residual is None else self.head(codes) + residual
+    def forward(self, codes: Tensor, shift: Tensor | None = None) -> Tensor:
+        """shift `[s groups*bases]` is added to the coefficients."""
+        mixed = self.head(codes) if shift is None else self.head(codes) + shift
         coefficients = mixed.reshape(mixed.shape[0], -1, self.count)
         return ops.combine_bases(coefficients, list(self.bases)).reshape(-1, *self.shape)

@@ -3,8 +3,7 @@
     z' = [z | u]:   coefficients a(z) + A u,   table(z) + sum_k c_k(u) B'_k,   W(z) + D u      (A, c, D: without bias)
 
 Scenes that were there before have u = 0 and are generated exactly as before, whatever A, c, B', D are.
-Source: the columns of Rusu et al. 2016, "Progressive neural networks", brought to a hypernetwork. What is added to is
-what `Residual` adds to, and tables.
+Source: the columns of Rusu et al. 2016, "Progressive neural networks", brought to a hypernetwork.
 """
 
 from __future__ import annotations

@@ -23,25 +23,32 @@ from __future__ import annotations
 from hyperfields.ops.basis import combine_bases
 from hyperfields.ops.composite import Composited, composite
 from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting, twice_differentiable
+from hyperfields.ops.distortion import distortion
 from hyperfields.ops.encode import encode_mlp, hash_encode
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.march import PaddedSamples, Samples, gather_samples, ray_march, ray_march_padded
 from hyperfields.ops.mlp import batched_mlp
 from hyperfields.ops.radiance import radiance_head, truncated_exp
+from hyperfields.ops.space import BOX, Box, Contracted, Space
 from hyperfields.ops.visibility import VisibleSamples, early_termination, visible_samples
 
 __all__ = [
+    "BOX",
     "Activation",
     "Backend",
+    "Box",
     "Composited",
+    "Contracted",
     "GridSpec",
     "PaddedSamples",
     "Samples",
+    "Space",
     "VisibleSamples",
     "backends",
     "batched_mlp",
     "combine_bases",
     "composite",
+    "distortion",
     "early_termination",
     "encode_mlp",
     "gather_samples",

@@ -5,7 +5,6 @@ None of them gives a gradient; rays that require one are refused.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from hyperfields.ops import dispatch
 from hyperfields.ops.dispatch import Backend
 from hyperfields.ops.profiling import region
 from hyperfields.ops.reference import march as reference
+from hyperfields.ops.space import BOX, Space, samples_on_ray
 
 NO_GRADIENT = "rays: require a gradient, which marching does not give"
 
@@ -27,10 +27,12 @@ def ray_march(
     step: float,
     offset: Tensor | None = None,  # [s r] in [0, 1): where in a step each ray begins; default 0.5
     *,
+    space: Space = BOX,
     backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:  # edges [m 2] in ray order, counts [s*r], where the rays are
     """Edges of even steps along each ray through the scene box, without those whose middle lies in an empty cell.
 
+    In contracted space steps grow with the distance from the centre, and the cells are those of the contracted cube.
     Not differentiable to any input.
 
     Raises:
@@ -43,14 +45,14 @@ def ray_march(
             backend, origins, triton=dispatch.float32_only(origins.dtype), tcnn=dispatch.NOT_IN_TCNN
         )
         if selected == "reference":
-            return reference.ray_march(origins, directions, occupancy, step, offset)
+            return reference.ray_march(origins, directions, occupancy, step, offset, space.contracted, space.near)
         if selected == "triton":
             from hyperfields.ops import _triton
 
-            return _triton.ray_march_triton(origins, directions, occupancy, step, offset)
+            return _triton.ray_march_triton(origins, directions, occupancy, step, offset, space)
         from hyperfields.ops import _cpu
 
-        return _cpu.ray_march_cpu(origins, directions, occupancy, step, offset)
+        return _cpu.ray_march_cpu(origins, directions, occupancy, step, offset, space)
 
 
 def check_rays(origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor | None) -> Tensor:
@@ -92,6 +94,8 @@ def ray_march_padded(
     occupancy: Tensor,  # [s g g g] bool
     step: float,
     offset: Tensor,  # [s r]
+    *,
+    space: Space = BOX,
 ) -> PaddedSamples:
     """Samples of `ray_march` in a tensor whose size does not depend on how many there are: nobody waits for a device.
 
@@ -102,20 +106,24 @@ def ray_march_padded(
     """
     offset = check_rays(origins, directions, occupancy, step, offset)
     rays = origins.shape[0] * origins.shape[1]
-    room = math.ceil(2.0 * math.sqrt(3.0) / step) + 2  # a diagonal of the box, and one sample more at each end
+    room = samples_on_ray(space, step)
     first = torch.arange(0, rays * room, room, device=origins.device)
     with torch.no_grad():
         selected = dispatch.select("auto", origins, triton=dispatch.float32_only(origins.dtype))
         if selected == "reference":
-            edges, counts = reference.ray_march_padded(origins, directions, occupancy, step, offset, room)
+            edges, counts = reference.ray_march_padded(
+                origins, directions, occupancy, step, offset, room, space.contracted, space.near
+            )
         elif selected == "triton":
             from hyperfields.ops import _triton
 
-            edges, counts = _triton.ray_march_padded_triton(origins, directions, occupancy, step, offset, first, room)
+            edges, counts = _triton.ray_march_padded_triton(
+                origins, directions, occupancy, step, offset, first, room, space.contracted, space.near
+            )
         else:
             from hyperfields.ops import _cpu
 
-            packed, counts = _cpu.ray_march_cpu(origins, directions, occupancy, step, offset)
+            packed, counts = _cpu.ray_march_cpu(origins, directions, occupancy, step, offset, space)
             edges = reference.pad_samples(packed, counts, room)
     return PaddedSamples(edges, first, counts)
 

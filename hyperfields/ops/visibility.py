@@ -21,6 +21,7 @@ from hyperfields.ops.profiling import region
 from hyperfields.ops.radiance import truncated_exp
 from hyperfields.ops.reference import visibility as reference
 from hyperfields.ops.reference.mlp import Layers
+from hyperfields.ops.space import BOX, Contracted, Space
 
 
 @region("early_termination")
@@ -91,11 +92,13 @@ def visible_samples(
     *,
     ceiling: float,  # of the log density
     opaque: float,
+    space: Space = BOX,
     backend: Backend = "auto",
 ) -> VisibleSamples:
     """Samples of `ray_march` before which the opacity of their ray is below `opaque`: all that a picture needs.
 
-    The grid is encoded at points scaled from [-1, 1] to [0, 1]. Not differentiable to any input; table and layers may
+    The grid is encoded at points scaled from [-1, 1] to [0, 1]; in contracted space they are contracted before, and the
+    network gives densities per contracted length. Not differentiable to any input; table and layers may
     require a gradient, which is that of what a field says of the samples.
 
     Raises:
@@ -114,30 +117,34 @@ def visible_samples(
         )
         rays, field = (origins, directions, occupancy, step, offset), (table, grid, layers, activation)
         if selected == "reference":
-            return VisibleSamples(*reference.visible_samples(*rays, *field, ceiling, opaque), None)
+            near = space.contracted, space.near
+            return VisibleSamples(*reference.visible_samples(*rays, *field, ceiling, opaque, *near), None)
         if selected == "triton":
-            return _by_parts(*rays, *field, ceiling, opaque)
+            return _by_parts(*rays, *field, ceiling, opaque, space)
         from hyperfields.ops import _cpu
 
         return VisibleSamples(
             *_cpu.visible_samples_cpu(
                 *rays, table, grid.scales, grid.resolutions, grid.offsets, grid.smoothstep, flat_layers(layers), sizes,
-                slope_of(activation), ceiling, opaque,
+                slope_of(activation), ceiling, opaque, space,
             )
         )  # fmt: skip
 
 
 def _by_parts(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, table: Tensor, grid: GridSpec,
-    layers: Layers, activation: Activation, ceiling: float, opaque: float,
+    layers: Layers, activation: Activation, ceiling: float, opaque: float, space: Space,
 ) -> VisibleSamples:  # fmt: skip
     """The definition, with each of its ops by the best backend."""
     scenes, rays = origins.shape[:2]
     flat_rays = origins.reshape(-1, 3), directions.reshape(-1, 3)
-    edges, counts = ray_march(origins, directions, occupancy, step, offset)
+    edges, counts = ray_march(origins, directions, occupancy, step, offset, space=space)
     first = counts.cumsum(0) - counts
     x, _, spans = gather_samples(*flat_rays, edges, first, counts)
-    log_density = encode_mlp(x * 0.5 + 0.5, table, grid, layers, activation, counts=counts.reshape(scenes, rays).sum(1))
+    place = space.into(x) * 0.5 + 0.5
+    log_density = encode_mlp(place, table, grid, layers, activation, counts=counts.reshape(scenes, rays).sum(1))
     density = truncated_exp(log_density.squeeze(-1), ceiling)
+    if isinstance(space, Contracted):
+        density = density * space.density_scale(x).squeeze(-1)
     counts, _ = early_termination(density, spans, counts, density.new_zeros(len(counts)), opaque)
     return VisibleSamples(*gather_samples(*flat_rays, edges, first, counts), counts, None)

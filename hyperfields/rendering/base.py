@@ -31,6 +31,7 @@ class Rendered(NamedTuple):
     depth: Tensor  # [s r] mean distance along the ray, world units; inf where alpha is 0
     normals: Tensor | None = None  # [s r 3] unit, world frame, zero where nothing was hit
     samples: int = 0  # points that the function was asked for
+    distortion: Tensor | None = None  # [s r] spread of what is seen, see `ops.distortion`, where it was asked for
 
 
 def points_per_block(device: torch.device) -> int:

@@ -26,6 +26,8 @@ def occupancy_grid(
 ) -> Tensor:
     """Cells of [-1, 1]^3 in which a step of length `step` has an opacity above `threshold`: `[s g g g]` bool.
 
+    The cube is the scene box, or contracted space; densities are then per contracted length.
+
     A cell is judged by its centre and its corners, and a cell next to an occupied one is kept, since a thin
     part may pass between those points. A grid of more than 32 cells a side, when even, evaluates only the
     occupied cells of the grid of half its size. Not differentiable.
@@ -80,7 +82,7 @@ class OccupancyGrid(nn.Module):
     they are before the step, and give `cells` to the renderer:
 
         grid = OccupancyGrid(scenes, field.occupancy, step=field.step)
-        grid.update(bound.density, scenes, step, generator)
+        grid.update(bound.cell_density, scenes, step, generator)
         render_volume(bound, rays, grid.cells(scenes), step=field.step, ...)
     """
 

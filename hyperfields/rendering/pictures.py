@@ -30,9 +30,21 @@ def render_rays(
 ) -> Rendered:
     """Rays `[s r 3]` as `renderer` shows them, block by block: `[s r ...]`. Not differentiable.
 
+    Rays without a direction (NaN: pixels with which a lens sees nothing) are transparent.
+
     Args:
         pause: called before each block; what it raises ends the rendering.
     """
+    blind = rays.directions.isnan().any(-1)
+    if bool(blind.any()):
+        ahead = rays.directions.new_tensor([0.0, 0.0, 1.0])
+        shown = render_rays(renderer, Rays(rays.origins, rays.directions.where(~blind[..., None], ahead)), pause=pause)
+        return shown._replace(
+            rgb=shown.rgb.masked_fill(blind[..., None], 0.0),
+            alpha=shown.alpha.masked_fill(blind, 0.0),
+            depth=shown.depth.masked_fill(blind, torch.inf),
+            normals=None if shown.normals is None else shown.normals.masked_fill(blind[..., None], 0.0),
+        )
     size = RAYS_PER_BLOCK if rays.origins.device.type == "cpu" else 16 * RAYS_PER_BLOCK  # as in points_per_block
     blocks = []
     for origins, directions in zip(*(part.split(size, 1) for part in rays), strict=True):

@@ -17,7 +17,17 @@ from hyperfields.cameras import Rays
 from hyperfields.ops.profiling import region
 from hyperfields.rendering.base import PointFn, RadianceFn
 from hyperfields.rendering.occupancy import UPDATE_EVERY, OccupancyGrid, parts_due
-from hyperfields.rendering.volume import OPAQUE, WAVE, mean_depth
+from hyperfields.rendering.volume import (
+    FITTING,
+    OPAQUE,
+    WAVE,
+    Fitting,
+    mean_depth,
+    near_factor,
+    points_on_rays,
+    scale_gradient,
+    spread_of,
+)
 
 SAMPLES_PER_RAY = 64.0  # visible ones, before any ray was marched
 
@@ -30,10 +40,20 @@ class StaticRendered(NamedTuple):
     depth: Tensor  # [s r] mean distance along the ray; inf where alpha is 0
     num_visible: Tensor  # [s r] int64, visible samples of each ray
     fits: Tensor  # [s r] bool: the first rays, up to the budget
+    distortion: Tensor | None = None  # [s r]
 
 
 def render_static(
-    fn: RadianceFn, density: PointFn, rays: Rays, occupancy: Tensor, *, step: float, offset: Tensor, samples: int
+    fn: RadianceFn,
+    density: PointFn,
+    rays: Rays,
+    occupancy: Tensor,
+    *,
+    step: float,
+    space: ops.Space = ops.BOX,
+    offset: Tensor,
+    samples: int,
+    fitting: Fitting = FITTING,
 ) -> StaticRendered:
     """The colours of `volume.render_volume`, of as many rays as need no more than `samples` samples in all.
 
@@ -41,19 +61,26 @@ def render_static(
         density: of `fn` alone; decides the visible samples.
         rays: origins and directions `[s r 3]`.
         occupancy: `[s g g g]` bool.
-        step: length of a sample, scene units.
+        step: length of a sample in the scene box, scene units.
+        space: see `volume.render_volume`.
         offset: `[s r]` in [0, 1).
+        fitting: see `volume.render_volume`.
 
     Differentiable as `render_volume` is.
     """
     scenes, count = rays.origins.shape[:2]
     origins, directions = (t.reshape(-1, 3) for t in rays)
-    edges, first, num_marched = ops.ray_march_padded(*rays, occupancy, step, offset)
+    edges, first, num_marched = ops.ray_march_padded(*rays, occupancy, step, offset, space=space)
     num_visible = _count_visible(density, origins, directions, edges, first, num_marched, scenes)
     fits = num_visible.cumsum(0) <= samples
     num_used = num_visible * fits
     x, d, spans = ops.gather_samples(origins, directions, edges, first, num_used, total=samples)
+    if fitting.through is not None:
+        x = points_on_rays(fitting.through, spans, _with_rest(num_used, samples))
     sigma, rgb = fn(x, d, num_used.reshape(scenes, -1).sum(1))
+    if fitting.near_gradients:
+        factor = near_factor(spans, fitting.near_gradients)
+        sigma, rgb = scale_gradient(sigma, factor), scale_gradient(rgb, factor)
     values, alpha, depth = ops.composite(sigma.squeeze(-1), rgb, spans, counts=num_used)
     shape = (scenes, count)
     return StaticRendered(
@@ -62,7 +89,15 @@ def render_static(
         mean_depth(depth, alpha).reshape(shape),
         num_visible.reshape(shape),
         fits.reshape(shape),
+        spread_of(sigma, spans, num_used).reshape(shape) if fitting.distortion else None,
     )
+
+
+def _with_rest(counts: Tensor, total: int) -> Tensor:
+    """Counts with the rows behind the last sample added to those of the last ray: they then add up to `total`."""
+    last = torch.zeros_like(counts)
+    last[-1] = 1
+    return counts + last * (total - counts.sum())
 
 
 @region("what is in sight")

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from hyperfields import ops
 from hyperfields.cameras import Rays
+from hyperfields.ops.reference.space import ray_frame
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import PointFn, Rendered
 from hyperfields.rendering.shading import ambient_occlusion, shade
@@ -19,6 +21,18 @@ def box_interval(rays: Rays, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]
     inverse = 1.0 / torch.where(d.abs() < 1e-12, torch.full_like(d, 1e-12), d)
     a, b = (low[:, None] - origins) * inverse, (high[:, None] - origins) * inverse
     return torch.minimum(a, b).amax(-1).clamp(min=0.0), torch.maximum(a, b).amin(-1)
+
+
+def scene_interval(rays: Rays, space: ops.Space) -> tuple[Tensor, Tensor]:
+    """(near, far) of rays `[s r 3]` in the scene box; in contracted space from the near distance to about where a ray
+    has passed the centre by as much as by its nearest point, at least the box.
+    """
+    if not space.contracted:
+        ends = torch.ones_like(rays.origins[:, 0])
+        return box_interval(rays, -ends, ends)
+    along, radius = ray_frame(*rays)
+    near = torch.full_like(along, space.near)
+    return near, (along + radius).clamp(min=2.0 * space.near + 1.0)
 
 
 @one_torch_thread()

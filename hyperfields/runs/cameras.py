@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from hyperfields.cameras import Camera, orbit
+from hyperfields.cameras import Camera, orbit, spiral
 from hyperfields.errors import InputError
-from hyperfields.runs.config import LARGEST, RunConfig, len_of
+from hyperfields.runs.config import LARGEST, MOST_PIXELS, RunConfig, is_size
 
 START = math.radians(-135.0)  # azimuth of the first camera: from the front left, as fronts look towards -Y
 RADIUS, ELEVATION, FOV = 3.6, math.radians(25.0), 0.6911112  # of cameras without pictures; a longest side is 1.8
+SPIRAL = 0.15  # of the distance from the scene: how far a spiral goes to each side
 SIZE = (256, 256)  # of pictures of scenes that were not fitted to pictures
 
 
@@ -31,11 +32,14 @@ def picture_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a picture; one number is both.
 
     Raises:
-        InputError: other than one or two whole numbers from 1 to `LARGEST`.
+        InputError: other than one or two whole numbers from 1 to `LARGEST`, or more than `MOST_PIXELS` together.
     """
     sides = (size, size) if isinstance(size, int) else size
-    if len_of(sides) != 2 or not all(type(side) is int and 0 < side <= LARGEST for side in sides):
-        raise InputError(f"size {size!r:.60}: wanted (height, width) or one number, each from 1 to {LARGEST}")
+    if not is_size(sides):
+        raise InputError(
+            f"size {size!r:.60}: wanted (height, width) or one number, each from 1 to {LARGEST}, and at most "
+            f"{MOST_PIXELS:,} pixels"
+        )
     return sides[0], sides[1]
 
 
@@ -52,6 +56,21 @@ def orbit_cameras(run: HasConfig, frames: int, size: tuple[int, int]) -> list[Ca
         fov=picture.get("fov", FOV),
         up=picture.get("up", (0.0, 0.0, 1.0)),
         start=START,
+        height=size[0],
+        width=size[1],
+    )
+
+
+def spiral_cameras(run: HasConfig, frames: int, size: tuple[int, int]) -> list[Camera]:
+    """`frames` cameras on a spiral round the first one of the orbit, all looking at the middle of the scenes."""
+    picture = run.config.picture
+    radius = picture.get("radius", RADIUS)
+    return spiral(
+        frames,
+        middle=orbit_cameras(run, 1, size)[0].T_world_camera,
+        focus=radius,
+        radii=(SPIRAL * radius, SPIRAL * radius, SPIRAL * radius),
+        fov=picture.get("fov", FOV),
         height=size[0],
         width=size[1],
     )

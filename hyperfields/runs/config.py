@@ -14,17 +14,20 @@ import torch
 from hyperfields import codes, fields, hypernets
 from hyperfields.configs import Untrusted, from_json, known_as, to_json
 from hyperfields.data.base import shortened
-from hyperfields.errors import InputError
+from hyperfields.errors import CONTROL, InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
-from hyperfields.ops import GridSpec
+from hyperfields.ops import Box, Contracted, GridSpec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.tasks import TASKS, TrainConfig, losses
 from hyperfields.tasks import config as training
+from hyperfields.tasks.captures import CaptureSettings
+from hyperfields.tasks.photographs import PhotographConfig
 
 FORMAT = 2
 CONFIG = "config.json"
 LARGEST = 2**16  # pixels along a side of a picture
+MOST_PIXELS = 2**27  # of one
 LIMIT = 1e9  # of lengths and angles in a file
 
 
@@ -39,17 +42,22 @@ class DataSource:
     aspect: str | None = None  # how pictures came to a size of another ratio
     background: str | None = None  # of views without alpha, a colour or "scene"
     up: str | None = None  # the axis that is up, where it was said
+    split: str | None = None  # how pictures of views were divided, where it was said
 
 
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
-    """Length and seed of a fit; exactly one of `minutes` and `steps`."""
+    """Length and seed of a fit; exactly one of `minutes` and `steps`.
+
+    capture: of views, how they were taken.
+    """
 
     preset: str = "default"
     minutes: float | None = None
     steps: int | None = None
     seed: int = 0
     individually: bool = False
+    capture: CaptureSettings = dataclasses.field(default_factory=CaptureSettings)
 
     def __post_init__(self) -> None:
         """Raises InputError for a seed that no generator takes; the length is checked by `training.trainer.Length`."""
@@ -106,8 +114,12 @@ class RunConfig:
             InputError: facts about pictures, or settings of the user's classes, that cannot be.
         """
         size, frames = self.picture.get("size", (1, 1)), self.picture.get("frames", {})
-        if not (len_of(size) == 2 and all(isinstance(side, int) and 0 < side <= LARGEST for side in size)):
-            raise InputError(f"picture size {size!r:.60}: wanted a height and a width of 1 to {LARGEST}")
+        for given in (size, *(source.size for source in self.sources if source.size is not None)):
+            if not is_size(given):
+                raise InputError(
+                    f"picture size {given!r:.60}: wanted a height and a width of 1 to {LARGEST}, and together at most "
+                    f"{MOST_PIXELS:,} pixels"
+                )
         if not isinstance(frames, dict) or not all(len_of(frame) == 4 and finite(*frame) for frame in frames.values()):
             raise InputError(f"picture frames {frames!r:.60}: wanted a scale and a centre for each scene")
         for name in ("fov", "radius", "elevation"):
@@ -130,6 +142,12 @@ def len_of(value: Any) -> int:
     return len(value) if isinstance(value, tuple | list) else 0
 
 
+def is_size(value: Any) -> bool:
+    """True for a (height, width) that a picture can have."""
+    whole = len_of(value) == 2 and all(type(side) is int and 0 < side <= LARGEST for side in value)
+    return whole and value[0] * value[1] <= MOST_PIXELS
+
+
 def finite(*values: Any) -> bool:
     """True if all are finite numbers below LIMIT."""
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
@@ -142,10 +160,11 @@ def ours() -> dict[str, Any]:
     return known_as(
         (
             GridSpec, encodings.Identity, encodings.Fourier, encodings.HashGrid, encodings.FactoredGrid,
-            encodings.SphericalHarmonics, fields.ImageField, fields.SDFField, fields.RadianceField,
+            encodings.SphericalHarmonics, Box, Contracted, fields.ImageField, fields.SDFField, fields.RadianceField,
             *generators, hypernets.Stability, hypernets.Bayes, hypernets.Extension,
-            *codes.SOURCES.values(), ModelConfig, TrainConfig, training.Cosine, training.Adam, training.RelativeClip,
-            *losses.LOSSES, RunConfig, FitSettings, DataSource,
+            *codes.SOURCES.values(), ModelConfig, TrainConfig, PhotographConfig,
+            training.Cosine, training.Adam, training.RelativeClip,
+            *losses.LOSSES, RunConfig, FitSettings, CaptureSettings, DataSource,
         )
     )  # fmt: skip
 
@@ -206,9 +225,13 @@ def read_config(folder: Path, trust: Iterable[Any] = ()) -> RunConfig:
         raise InputError(damaged) from None
     if not isinstance(config, RunConfig) or not config.scenes:
         raise InputError(damaged)
+    if (config.fit.minutes is None) == (config.fit.steps is None):
+        raise InputError(f"{path}: says neither minutes nor steps of its fit, or both; restore it or fit again")
     if len(set(config.scenes)) < len(config.scenes):
         twice = max(config.scenes, key=config.scenes.count)
         raise InputError(f"{path}: scene {twice!r} comes twice, wanted names that differ; restore it or fit again")
+    if any(CONTROL.search(name) for name in config.scenes):
+        raise InputError(f"{path}: names of scenes hold characters that cannot be shown; restore it or fit again")
     if config.task is None and config.kind not in TASKS:
         raise InputError(f"{path}: kind {config.kind!r}: unknown, wanted one of {', '.join(TASKS)}")
     if getattr(config.model.field, "kind", None) != config.kind:

@@ -13,7 +13,7 @@ from hyperfields.configs import to_json
 from hyperfields.errors import InputError
 from hyperfields.model import HyperField, parameter_groups
 from hyperfields.runs.codec import read_tensors
-from hyperfields.runs.config import CONFIG, FORMAT, read_config
+from hyperfields.runs.config import CONFIG, FORMAT, finite, read_config
 from hyperfields.runs.run import METRICS, MODEL, read_summary
 
 
@@ -68,7 +68,7 @@ def inspect_run(folder: Path) -> dict[str, Any]:
 
 
 def last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole line of a log of JSON lines."""
+    """The last line of a fit's log that is whole."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
@@ -76,7 +76,8 @@ def last_line(path: Path) -> dict[str, Any] | None:
     for line in reversed(lines):
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        return content if isinstance(content, dict) else None
+        if isinstance(content, dict) and finite(*map(content.get, ("step", "seconds")), content.get("loss") or 0):
+            return content
     return None

@@ -10,11 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from hyperfields.cameras import Film, read_camera_path
 from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.rendering.pictures import Channel, require_channel
 from hyperfields.runs.atomic import new_folder, require_suffix
-from hyperfields.runs.cameras import native_size, orbit_cameras, picture_size
+from hyperfields.runs.cameras import native_size, orbit_cameras, picture_size, spiral_cameras
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import write_mesh
 from hyperfields.runs.run import Run
@@ -33,37 +34,85 @@ def render_scene(
     scene: Scene,
     out: str | Path,
     *,
+    path: str | Path | Film | None = None,
+    frames: int | None = None,
     orbit: int | None = None,
     size: int | tuple[int, int] | None = None,
     channel: Channel = "rgb",
     progress: OnFrame | None = None,
 ) -> None:
-    """Write a scene as a picture, or as an animation from a camera that circles it.
+    """Write a scene as a picture, or as a film from a camera that moves.
 
     Args:
-        out: picture from the front left (.png, .jpg, .webp), or animation (.gif, .mp4; shapes and views).
-        orbit: frames of the animation, default 48.
-        size: (height, width) or one number, default as fitted.
+        out: picture from the front left (.png, .jpg, .webp); film of shapes and views (.gif, .mp4), or with a path a
+            new folder (no suffix) of frame_0000.png and so on.
+        path: "orbit", a circle round the scene, the default; "spiral", about the view from the front left; a file of
+            nerfstudio's camera paths, whose poses are those of the capture; or a `Film`.
+        frames: of an orbit or a spiral, default 48.
+        orbit: frames of an orbit: `path="orbit"` and `frames` in one.
+        size: (height, width) or one number, default as fitted, or as the file of the path says.
 
     Raises:
-        InputError: a suffix, an orbit or a channel that this kind cannot give; a file that cannot be written.
+        InputError: a suffix, a path or a channel that this kind cannot give; a file that cannot be read or written.
     """
     run, task, out = scene.run, scene.run.task, Path(out)
-    suffixes = IMAGE_SUFFIXES + (ANIMATION_SUFFIXES if task.has_camera else ())
-    suffix = require_suffix(out, suffixes, f"a rendering of {run.kind}")
-    still = suffix in IMAGE_SUFFIXES
-    if orbit is not None and (still or orbit < 1):
-        todo = "use a .gif or .mp4 and at least 1 frame" if task.has_camera else "leave it out"
-        raise InputError(f"--orbit {orbit}: no camera circles {run.kind} into {out}; {todo}")
-    size = native_size(run) if size is None else picture_size(size)
+    filmed = path is not None or orbit is not None or frames is not None
+    folder = filmed and task.has_camera and not out.suffix
+    still = False
+    if not folder:
+        suffixes = IMAGE_SUFFIXES + (ANIMATION_SUFFIXES if task.has_camera else ())
+        still = require_suffix(out, suffixes, f"a rendering of {run.kind}") in IMAGE_SUFFIXES
+    if orbit is not None and (path is not None or frames is not None):
+        raise InputError(
+            f"--orbit {orbit}: is --path orbit --frames {orbit} in one; leave it out beside --path, --frames"
+        )
+    if filmed and (still or not task.has_camera):
+        given = f"--orbit {orbit}" if orbit is not None else f"--path {path or 'orbit'}"
+        todo = "use a .gif or .mp4, or a folder without suffix" if task.has_camera else "leave it out"
+        raise InputError(f"{given}: no camera circles {run.kind} into {out}; {todo}")
+    count = frames if frames is not None else orbit if orbit is not None else FRAMES
+    if count < 1:
+        raise InputError(f"{'--orbit' if orbit is not None else '--frames'} {count}: wanted at least 1 frame")
     require_channel(channel, task.channels)
-    frames = 1 if still else orbit or FRAMES
-    cameras = orbit_cameras(run, frames, size)
-    pictures = _counted((task.picture(scene.field, camera, size, channel) for camera in cameras), frames, progress)
-    if still:
-        write_image(out, next(pictures))
+    if still or not task.has_camera:
+        pixels = native_size(run) if size is None else picture_size(size)
+        picture = task.picture(scene.field, orbit_cameras(run, 1, pixels)[0], pixels, channel)
+        if progress is not None:
+            progress(1, 1)
+        write_image(out, picture)
+        return
+    film = _film(scene, path or "orbit", frames, count, size)
+    pictures = (task.picture(scene.field, camera, (camera.height, camera.width), channel) for camera in film.cameras)
+    counted = _counted(pictures, len(film.cameras), progress)
+    if not folder:
+        write_animation(out, counted, film.fps)
+        return
+    with new_folder(out) as made:
+        for number, picture in enumerate(counted):
+            write_image(made / f"frame_{number:04d}.png", picture)
+
+
+def _film(
+    scene: Scene, path: str | Path | Film, frames: int | None, count: int, size: int | tuple[int, int] | None
+) -> Film:
+    """The cameras of a path, in the frame of the scene's box."""
+    pixels = None if size is None else picture_size(size)
+    if path in ("orbit", "spiral"):
+        made = orbit_cameras if path == "orbit" else spiral_cameras
+        return Film(made(scene.run, count, pixels or native_size(scene.run)), FPS)
+    if frames is not None:
+        raise InputError(f"--frames {frames}: is of an orbit or a spiral, {path} has its own; leave it out")
+    if isinstance(path, Film):
+        film = path
+        if pixels is not None:
+            film = film._replace(cameras=[camera.resized(*pixels) for camera in film.cameras])
     else:
-        write_animation(out, pictures, FPS)
+        film = read_camera_path(Path(path), pixels)
+    frame = scene.frame
+    if film.in_box or frame is None:
+        return film
+    moved = [camera.into((frame[0], frame[1], frame[2], frame[3])) for camera in film.cameras]
+    return film._replace(cameras=moved, in_box=True)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
     config.json         what was fitted and how, see `config.RunConfig`
     model.safetensors   networks, codes and shared tensors, 16 bits a number
+    photographs.safetensors   corrections of poses, and appearance, of the training pictures, where they were learned
     codes.safetensors   where codes come from, when they are not found by descent alone (an encoder, distributions)
     state/              all that an exact resume needs, in one file, 32 bits a number
     metrics.jsonl       a line every few seconds of a fit          summary.json   what a finished fit took
@@ -35,12 +36,13 @@ from hyperfields.model import HyperField, ModelConfig
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import new_folder, write_atomically
-from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, read_config, write_config
+from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import Task, task_of
 
-MODEL, STATE, METRICS, SUMMARY, SOURCE = (
+MODEL, STATE, METRICS, SUMMARY, SOURCE, PHOTOGRAPHS = (
     "model.safetensors", "state/resume.safetensors", "metrics.jsonl", "summary.json", "codes.safetensors",
+    "photographs.safetensors",
 )  # fmt: skip
 
 
@@ -51,6 +53,8 @@ class Run:
     Weights are those of the file, 16 bits each: the quality that `evaluate` reports is that of what is rendered.
 
     path: folder of the run, None for one in memory. source: of the codes, as it was fitted, for `infer`.
+    photographs: what was learned of the training pictures, over all scenes in their order: `poses` `[n 3 4]`,
+    corrections as (rotation, translation) in the scene frame, `appearance` `[n 12]`; see `tasks.photographs`.
     summary: cost of the fit: `steps`, `seconds`, `loss`, `parameters`, `peak_memory_bytes`; empty when it is not known.
     """
 
@@ -59,6 +63,7 @@ class Run:
     path: Path | None = None
     source: nn.Module | None = None
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    photographs: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self.names[:3])) + (", ..." if len(self.names) > 3 else "")
@@ -147,7 +152,7 @@ class Run:
         if name in self._numbers:
             return self._numbers[name]
         near = difflib.get_close_matches(name, self.names, 3, 0.0)
-        raise InputError(f"scene {name!r}: not in {self.label}; the nearest names are {', '.join(near)}")
+        raise InputError(f"scene {name!r:.100}: not in {self.label}; the nearest names are {', '.join(near)}")
 
     def codes(self, *names: str) -> Tensor:
         """Latent codes of scenes `[s z]`."""
@@ -182,6 +187,7 @@ class Run:
             digest = write_model(new, self.model)
             if self.source is not None:
                 write_source(new, self.source, digest)
+            write_photographs(new, self.photographs)
             if self.summary:
                 write_atomically(new / SUMMARY, json.dumps(self.summary, indent=1).encode())
         return dataclasses.replace(self, path=folder)
@@ -225,6 +231,25 @@ def write_source(folder: Path, source: nn.Module, digest: str) -> None:
     write_atomically(folder / SOURCE, stored)
 
 
+def write_photographs(folder: Path, learned: dict[str, Tensor]) -> None:
+    """Write what was learned of the training pictures, if anything was."""
+    if learned:
+        write_atomically(folder / PHOTOGRAPHS, safetensors.torch.save(learned))
+
+
+def _read_photographs(folder: Path) -> dict[str, Tensor]:
+    path = folder / PHOTOGRAPHS
+    if not path.is_file():
+        return {}
+    tensors, _ = codec.read_tensors(path)
+    codec.require_finite(path, tensors)
+    shapes = {"poses": (3, 4), "appearance": (12,)}
+    for name, value in tensors.items():
+        if name not in shapes or value.dim() < 1 or value.shape[1:] != shapes[name]:
+            raise InputError(f"{path}: damaged: {name} {list(value.shape)} came; fit again")
+    return dict(tensors)
+
+
 def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, trust: Iterable[Any] = ()) -> Run:
     """A run for rendering, evaluation, export or inference, on `device`.
 
@@ -253,12 +278,13 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InputError(f"{path}: damaged or of another model than config.json says: {reason}") from None
-    return Run(config, model.eval().to(device), folder, summary=read_summary(folder))
+    summary, learned = read_summary(folder), _read_photographs(folder)
+    return Run(config, model.eval().to(device), folder, summary=summary, photographs=learned)
 
 
 def _what_reads(path: Path) -> str:
     """The way to read a file that is no run."""
-    if path.name in (CONFIG, MODEL, SOURCE, SUMMARY, METRICS):
+    if path.name in (CONFIG, MODEL, SOURCE, SUMMARY, METRICS, PHOTOGRAPHS):
         return f"give {path.parent}"
     try:
         header = codec.read_tensors(path)[1]
@@ -272,7 +298,7 @@ def _steps_there(folder: Path) -> str:
     try:
         progress = json.loads(codec.read_tensors(folder / STATE)[1]["progress"])
         return f"only a state after {int(progress['step']):,} steps"
-    except (InputError, KeyError, ValueError, TypeError):
+    except (InputError, KeyError, ValueError, TypeError, OverflowError, RecursionError):
         return "and no saved steps"
 
 
@@ -299,6 +325,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Cost of a finished fit; empty when the fit is not finished or the file is damaged."""
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+    return summary if isinstance(summary, dict) and finite(*map(summary.get, ("steps", "seconds"))) else {}

@@ -111,7 +111,8 @@ class Scene:
         """Picture `[h w 3]` in [0, 1]. Not differentiable.
 
         Args:
-            camera: from where; default from the front left. Images have none.
+            camera: from where, in the frame of the scene's box, to which `camera.into(scene.frame)` brings one of the
+                capture; default from the front left. Images have none.
             size: (height, width), or one number for both; default that of the camera, else as fitted.
             channel: "rgb", and for shapes and radiance "depth" and "normals".
             background: grey level behind the scene, in [0, 1].

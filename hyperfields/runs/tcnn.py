@@ -21,7 +21,7 @@ from hyperfields.configs import to_json
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field
 from hyperfields.fields.encodings import TABLE, GridEncoding
-from hyperfields.ops import _tcnn
+from hyperfields.ops import BOX, _tcnn
 from hyperfields.runs.atomic import write_together
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import config_from_json
@@ -45,6 +45,10 @@ def modules(field: Field) -> dict[str, dict[str, Any]]:
     if not isinstance(field.encoding, GridEncoding):
         name = type(field.encoding).__name__
         raise InputError(f"--format tcnn: this field's encoding is {name}; only hash grids have tinycudann's layout")
+    if getattr(field, "space", BOX).contracted:
+        raise InputError(
+            "--format tcnn: this field lives in contracted space, which tinycudann does not know; export .safetensors"
+        )
     grid = field.encoding.grid
     try:
         described: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,51 +34,53 @@ def write_animation(path: str | Path, frames: Iterable[Tensor], fps: float = 24.
     suffix = require_suffix(path, ANIMATION_SUFFIXES, "an animation")
     if not fps > 0.0:
         raise ValueError(f"write_animation: fps {fps} must be above 0")
-    arrays = _same_sized(frames)
+    arrays = _same_sized(frames)  # one after another: of a film only what is written already is in memory
     write_atomically(path, _gif(arrays, fps) if suffix == ".gif" else _mp4(arrays, fps))
 
 
-def _same_sized(frames: Iterable[Tensor]) -> list[NDArray[np.uint8]]:
-    arrays: list[NDArray[np.uint8]] = []
+def _same_sized(frames: Iterable[Tensor]) -> Iterator[NDArray[np.uint8]]:
+    shape = None
     for i, frame in enumerate(frames):
         if frame.ndim != 3 or frame.shape[-1] != 3:
             raise ValueError(f"write_animation: frame {i} is {list(frame.shape)}, must be [h w 3]")
-        arrays.append(as_bytes(frame))
-        if arrays[i].shape != arrays[0].shape:
-            raise ValueError(f"write_animation: frame {i} is {arrays[i].shape[:2]}, the first is {arrays[0].shape[:2]}")
-    if not arrays:
+        array = as_bytes(frame)
+        shape = shape or array.shape
+        if array.shape != shape:
+            raise ValueError(f"write_animation: frame {i} is {array.shape[:2]}, the first is {shape[:2]}")
+        yield array
+    if shape is None:
         raise ValueError("write_animation: no frames")
-    return arrays
 
 
-def _gif(frames: list[NDArray[np.uint8]], fps: float) -> bytes:
+def _gif(frames: Iterator[NDArray[np.uint8]], fps: float) -> bytes:
     from PIL import Image
 
     # Each frame its own palette, from its own colours; without dithering still parts stay still.
     pictures = [Image.fromarray(f).quantize(256, Image.Quantize.MEDIANCUT) for f in frames]
     # Times are whole 1/100 s: rounding the end of each frame keeps the speed right on average.
-    ends = [round(100.0 * (i + 1) / fps) for i in range(len(frames))]
+    ends = [round(100.0 * (i + 1) / fps) for i in range(len(pictures))]
     times = [10 * max(b - a, 2) for a, b in itertools.pairwise([0, *ends])]
     buffer = io.BytesIO()
     pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0, disposal=1)
     return buffer.getvalue()
 
 
-def _mp4(frames: list[NDArray[np.uint8]], fps: float) -> bytes:
+def _mp4(frames: Iterator[NDArray[np.uint8]], fps: float) -> bytes:
     try:
         import av
     except ImportError as error:
         raise InputError(
             f"av, which .mp4 needs, cannot be imported ({error}): pip install 'hyperfields[video]', or write a .gif"
         ) from error
-    height, width = frames[0].shape[:2]
+    first = next(frames)
+    height, width = first.shape[:2]
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         rate = Fraction(fps).limit_denominator(1000)
         stream: Any = container.add_stream("libx264", rate=rate, options={"crf": "18"})
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"  # the only layout that every player shows
-        for frame in frames:
+        for frame in itertools.chain([first], frames):
             even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
         container.mux(stream.encode())

@@ -60,6 +60,7 @@ def preset(
     stability: Stability | None = None,
     bayes: Bayes | None = None,
     codes: Codes | None = None,
+    unbounded: bool = False,
 ) -> tuple[ModelConfig, TrainConfig]:
     """(model, recipe) of a preset, see `Task.model`, with what is given instead; for `fit(model=, train=)`.
 
@@ -68,12 +69,13 @@ def preset(
         generator: instead of the preset's, with the rate of its networks.
         stability, bayes: instead of the defaults, which the presets have.
         codes: a source of codes that the recipe is adapted to.
+        unbounded: of views that show what is all round: the scenes live in contracted space.
 
     Raises:
         InputError: an unknown name or kind.
     """
     task = task_of(kind)
-    model, train = task.model(name, scenes, side)
+    model, train = task.model(name, scenes, side, **({"unbounded": True} if unbounded else {}))
     if generator is not None:
         model = dataclasses.replace(model, generator=generator)
         train = dataclasses.replace(train, rate_networks=task.network_rate(generator, scenes))

@@ -7,6 +7,7 @@ import math
 from typing import Any, ClassVar
 
 from hyperfields.errors import InputError
+from hyperfields.tasks.photographs import PhotographConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,8 @@ class TrainConfig:
     prior: weight of the Gaussian prior on latents. loss: `loss(prediction, batch)` -> unreduced errors; None takes the
     task's.
     rates: of parameter groups of your own, (name, rate) each.
+    photographs: what is learned of each training picture; views only. near_gradients: distance from cameras, scene
+    units, within which gradients are scaled down; views only, 0: nowhere.
     """
 
     deferred: ClassVar[tuple[str, ...]] = ("loss", "schedule")  # what rendering and measuring do without
@@ -71,12 +74,16 @@ class TrainConfig:
     adam: Adam = dataclasses.field(default_factory=Adam)
     clip: RelativeClip = dataclasses.field(default_factory=RelativeClip)
     rates: tuple[tuple[str, float], ...] = ()
+    photographs: PhotographConfig = dataclasses.field(default_factory=PhotographConfig)
+    near_gradients: float = 0.0
 
     def __post_init__(self) -> None:
         if self.scenes < 1 or self.samples < 1:
             raise InputError(
                 f"TrainConfig: got {self.scenes} scenes and {self.samples} samples, wanted at least 1 of each"
             )
+        if not 0.0 <= self.near_gradients < math.inf:
+            raise InputError(f"TrainConfig: near_gradients {self.near_gradients}: wanted a distance of 0 or more")
 
     def rate(self, group: str) -> float:
         """Peak rate of a group of parameters.
@@ -88,6 +95,8 @@ class TrainConfig:
             "grid": self.rate_grid,
             "networks": self.rate_networks,
             "latents": self.rate_latents,
+            "poses": self.photographs.poses,
+            "appearance": self.photographs.appearance,
             **dict(self.rates),
         }
         if group not in rates:

@@ -15,13 +15,16 @@ from hyperfields.data import Pixels, Points
 
 
 class RenderedColors(Protocol):
-    """Rendered rays as a loss gets them: `rgb` premultiplied `[s r 3]`, `alpha` `[s r]`."""
+    """Rendered rays as a loss gets them: `rgb` premultiplied `[s r 3]`, `alpha` `[s r]`, and their spread."""
 
     @property
     def rgb(self) -> Tensor: ...
 
     @property
     def alpha(self) -> Tensor: ...
+
+    @property
+    def distortion(self) -> Tensor | None: ...  # [s r], for losses whose `distortion` is above 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +57,11 @@ class PixelLoss:
     """Squared error on a black and on a white background, averaged (right on both is right on any).
 
     background_opacity_l1: weight of the absolute error of opacity, whose square does not see thin haze in front of the
-    background.
+    background. distortion: weight of the spread of what a ray sees (`ops.distortion`), which clears fog.
     """
 
     background_opacity_l1: float = 1e-2
+    distortion: float = 0.0
 
     def __call__(self, rendered: RenderedColors, batch: Pixels) -> Tensor:
         """Errors `[s r]` of rendered rays against straight colours `[s r 4]`."""
@@ -66,7 +70,8 @@ class PixelLoss:
         on_black = rendered.rgb - truth
         on_white = on_black - (rendered.alpha[..., None] - target[..., 3:])
         opacity = (rendered.alpha - target[..., 3]).abs()
-        return 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + self.background_opacity_l1 * opacity
+        error = 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + self.background_opacity_l1 * opacity
+        return error if rendered.distortion is None else error + self.distortion * rendered.distortion
 
 
 LOSSES = (ColorLoss, DistanceLoss, PixelLoss)

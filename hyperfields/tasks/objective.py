@@ -17,24 +17,28 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hyperfields.data import Pixels, Points, SceneDataset, on_device
+from hyperfields.cameras import Rays
+from hyperfields.data import Pixels, Points, SceneDataset, on_device, training_cameras
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
 from hyperfields.ops.profiling import region
+from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.occupancy import OccupancyGrid
 from hyperfields.rendering.static_shapes import (
     SAMPLES_PER_RAY,
+    StaticRendered,
     StaticStepPlan,
     rays_per_scene,
     render_static,
 )
-from hyperfields.rendering.surface import box_interval
-from hyperfields.rendering.volume import render_volume
+from hyperfields.rendering.surface import scene_interval
+from hyperfields.rendering.volume import Fitting, render_volume
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.photographs import Photographs
 
 
 class Loss(Protocol):
@@ -76,6 +80,9 @@ class Objective(Protocol):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state`."""
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters of its own that are fitted with the model, by role; part of `state`."""
 
 
 class PointObjective:
@@ -119,6 +126,9 @@ class PointObjective:
     def restore(self, state: dict[str, Tensor]) -> None:
         pass
 
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {}
+
 
 class RayObjective:
     """The loss of rendered rays, with the occupancy that skips empty space: radiance fields."""
@@ -144,6 +154,7 @@ class RayObjective:
         self.data = on_device(data, self.device)
         self.per_ray = SAMPLES_PER_RAY  # samples that a ray has had lately, to keep the points of a step even
         self.occupancy = OccupancyGrid(scenes, field.occupancy, step=field.step, device=self.device)
+        self.photographs = _photographs(data, config, self.device)
         self.static: StaticStepPlan | None = None  # on devices that the host does not wait for
         if devices.is_async(self.device):
             self.static = StaticStepPlan(config.samples, min(config.scenes, scenes), self.occupancy)
@@ -154,12 +165,12 @@ class RayObjective:
     def update(self, bound: BoundField, local: Tensor, step: int, generator: torch.Generator) -> None:
         with products(self.precision, self.device):
             if self.static is None:
-                self.occupancy.update(bound.density, local, step, generator)
+                self.occupancy.update(bound.cell_density, local, step, generator)
                 return
             if self.static.step != step:
                 self.static.plan(step)
             if self.static.parts:
-                self.occupancy.update_part(bound.density, local, self.static.part, self.static.parts, generator)
+                self.occupancy.update_part(bound.cell_density, local, self.static.part, self.static.parts, generator)
 
     def __call__(self, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator) -> Tensor:
         with products(self.precision, self.device):
@@ -169,12 +180,35 @@ class RayObjective:
             with region("batch"):
                 batch = self._batch(scenes, rays, generator)
             offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
-            cells, step = self.occupancy.cells(local), self.field.step
-            rendered = render_volume(bound, batch.rays, cells, step=step, offset=offset, visible=bound.visible_samples)
+            batch, fitting = self._from_photographs(batch)
+            rendered = render_volume(
+                bound, batch.rays, self.occupancy.cells(local), step=self.field.step, space=self.field.space,
+                offset=offset, visible=bound.visible_samples, fitting=fitting,
+            )  # fmt: skip
+            rendered = rendered._replace(rgb=self._as_photographed(rendered, batch))
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
             loss = _errors(self.loss, rendered, batch, rendered.alpha).mean()
             empty = self._empty(local)
-            return loss + _revival(bound, batch, empty, self.occupancy.limit) if bool(empty.any()) else loss
+            return loss + self._revival(bound, batch, empty) if bool(empty.any()) else loss
+
+    def _from_photographs(self, batch: Pixels) -> tuple[Pixels, Fitting]:
+        """The batch with its rays where the corrected poses have them, and what is asked of the renderer."""
+        through = None
+        if self.photographs is not None and self.photographs.poses is not None:
+            assert batch.images is not None
+            through = self.photographs.moved(batch.rays, batch.images)
+            batch = batch._replace(rays=Rays(*(part.detach() for part in through)))
+        distortion = getattr(self.loss, "distortion", 0.0) > 0.0
+        return batch, Fitting(through, self.config.near_gradients, distortion)
+
+    def _as_photographed(self, rendered: Rendered | StaticRendered, batch: Pixels) -> Tensor:
+        """Colours of rays as their pictures show them."""
+        if self.photographs is None or batch.images is None:
+            return rendered.rgb
+        return self.photographs.colored(rendered.rgb, rendered.alpha, batch.images)
+
+    def _revival(self, bound: BoundField, batch: Pixels, empty: Tensor) -> Tensor:
+        return _revival(bound, batch, empty, self.occupancy.limit)
 
     def _empty(self, local: Tensor) -> Tensor:
         """Scenes whose density has fallen everywhere, `[s]` bool."""
@@ -186,15 +220,17 @@ class RayObjective:
         """The same in tensors of planned sizes: mean over the rays that fit into the sample budget."""
         batch = self._batch(scenes, static.rays, generator)
         offset = torch.rand(len(scenes), static.rays, generator=generator, device=self.device)
-        cells, step = self.occupancy.cells(local), self.field.step
+        batch, fitting = self._from_photographs(batch)
         rendered = render_static(
-            bound, bound.density, batch.rays, cells, step=step, offset=offset, samples=static.max_samples
-        )
+            bound, bound.density, batch.rays, self.occupancy.cells(local), step=self.field.step, space=self.field.space,
+            offset=offset, samples=static.max_samples, fitting=fitting,
+        )  # fmt: skip
+        rendered = rendered._replace(rgb=self._as_photographed(rendered, batch))
         static.count(rendered.num_visible)
         error = _errors(self.loss, rendered, batch, rendered.fits)
         fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
         values = fits.sum() * error.shape[2:].numel()
-        revival = _revival(bound, batch, self._empty(local), self.occupancy.limit)
+        revival = self._revival(bound, batch, self._empty(local))
         return (error * fits).sum() / values.clamp(min=1) + revival
 
     def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
@@ -210,7 +246,9 @@ class RayObjective:
     def state(self) -> dict[str, Tensor]:
         per_ray = self.per_ray if self.static is None else float(self.static.per_ray)
         occupancy = {f"occupancy.{name}": value for name, value in self.occupancy.state_dict().items()}
-        return {"per_ray": torch.tensor(per_ray, dtype=torch.float64), **occupancy}
+        learned = {} if self.photographs is None else self.photographs.state_dict()
+        photographs = {f"photographs.{name}": value for name, value in learned.items()}
+        return {"per_ray": torch.tensor(per_ray, dtype=torch.float64), **occupancy, **photographs}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         self.per_ray = float(state["per_ray"])
@@ -218,9 +256,33 @@ class RayObjective:
         self.occupancy.load_state_dict(
             {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         )
+        if self.photographs is not None:
+            prefix = "photographs."
+            self.photographs.load_state_dict(
+                {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            )
         if self.static is not None:
             self.static.per_ray.fill_(self.per_ray)
             self.sync()
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {} if self.photographs is None else self.photographs.groups()
+
+
+def _photographs(data: SceneDataset, config: TrainConfig, device: torch.device) -> Photographs | None:
+    """What is learned of training pictures; None where nothing is.
+
+    Raises:
+        InputError: data that do not say which picture a ray is of.
+    """
+    if not (config.photographs.poses or config.photographs.appearance):
+        return None
+    counts = [len(cameras) for cameras in training_cameras(data)]
+    if not counts:
+        raise InputError(
+            f"PhotographConfig: {type(data).__name__} does not say which picture a ray is of; wanted hf.Views"
+        )
+    return Photographs(counts, config.photographs).to(device)
 
 
 REVIVAL = 1e-2  # weight of the term that lifts the density of empty scenes
@@ -232,8 +294,7 @@ def _revival(bound: BoundField, batch: Pixels, empty: Tensor, limit: float) -> T
     A small object lets the density fall everywhere before it is found. The gradient of the density's exponential falls
     with it, and the scene would never come back. Of what the term lifts, other rays clear all but the object.
     """
-    ends = torch.ones_like(batch.rays.origins[:, 0])
-    near, far = box_interval(batch.rays, -ends, ends)
+    near, far = scene_interval(batch.rays, bound.field.space)
     # No random numbers: those of the other scenes stay what they are.
     place = torch.arange(near.shape[1], device=near.device) * 0.618034 % 1.0
     along = near + place * (far - near)

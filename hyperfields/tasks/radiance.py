@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data import Mesh, Pixels, Points, SceneDataset, frames_of, up_of
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset, View, frames_of, is_unbounded, up_of
+from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field, RadianceField
 from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
@@ -19,34 +20,49 @@ from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import Rendered, on_background
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.meshing import mesh_from_field
-from hyperfields.rendering.pictures import CELLS, camera_picture, render_rays, require_channel
+from hyperfields.rendering.pictures import (
+    CELLS,
+    RAYS_PER_BLOCK,
+    apply_colormap,
+    camera_picture,
+    render_rays,
+    require_channel,
+)
 from hyperfields.rendering.surface import surface_normals
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks import losses
+from hyperfields.tasks.alignment import aligned
 from hyperfields.tasks.base import (
     FREQUENCIES,
     MESH_RESOLUTION,
     PICTURE_METRICS,
+    Each,
     Metric,
     Note,
     ObservationConfig,
+    Pair,
     PictureMetric,
+    Probe,
     first_reference,
     generator_of,
     grid_of,
     mlp_outputs,
     on_white,
-    picture_metrics,
+    picture_rows,
     require_camera,
     require_one,
     waves,
 )
+from hyperfields.tasks.captures import capture_model
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
+from hyperfields.tasks.photographs import PhotographConfig, fitted_colors
 from hyperfields.weights import Weights
 
 INSIDE = 0.5  # of the box: nearer to its middle no camera circles a scene
+WIDEST = 0.5 * math.pi  # angle of pinholes that show scenes of fisheyes and panoramas
 UPRIGHT = (0.0, 0.0, 1.0)
+PROBED = 8  # test views that a curve of quality is measured on
 
 
 class RadianceTask:
@@ -68,14 +84,19 @@ class RadianceTask:
     loss: Loss = losses.PixelLoss()
     inner_rate: ClassVar[float] = 5.0
 
-    def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
+    def model(self, preset: str, scenes: int, side: int, *, unbounded: bool = False) -> tuple[ModelConfig, TrainConfig]:
+        """unbounded: the pictures show what is all round, so that the scenes live in contracted space."""
         generator = generator_of(preset, 32)
+        if unbounded:
+            return capture_model(generator, preset, scenes, side, self.network_rate(generator, scenes))
         # Few scenes have little to share and get a basis each and one for all; beyond 16, a fifth as many bases as
         # scenes, so that a scene costs about a quarter of what it costs alone.
         shared = 1 + (scenes if scenes <= 16 else min(max(scenes // 5, 6), 64))
         bases = {"tiny": 0, "default": shared, "faithful": 64}[preset]
         # Cells finer than the pixels fit the known views and spoil the others.
         field = RadianceField(grid_of(3, 8, 13, 8, min(side, 128), bases), step=0.025)
+        if scenes == 1 and side > 128 and preset != "tiny":  # one large object: its own table, and nothing to share
+            field = RadianceField(grid_of(3, 8, 17, 16, 256, 1), step=0.02, occupancy=64)
         samples = 2**11 * min(max(scenes, 16), 32)
         rate = self.network_rate(generator, scenes)
         return ModelConfig(field, generator, 64), TrainConfig(
@@ -100,18 +121,20 @@ class RadianceTask:
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         views = first_reference(data)
-        assert isinstance(views, list)
+        assert not isinstance(views, Tensor | Mesh)
         camera = views[0].camera
         position = camera.T_world_camera[:3, 3]
         up, frames = up_of(data), {name: list(frame) for name, frame in frames_of(data).items()}
         radius = float(position.norm())
         facts: dict[str, Any] = {
             "size": [camera.height, camera.width],
-            "fov": 2.0 * math.atan(0.5 * camera.width / camera.fx),
+            "fov": min(2.0 * math.atan(0.5 * camera.width / camera.fx), WIDEST),
         }
         if radius > INSIDE:  # a camera in the middle of the scene says nothing about one that circles it
             sine = float(position @ torch.tensor(up) / position.norm())
             facts |= {"radius": radius, "elevation": math.asin(max(-1.0, min(1.0, sine)))}
+        if is_unbounded(data):
+            facts["unbounded"] = True
         return facts | ({} if up == UPRIGHT else {"up": list(up)}) | ({"frames": frames} if frames else {})
 
     def picture(
@@ -160,23 +183,102 @@ class RadianceTask:
         split: str,
         perceptual: Mapping[str, PictureMetric],
         note: Note = lambda line: None,
+        *,
+        photographs: PhotographConfig | None = None,
+        each: Each = lambda number, name, values: None,
     ) -> dict[str, float]:
-        views = data.reference(scene, split)
-        assert isinstance(views, list)
+        """photographs: what was learned of each training picture, and is now found of those that are measured."""
+        views, number = data.reference(scene, split), 0
+        assert not isinstance(views, Tensor | Mesh)
+        if photographs is not None and photographs.poses:
+            note(f"{data.names[scene]}: poses of the pictures were corrected before they were compared, as in the fit")
+        if photographs is not None and photographs.appearance:
+            note(f"{data.names[scene]}: right halves are compared, with colours fitted to the left halves")
+        rows: list[tuple[int, dict[str, float]]] = []  # views, their means
+        for part in _parts(views):
+            first, number = number, number + len(part)
+            pictures, truth, counting, _ = self._compared(bound, part, photographs)
+            some = counting.flatten(1).any(1)
+            if not bool(some.any()):
+                continue
+            where = None if bool(counting.all()) else counting[some]
+            found = picture_rows(pictures[some], truth[some], data.names[scene], perceptual, note, counting=where)
+            rows.append((int(some.sum()), {name: float(values.mean()) for name, values in found.items()}))
+            for row, place in enumerate(some.nonzero().flatten().tolist()):
+                each(first + place, part[place].name, {name: float(values[row]) for name, values in found.items()})
+        if not rows:
+            raise InputError(f"scene {data.names[scene]}: in no view of its split {split!r} a pixel counts")
+        return {name: _mean([(count, row[name]) for count, row in rows]) for name in rows[0][1]}
+
+    def pairs(
+        self,
+        bound: BoundField,
+        data: SceneDataset,
+        scene: int,
+        split: str,
+        numbers: Sequence[int],
+        *,
+        photographs: PhotographConfig | None = None,
+    ) -> list[Pair]:
+        views, pairs = data.reference(scene, split), []
+        assert not isinstance(views, Tensor | Mesh)
+        for number in numbers:
+            pictures, truth, counting, rendered = self._compared(bound, [views[number]], photographs)
+            depth = on_background(apply_colormap(rendered, "depth")).reshape(*truth.shape[1:2], -1, 3)
+            depth = depth[:, -truth.shape[2] :].cpu()  # of right halves, where those are compared
+            where = None if bool(counting.all()) else counting[0]
+            pairs.append(Pair(truth[0], pictures[0].clamp(0.0, 1.0), depth, where))
+        return pairs
+
+    def probe(self, data: SceneDataset, scene: int, pixels: int) -> Probe | None:
+        """Of up to `PROBED` test views, evenly spread, as their cameras are given."""
+        try:
+            views = data.reference(scene, "test")
+        except InputError:
+            return None
+        assert not isinstance(views, Tensor | Mesh)
+        chosen = sorted({round(i * (len(views) - 1) / max(PROBED - 1, 1)) for i in range(min(PROBED, len(views)))})
+        generator, parts = torch.Generator().manual_seed(0), []
+        for view in (views[number] for number in chosen):
+            rays, truth = view.camera.rays(), on_white(view.rgba).reshape(-1, 3)
+            seen = rays.directions.isfinite().all(-1)
+            known = (seen if view.mask is None else seen & view.mask.flatten()).nonzero().squeeze(1)
+            if len(known):
+                index = known[torch.randint(len(known), (pixels // len(chosen),), generator=generator)]
+                parts.append((rays.origins[index], rays.directions[index], truth[index]))
+        if not parts:
+            return None
+        origins, directions, truth = (torch.cat(values) for values in zip(*parts, strict=True))
+
+        def error(bound: BoundField) -> float:
+            rays = Rays(origins[None].to(bound.device), directions[None].to(bound.device))
+            picture = on_background(self.render_rays(bound, rays))[0].clamp(0.0, 1.0).cpu()
+            return float((picture.double() - truth).square().mean())
+
+        return error
+
+    def _compared(
+        self, bound: BoundField, views: list[View], photographs: PhotographConfig | None
+    ) -> tuple[Tensor, Tensor, Tensor, Rendered]:
+        """Pictures and truth `[v h w 3]` of views of one size, where they count `[v h w]` bool, and all their rays."""
+        if photographs is not None and photographs.poses:
+            views = [view._replace(camera=camera) for view, camera in zip(views, aligned(bound, views), strict=True)]
         rays = [view.camera.to(bound.device).rays() for view in views]
         together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
-        pictures = on_background(self.render_rays(bound, together))
         truth = on_white(torch.stack([view.rgba for view in views]))
-        masks = [view.mask for view in views]
-        counting = None
-        if any(mask is not None for mask in masks):
-            size = truth.shape[1:3]
-            counting = torch.stack([torch.ones(size, dtype=torch.bool) if mask is None else mask for mask in masks])
-        pictures = pictures.reshape(truth.shape).cpu()
-        return picture_metrics(pictures, truth, data.names[scene], perceptual, note, counting=counting)
+        rendered = self.render_rays(bound, together)
+        pictures = on_background(rendered).reshape(truth.shape).cpu()
+        seen = together.directions.isfinite().all(-1).reshape(truth.shape[:3]).cpu()
+        masks = [torch.ones(truth.shape[1:3], dtype=torch.bool) if v.mask is None else v.mask for v in views]
+        counting = seen & torch.stack(masks)
+        if photographs is not None and photographs.appearance:
+            pictures = torch.stack([fitted_colors(*pair) for pair in zip(pictures, truth, strict=True)])
+            right = slice(truth.shape[2] // 2, None)
+            return pictures[:, :, right], truth[:, :, right], counting[:, :, right], rendered
+        return pictures, truth, counting, rendered
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
-        """The surface where a sample becomes more opaque than clear."""
+        """The surface in the scene box where a sample becomes more opaque than clear."""
         step = bound.field.step
 
         def clearness(x: Tensor) -> Tensor:
@@ -205,7 +307,26 @@ class RadianceTask:
         return outputs | mlp_outputs("color", torch.cat((geometry, directions), -1), field, weights)
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
-        return 1.0 - torch.exp(-bound.density(points) * bound.field.step).squeeze(-1)
+        return 1.0 - torch.exp(-bound.cell_density(points) * bound.field.step).squeeze(-1)
+
+
+def _parts(views: Sequence[View]) -> Iterator[list[View]]:
+    """Views of one size that follow one another, as many at a time as are rendered in a block."""
+    part: list[View] = []
+    for view in views:
+        area = view.rgba.shape[0] * view.rgba.shape[1]
+        if part and (view.rgba.shape != part[0].rgba.shape or area * (len(part) + 1) > RAYS_PER_BLOCK):
+            yield part
+            part = []
+        part.append(view)
+    if part:
+        yield part
+
+
+def _mean(values: Sequence[tuple[int, float]]) -> float:
+    """The mean of means, of those that are not NaN."""
+    known = [(count, value) for count, value in values if not math.isnan(value)]
+    return sum(count * value for count, value in known) / sum(count for count, _ in known) if known else math.nan
 
 
 def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], Rendered]:
@@ -216,7 +337,9 @@ def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], 
         return torch.exp(-step * bound.density(x, counts))
 
     def render(rays: Rays) -> Rendered:
-        rendered = render_volume(bound, rays, bound.occupancy(cells), step=step, visible=bound.visible_samples)
+        rendered = render_volume(
+            bound, rays, bound.occupancy(cells), step=step, space=bound.field.space, visible=bound.visible_samples
+        )
         if not normals:
             return rendered
         hit = rendered.depth[0].isfinite().nonzero().squeeze(1)

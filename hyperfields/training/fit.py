@@ -33,8 +33,19 @@ from hyperfields.runs.atomic import append, write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
 from hyperfields.runs.lock import FolderLock
-from hyperfields.runs.run import METRICS, MODEL, STATE, SUMMARY, Run, read_summary, write_model, write_source
+from hyperfields.runs.run import (
+    METRICS,
+    MODEL,
+    STATE,
+    SUMMARY,
+    Run,
+    read_summary,
+    write_model,
+    write_photographs,
+    write_source,
+)
 from hyperfields.tasks import Task, TrainConfig, task_of
+from hyperfields.tasks.captures import CaptureSettings, SpaceName
 from hyperfields.training.alone import AloneTrainer
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
@@ -63,6 +74,9 @@ def fit(
     loss: Callable[..., Tensor] | None = None,
     regularizers: Sequence[Regularizer] = (),
     individually: bool = False,
+    space: SpaceName | None = None,
+    refine_poses: bool = False,
+    appearance: bool = False,
     seed: int = 0,
     resume: bool = False,
     progress: bool | OnStep = True,
@@ -94,6 +108,10 @@ def fit(
         loss: `loss(prediction, batch)` -> unreduced errors, instead of the task's; see `tasks.Task.objective`.
         regularizers: callables of a `StepState`, added to the loss.
         individually: every scene alone, without a hypernetwork, in an even share of the time: the baseline.
+        space: of views: "box", the scene box alone; "contracted", all of space; default: contracted where the pictures
+            show what is all round.
+        refine_poses: of views: also learn corrections of the poses of training pictures.
+        appearance: of views: also learn how the colours of each training picture differ.
         resume: go on with the fit in `out`, with the same data and settings; the length may be another.
         progress: True shows a bar; or called with the `Progress` after each step.
         device: "cpu", "cuda" or "cuda:N".
@@ -111,9 +129,10 @@ def fit(
         UserWarning: scenes that came to nothing; with `resume`, that nothing was saved or nothing is left to do;
             steps that cannot be recorded, and why: the fit goes on without graphs.
     """
+    capture = CaptureSettings(space, refine_poses, appearance)
     fitting = Fit(
-        data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually), model=model,
-        train=train, codes=codes, loss=loss, regularizers=regularizers, resume=resume, device=device,
+        data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually, capture),
+        model=model, train=train, codes=codes, loss=loss, regularizers=regularizers, resume=resume, device=device,
         precision=precision, graphs=graphs, task=task,
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
@@ -159,7 +178,7 @@ class Fit:
         if self.device.type == "cuda" and (reason := ops.backends()["triton"]):
             warnings.warn(f"--device {device}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
         picture = self.task.describe(data)
-        model, train = self._model(model, train, codes, loss, max(picture.get("size", (1, 1))))
+        model, train = self._model(model, train, codes, loss, picture)
         self.config = RunConfig(
             kind=data.kind,
             scenes=tuple(data.names),
@@ -212,18 +231,25 @@ class Fit:
         train: TrainConfig | None,
         codes: Codes | None,
         loss: Callable[..., Tensor] | None,
-        side: int,
+        picture: dict[str, Any],
     ) -> tuple[ModelConfig, TrainConfig]:
         """The preset's model and recipe with what was asked for instead."""
+        capture = self.settings.capture
+        options = capture.model_options(self.data.kind, picture)
         independent = codes is not None and codes.independent
         if self.settings.individually and codes is not None:
             raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
-        chosen = self.task.model(self.settings.preset, len(self.data.names), side)
+        side = max(picture.get("size", (1, 1)))
+        chosen = self.task.model(self.settings.preset, len(self.data.names), side, **options)
         if train is not None and not isinstance(train, TrainConfig):
             raise InputError(f"train: {_name(train)} came, wanted a TrainConfig, such as hf.preset(...)[1]")
         if train is None:
             train = chosen[1] if codes is None else codes.adapt_recipe(chosen[1])
-        train = dataclasses.replace(train, loss=loss or train.loss or self.task.loss)
+        train = capture.recipe(dataclasses.replace(train, loss=loss or train.loss or self.task.loss))
+        if self.settings.individually and (train.photographs.poses or train.photographs.appearance):
+            raise InputError(
+                "--individually: learns nothing of single pictures; leave --refine-poses, --appearance out"
+            )
         model = model or chosen[0]
         _require_model(model, self.task)
         if (self.settings.individually or independent) and shares_networks(model.generator):
@@ -254,7 +280,7 @@ class Fit:
             self.data, self.config.model.field, train, count, device=self.device, precision=precision, loss=train.loss
         )
         return Trainer(
-            self._bind, groups, objective, torch.arange(count), train, self.settings.seed,
+            self._bind, groups | objective.groups(), objective, torch.arange(count), train, self.settings.seed,
             regularizers=(GaussianPrior(train.prior), *regularizers), graphs=graphs,
         )  # fmt: skip
 
@@ -351,9 +377,18 @@ class Fit:
                 module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
                 module.eval()
         self.model.latents.sparse = False
-        run = Run(self.config, self.model, self.out, self.source, summary)
+        learned = self._photographs()
+        if self.out is not None and not self.finished:
+            write_photographs(self.out, learned)
+        run = Run(self.config, self.model, self.out, self.source, summary, learned)
         self.remarks = verdict(run, self.data)
         return run
+
+    def _photographs(self) -> dict[str, Tensor]:
+        """What was learned of the training pictures; see `Run`."""
+        objective = getattr(self.trainer, "objective", None)
+        learned = getattr(objective, "photographs", None)
+        return {} if learned is None else learned.learned()
 
     # On disk --------------------------------------------------------------------------------------------------
 
@@ -412,12 +447,14 @@ class Fit:
         tensors, header = read_tensors(path)
         try:
             self.progress = Progress(**json.loads(header["progress"]))
+            self.progress.check()
             self.model.load_state_dict(with_prefix(tensors, "model."))
             if self.source is not None:
                 self.source.load_state_dict(with_prefix(tensors, "source."))
             self.trainer.load_state_dict(with_prefix(tensors, "trainer."))
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
-            raise InputError(f"{path}: damaged: {error}; fit again into another folder") from None
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:  # RecursionError is one
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise InputError(f"{path}: damaged: {reason}; fit again into another folder") from None
 
     def nothing_to_do(self) -> str:
         """A line about a fit that is at its end already."""
@@ -439,7 +476,7 @@ class Fit:
             try:
                 if json.loads(line)["step"] <= self.progress.step:
                     kept.append(line)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         write_atomically(log, "".join(kept).encode())
 

@@ -1,6 +1,6 @@
 """Inference: codes of scenes that a run was not fitted to, with its networks frozen, all scenes at once.
 
-descent     a code a scene by gradient descent, then, if wanted, low-rank residuals of its weights
+descent     a code a scene by gradient descent, then, if wanted, all of its weights from those of the code
 posterior   a distribution over the code of each scene
 encoder     read off the observations by the run's encoder; steps: the few steps that the run has learned to take
 """
@@ -8,35 +8,33 @@ encoder     read off the observations by the run's encoder; steps: the few steps
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from hyperfields.codes import Codes, CodeSource, FitContext, LatentTable
 from hyperfields.codes.table import gaussian_kl
 from hyperfields.data import SceneDataset
-from hyperfields.data.base import shortened
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
-from hyperfields.hypernets import Residual, shares_networks
+from hyperfields.hypernets import shares_networks
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.process import seeded
 from hyperfields.runs import codec
-from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
-from hyperfields.runs.config import FORMAT, require_seed
+from hyperfields.runs.config import require_seed
+from hyperfields.runs.inferred import InferredCodes, require_codes_file, unpacked, write_codes
 from hyperfields.runs.lock import FileLock
 from hyperfields.runs.run import MODEL, SOURCE, Run, require_data
-from hyperfields.runs.scene import Scene
 from hyperfields.tasks import TrainConfig
+from hyperfields.tasks.config import Cosine
+from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
+from hyperfields.training.refinement import refine as refined
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.trainer import Bind, Fields, Length, Progress, Trainer
 
@@ -44,70 +42,8 @@ By = Literal["descent", "posterior", "encoder", "steps"]
 POSTERIOR_WEIGHT = 1e-5  # of the divergence in the loss
 POSTERIOR_START = 0.3  # standard deviation of q at first, in units of the prior's
 POSTERIOR_RATE = 3e-2  # of means and logarithms of standard deviations
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class InferredCodes:
-    """Inferred scenes: names, codes `[s z]`, and per scene what to add to its weights when they were refined.
-
-    std: of the codes `[s z]`, when a distribution was inferred. source: facts about the data that they were inferred
-        from, `path` and so on.
-    """
-
-    names: tuple[str, ...]
-    codes: Tensor
-    residual: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
-    std: Tensor | None = None
-    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        refined = ", refined" if self.residual else ""
-        return f"InferredCodes({shortened(self.names)}; {self.codes.shape[1]} numbers each{refined})"
-
-    def index(self, name: str) -> int:
-        """Number of a scene.
-
-        Raises:
-            InputError: an unknown name.
-        """
-        if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, 3, 0.0)
-            raise InputError(f"scene {name!r}: not among the inferred ones; the nearest names are {', '.join(near)}")
-        return self.names.index(name)
-
-    def bind(self, run: Run, *names: str) -> BoundField:
-        """Fields of these scenes as one function of points.
-
-        Raises:
-            InputError: an unknown name.
-        """
-        rows = [self.index(name) for name in names]
-        with torch.no_grad():
-            residual = {key: value[rows] for key, value in self.residual.items()}
-            return run.model.bind(self.codes[rows], residual).detach()
-
-    def scene(self, run: Run, name: str) -> Scene:
-        """A scene that can be rendered, meshed and saved, its residual included.
-
-        Raises:
-            InputError: an unknown name.
-        """
-        row = self.index(name)
-        frame = _frame(self.source, name)
-        return Scene(run, name, self.codes[row : row + 1], fitted=False, field=self.bind(run, name), frame=frame)
-
-    def sample(self, name: str, samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Codes `[samples z]` of a scene, drawn from its distribution.
-
-        Raises:
-            InputError: an unknown name, or codes without a distribution.
-        """
-        row = self.index(name)
-        if self.std is None:
-            raise InputError(f'scene {name!r}: has a code and no distribution; infer it with by="posterior"')
-        device = self.codes.device if generator is None else generator.device
-        noise = torch.randn(samples, self.codes.shape[1], generator=generator, device=device).to(self.codes)
-        return self.codes[row] + self.std[row] * noise
+CODE_SHARE = 0.15  # of the time, for codes, where weights are refined after them
+CODE_WARMUP = 10  # steps, of these
 
 
 def infer(
@@ -119,6 +55,7 @@ def infer(
     minutes: float | None = None,
     steps: int | None = None,
     refine: bool = False,
+    bytes_per_scene: int | None = None,
     prior: float = 1e-5,
     weight: float = POSTERIOR_WEIGHT,
     seed: int = 0,
@@ -130,7 +67,9 @@ def infer(
     Args:
         by: "descent" or "posterior" fit for `minutes` or `steps`; "encoder" and "steps" take one go, with runs that
             were fitted for it.
-        refine: with descent, then fit low-rank residuals of each scene's weights in half of the time.
+        refine: with descent, then fit all weights of each scene, from those that its code generates.
+        bytes_per_scene: with descent, then fit the changes of each scene's weights that are worth their bytes, and pack
+            code and changes into so many at most. `refine` alone takes 16 bits a weight.
         prior: with descent, weight of the Gaussian prior; more holds codes closer to the fitted ones when data are few.
         weight: with posterior, of the divergence: twice a pixel's noise variance over the number of observed pixels.
         source: facts about the data to store in the file: their folder, the views that were used.
@@ -148,15 +87,18 @@ def infer(
     if out is not None:
         require_codes_file(Path(out))
         with FileLock(Path(out)):
-            inferred = _inferred(run, data, by, minutes, steps, refine, prior, weight, seed, source, progress)
+            inferred = _inferred(
+                run, data, by, minutes, steps, refine, bytes_per_scene, prior, weight, seed, source, progress
+            )
             write_codes(Path(out), inferred, run)
         return inferred
-    return _inferred(run, data, by, minutes, steps, refine, prior, weight, seed, source, progress)
+    return _inferred(run, data, by, minutes, steps, refine, bytes_per_scene, prior, weight, seed, source, progress)
 
 
 def _inferred(
-    run: Run, data: SceneDataset, by: By, minutes: float | None, steps: int | None, refine: bool, prior: float,
-    weight: float, seed: int, source: Mapping[str, Any] | None, progress: bool | OnStep,
+    run: Run, data: SceneDataset, by: By, minutes: float | None, steps: int | None, refine: bool,
+    bytes_per_scene: int | None, prior: float, weight: float, seed: int, source: Mapping[str, Any] | None,
+    progress: bool | OnStep,
 ) -> InferredCodes:  # fmt: skip
     if by in ("encoder", "steps"):
         if minutes is not None or steps is not None:
@@ -167,8 +109,13 @@ def _inferred(
             raise InputError(
                 f"{run.label}: was fitted with --individually, so it has no networks that could infer codes"
             )
-        if refine and by != "descent":
-            raise InputError(f"--refine: goes with --by descent, not with {by}; leave it out")
+        if by != "descent" and (refine or bytes_per_scene is not None):
+            option = "--refine" if refine else "--bytes"
+            raise InputError(f"{option}: goes with --by descent, not with {by}; leave it out")
+        if refine and bytes_per_scene is not None:
+            raise InputError(f"--refine, --bytes {bytes_per_scene}: give one of the two")
+        if bytes_per_scene is not None:
+            _require_bytes(run, bytes_per_scene)
         length = Length(minutes, steps)
         with frozen(run.model), shown(progress, "infer") as on_step:
 
@@ -178,7 +125,7 @@ def _inferred(
             if by == "posterior":
                 inferred = _posterior(run, data, length, weight, seed, report)
             else:
-                inferred = _descent(run, data, length, refine, prior, seed, report)
+                inferred = _descent(run, data, length, refine, bytes_per_scene, prior, seed, report)
     frames = run.task.describe(data).get("frames") if run.task.has_mesh else None
     return dataclasses.replace(inferred, source={**(source or {}), **({"frames": frames} if frames else {})})
 
@@ -207,13 +154,26 @@ def _trainer(
     return Trainer(bind, groups, objective, torch.arange(count), train, seed, regularizers=[GaussianPrior(train.prior)])
 
 
+def _require_bytes(run: Run, size: int) -> None:
+    """InputError when no code fits into so many bytes; how many it takes is known once it is found."""
+    least = math.ceil(run.model.config.latent_size / 2)
+    if not isinstance(size, int) or isinstance(size, bool) or size < least:
+        raise InputError(f"--bytes {size!r:.60}: wanted a whole number of at least {least}, for the code alone")
+
+
 def _descent(
-    run: Run, data: SceneDataset, length: Length, refine: bool, prior: float, seed: int, on_step: OnStep
+    run: Run,
+    data: SceneDataset,
+    length: Length,
+    refine: bool,
+    size: int | None,
+    prior: float,
+    seed: int,
+    on_step: OnStep,
 ) -> InferredCodes:
     model, count = run.model, len(data.names)
     center = model.latents.codes.detach().mean(0)  # of the fitted codes: the most likely place under the prior
-    size = model.config.latent_size
-    table = LatentTable(count, size, sparse=True, start=center.expand(count, size))
+    table = LatentTable(count, len(center), sparse=True, start=center.expand(count, len(center)))
     train = dataclasses.replace(run.config.train, prior=prior)
     progress = Progress()
 
@@ -221,22 +181,20 @@ def _descent(
         codes = table(local)
         return Fields(model.bind(codes), codes)
 
-    middle = 0.5 if refine else 1.0
+    alone = not refine and size is None
+    middle = 1.0 if alone else CODE_SHARE
+    if not alone:
+        train = dataclasses.replace(train, schedule=Cosine(CODE_WARMUP))
     trainer = _trainer(run, data, bind_codes, {"latents": [table.codes]}, train, seed)
     trainer.fit(length, progress, stage=(0.0, middle), on_step=on_step)
     codes = table.codes.detach()
-    if not refine:
+    if alone:
         return InferredCodes(tuple(data.names), codes)
-    with seeded(seed):
-        added = Residual(model.config.field.spec, count).to(codes.device)
-
-    def bind_residual(local: Tensor, generator: torch.Generator) -> Fields:
-        return Fields(model.bind(codes[local], added(local)))
-
-    trainer = _trainer(run, data, bind_residual, {"networks": list(added.parameters())}, train, seed + 1)
-    trainer.fit(length, progress, stage=(middle, 1.0), on_step=on_step)
-    with torch.no_grad():
-        residual = added(torch.arange(count, device=codes.device))
+    if size is not None:
+        packed = compress(run, data, codes, length, progress, size, first=middle, seed=seed + 1, on_step=on_step)
+        return unpacked(run, tuple(data.names), packed)
+    codes = codec.round_trip(codes)  # as they are read again: what is added belongs to these
+    residual = refined(run, data, codes, length, progress, first=middle, seed=seed + 1, on_step=on_step)
     return InferredCodes(tuple(data.names), codes, residual)
 
 
@@ -296,16 +254,6 @@ def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
     return InferredCodes(tuple(data.names), torch.cat(parts))
 
 
-def _frame(source: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
-    """(scale, centre x y z) of a scene in its file; None where a file of codes does not say it."""
-    frames = source.get("frames")
-    frame = frames.get(name) if isinstance(frames, Mapping) else None
-    if not isinstance(frame, list | tuple) or len(frame) != 4:
-        return None
-    sound = all(isinstance(value, int | float) and math.isfinite(value) for value in frame)
-    return tuple(map(float, frame)) if sound else None
-
-
 def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
     """The run's source of codes for other scenes.
 
@@ -329,77 +277,6 @@ def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
     except RuntimeError as error:
         raise InputError(f"{run.label}: {SOURCE} is damaged: {str(error).splitlines()[0]}") from None
     return source
-
-
-def require_codes_file(path: Path) -> None:
-    """InputError unless the suffix is that of a file of codes."""
-    if path.suffix.lower() != ".safetensors":
-        raise InputError(f"{path}: suffix {path.suffix or '(none)'} cannot hold a file of codes; use .safetensors")
-
-
-def write_codes(path: Path, inferred: InferredCodes, run: Run) -> None:
-    """Write codes and residuals at 16 bits, with the names and the run that they belong to.
-
-    Raises:
-        InputError: another suffix than .safetensors, or the file cannot be written.
-    """
-    require_codes_file(path)
-    header = {
-        "format": str(FORMAT),
-        "names": json.dumps(inferred.names),
-        "run": run.digest,
-        "family": json.dumps(dict(inferred.source)),
-    }
-    tensors = {"codes": inferred.codes}
-    if inferred.std is not None:
-        tensors["deviation"] = inferred.std
-    tensors |= {f"residual.{name}": value for name, value in inferred.residual.items()}
-    write_atomically(path, safetensors.torch.save(codec.encode(tensors), header))
-
-
-def load_codes(path: str | Path, run: Run) -> InferredCodes:
-    """Codes written by `infer`.
-
-    Raises:
-        InputError: missing, damaged, or of another run.
-    """
-    stored, header = read_tensors(Path(path))
-    if "codes" not in stored or "names" not in header:
-        raise InputError(f"{path}: not a file of codes; make one with: hyperfields infer RUN FAMILY --out {path}")
-    if header.get("run") != run.digest:
-        raise InputError(f"{path}: its codes belong to another run than {run.label}")
-    device = run.model.latents.codes.device
-    tensors = {name: value.to(device) for name, value in codec.decode(stored).items()}
-    try:
-        names, source = tuple(json.loads(header["names"])), json.loads(header.get("family", "{}"))
-    except (ValueError, TypeError, RecursionError):
-        raise InputError(f"{path}: damaged: its header is not JSON") from None
-    shape = (len(names), run.model.config.latent_size)
-    std = tensors.get("deviation")
-    if tensors["codes"].shape != shape or (std is not None and std.shape != shape) or not isinstance(source, dict):
-        raise InputError(f"{path}: damaged: codes are {list(tensors['codes'].shape)}, wanted {list(shape)}")
-    if not all(value.is_floating_point() for value in tensors.values()):
-        raise InputError(f"{path}: damaged: its tensors are not floating point")
-    if not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: damaged: its names are not text")
-    residual = {
-        name.removeprefix("residual."): value for name, value in tensors.items() if name.startswith("residual.")
-    }
-    _check_residual(path, run, residual, len(names))
-    return InferredCodes(names, tensors["codes"], residual, std, source)
-
-
-def _check_residual(path: str | Path, run: Run, residual: Mapping[str, Tensor], scenes: int) -> None:
-    spec = run.model.config.field.spec
-    for name, value in residual.items():
-        entry = spec.get(name)
-        wanted = None
-        if entry is not None and entry.source == "factored":
-            wanted = (scenes, (len(entry.groups) - 1) * entry.bases)
-        elif entry is not None and entry.source == "generated":
-            wanted = (scenes, *entry.shape)
-        if wanted is None or tuple(value.shape) != wanted:
-            raise InputError(f"{path}: damaged: residual {name!r} is {list(value.shape)}, which does not fit the run")
 
 
 @torch.no_grad()

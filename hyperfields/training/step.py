@@ -27,6 +27,13 @@ class Progress:
     fraction: float = 0.0  # of the schedule
     scene: int = 0  # the scene at work, when scenes are fitted each alone
 
+    def check(self) -> None:
+        """Raises ValueError for values from a file that cannot be."""
+        numbers = (self.step, self.seconds, self.loss, self.fraction, self.scene)
+        whole = all(type(number) is int and 0 <= number < 2**53 for number in (self.step, self.scene))
+        if not whole or any(type(number) not in (int, float) for number in numbers) or not 0.0 <= self.seconds < 1e12:
+            raise ValueError(f"its progress is {self!s:.200}")
+
 
 class Steppable(Protocol):
     """A trainer, as a step needs it."""

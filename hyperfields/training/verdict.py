@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import Rays
+from hyperfields import ops
 from hyperfields.data import Pixels, Points, SceneDataset
 from hyperfields.rendering.base import on_background
-from hyperfields.rendering.surface import box_interval
+from hyperfields.rendering.surface import scene_interval
 from hyperfields.runs.run import Run
 from hyperfields.tasks.objective import Loss
 
@@ -63,7 +63,8 @@ def _reason(run: Run, data: SceneDataset, number: int, place: int, seed: int) ->
         return _compared(answer, batch.target, run.task.loss)
     if not isinstance(batch, Pixels) or not run.task.has_camera:
         return None
-    if not bool(_meets_box(batch.rays).any()):
+    near, far = scene_interval(batch.rays, getattr(bound.field, "space", ops.BOX))
+    if not bool((far > near).any()):
         return "its cameras look past the box [-1, 1]^3; wanted poses in OpenCV axes (+Y down, +Z forward)"
     rays = type(batch.rays)(*(part.to(bound.device) for part in batch.rays))
     rendered = run.task.render_rays(bound, rays, cells=CELLS)
@@ -82,13 +83,6 @@ def in_one_line(remarks: Sequence[str]) -> str:
     """The first remarks, and how many more there are."""
     more = f"; and {len(remarks) - LINES} more" if len(remarks) > LINES else ""
     return "; ".join(remarks[:LINES]) + more
-
-
-def _meets_box(rays: Rays) -> Tensor:
-    """True for rays `[s r 3]` that meet the box before them, `[s r]`."""
-    ends = torch.ones_like(rays.origins[:, 0])
-    near, far = box_interval(rays, -ends, ends)
-    return far > near
 
 
 def _compared(answer: Tensor, truth: Tensor, loss: Loss | None = None) -> str | None:

@@ -15,8 +15,9 @@ from PIL import Image
 
 from hyperfields.codes import CAVIA, SOURCES, Codes, Reptile, Variational
 from hyperfields.hypernets import Bayes, Chunked, Dynamic, Stability, WeightTokens
+from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.run import load_run
-from hyperfields.training.inference import draw_fields, fields_of, load_codes
+from hyperfields.training.inference import draw_fields, fields_of
 
 from ._families import TINY, make_images, make_views, run_cli
 
@@ -241,7 +242,7 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert "make such a run" in error_of(capsys, *infer, "--by", "encoder")
     render = ("render", run, "--out", tmp_path / "a.png")
     assert "is a scene of its own" in error_of(capsys, *render, "--sample", "1", "--scene", "cat")
-    assert "leave --orbit and --channel out" in error_of(
+    assert "leave --path, --frames, --orbit and --channel out" in error_of(
         capsys, *render, "--scene", "cat", "--uncertainty", "--channel", "depth"
     )
     assert "wanted at least 1" in error_of(capsys, "calibrate", run, "--out", tmp_path / "a.png", "--views", "0")

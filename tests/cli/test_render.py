@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,27 @@ def test_render_an_orbit(kind: str, fits: Any, tmp_path: Path) -> None:
     for channel in ("depth", "normals"):
         still = tmp_path / f"{channel}.png"
         assert run_cli("render", run, *scene, "--out", still, "--channel", channel, "--size", "12x12") == 0
+
+
+def test_render_along_a_path(fits: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, run = fits("views")
+    scene = ("--scene", SCENES["views"][0], "--size", "12x12")
+    assert run_cli("render", run, *scene, "--out", tmp_path / "frames", "--path", "spiral", "--frames", 3) == 0
+    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [f"frame_{i:04d}.png" for i in range(3)]
+    above = [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 0, 0, 0, 1]
+    frames = [{"camera_to_world": above, "fov": 40 + 5 * i, "aspect": 2.0} for i in range(2)]
+    content = {"camera_type": "perspective", "render_height": 16, "render_width": 32, "fps": 10, "camera_path": frames}
+    path = tmp_path / "camera_path.json"
+    path.write_text(json.dumps(content))
+    assert run_cli("render", run, *scene[:2], "--out", tmp_path / "x.mp4", "--path", path) == 0
+    assert run_cli("render", run, *scene[:2], "--out", tmp_path / "y", "--path", path) == 0
+    with Image.open(tmp_path / "y" / "frame_0001.png") as picture:
+        assert picture.size == (32, 16)
+    path.write_text("{}")
+    capsys.readouterr()
+    assert run_cli("render", run, *scene[:2], "--out", tmp_path / "z.gif", "--path", path) == 2
+    assert "camera_path.json: camera path: damaged" in capsys.readouterr().err
+    assert not (tmp_path / "z.gif").exists()
 
 
 @pytest.mark.parametrize("kind", MAKERS)

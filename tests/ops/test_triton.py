@@ -326,6 +326,29 @@ def test_marching_finds_exactly_the_samples_of_the_reference(step: float, size: 
         assert torch.equal(got, wanted)
 
 
+@pytest.mark.parametrize("near", [0.0, 0.3])
+def test_marching_in_contracted_space_finds_the_samples_of_the_reference(near: float) -> None:
+    generator = seeded(3)
+    origins = 2.0 * torch.randn(3, 50, 3, generator=generator).to(DEVICE)
+    directions = torch.nn.functional.normalize(torch.randn(3, 50, 3, generator=generator).to(DEVICE) - origins, dim=-1)
+    occupancy = (torch.rand(3, 8, 8, 8, generator=generator) < 0.5).to(DEVICE)
+    rays = origins, directions, occupancy, 0.05, torch.rand(3, 50, generator=generator).to(DEVICE)
+    space = ops.Contracted(near=near)
+    (edges, counts), (wanted, known) = (
+        ops.ray_march(*rays, space=space, backend=backend)  # type: ignore[arg-type]
+        for backend in ("triton", "reference")
+    )
+    same = counts == known  # rounding may put the middle of a sample into the next cell
+    assert float(same.float().mean()) > 0.9
+    for got, right, equal in zip(edges.split(counts.tolist()), wanted.split(known.tolist()), same, strict=True):
+        if equal:
+            torch.testing.assert_close(got, right, rtol=1e-3, atol=1e-5)
+    apart = ray_march_padded(*rays, space=space)
+    assert torch.equal(apart.counts, counts)
+    rows = [apart.edges[first : first + count] for first, count in zip(apart.first, counts, strict=True)]
+    assert torch.equal(torch.cat(rows), edges)
+
+
 def test_marching_apart_finds_the_same_samples() -> None:
     generator = seeded(3)
     origins = 2.0 * torch.randn(2, 70, 3, generator=generator)
@@ -349,11 +372,11 @@ def test_marching_apart_finds_the_same_samples() -> None:
     assert torch.equal(torch.cat(rows), edges)
 
 
-def ray_march_padded(*rays: Any) -> ops.PaddedSamples:
+def ray_march_padded(*rays: Any, space: ops.Space = ops.BOX) -> ops.PaddedSamples:
     """By triton, whatever "auto" would take."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "select", lambda *_, **__: "triton")
-        return ops.ray_march_padded(*rays)
+        return ops.ray_march_padded(*rays, space=space)
 
 
 def test_samples_and_early_termination_are_those_of_the_reference() -> None:

@@ -28,7 +28,7 @@ each_chip = pytest.mark.parametrize("chip", SHARED)
 
 RAY = {"starts": "*i64", "counts": "*i64", "first": "*i64", "cells": "*u8", "layout": "*i32"}
 NUMBERS = {"scenes": "i32", "n_params": "i32", "stride": "i32", "rays": "i32", "of_scene": "i32", "size": "i32"}
-REALS = {"slope": "fp32", "half": "fp32", "step": "fp32", "opaque": "fp32"}
+REALS = {"slope": "fp32", "half": "fp32", "step": "fp32", "nearest": "fp32", "opaque": "fp32"}
 
 
 class Needs(NamedTuple):
@@ -88,8 +88,16 @@ def ray_kernels() -> dict[str, tuple[Any, dict[str, Any], dict[str, Any]]]:
     threads, one = {"BLOCK": rays.RAYS_PER_PROGRAM}, {"BLOCK": rays.SAMPLES_AT_ONCE}
     color = {"C": 3, "PC": 4, **one}
     return {
-        "ray_march, counting": (rays.march_rays, {"WRITE": False, **threads}, {"enable_fp_fusion": False}),
-        "ray_march, writing": (rays.march_rays, {"WRITE": True, **threads}, {"enable_fp_fusion": False}),
+        "ray_march, counting": (
+            rays.march_rays,
+            {"CONTRACTED": False, "WRITE": False, **threads},
+            {"enable_fp_fusion": False},
+        ),
+        "ray_march, writing": (
+            rays.march_rays,
+            {"CONTRACTED": True, "WRITE": True, **threads},
+            {"enable_fp_fusion": False},
+        ),
         "gather_samples": (rays.place_samples, one, {"num_warps": 1}),
         "early termination": (rays.terminate_rays, threads, {}),
         "composite": (rays.composite_rays, color, {"num_warps": 1}),

@@ -85,7 +85,7 @@ def along_rays(scenes: int, rays: int) -> None:
     from hyperfields.ops import _triton
 
     first = torch.arange(scenes * rays) * 9
-    _triton.ray_march_padded_triton(origins, origins, cells, step, offset, first, 9)
+    _triton.ray_march_padded_triton(origins, origins, cells, step, offset, first, 9, False, 0.0)
     counts = torch.full((scenes * rays,), 9)
     edges, flat = torch.rand(9 * scenes * rays, 2), origins.reshape(-1, 3)
     ops.gather_samples(flat, flat, edges, first, counts, total=len(edges), backend="triton")

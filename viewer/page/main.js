@@ -12,7 +12,7 @@ import { Camera, Zoom, matrixOf } from "./view.js";
 
 const TABS = ["latent", "walk", "camera", "scene"];
 const STILL = 160; // milliseconds without a change until all is still
-const LONGEST = { camera: 512, window: 768 }; // pixels of a finished picture
+const LONGEST = 1024; // pixels of a finished picture
 
 class App {
   constructor() {
@@ -26,7 +26,6 @@ class App {
     this.drawing = Promise.resolve();
     this.log = new Map(); // number of a request -> when it was made; also for measuring
     this.timer = 0;
-    if (location.search) history.replaceState(null, "", location.pathname + location.hash); // the token is in a cookie now
     this.theme(localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
     this.link = new Link((message, bytes) => this.hear(message, bytes), (good, text) => this.linked(good, text));
     this.jobs = new Jobs(this.link);
@@ -73,6 +72,7 @@ class App {
     if (message.type === "mesh") return this.takeMesh(message, bytes);
     if (message.type === "no reference") return this.note($("reference-note"), message.text, message.views);
     if (message.job !== undefined) return this.jobs.hear(message);
+    if (message.type === "notice") return this.linked(true, message.text);
     if (message.type === "error") {
       this.cameraTab.loading = false;
       this.note($("notice"), message.text);
@@ -138,8 +138,7 @@ class App {
     if (box.width < 8 || box.height < 8) return;
     this.cover();
     if (this.covered) return this.drawSolid();
-    const longest = LONGEST[this.about.has_camera ? "camera" : "window"];
-    const ratio = Math.min(longest / Math.max(box.width, box.height), window.devicePixelRatio || 1);
+    const ratio = Math.min(LONGEST / Math.max(box.width, box.height), window.devicePixelRatio || 1);
     const size = [Math.max(Math.round(box.height * ratio), 8), Math.max(Math.round(box.width * ratio), 8)];
     this.number = ++this.sent;
     this.log.set(this.number, { changed: this.changed, sent: performance.now(), latent: JSON.stringify(this.latent) });

@@ -11,6 +11,7 @@ from hyperfields.ops._cpu.adam import adam_cpu as adam_cpu
 from hyperfields.ops._cpu.adam import gradient_norm_cpu as gradient_norm_cpu
 from hyperfields.ops._cpu.adam import row_adam_cpu as row_adam_cpu
 from hyperfields.ops._cpu.basis import combine_bases_cpu as combine_bases_cpu
+from hyperfields.ops._cpu.distortion import distortion_cpu as distortion_cpu
 from hyperfields.ops._cpu.encode import encoded_cpu as encoded_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu_backward as hash_encode_cpu_backward

@@ -13,6 +13,8 @@ from torch import Tensor
 from hyperfields.ops._cpu.threads import parallel, starts_of
 from hyperfields.ops._cpu.vectors import FASTMATH, u64
 from hyperfields.ops.profiling import region
+from hyperfields.ops.reference.space import HORIZON
+from hyperfields.ops.space import Space, samples_on_ray
 
 MARCH_ROOM = 2**22  # samples that a task has room for: a few hundred rays or more, of which it touches what it finds
 COMPOSITE_RAYS = 64  # whose samples are composited together
@@ -45,7 +47,7 @@ def exp_minus_one(values, powers, count):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _clear(density, edges, first, last):
+def clear_of(density, edges, first, last):
     """exp(-density length) - 1 of the samples first ... last."""
     count = u64(last - first)
     values, powers = np.empty(count), np.empty(count)
@@ -60,7 +62,7 @@ def _clear(density, edges, first, last):
 def _composite_rays(density, values, edges, starts, rgb, alpha, depth, begin, end):
     for block in range(begin, end, COMPOSITE_RAYS):
         stop, base = min(block + COMPOSITE_RAYS, end), starts[block]
-        clear = _clear(density, edges, base, starts[stop])
+        clear = clear_of(density, edges, base, starts[stop])
         for ray in range(block, stop):
             through = 1.0
             for c in range(values.shape[1]):
@@ -84,7 +86,7 @@ def _composite_rays_backward(
 ):
     for block in range(begin, end, COMPOSITE_RAYS):
         stop, base = min(block + COMPOSITE_RAYS, end), starts[block]
-        clear = _clear(density, edges, base, starts[stop])
+        clear = clear_of(density, edges, base, starts[stop])
         pulls = np.empty_like(clear)
         for ray in range(block, stop):
             # dL/dtau_k = g_k T_{k+1} - sum_{j > k} g_j w_j, with g_k = dL/dw_k; first the whole sum, then what is left.
@@ -177,6 +179,8 @@ class Rays(NamedTuple):
     directions: np.ndarray  # [s*r 3]
     offset: np.ndarray  # [s*r]
     step: np.floating
+    contracted: bool  # steps and cells are those of contracted space
+    nearest: np.floating  # distance before which nothing is seen; contracted only
 
 
 class Cells(NamedTuple):
@@ -197,6 +201,8 @@ def enter(rays, cells, scene, ray):
     origins, directions, step, offset = rays.origins, rays.directions, rays.step, rays.offset
     low, high, real = cells.low, cells.high, origins.dtype.type
     one, zero = real(1.0), real(0.0)
+    if rays.contracted:
+        return _enter_contracted(rays, ray)
     near, far = zero, real(np.inf)  # of the scene's box
     first, last = -real(np.inf), real(np.inf)  # of the box round what is occupied
     finite = np.isfinite(offset[ray])  # comparisons with NaN let a ray pass that would then read anywhere
@@ -212,6 +218,63 @@ def enter(rays, cells, scene, ray):
     hit = finite and near < far and first < last
     k = max(int(np.floor((first - near) / step - offset[ray])) - 1, 0) if hit else -1
     return k, near, far, last
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def ray_frame(rays, ray):
+    """Place of the point of a ray that is nearest to the centre, and its distance, at least 1."""
+    real = rays.origins.dtype.type
+    o0, o1, o2 = rays.origins[ray, 0], rays.origins[ray, 1], rays.origins[ray, 2]
+    d0, d1, d2 = rays.directions[ray, 0], rays.directions[ray, 1], rays.directions[ray, 2]
+    along = -(o0 * d0 + o1 * d1 + o2 * d2)
+    a, b, c = o0 + along * d0, o1 + along * d1, o2 + along * d2
+    return along, max(np.sqrt(a * a + b * b + c * c), real(1.0))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _enter_contracted(rays, ray):
+    """The same in contracted space, where all of a ray is inside."""
+    real = rays.origins.dtype.type
+    along, radius = ray_frame(rays, ray)
+    near, far = (rays.nearest - along) / radius, real(2.0) - real(1.0) / real(HORIZON)
+    size = abs(near)
+    if size > real(1.0):
+        near = (real(2.0) - real(1.0) / size) * (real(1.0) if near > 0 else real(-1.0))
+    finite = np.isfinite(rays.offset[ray]) & np.isfinite(along) & np.isfinite(radius)
+    return (0 if finite and near < far else -1), near, far, real(np.inf)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _next_contracted(rays, cells, ray, k, near, far, scratch):
+    """Fills the scratch of `next_samples` in contracted space."""
+    origins, directions, step, side = rays.origins, rays.directions, rays.step, cells.side
+    real = origins.dtype.type
+    half, one, two = real(0.5), real(1.0), real(2.0)
+    edge, scale = np.int32(side - 1), half * real(side)
+    o0, o1, o2 = origins[ray, 0], origins[ray, 1], origins[ray, 2]
+    d0, d1, d2 = directions[ray, 0], directions[ray, 1], directions[ray, 2]
+    along, radius = ray_frame(rays, ray)
+    shift = rays.offset[ray]
+    cell, begin, end = scratch
+    for i in range(MARCH_STEPS):
+        start = near + (real(np.int32(k) + np.int32(i)) + shift - one) * step
+        stop = min(start + step, far)
+        start = max(start, near)
+        inside = stop > start
+        outer = one / (two - max(abs(start), one))
+        start = start if abs(start) <= one else (outer if start > 0 else -outer)
+        outer = one / (two - max(abs(stop), one))
+        stop = stop if abs(stop) <= one else (outer if stop > 0 else -outer)
+        start, stop = along + radius * start, along + radius * stop
+        middle = half * (start + stop)
+        x, y, z = o0 + middle * d0, o1 + middle * d1, o2 + middle * d2
+        size = max(max(abs(x), abs(y)), max(abs(z), one))
+        size = (one - half / size) / size
+        a = min(max(np.int32((x * size + one) * scale), np.int32(0)), edge)
+        b = min(max(np.int32((y * size + one) * scale), np.int32(0)), edge)
+        c = min(max(np.int32((z * size + one) * scale), np.int32(0)), edge)
+        begin[i], end[i] = start, stop
+        cell[i] = (a * side + b) * side + c if inside else np.int32(-1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -236,17 +299,20 @@ def next_samples(rays, cells, scene, ray, k, near, far, last, scratch, starts, s
     d0, d1, d2 = directions[ray, 0], directions[ray, 1], directions[ray, 2]
     shift, count = offset[ray], u64(count)
     cell, begin, end = scratch
-    for i in range(MARCH_STEPS):
-        start = near + (real(np.int32(k) + np.int32(i)) + shift - one) * step
-        stop = min(start + step, far)
-        inside = (start < far) & (start < last)
-        start = max(start, near)
-        middle = half * (start + stop)
-        a = min(max(np.int32((o0 + middle * d0 + one) * scale), np.int32(0)), edge)
-        b = min(max(np.int32((o1 + middle * d1 + one) * scale), np.int32(0)), edge)
-        c = min(max(np.int32((o2 + middle * d2 + one) * scale), np.int32(0)), edge)
-        begin[i], end[i] = start, stop
-        cell[i] = (a * side + b) * side + c if inside & (stop > start) else np.int32(-1)
+    if rays.contracted:
+        _next_contracted(rays, cells, ray, k, near, far, scratch)
+    else:
+        for i in range(MARCH_STEPS):
+            start = near + (real(np.int32(k) + np.int32(i)) + shift - one) * step
+            stop = min(start + step, far)
+            inside = (start < far) & (start < last)
+            start = max(start, near)
+            middle = half * (start + stop)
+            a = min(max(np.int32((o0 + middle * d0 + one) * scale), np.int32(0)), edge)
+            b = min(max(np.int32((o1 + middle * d1 + one) * scale), np.int32(0)), edge)
+            c = min(max(np.int32((o2 + middle * d2 + one) * scale), np.int32(0)), edge)
+            begin[i], end[i] = start, stop
+            cell[i] = (a * side + b) * side + c if inside & (stop > start) else np.int32(-1)
     for i in range(MARCH_STEPS):
         starts[count], stops[count] = begin[i], end[i]
         count += u64(occupied[scene, max(cell[i], 0)] & (cell[i] >= 0))
@@ -299,7 +365,7 @@ def _widen(low, high, scene, axis, cell, size):
 
 
 def marching(
-    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, space: Space
 ) -> tuple[Rays, Cells, int]:
     """Rays and cells as kernels take them, and the most samples that a ray may have."""
     scenes, rays = origins.shape[:2]
@@ -313,15 +379,18 @@ def marching(
     lengths = torch.linalg.vector_norm(directions, dim=-1).nan_to_num(nan=1.0)
     shortest = float(lengths.min()) if rays * scenes else 1.0
     longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + MARCH_STEPS
+    if space.contracted:
+        longest = samples_on_ray(space, step) + 1 + MARCH_STEPS
     points, ways, offsets = flat
-    return Rays(points, ways, offsets, dtype.type(step)), Cells(occupied, np.int32(side), low, high), longest
+    settings = dtype.type(step), space.contracted, dtype.type(space.near)
+    return Rays(points, ways, offsets, *settings), Cells(occupied, np.int32(side), low, high), longest
 
 
 def ray_march_cpu(
-    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, space: Space
 ) -> tuple[Tensor, Tensor]:
     """Edges [m 2] and counts [s*r] of rays [s r 3]. Not differentiable."""
-    rays, cells, longest = marching(origins, directions, occupancy, step, offset)
+    rays, cells, longest = marching(origins, directions, occupancy, step, offset, space)
     counts = torch.zeros(origins.shape[0] * origins.shape[1], dtype=torch.int64)
     of_ray, parts = counts.numpy(), dict[int, np.ndarray]()
     at_once = max(MARCH_ROOM // longest, 1)

@@ -28,6 +28,7 @@ from hyperfields.ops._cpu.mlp import TILE, hidden_size, mlp_tile, pack_all, wide
 from hyperfields.ops._cpu.rays import MARCH_STEPS, enter, exp_minus_one, march_scratch, marching, next_samples
 from hyperfields.ops._cpu.threads import parallel, starts_of
 from hyperfields.ops._cpu.vectors import FASTMATH, u64
+from hyperfields.ops.space import Space
 
 VISIBILITY_RAYS = 1024  # of a task
 POINTS_AT_ONCE = 2048  # points that are encoded at a time: their features and a table fit in L2
@@ -70,16 +71,33 @@ def _log_densities(columns, count, weights, sizes, slope, tiles, logs, unroll):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
-def _transparencies(logs, starts, stops, ceiling, count, clear, powers):
-    """clear[i] = exp(-length exp(min(log, ceiling)))."""
+def _transparencies(logs, starts, stops, scales, contracted, ceiling, count, clear, powers):
+    """clear[i] = exp(-length exp(min(log, ceiling))), the length in contracted space where that is asked for."""
     for i in range(count):
         clear[i] = min(logs[i], ceiling)
     exp_minus_one(clear, powers, count)
     for i in range(count):
         clear[i] = (clear[i] + 1.0) * (float(starts[i]) - float(stops[i]))
+    if contracted:
+        for i in range(count):
+            clear[i] *= scales[i]
     exp_minus_one(clear, powers, count)
     for i in range(count):
         clear[i] += 1.0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _contract(xs, count, scales):
+    """Points of space, by axis, become points of the grid in [0, 1]; `scales`: contracted length over length."""
+    one, half = xs.dtype.type(1.0), xs.dtype.type(0.5)
+    second, third = u64(ENCODE_POINTS), u64(2 * ENCODE_POINTS)
+    for i in range(u64(count)):
+        size = max(max(abs(xs[i]), abs(xs[second + i])), max(abs(xs[third + i]), one))
+        scales[i] = one / (size * size)
+        size = half * ((one - half / size) / size)
+        xs[i] = xs[i] * size + half
+        xs[second + i] = xs[second + i] * size + half
+        xs[third + i] = xs[third + i] * size + half
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -102,7 +120,10 @@ def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible,
         np.empty(POINTS_AT_ONCE, real),
         np.empty(POINTS_AT_ONCE, real),
     )
-    clear, powers = np.empty(POINTS_AT_ONCE), np.empty(POINTS_AT_ONCE)
+    clear, powers, scales = np.empty(POINTS_AT_ONCE), np.empty(POINTS_AT_ONCE), np.empty(POINTS_AT_ONCE, real)
+    # A point of the box is scaled at once, one of space is contracted first.
+    stretch = real.type(1.0) if rays.contracted else real.type(0.5)
+    moved = real.type(0.0) if rays.contracted else real.type(0.5)
     # Active rays (slot, next step, transmittance) and the rays of the current batch of points.
     alive, steps, through = (
         np.empty(VISIBILITY_RAYS, np.int64),
@@ -147,7 +168,9 @@ def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible,
                         origin, direction, row = origins[ray, d], directions[ray, d], u64(d * ENCODE_POINTS)
                         for i in range(u64(begins[group]), u64(begins[group + 1])):
                             middle = half * (starts[i] + stops[i])
-                            xs[row + i] = (origin + middle * direction) * half + half
+                            xs[row + i] = (origin + middle * direction) * stretch + moved
+                if rays.contracted:
+                    _contract(xs, count, scales)
                 for d in range(3):
                     xs[u64(d * ENCODE_POINTS) + u64(count) : u64(d * ENCODE_POINTS) + u64(count) + u64(64)] = half
                 encode_columns(
@@ -155,7 +178,7 @@ def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible,
                 )
                 cold = False
                 _log_densities(columns, u64(count), field.weights[scene], sizes, field.slope, tiles, logs, unroll)
-                _transparencies(logs, starts, stops, field.ceiling, u64(count), clear, powers)
+                _transparencies(logs, starts, stops, scales, rays.contracted, field.ceiling, u64(count), clear, powers)
                 for group in range(groups):
                     slot = who[group]
                     ray = begin + slot
@@ -210,13 +233,14 @@ def visible_samples_cpu(
     slope: float,
     ceiling: float,
     opaque: float,
+    space: Space,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Middles [m 3], directions [m 3], edges [m 2], counts [s*r] and features [m l*f] of rays [s r 3].
 
     Not differentiable.
     """
     scenes, per_scene = origins.shape[:2]
-    rays, cells, longest = marching(origins, directions, occupancy, step, offset)
+    rays, cells, longest = marching(origins, directions, occupancy, step, offset, space)
     dtype, features = rays.offset.dtype, table.shape[2]
     grid = Grid.of(dtype, scales, resolutions, offsets, smoothstep, 3)
     field = DensityField(

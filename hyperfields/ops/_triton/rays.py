@@ -11,8 +11,11 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperfields.ops._triton.packing import launching_on
+from hyperfields.ops.reference import space as definition
+from hyperfields.ops.space import Space
 
 RAYS_PER_PROGRAM = 128  # of a program that has a thread a ray
+HORIZON = tl.constexpr(2.0 - 1.0 / definition.HORIZON)  # contracted parameter at which a ray ends
 SAMPLES_AT_ONCE = 32  # samples of a ray at a time, for programs that have a ray each
 
 
@@ -40,6 +43,8 @@ def march_rays(
     size,
     half,
     step,
+    nearest,
+    CONTRACTED: tl.constexpr,
     WRITE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -58,6 +63,10 @@ def march_rays(
         a, b = (-1.0 - o) * inverse, (1.0 - o) * inverse
         near, far = tl.maximum(near, tl.minimum(a, b)), tl.minimum(far, tl.maximum(a, b))
     ahead = tl.load(offset + ray, live, 0.0)
+    if CONTRACTED:
+        along, radius = _ray_frame(origins, directions, ray, live)
+        near = _contract(tl.div_rn(nearest - along, radius))
+        far = zero + HORIZON
     steps = tl.where(live & (near < far), tl.ceil(tl.div_rn(far - near, zero + step)) + 1.0, 0.0)
     o0 = tl.load(origins + ray * 3, live, 0.0)
     o1 = tl.load(origins + ray * 3 + 1, live, 0.0)
@@ -73,17 +82,52 @@ def march_rays(
         start = near + (zero + k + ahead - 1.0) * step
         end = tl.minimum(start + step, far)
         start = tl.maximum(start, near)
-        middle = 0.5 * (start + end)
-        i = _cell(o0 + middle * d0, half)
-        j = _cell(o1 + middle * d1, half)
-        l = _cell(o2 + middle * d2, half)  # noqa: E741
         inside = live & (near < far) & (end > start)
+        if CONTRACTED:
+            start, end = along + radius * _expand(tl.minimum(start, far)), along + radius * _expand(end)
+        middle = 0.5 * (start + end)
+        x, y, z = o0 + middle * d0, o1 + middle * d1, o2 + middle * d2
+        if CONTRACTED:
+            reach = tl.maximum(tl.maximum(tl.abs(x), tl.abs(y)), tl.maximum(tl.abs(z), 1.0))
+            shrink = tl.div_rn(1.0 - tl.div_rn(zero + 0.5, reach), reach)
+            x, y, z = x * shrink, y * shrink, z * shrink
+        i = _cell(x, half)
+        j = _cell(y, half)
+        l = _cell(z, half)  # noqa: E741
         keep = tl.load(first_cell + (i * size + j) * size + l, inside, 0) != 0
         if WRITE:
             tl.store(edges + (begin + kept) * 2, start, keep)
             tl.store(edges + (begin + kept) * 2 + 1, end, keep)
         kept += keep.to(tl.int64)
     tl.store(counts + ray, kept, live)
+
+
+@triton.jit
+def _ray_frame(origins, directions, ray, live):
+    """See `reference.space.ray_frame`."""
+    o0 = tl.load(origins + ray * 3, live, 0.0)
+    o1 = tl.load(origins + ray * 3 + 1, live, 0.0)
+    o2 = tl.load(origins + ray * 3 + 2, live, 0.0)
+    d0 = tl.load(directions + ray * 3, live, 1.0)
+    d1 = tl.load(directions + ray * 3 + 1, live, 1.0)
+    d2 = tl.load(directions + ray * 3 + 2, live, 1.0)
+    along = -(o0 * d0 + o1 * d1 + o2 * d2)
+    a, b, c = o0 + along * d0, o1 + along * d1, o2 + along * d2
+    return along, tl.maximum(tl.sqrt_rn(a * a + b * b + c * c), 1.0)
+
+
+@triton.jit
+def _contract(v):
+    size = tl.abs(v)
+    outer = 2.0 - tl.div_rn(0.0 * v + 1.0, tl.maximum(size, 1.0))
+    return tl.where(size <= 1.0, v, tl.where(v > 0.0, outer, -outer))
+
+
+@triton.jit
+def _expand(s):
+    size = tl.abs(s)
+    outer = tl.div_rn(0.0 * s + 1.0, 2.0 - tl.maximum(size, 1.0))
+    return tl.where(size <= 1.0, s, tl.where(s > 0.0, outer, -outer))
 
 
 @triton.jit
@@ -101,6 +145,8 @@ def _launch_march(
     starts: Tensor | None,
     counts: Tensor,
     edges: Tensor,
+    contracted: bool,
+    nearest: float,
 ) -> None:
     """Fills `counts [s*r]`, and where there are `starts` also `edges`."""
     total, size = counts.shape[0], occupancy.shape[-1]
@@ -109,35 +155,44 @@ def _launch_march(
         with launching_on(origins):
             march_rays[(-(-total // RAYS_PER_PROGRAM),)](
                 *tensors, counts if starts is None else starts, counts, edges, total, origins.shape[1], size,
-                0.5 * size, step, WRITE=starts is not None, BLOCK=RAYS_PER_PROGRAM, num_warps=4, enable_fp_fusion=False,
+                0.5 * size, step, nearest, CONTRACTED=contracted, WRITE=starts is not None, BLOCK=RAYS_PER_PROGRAM,
+                num_warps=4, enable_fp_fusion=False,
             )  # fmt: skip
 
 
 def ray_march_triton(
-    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, space: Space
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. origins [s r 3] -> edges [m 2], counts [s*r], both on the device."""
     rays = (origins, directions, occupancy, step, offset)
     counts = torch.zeros(origins.shape[0] * origins.shape[1], dtype=torch.int64, device=origins.device)
-    _launch_march(*rays, None, counts, origins)
+    _launch_march(*rays, None, counts, origins, space.contracted, space.near)
     starts = starts_of(counts)
     edges = origins.new_empty(int(starts[-1]), 2)
-    _launch_march(*rays, starts, counts, edges)
+    _launch_march(*rays, starts, counts, edges, space.contracted, space.near)
     return edges, counts
 
 
 @torch.library.custom_op("hyperfields::ray_march_padded_triton", mutates_args=())
 def ray_march_padded_triton(
-    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, first: Tensor, room: int
+    origins: Tensor,
+    directions: Tensor,
+    occupancy: Tensor,
+    step: float,
+    offset: Tensor,
+    first: Tensor,
+    room: int,
+    contracted: bool,
+    nearest: float,
 ) -> tuple[Tensor, Tensor]:
     """Not differentiable. The same, but the samples of a ray begin at its row `first [s*r]` of edges [s*r*room 2]."""
     edges, counts = origins.new_empty(first.shape[0] * room, 2), torch.zeros_like(first)
-    _launch_march(origins, directions, occupancy, step, offset, first, counts, edges)
+    _launch_march(origins, directions, occupancy, step, offset, first, counts, edges, contracted, nearest)
     return edges, counts
 
 
 @ray_march_padded_triton.register_fake
-def _(origins, directions, occupancy, step, offset, first, room):
+def _(origins, directions, occupancy, step, offset, first, room, contracted, nearest):
     return origins.new_empty(first.shape[0] * room, 2), torch.empty_like(first)
 
 

@@ -6,15 +6,25 @@ import torch
 from torch import Tensor
 
 from hyperfields.ops.reference.packing import owners, ranks
+from hyperfields.ops.reference.space import HORIZON, contract, contract_1d, expand_1d, ray_frame
 
 
 def ray_march(
-    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor
+    origins: Tensor,
+    directions: Tensor,
+    occupancy: Tensor,
+    step: float,
+    offset: Tensor,
+    contracted: bool = False,
+    nearest: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Edges `[m 2]` (start and end of each sample, in ray order) and counts `[s*r]`.
 
-    origins and directions `[s r 3]`, occupancy `[s g g g]` bool, offset `[s r]` in [0, 1).
+    origins and directions `[s r 3]`, occupancy `[s g g g]` bool, offset `[s r]` in [0, 1). contracted: steps and cells
+    are those of contracted space, from the distance `nearest` on.
     """
+    if contracted:
+        return _march_contracted(origins, directions, occupancy, step, offset, nearest)
     near, far = box_interval(origins, directions)
     steps = int(torch.ceil(((far - near).amax() / step).clamp(min=0)).item()) + 1 if near.numel() else 0
     size = occupancy.shape[-1]
@@ -29,6 +39,28 @@ def ray_march(
     keep = (end > start) & occupancy[scene, cell[..., 0], cell[..., 1], cell[..., 2]]
     edges = torch.stack((start, end), -1)[keep]
     return edges, keep.sum(-1).reshape(-1)
+
+
+def _march_contracted(
+    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, nearest: float
+) -> tuple[Tensor, Tensor]:
+    """The same in contracted space: even steps of a ray's parameter s, see `space`."""
+    along, radius = ray_frame(origins, directions)
+    near, far = contract_1d((nearest - along) / radius), 2.0 - 1.0 / HORIZON
+    steps = int(torch.ceil(((far - near).amax() / step).clamp(min=0)).item()) + 1 if near.numel() else 0
+    size = occupancy.shape[-1]
+    k = torch.arange(steps, device=origins.device, dtype=origins.dtype)
+    start = near[..., None] + (k + offset[..., None] - 1.0) * step
+    end = (start + step).clamp(max=far)
+    start = torch.maximum(start, near[..., None])
+    keep = end > start
+    start, end = (along[..., None] + radius[..., None] * expand_1d(s) for s in (start, end))
+    middle = 0.5 * (start + end)
+    points = contract(origins[..., None, :] + middle[..., None] * directions[..., None, :])
+    cell = ((points + 1.0) * (0.5 * size)).floor().long().clamp(0, size - 1)
+    scene = torch.arange(occupancy.shape[0], device=origins.device)[:, None, None]
+    keep &= occupancy[scene, cell[..., 0], cell[..., 1], cell[..., 2]]
+    return torch.stack((start, end), -1)[keep], keep.sum(-1).reshape(-1)
 
 
 def box_interval(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,10 +82,17 @@ def pad_samples(edges: Tensor, counts: Tensor, room: int) -> Tensor:
 
 
 def ray_march_padded(
-    origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, room: int
+    origins: Tensor,
+    directions: Tensor,
+    occupancy: Tensor,
+    step: float,
+    offset: Tensor,
+    room: int,
+    contracted: bool = False,
+    nearest: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Edges `[s*r*room 2]` of the samples of `ray_march`, `room` rows for each ray, and counts `[s*r]`."""
-    edges, counts = ray_march(origins, directions, occupancy, step, offset)
+    edges, counts = ray_march(origins, directions, occupancy, step, offset, contracted, nearest)
     return pad_samples(edges, counts, room), counts
 
 
