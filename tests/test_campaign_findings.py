@@ -119,3 +119,21 @@ def test_nothing_is_written_over_a_file_of_a_run(images: Images, tmp_path: Path)
     with pytest.raises(InputError, match="is a file of the run in this folder"):
         require_suffix(tmp_path / "run" / "codes.safetensors", (".safetensors",), "codes")
     assert require_suffix(tmp_path / "run" / "new.safetensors", (".safetensors",), "codes") == ".safetensors"
+
+
+@pytest.mark.parametrize(("key", "value"), [("pose", 1e300), ("fl_x", 1e299), ("offset", 1e200)])
+def test_numbers_of_cameras_that_no_float_holds_are_refused_with_their_file(
+    tmp_path: Path, key: str, value: float
+) -> None:
+    from hyperfields.runs.images import write_image
+
+    pose = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, value if key == "pose" else 3.0], [0, 0, 0, 1]]
+    content: dict[str, object] = {"fl_x": 9.0, "aabb_scale": 4}
+    content["frames"] = [{"file_path": f"{i}.png", "transform_matrix": pose} for i in range(2)]
+    for i in range(2):
+        write_image(tmp_path / f"{i}.png", torch.rand(8, 8, 3))
+    if key != "pose":
+        content[key] = value if key == "fl_x" else [value, 0.0, 0.0]
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"transforms\.json.*(finite|above 0)"):
+        hf.open_family(tmp_path)
