@@ -139,9 +139,7 @@ def evaluate_unseen(
         )
     assert first is not None
     report = dict(reports[0])
-    report["scenes"] = {
-        scene: mean_of([each["scenes"][scene] for each in reports]) for scene in reports[0]["scenes"]
-    }
+    report["scenes"] = {scene: mean_of([each["scenes"][scene] for each in reports]) for scene in reports[0]["scenes"]}
     report["views"] = {
         scene: [mean_of(rows) for rows in zip(*(each["views"][scene] for each in reports), strict=True)]
         for scene in reports[0]["views"]
