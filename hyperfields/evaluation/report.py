@@ -54,7 +54,6 @@ def evaluate(
         `parameters` (networks and codes), `fit_seconds`, `peak_memory_bytes` (of the fit), and `split`, `generator`,
         `individually`, `seconds` (of this evaluation), `notes`. A value that cannot be had is None, and a line of
         `notes` says why. A mean is over the scenes that have the value.
-        the value.
 
     Raises:
         InputError: data of another kind, or that lack a scene, an unknown split, a model that is not finite, or open3d
@@ -192,7 +191,7 @@ def format_report(report: dict[str, Any], task: Task | None = None) -> str:
     scenes: dict[str, dict[str, float | None]] = report["scenes"]
     rows = [(name, *_cells(metrics, scenes[name])) for name in scenes]
     if len(scenes) > MOST_ROWS:
-        order = sorted(range(len(rows)), key=lambda number: _rank(scenes[rows[number][0]], metrics[0]))
+        order = sorted(range(len(rows)), key=lambda number: rank(scenes[rows[number][0]], metrics[0]))
         between = (f"... {len(scenes) - 6} between", *("" for _ in metrics))
         rows = [*(rows[i] for i in order[:3]), between, *(rows[i] for i in order[-3:])]
     lines = [
@@ -208,7 +207,7 @@ def format_report(report: dict[str, Any], task: Task | None = None) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])
 
 
-def _rank(row: dict[str, float | None], metric: Metric) -> float:
+def rank(row: dict[str, float | None], metric: Metric) -> float:
     """Sorts from the worst to the best; without a value, first."""
     value = row[metric.name]
     if value is None:
