@@ -21,12 +21,13 @@ from hyperfields.hypernets import GENERATORS, Bayes, Extension, Hierarchical, St
 from hyperfields.model import ModelConfig
 from hyperfields.runs.config import CONFIG
 from hyperfields.runs.field_file import load_field
+from hyperfields.runs.inferred import InferredCodes, load_codes, write_codes
 from hyperfields.runs.inspect import inspect_run
 from hyperfields.runs.run import SOURCE, STATE, load_run, write_source
 from hyperfields.runs.tcnn import read_tcnn, write_tcnn
 from hyperfields.tasks import task_of
 from hyperfields.training.fit import Fit
-from hyperfields.training.inference import InferredCodes, code_source, load_codes, write_codes
+from hyperfields.training.inference import code_source
 from hyperfields.viewer.app import _path_answer
 from hyperfields.viewer.requests import decode, view_request
 

@@ -31,11 +31,11 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation import lpips
 from hyperfields.evaluation.lpips import LpipsUnavailable, load_lpips
 from hyperfields.runs.field_file import load_field
+from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.run import load_run
 from hyperfields.runs.tcnn import read_tcnn
 from hyperfields.scenes import SAMPLES, open_family
 from hyperfields.scenes.meshes import _load_pool
-from hyperfields.training.inference import load_codes
 
 from ._octahedra import run_of
 

