@@ -111,7 +111,8 @@ def rotations(vectors: Tensor) -> Tensor:
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
     matrix: Tensor = torch.eye(3, dtype=vectors.dtype, device=vectors.device) + first * cross
-    return matrix + second * (cross @ cross)
+    matrix = matrix + second * (cross @ cross)
+    return matrix
 
 
 def move_rays(rays: Rays, corrections: Tensor) -> Rays:
