@@ -1,6 +1,6 @@
 """Evaluation: reports about fitted runs, as what JSON can hold, with a `format_...` for people beside each.
 
-Lives here: `report.py` (quality against the data), `uncertainty.py` (where pictures may be wrong, and its calibration),
+Lives here: `report.py` (quality against the data), `protocols.py` (by what papers measure), `page.py` (as HTML), `uncertainty.py` (where pictures may be wrong, and its calibration),
 `health.py` (signals and gradients), `compare.py` (generators at equal budgets), `added.py` (scenes added to a run),
 `lpips.py`, `tables.py` and `plots.py`.
 May import: everything but cli, scenes, viewer.
