@@ -461,9 +461,7 @@ class Fit:
             if found := difference(to_json(theirs), to_json(ours), key):
                 if key == "fingerprint":
                     found = "other data or another size"
-                raise InputError(
-                    f"{self.out}: holds another fit: {found}; resume with the same family and settings"
-                )
+                raise InputError(f"{self.out}: holds another fit: {found}; resume with the same family and settings")
         self.config = dataclasses.replace(self.config, sources=self.config.sources or old.sources)
         if not path.is_file():
             warnings.warn(f"{self.out}: stopped before a state was saved; starts again at step 0", stacklevel=2)
