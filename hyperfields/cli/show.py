@@ -31,7 +31,7 @@ from hyperfields.cli.options import (
     Size,
     parse_size,
 )
-from hyperfields.cli.posed import export_cameras
+from hyperfields.cli.posed import export_cameras, export_points
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
@@ -252,15 +252,17 @@ def export(
     codes: File = None,
     format: Annotated[Literal["tcnn"] | None, arg(help_behavior_hint=QUIET)] = None,
     cameras: Flag = False,
+    points: Count = None,
     family: Folder = None,
 ) -> None:
-    """Write one scene as a file that does not need the run: picture, mesh, standalone field or cameras.
+    """Write one scene as a file that does not need the run: picture, mesh, standalone field, cameras or points.
 
     $ hyperfields export runs/photos --scene cat --out cat.png
     $ hyperfields export runs/shapes --scene bus --out bus.glb
     $ hyperfields export runs/cars --scene bus --out bus.safetensors
     $ hyperfields export runs/cars --scene bus --format tcnn --out bus.safetensors
     $ hyperfields export runs/fox --scene fox --cameras --out transforms.json
+    $ hyperfields export runs/fox --scene fox --points 500000 --out fox.ply
 
     Args:
         out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
@@ -269,19 +271,28 @@ def export(
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         cameras: write the cameras of the scene's training pictures as a transforms.json, in the coordinates of its
             files: those of fit --refine-poses corrected.
-        family: with --cameras, folder of the data that were fitted; default: as recorded.
+        points: write about so many points with colours, .ply, in the coordinates of the scene's files: where rays of
+            the cameras of its training pictures end.
+        family: with --cameras and --points, folder of the data that were fitted; default: as recorded.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with its description in a .json beside it.
     """
     from hyperfields.runs.export import export_scene
     from hyperfields.runs.tcnn import write_tcnn
 
     if cameras:
+        if points is not None:
+            raise InputError("--cameras, --points: give one of the two")
         if codes is not None or format is not None:
             raise InputError("--cameras: goes with neither --codes nor --format; leave them out")
         export_cameras(load(run), scene, out, family)
         return
+    if points is not None:
+        if codes is not None or format is not None:
+            raise InputError("--points: goes with neither --codes nor --format; leave them out")
+        export_points(load(run), scene, out, family, points)
+        return
     if family is not None:
-        raise InputError("--family: is read for --cameras alone; leave it out")
+        raise InputError("--family: is read for --cameras and --points alone; leave it out")
     loaded = load(run)
     shown = one_scene(loaded, scene, codes)
     if format == "tcnn":
