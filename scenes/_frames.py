@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
 from hyperfields.scenes._common import one_line, picture_size
+from hyperfields.scenes._lenses import LARGEST
 from hyperfields.scenes._splits import EVERY_8, SPLITS, Rule, by_lists
 
 Array = NDArray[np.float64]
@@ -143,7 +144,7 @@ def require_rigid(pose: Array, where: str) -> None:
     Raises:
         InputError: it is not.
     """
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+    if pose.shape != (4, 4) or not (np.abs(pose) < LARGEST).all():
         raise InputError(f"{where} is not 3 or 4 rows of 4 finite numbers")
     rotation = pose[:3, :3]
     skew = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
