@@ -22,7 +22,7 @@ from hyperfields.ops.profiling import region
 BASIS_COLUMNS = 2048  # columns of a task, at most
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _load_columns(matrix, begin, end, tile):
     """tile[i, p] = matrix[i, begin + p]; zeros beyond the end."""
     count, width = u64(end - begin), u64(matrix.shape[1])
@@ -35,7 +35,7 @@ def _load_columns(matrix, begin, end, tile):
             tile[target + p] = zero
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _store_columns(tile, begin, end, matrix):
     """matrix[i, begin + p] = tile[i, p]."""
     count, width = u64(end - begin), u64(matrix.shape[1])

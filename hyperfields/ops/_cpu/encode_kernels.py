@@ -60,7 +60,7 @@ def flat(tensor: Tensor) -> np.ndarray:
 # -------------------------------------------------------------------------------------------- one group
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _load(x, begin, end, xs):
     """True if points begin ... end are all in [0, 1]; they go to `xs[d * ENCODE_POINTS + i]`, zeros up to a group."""
     inside = True
@@ -75,7 +75,7 @@ def _load(x, begin, end, xs):
     return inside
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _rows(xs, first, scale, resolution, rows, dense, inside, index, place, corners):
     """Rows of the corners of a group of points, `index[c * GROUP + i]`, and where in its cell each lies, `place`."""
     half = xs.dtype.type(0.5)
@@ -136,7 +136,7 @@ def _rows(xs, first, scale, resolution, rows, dense, inside, index, place, corne
             index[k] = index[k] % last
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _smooth(place, slope, axes):
     """Smoothstep of `place`, and its slope."""
     real = place.dtype.type
@@ -146,7 +146,7 @@ def _smooth(place, slope, axes):
         place[k] = w * w * (real(3.0) - real(2.0) * w)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _fetch(table, index, fetched, corners, unroll):
     """The rows of a group: `fetched[(c * GROUP + i) * f + feature]`."""
     n = u64(len(unroll))
@@ -154,7 +154,7 @@ def _fetch(table, index, fetched, corners, unroll):
         copy_row(table, u64(index[k]) * n, fetched, k * n, unroll)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _blend(fetched, place, columns, at, corners, unroll):
     """Interpolate the rows of a group into `columns[(at + i) * f + feature]`."""
     n = u64(len(unroll))
@@ -178,7 +178,7 @@ def _blend(fetched, place, columns, at, corners, unroll):
 # ---------------------------------------------------------------------------------------------- forward
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _prefetch(entries):
     """Sum of one number of each cache line: sequential reads are several times cheaper than the misses of a gather."""
     total, line = entries.dtype.type(0.0), u64(64 // entries.itemsize)
@@ -187,7 +187,7 @@ def _prefetch(entries):
     return total
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def encode_columns(xs, count, inside, cold, table, grid, low, high, columns, scratch, corners, unroll):
     """Points by axis -> features of levels low ... high, `columns[((level - low) * STRIDE + i) * f + feature]`.
 
@@ -210,7 +210,7 @@ def encode_columns(xs, count, inside, cold, table, grid, low, high, columns, scr
             _blend(fetched, place, column, first, corners, unroll)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def encode_scratch(xs, corners, unroll):
     """Scratch of `encode_columns`: indices of table rows, places and slopes, the rows themselves."""
     real = xs.dtype
@@ -222,7 +222,7 @@ def encode_scratch(xs, corners, unroll):
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def copy_features(columns, i, out, line, levels, unroll):
     """The features of point i as a row of `out`, from the number `line` on."""
     n = u64(len(unroll))
@@ -230,7 +230,7 @@ def copy_features(columns, i, out, line, levels, unroll):
         copy_row(columns, (level * STRIDE + i) * n, out, line + level * n, unroll)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _store_rows(columns, begin, count, levels, low, high, out, unroll):
     """The features of levels low ... high of a piece, to its rows of `out` from row `begin` on."""
     n, wide, side = u64(len(unroll)), u64(levels), u64(SIDE)
@@ -269,7 +269,7 @@ def encode_points(x, tables, out, grid, pieces, lo, hi, corners, unroll):
 # --------------------------------------------------------------------------------------------- backward
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _load_rows(grad, begin, end, levels, low, high, cotangents, unroll):
     """The first level that was loaded, at most `low`.
 
@@ -299,7 +299,7 @@ def _load_rows(grad, begin, end, levels, low, high, cotangents, unroll):
     return low
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _corner_gradients(cotangents, at, place, corner_grads, corners, unroll):
     """Gradient of each corner of a group, to `corner_grads[(c * GROUP + i) * f + feature]`."""
     n = u64(len(unroll))
@@ -368,7 +368,7 @@ def scatter_gradients(x, grad, tables, grid, bounds, tasks, lo, hi, corners, unr
                         add_row(corner_grads, k * n, entries, u64(index[k]) * n, unroll)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _slope(fetched, cotangents, start, place, slope, gradient, at, corners, unroll):
     """Add the gradient of a group of points by axis, `gradient[d * ENCODE_POINTS + at + i]`."""
     n, zero = u64(len(unroll)), place.dtype.type(0.0)

@@ -22,7 +22,7 @@ TILE = u64(128)
 MLP_POINTS = 4096  # points of a task
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def multiply(w, w0, x, x0, y, y0, n_out, n_in):
     """y[j, p] += sum_i w[j, i] x[i, p]; w0, x0, y0: where the matrices start in the flat arrays."""
     n_out, n_in, w0, x0, y0 = u64(n_out), u64(n_in), u64(w0), u64(x0), u64(y0)
@@ -47,7 +47,7 @@ def multiply(w, w0, x, x0, y, y0, n_out, n_in):
                 y[yd + p] += d0 * v0 + d1 * v1 + d2 * v2 + d3 * v3
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def outer(g, g0, x, x0, w, w0, n_out, n_in):
     """w[j, i] += sum_p g[j, p] x[i, p]."""
     n_out, n_in, w0, x0, g0 = u64(n_out), u64(n_in), u64(w0), u64(x0), u64(g0)
@@ -100,7 +100,7 @@ def outer(g, g0, x, x0, w, w0, n_out, n_in):
             w[d + three] += d3
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def load_tile(source, begin, count, width, tile):
     """tile[i, p] = source[begin + p, i], of a flat source with rows of `width`; zeros in the padding."""
     zero, side = source.dtype.type(0.0), u64(SIDE)
@@ -119,7 +119,7 @@ def load_tile(source, begin, count, width, tile):
         tile[k] = zero
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def store_tile(tile, begin, count, width, target):
     """target[begin + p, i] = tile[i, p], of a flat target with rows of `width`."""
     side = u64(SIDE)
@@ -139,7 +139,7 @@ def _pack(params, sizes, packed, transposed, lo, hi):
         _pack_scene(params[scene], sizes, packed[scene], transposed)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _pack_scene(params, sizes, packed, transposed):
     """One scene's weights [o i] and biases into zero-padded matrices; transposed ones without biases."""
     source = 0
@@ -166,7 +166,7 @@ def unpack_add(partial, pieces, sizes, params):
         _unpack_piece(partial[number], sizes, params[pieces[number, 0]])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _unpack_piece(packed, sizes, params):
     source = 0
     target = 0
@@ -191,7 +191,7 @@ def _mlp(x, weights, sizes, slope, out, hidden, keep, tiles, pieces, lo, hi):
         _mlp_piece(x, weights[scene], sizes, slope, out, hidden, keep, tiles[number], begin, end)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, end):
     """Forward for points begin ... end of one scene; hidden [tiles, ...] keeps the activations when asked to."""
     layers, room = sizes.shape[0] - 1, widest(sizes) * int(TILE)
@@ -205,7 +205,7 @@ def _mlp_piece(x, weights, sizes, slope, out, hidden, keep, first_tile, begin, e
         tile += 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def widest(sizes):
     """Rows of the largest layer, with padding."""
     most = 4
@@ -214,7 +214,7 @@ def widest(sizes):
     return most
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def mlp_tile(source, weights, sizes, slope, hidden, last):
     """A tile of points through a packed network: `source[i, p]` -> `last[j, p]`; `hidden` gets the activations."""
     layers, zero = sizes.shape[0] - 1, source.dtype.type(0.0)
@@ -265,7 +265,7 @@ def _mlp_backward_pieces(
         )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _mlp_piece_backward(
     x, grad, hidden, transposed_weights, sizes, slope, partial, grad_x, need_x, first_tile, begin, end
 ):
@@ -283,9 +283,10 @@ def _mlp_piece_backward(
         tile += 1
 
 
-# Without fastmath: a sum that may be reordered comes out otherwise in the process that compiles it, which links the
-# function by itself, than in one that loads its callers from the cache.
-@njit(nogil=True, cache=True, error_model="numpy")
+# Functions that kernels call are inlined, in all of _cpu. Kernels that are loaded from the cache share a function of one
+# name, that of whichever was loaded first, and in each the compiler orders a sum as it likes: bits would depend on what
+# else a process has run.
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def row_total(values, row, scratch):
     """Sum of a row of a tile, by halves."""
     half = TILE // u64(2)
@@ -298,7 +299,7 @@ def row_total(values, row, scratch):
     return scratch[0]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def mlp_tile_backward(source, hidden, transposed_weights, sizes, slope, partial, need_x, above, below):
     """Cotangents of a tile's inputs, in `above` or `below`, from those of its outputs, `above[j, p]`.
 

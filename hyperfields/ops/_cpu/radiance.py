@@ -57,7 +57,7 @@ class Head(NamedTuple):
         return cls(out.shape[1], degree, weights, transposed, widths, hidden, real(slope), real(ceiling))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _directions(d, begin, count, degree, tile, row):
     """Spherical harmonics of the directions of a tile, one a row from `row` on; zeros beyond `count`."""
     at, n = u64(row) * TILE, TILE
@@ -81,7 +81,7 @@ def _directions(d, begin, count, degree, tile, row):
             tile[p] = 0.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _sigmoid(tile, rows, values, powers):
     for first in range(u64(0), u64(rows) * TILE, TILE):
         for p in range(TILE):
@@ -91,7 +91,7 @@ def _sigmoid(tile, rows, values, powers):
             tile[first + p] = 1.0 / (2.0 + values[p])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _density(tile, ceiling, values, powers):
     """values[p] = exp(min(tile[0, p], ceiling))."""
     for p in range(TILE):
@@ -101,7 +101,7 @@ def _density(tile, ceiling, values, powers):
         values[p] += 1.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _scratch(real, head):
     """Scratch of a tile: outputs of the density network with harmonics behind them, activations, colours, numbers."""
     room = (widest(head.sizes) + head.width + 4) * int(TILE)
@@ -109,7 +109,7 @@ def _scratch(real, head):
     return tile, np.empty(head.hidden, real), last, np.empty(int(TILE)), np.empty(int(TILE))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _color(out, d, first, count, scene, head, scratch):
     """Loads a tile and runs the colour network on it: inputs in `scratch[0]` from row 1 on, colours in `scratch[2]`."""
     tile, hidden, last, values, powers = scratch

@@ -21,7 +21,7 @@ COMPOSITE_RAYS = 64  # whose samples are composited together
 MARCH_STEPS = 16  # of a ray, in one vectorised loop
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def exp_minus_one(values, powers, count):
     """values[i] = exp(values[i]) - 1, double precision; unlike calls of the C library, two vectorised loops.
 
@@ -46,7 +46,7 @@ def exp_minus_one(values, powers, count):
         values[i] = powers[i] * values[i] + (powers[i] - 1.0)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def clear_of(density, edges, first, last):
     """exp(-density length) - 1 of the samples first ... last."""
     count = u64(last - first)
@@ -192,7 +192,7 @@ class Cells(NamedTuple):
     high: np.ndarray  # [s 3]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def enter(rays, cells, scene, ray):
     """Number of the first step of a ray, -1 if it misses the scene's box or what is occupied; and three distances.
 
@@ -220,7 +220,7 @@ def enter(rays, cells, scene, ray):
     return k, near, far, last
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def ray_frame(rays, ray):
     """Place of the point of a ray that is nearest to the centre, and its distance, at least 1."""
     real = rays.origins.dtype.type
@@ -231,7 +231,7 @@ def ray_frame(rays, ray):
     return along, max(np.sqrt(a * a + b * b + c * c), real(1.0))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _enter_contracted(rays, ray):
     """The same in contracted space, where all of a ray is inside."""
     real = rays.origins.dtype.type
@@ -244,7 +244,7 @@ def _enter_contracted(rays, ray):
     return (0 if finite and near < far else -1), near, far, real(np.inf)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _next_contracted(rays, cells, ray, k, near, far, scratch):
     """Fills the scratch of `next_samples` in contracted space."""
     origins, directions, step, side = rays.origins, rays.directions, rays.step, cells.side
@@ -277,13 +277,13 @@ def _next_contracted(rays, cells, ray, k, near, far, scratch):
         cell[i] = (a * side + b) * side + c if inside else np.int32(-1)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def march_scratch(origins):
     """Scratch of `next_samples`: the cell of each step, its start and stop."""
     return np.empty(MARCH_STEPS, np.int32), np.empty(MARCH_STEPS, origins.dtype), np.empty(MARCH_STEPS, origins.dtype)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def next_samples(rays, cells, scene, ray, k, near, far, last, scratch, starts, stops, count):
     """The next step (-1: the ray has left) and the new count.
 
@@ -358,7 +358,7 @@ def _survey(cells, low, high, begin, end):
                 _widen(low, high, scene, 2, i % size, size)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _widen(low, high, scene, axis, cell, size):
     low[scene, axis] = min(low[scene, axis], 2.0 * cell / size - 1.0)
     high[scene, axis] = max(high[scene, axis], 2.0 * (cell + 1) / size - 1.0)

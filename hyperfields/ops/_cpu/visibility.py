@@ -54,7 +54,7 @@ class Visible(NamedTuple):
     features: np.ndarray  # [m * l*f]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _log_densities(columns, count, weights, sizes, slope, tiles, logs, unroll):
     """Fills `logs` with the log densities of `count` points, from their features by level, a tile at a time."""
     source, hidden, last = tiles
@@ -70,7 +70,7 @@ def _log_densities(columns, count, weights, sizes, slope, tiles, logs, unroll):
             logs[first + p] = last[p]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
 def _transparencies(logs, starts, stops, scales, contracted, ceiling, count, clear, powers):
     """clear[i] = exp(-length exp(min(log, ceiling))), the length in contracted space where that is asked for."""
     for i in range(count):
@@ -86,7 +86,7 @@ def _transparencies(logs, starts, stops, scales, contracted, ceiling, count, cle
         clear[i] += 1.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _contract(xs, count, scales):
     """Points of space, by axis, become points of the grid in [0, 1]; `scales`: contracted length over length."""
     one, half = xs.dtype.type(1.0), xs.dtype.type(0.5)
