@@ -135,4 +135,5 @@ def fitted_colors(pictures: Tensor, truth: Tensor) -> Tensor:
     ridge = 1e-3 * len(known) ** 0.5 * torch.eye(4, dtype=torch.float64)
     wanted = torch.cat((truth[:, :half].reshape(-1, 3).double(), ridge[:, :3]))
     solution = torch.linalg.lstsq(torch.cat((system, ridge)), wanted).solution
-    return (pictures.double() @ solution[:3] + solution[3]).to(pictures)
+    colored: Tensor = pictures.double() @ solution[:3] + solution[3]
+    return colored.to(pictures)
