@@ -11,7 +11,12 @@ from hyperfields.scenes import SAMPLES
 from hyperfields.scenes.poses import find_poses, text_of
 
 
-def main(photos: Path = SAMPLES / "toy_cars", minutes: float = 5.0, out: Path = Path("out")) -> None:
+def main(
+    photos: Path = SAMPLES / "toy_cars",
+    minutes: float = 5.0,
+    out: Path = Path("out"),
+    size: tuple[int, int] = (240, 180),  # of the film
+) -> None:
     found = find_poses(photos, out / "capture")  # transforms.json, upright pictures, points, cameras.html
     print(text_of(found))
     if found.wrong:
@@ -22,7 +27,7 @@ def main(photos: Path = SAMPLES / "toy_cars", minutes: float = 5.0, out: Path = 
     print(hf.format_report(hf.evaluate(run, data)))
 
     scene = run[run.names[0]]
-    cameras = hf.orbit_cameras(run, frames=36, size=(240, 180))
+    cameras = hf.orbit_cameras(run, frames=36, size=size)
     hf.write_animation(out / "turn.gif", (scene.render(camera) for camera in cameras), fps=12)
     print(f"wrote {out / 'turn.gif'}; look at {out / 'capture' / 'cameras.html'} as well")
 

@@ -1,6 +1,7 @@
 """Readers: folders of images, meshes and posed views as data sets of hyperfields.data.
 
-May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it, and a line in `READERS`.
+May import: cameras, data, errors. To add a format, write one file here with a `Reader` in it, and a line in `READERS`;
+for one of scene folders with cameras, a `Format` and a line in `views.FORMATS`.
 One of your own works from outside too: `open_family(path, readers=(*READERS, MINE))`. samples/ holds four small
 families.
 """

@@ -131,10 +131,10 @@ class _BySplit:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        first = next(p for split in SPLITS if (p := folder / f"transforms_{split}.json").is_file())
-        opened = _File(first)
-        self._files = {first: opened}
-        self.hints, self.notes = opened.hints(), tuple(opened.notes)
+        there = [p for split in SPLITS if (p := folder / f"transforms_{split}.json").is_file()]
+        opened = _File(there[0])
+        self._files = {there[0]: opened}
+        self.hints, self.notes = opened.hints(), (*opened.notes, *_left_alone(folder, there))
 
     def frames(self, split: str) -> list[Frame]:
         """The frames of a split, in the order of their file."""
@@ -165,7 +165,7 @@ def read_transforms(folder: Path, rule: Rule | None, size: tuple[int, int] | Non
             f"transforms_train.json or {SINGLE}"
         )
     files = [_File(path) for path in paths]
-    notes = [note for file in files for note in file.notes]
+    notes = [*(note for file in files for note in file.notes), *_left_alone(folder, paths)]
     listed: list[tuple[str, _File, int]] = []
     for file in files:
         kept, missing = file.there()
@@ -189,6 +189,12 @@ def read_transforms(folder: Path, rule: Rule | None, size: tuple[int, int] | Non
         lists=lists,
         names=[path for path, _, _ in listed],
     )
+
+
+def _left_alone(folder: Path, read: Sequence[Path]) -> list[str]:
+    """A line about transforms files that are not read."""
+    others = [path.name for path in transforms_of(folder) if path not in read]
+    return [f"{folder}: {named([path.name for path in read])} are read, {named(others)} not"] if others else []
 
 
 def _lists(content: dict[str, Any], names: Sequence[str], path: Path) -> dict[str, set[str]]:

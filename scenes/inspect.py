@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hyperfields.cameras import Camera
 from hyperfields.data import Mesh, SceneDataset, Views
@@ -25,7 +26,7 @@ DRAWN = 64  # scenes in a page
 
 
 def inspect_family(
-    path: Path, *, out: Path | None = None, progress: Progress | None = None, **reading: Any
+    path: str | Path, *, out: Path | None = None, progress: Progress | None = None, **reading: Any
 ) -> dict[str, Any]:
     """What `fit` would find in a folder, as JSON can hold it.
 
@@ -37,6 +38,7 @@ def inspect_family(
     Raises:
         InputError: the folder or something in it cannot be used.
     """
+    path = Path(path)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         data = open_family(path, progress=progress, **reading)
@@ -50,10 +52,11 @@ def inspect_family(
         "notes": list(getattr(data, "notes", ())),
         "left_out": [str(warning.message) for warning in warned],
     }
+    folders = views.scene_folders(path) if isinstance(data, Views) else {}
     drawings = []
     for number, name in enumerate(data.names):
         if isinstance(data, Views):
-            scene, drawing = _views(data, number)
+            scene, drawing = _views(data, number, folders.get(name))
             drawings.append(drawing)
         else:
             scene = _other(data, number)
@@ -74,7 +77,13 @@ def _format(path: Path, kind: str | None) -> str:
     return ", ".join(sorted({one.name for one in known}))
 
 
-def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
+def _points(folder: Path | None) -> NDArray[np.float64] | None:
+    """Points `[n 3]` on a scene's surfaces, the files' unit, where the files have some."""
+    known = None if folder is None else views.format_of(folder)
+    return None if folder is None or known is None else known.read(folder, None, None).hints.points
+
+
+def _views(data: Views, number: int, folder: Path | None) -> tuple[dict[str, Any], Drawing]:
     """A scene of posed pictures, and the drawing of its cameras in the box's frame."""
     splits: dict[str, int] = {}
     cameras: list[Camera] = []
@@ -100,6 +109,7 @@ def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
                 count, miss = _outside(view.camera, visible)
                 rays, missed = rays + count, missed + miss
     scale, *center = data.frames[number]
+    points = _points(folder)
     poses = np.stack([camera.T_world_camera.detach().double().cpu().numpy() for camera in cameras])
     distance = scale * np.linalg.norm(poses[:, :3, 3], axis=-1)
     scene = {
@@ -111,6 +121,7 @@ def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
         "box": {"half_side": scale, "center": center},
         "distance": {"nearest": float(distance.min()), "farthest": float(distance.max())},
         "outside": missed / rays if rays else 0.0,
+        "points": 0 if points is None else len(points),
     }
     drawing = Drawing.of(
         data.names[number],
@@ -119,6 +130,7 @@ def _views(data: Views, number: int) -> tuple[dict[str, Any], Drawing]:
         labels,
         splits=kinds,
         up=data.up,
+        points=None if points is None else (points - np.array(center)) / scale,
         box=(1.0, np.zeros(3)),
     )
     return scene, drawing
@@ -231,6 +243,7 @@ def _view_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     worst = max(scenes, key=lambda scene: float(scene["outside"]))
     where = f", most in {worst['name']}" if len(scenes) > 1 and worst["outside"] else ""
     masks = sum(scene["masks"] for scene in scenes)
+    points = _span([scene["points"] for scene in scenes], "{:,}")
     transparent = sum(scene["alpha"] for scene in scenes)
     back = "transparent" if transparent == len(scenes) else "none, every pixel shows the scene"
     if found["background"]:
@@ -244,6 +257,7 @@ def _view_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("up", _axis(found["up"])),
         ("background", back),
         ("masks", f"{masks:,} pictures" if masks else "none"),
+        ("points", points if points != "0" else "none"),
     ]
 
 

@@ -355,10 +355,12 @@ def settle(page: Any) -> None:
 def latent(page: Any) -> None:
     """A blend, a little off a car on the way to another."""
     first, second = (page.evaluate(f"viewer.about.places[viewer.about.scenes.indexOf('{name}')]") for name in BLEND)
-    x, y = (a + 0.35 * (b - a) for a, b in zip(first, second, strict=True))
+    x, y = (a + 0.1 * (b - a) for a, b in zip(first, second, strict=True))
     page.evaluate(f"viewer.latent = {{at: [{x}, {y}]}}; viewer.request()")
+    settle(page)
+    page.evaluate("viewer.latent = {key: viewer.now.key}; viewer.request()")  # the ring of the map follows
     page.mouse.move(440, 380)
-    page.mouse.wheel(0, -250)
+    page.mouse.wheel(0, -120)
     settle(page)
 
 
@@ -382,9 +384,7 @@ def film(page: Any) -> None:
     page.click("#circle")
     page.click("#overview")
     page.wait_for_selector("body[data-covered=true]", timeout=120_000)
-    page.mouse.move(440, 380)
-    page.mouse.wheel(0, -150)
-    page.wait_for_timeout(4000)
+    page.wait_for_timeout(2000)
 
 
 BLEND = ("q_real_NormalCar1", "q_real_Cop")

@@ -21,12 +21,13 @@ from hyperfields.hypernets import GENERATORS, Bayes, Extension, Hierarchical, St
 from hyperfields.model import ModelConfig
 from hyperfields.runs.config import CONFIG
 from hyperfields.runs.field_file import load_field
+from hyperfields.runs.inferred import InferredCodes, load_codes, write_codes
 from hyperfields.runs.inspect import inspect_run
 from hyperfields.runs.run import SOURCE, STATE, load_run, write_source
 from hyperfields.runs.tcnn import read_tcnn, write_tcnn
 from hyperfields.tasks import task_of
 from hyperfields.training.fit import Fit
-from hyperfields.training.inference import InferredCodes, code_source, load_codes, write_codes
+from hyperfields.training.inference import code_source
 from hyperfields.viewer.app import _path_answer
 from hyperfields.viewer.requests import decode, view_request
 
@@ -147,7 +148,8 @@ def sources(room: Room, data: bytes) -> object:
 
 def source_files(room: Room) -> list[bytes]:
     config = room.run.config.model
-    write_source(room.folder, Variational().build(FitContext(room.data, task_of("images"), 4, config.field.spec)))
+    source = Variational().build(FitContext(room.data, task_of("images"), 4, config.field.spec))
+    write_source(room.folder, source, room.run.digest)
     return [(room.folder / SOURCE).read_bytes()]
 
 

@@ -202,6 +202,13 @@ def test_frozen_networks_lose_nothing(runs: Callable[[str], Run], tmp_path: Path
     codes = load_codes(tmp_path / "out/codes.safetensors", run)
     assert codes.names == NEW.names
     assert codes.residual
+    packed = add_and_measure(
+        run, NEW, tmp_path / "packed", steps=20, method="frozen", bytes_per_scene=150, progress=False
+    )
+    assert packed["bytes_per_scene"]["marginal"] <= 150
+    assert load_codes(tmp_path / "packed/codes.safetensors", run).packed
+    with pytest.raises(InputError, match="--bytes: goes with --method frozen, not with extension"):
+        add(run, NEW, tmp_path / "no", steps=2, bytes_per_scene=150)
 
 
 def test_without_their_data_old_scenes_are_not_measured(runs: Callable[[str], Run], tmp_path: Path) -> None:

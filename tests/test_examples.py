@@ -29,7 +29,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "own_generator": STEPS,
     "own_loop": STEPS,
     "own_loss": STEPS,
-    "photographs": MINUTES,
+    "photographs": {**MINUTES, "size": (16, 12)},
     "unseen": MINUTES,
 }
 WRITTEN = {

@@ -125,7 +125,7 @@ def test_samples_are_shipped_whole() -> None:
 
     samples = Path(hyperfields.scenes.__path__[0]) / "samples"
     files = [path for path in samples.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".png", ".ply", ".json", ".md"}
+    assert {path.suffix for path in files} <= {".png", ".jpg", ".ply", ".json", ".md"}
     assert {".png", ".ply", ".json"} <= {path.suffix for path in files}
     assert sum(path.stat().st_size for path in files) < 8e6
 

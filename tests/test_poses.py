@@ -16,6 +16,7 @@ from PIL import Image
 from hyperfields.cli import main
 from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
+from hyperfields.scenes.inspect import inspect_family
 
 from ._photographs import arc, photograph, write_photographs
 
@@ -108,6 +109,9 @@ def test_fit_reads_the_folder(capture: Path) -> None:
     assert views.kind == "views"
     assert len(views.reference(0, "train")) + len(views.reference(0, "test")) == COUNT
     assert views.up == (0.0, 0.0, 1.0)
+    (scene,) = inspect_family(capture)["scenes"]
+    assert scene["points"] == json.loads((capture / "poses.json").read_text())["points"]
+    assert scene["distance"]["nearest"] < frame_of.DISTANCE < scene["distance"]["farthest"]
 
 
 def test_files_for_other_programs_agree(capture: Path) -> None:
@@ -196,8 +200,7 @@ def test_damaged_database(photos: Path, capture: Path, tmp_path: Path, capfd: py
     shutil.copytree(capture, tmp_path / "capture")
     (tmp_path / "capture" / "colmap" / "database.db").write_bytes(b"SQLite format 3\0" + b"nothing" * 500)
     assert main(["poses", str(photos), "--out", str(tmp_path / "capture"), "--resume"]) == 2
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1
+    error = capfd.readouterr().err.splitlines()[-1]
     assert "database.db: pycolmap cannot go on" in error
     settings = tmp_path / "capture" / "colmap" / "settings.json"
     settings.write_text(settings.read_text()[:50])
@@ -256,8 +259,7 @@ def test_too_little_is_no_success(photos: Path, tmp_path: Path, capsys: pytest.C
     for number in range(4):
         write_photographs(few, arc(1), seed=20 + number, first=50 + number)
     assert main(["poses", str(few), "--out", str(tmp_path / "out")]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = capsys.readouterr().err.splitlines()[-1]  # a slow machine also shows progress
     assert "only 3 of 7 photographs have a pose" in error
 
 
@@ -268,7 +270,7 @@ def test_nothing_overlaps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["poses", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), *small]) == 1
     out, error = capsys.readouterr()
     assert "next:" not in out
-    assert error.count("\n") == 1
+    error = error.splitlines()[-1]
     assert "none of 4 photographs matches another; they have to overlap" in error
     assert not (tmp_path / "out" / "transforms.json").exists()
     content = json.loads((tmp_path / "out" / "poses.json").read_text())

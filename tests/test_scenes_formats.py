@@ -16,8 +16,11 @@ from PIL import Image
 
 from hyperfields import cli
 from hyperfields.cameras import Camera, Lens
+from hyperfields.cli.common import data_of
 from hyperfields.data import Views
 from hyperfields.errors import InputError
+from hyperfields.evaluation.report import evaluate
+from hyperfields.runs.run import load_run
 from hyperfields.scenes import open_family
 from hyperfields.scenes._splits import parse_split
 
@@ -484,16 +487,15 @@ def test_eval_needs_only_the_split_that_is_measured(tmp_path: Path, capsys: pyte
         (folder / f"transforms_{split}.json").write_text(json.dumps({**intrinsics(views[0]), "frames": frames}))
     run = tmp_path / "run"
     assert cli.main(["fit", str(family.parent), "--out", str(run), "--steps", "2", "--preset", "tiny"]) == 0
-    capsys.readouterr()
-    out = tmp_path / "report.json"
-    words = ["eval", str(run), "--family", str(held.parent), "--out", str(out)]
-    assert cli.main(words) == 0
-    printed = capsys.readouterr().out
-    assert "not those that were fitted" in printed
-    report = json.loads(out.read_text())
-    assert report["split"] == "test"
+    loaded = load_run(run)
+    data = data_of(loaded, held.parent, measured="test")
+    check = opened(family.parent, background=None).reference(0, "train")[0].camera  # the same frame as that of the fit
+    np.testing.assert_allclose(data.reference(0, "test")[1].camera.T_world_camera, check.T_world_camera, atol=1e-5)
+    report = evaluate(loaded, data, "test", perceptual=False)
     assert math.isfinite(report["scenes"]["ball"]["psnr"])
-    assert cli.main([*words, "--split", "val"]) == 2
+    assert any("not those that were fitted" in note for note in report["notes"])
+    capsys.readouterr()
+    assert cli.main(["eval", str(run), "--family", str(held.parent), "--split", "val"]) == 2
     assert "transforms_val.json: is missing; splits of this scene: test; wanted 'val'" in capsys.readouterr().err
 
 

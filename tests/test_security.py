@@ -31,11 +31,11 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation import lpips
 from hyperfields.evaluation.lpips import LpipsUnavailable, load_lpips
 from hyperfields.runs.field_file import load_field
+from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.run import load_run
 from hyperfields.runs.tcnn import read_tcnn
 from hyperfields.scenes import SAMPLES, open_family
 from hyperfields.scenes.meshes import _load_pool
-from hyperfields.training.inference import load_codes
 
 from ._octahedra import run_of
 
@@ -55,7 +55,14 @@ def sources() -> list[tuple[str, ast.Module]]:
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+            yield dotted(node.func), node
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` of an expression, with ? for what has no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
 
 
 def keyword(call: ast.Call, name: str) -> object:

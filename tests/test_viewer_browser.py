@@ -114,6 +114,7 @@ def test_a_person_explores_a_run(browser: Browser, shots: Path, kind: Kind) -> N
         page, task = visit.page, task_of(kind)
         assert visit.caption == "small"
         assert "token" not in page.url
+        assert "token" not in page.evaluate("JSON.stringify(performance.getEntries()) + document.referrer")
         page.screenshot(path=shots / f"{kind}_latent.png")
         drag_the_map(visit)
         walk(visit, shots / f"{kind}_interpolate.png")

@@ -1,4 +1,4 @@
-"""A fair lock: one thread computes at a time; first looks come before finished pictures, and those before jobs."""
+"""A fair lock: one thread computes at a time; first looks come before whole pictures, and those before jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class Turn(IntEnum):
 
     LOOK = 0  # somebody drags and waits
     PICTURE = 8  # all is still: a whole picture
-    JOB = 24  # smooth edges, films, meshes, thumbnails
+    JOB = 24  # films, meshes, thumbnails
+    SHARP = 32  # a picture that is whole already, with all pixels and smooth edges
 
 
 class _Waiting:

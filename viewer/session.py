@@ -131,7 +131,7 @@ class Session:
         longest, crowded = max(request.size), self.shared.lock.waiting() > CROWD
         scale = min(WHOLE / longest, 0.5 if crowded and longest >= 2 * SMALLEST else 1.0)
         first = Turn.PICTURE, _scaled(request.size, scale), 1, COARSE if crowded else FINE
-        last = Turn.JOB, request.size, self.shared.task.supersample, FINE
+        last = Turn.SHARP, request.size, self.shared.task.supersample, FINE
         return [first] if request.mesh or first[1:] == last[1:] else [first, last]
 
     def _check(self) -> None:

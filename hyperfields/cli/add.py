@@ -34,6 +34,7 @@ def add(
     numbers: Annotated[int, arg(metavar="N")] = 16,
     bases: Count = None,
     weight: Annotated[float, arg(metavar="W")] = 2.0,
+    bytes: Count = None,
     scenes: Text = None,
     limit: Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
@@ -57,6 +58,7 @@ def add(
         numbers: numbers added to each code; they are 0 for old scenes.
         bases: tables added to a hash grid; default: one for every four new scenes.
         weight: weight of the penalty of --method output.
+        bytes: bytes that a new scene may take with --method frozen; default: 16 bits for each of its weights.
         scenes: names, or patterns with *, of the scenes to add; default: all that the run does not have.
         limit: only the first N scenes by name.
         seed: seed of all random numbers.
@@ -85,6 +87,7 @@ def add(
         numbers=numbers,
         bases=bases,
         weight=weight,
+        bytes_per_scene=bytes,
         seed=seed,
         sources=(source_of(family, data, size, None),),
     )

@@ -19,6 +19,7 @@ from hyperfields.cli.options import (
     Name,
     PresetChoice,
     Size,
+    Split,
     parse_size,
     present,
 )
@@ -39,6 +40,7 @@ def inspect(
     limit: Count = None,
     background: Background = None,
     up: Axis = None,
+    split: Split = None,
     preset: PresetChoice = None,
     scenes: Count = None,
     generator: Name = None,
@@ -61,6 +63,7 @@ def inspect(
         limit: of a family, only the first N scenes by name.
         background: of a family, as for fit.
         up: of a family, as for fit.
+        split: of a family, as for fit.
         preset: count the parameters, bytes and operations of a preset, before fitting.
         scenes: number of scenes, with --preset; default: 32.
         generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8.
@@ -70,7 +73,7 @@ def inspect(
 
     if (path is None) == (preset is None):
         raise InputError(f"inspect: got {path or 'no folder'} and --preset {preset}; give a run, a family, or a preset")
-    reading = {"--out": out, "--limit": limit, "--background": background, "--up": up}
+    reading = {"--out": out, "--limit": limit, "--background": background, "--up": up, "--split": split}
     counting = {"--scenes": scenes, "--generator": generator}
     if preset is not None:
         _refuse(reading, "--preset")
@@ -79,7 +82,8 @@ def inspect(
     assert path is not None
     if path.is_dir() and not (path / CONFIG).is_file():
         _refuse(counting, "a family")
-        _family(path, out, json, kind=kind, size=parse_size(size), limit=limit, background=background, up=up)
+        chosen = {"limit": limit, "background": background, "up": up, "split": split}
+        _family(path, out, json, kind=kind, size=parse_size(size), **chosen)
         return
     _refuse({**reading, **counting, "--kind": kind, "--size": size}, "a run")
     _run(path, json)

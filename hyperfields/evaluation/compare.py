@@ -30,7 +30,7 @@ from hyperfields.data import SceneDataset, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
 from hyperfields.evaluation.tables import text_table
-from hyperfields.evaluation.unseen import alone_rows, file_rows, format_unseen, unseen_rows
+from hyperfields.evaluation.unseen import file_rows, format_unseen, measure_unseen
 from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import ModelConfig
@@ -377,17 +377,9 @@ def _trial(
     if end:
         result["curve"].append([fitting.progress.seconds, statistics.fmean(end)])
     if unseen is not None:
+        sizes = None if trial.alone else comparison.unseen_bytes
         length: dict[str, Any] = {"minutes": comparison.minutes, "steps": comparison.steps, "seed": trial.seed}
-        try:
-            if trial.alone:
-                rows = alone_rows(unseen, model, recipe, **length)
-            else:
-                rows = unseen_rows(run, unseen, comparison.unseen_bytes, folder, **length)
-                result["unseen"] = rows[0]["mean"]
-            way = "alone" if trial.alone else trial.generator
-            result["unseen_rows"] = [{"way": way, **row} for row in rows]
-        except FloatingPointError as error:
-            result["unseen_diverged"] = str(error)
+        result |= measure_unseen(run, unseen, trial.generator, sizes, folder, **length)
     return result
 
 

@@ -19,7 +19,7 @@ from hyperfields.data import SceneDataset
 from hyperfields.evaluation.report import evaluate
 from hyperfields.evaluation.tables import text_table
 from hyperfields.runs.run import Run
-from hyperfields.tasks import Metric, TrainConfig, task_of
+from hyperfields.tasks import Metric, task_of
 from hyperfields.tasks.metrics import psnr
 from hyperfields.training.fit import fit
 from hyperfields.training.inference import infer
@@ -28,44 +28,46 @@ UNSEEN_SHARE = 0.25  # of the fit's length
 BEST, WORST = 100, 1  # quality of a codec with losses
 
 
-def unseen_rows(
-    run: Run, unseen: SceneDataset, sizes: Sequence[int], folder: Path, *, minutes: float | None, steps: int | None,
-    seed: int,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Rows of the scenes of `unseen`: codes alone, then within each of `sizes` bytes. Files go to `folder`.
+def measure_unseen(
+    run: Run, unseen: SceneDataset, generator: str, sizes: Sequence[int] | None, folder: Path, *,
+    minutes: float | None, steps: int | None, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """What a comparison says about scenes that a run was not fitted to: `unseen_rows`, and `unseen`, means of their
+    codes alone; or `unseen_diverged`.
 
     Args:
-        minutes, steps: of the fit; inference has a quarter of them.
+        sizes: bytes to infer within, after codes alone; None for a run of scenes fitted alone: then these are, too.
+        minutes, steps: of the fit; these scenes have a quarter of them.
+        folder: for files of codes.
     """
-    length: dict[str, Any] = {
-        "minutes": None if minutes is None else minutes * UNSEEN_SHARE,
-        "steps": None if steps is None else max(int(steps * UNSEEN_SHARE), 1),
-    }
-    rows = []
-    for size in (None, *sizes):
-        path = folder / ("unseen.safetensors" if size is None else f"unseen-{size}.safetensors")
-        inferred = infer(run, unseen, path, bytes_per_scene=size, seed=seed, progress=False, **length)
-        report = evaluate(run, unseen, inferred=inferred)
-        rows.append({"wanted": size, "bytes": report["bytes_per_scene"]["marginal"], "mean": report["mean"]})
-    return rows
+    minutes = None if minutes is None else minutes * UNSEEN_SHARE
+    steps = None if steps is None else max(int(steps * UNSEEN_SHARE), 1)
+    try:
+        if sizes is None:
+            return {"unseen_rows": [{"way": "alone", **_alone_row(run, unseen, minutes, steps, seed)}]}
+        rows = []
+        for size in (None, *sizes):
+            path = folder / ("unseen.safetensors" if size is None else f"unseen-{size}.safetensors")
+            inferred = infer(
+                run, unseen, path, bytes_per_scene=size, minutes=minutes, steps=steps, seed=seed, progress=False
+            )
+            report = evaluate(run, unseen, inferred=inferred)
+            found = report["bytes_per_scene"]["marginal"]
+            rows.append({"way": generator, "wanted": size, "bytes": found, "mean": report["mean"]})
+    except FloatingPointError as error:
+        return {"unseen_diverged": str(error)}
+    return {"unseen": rows[0]["mean"], "unseen_rows": rows}
 
 
-def alone_rows(
-    unseen: SceneDataset, model: Any, train: TrainConfig, *, minutes: float | None, steps: int | None, seed: int
-) -> list[dict[str, Any]]:
-    """The row of a fit of each scene alone, in the time that inference has for all of them."""
-    run = fit(
-        unseen,
-        model=model,
-        train=train,
-        minutes=None if minutes is None else minutes * UNSEEN_SHARE,
-        steps=None if steps is None else max(int(steps * UNSEEN_SHARE), len(unseen.names)),
-        individually=True,
-        seed=seed,
+def _alone_row(run: Run, unseen: SceneDataset, minutes: float | None, steps: int | None, seed: int) -> dict[str, Any]:
+    steps = None if steps is None else max(steps, len(unseen.names))
+    config = run.config
+    alone = fit(
+        unseen, model=config.model, train=config.train, minutes=minutes, steps=steps, individually=True, seed=seed,
         progress=False,
-    )
-    report = evaluate(run, unseen)
-    return [{"wanted": None, "bytes": report["bytes_per_scene"]["marginal"], "mean": report["mean"]}]
+    )  # fmt: skip
+    report = evaluate(alone, unseen)
+    return {"wanted": None, "bytes": report["bytes_per_scene"]["marginal"], "mean": report["mean"]}
 
 
 def file_rows(unseen: SceneDataset, sizes: Sequence[int]) -> list[dict[str, Any]]:

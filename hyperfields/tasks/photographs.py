@@ -110,8 +110,8 @@ def rotations(vectors: Tensor) -> Tensor:
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
-    matrix: Tensor = torch.eye(3, dtype=vectors.dtype, device=vectors.device) + first * cross
-    matrix = matrix + second * (cross @ cross)
+    identity = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
+    matrix: Tensor = identity + first * cross + second * (cross @ cross)
     return matrix
 
 
@@ -135,5 +135,5 @@ def fitted_colors(pictures: Tensor, truth: Tensor) -> Tensor:
     ridge = 1e-3 * len(known) ** 0.5 * torch.eye(4, dtype=torch.float64)
     wanted = torch.cat((truth[:, :half].reshape(-1, 3).double(), ridge[:, :3]))
     solution = torch.linalg.lstsq(torch.cat((system, ridge)), wanted).solution
-    colored: Tensor = pictures.double() @ solution[:3] + solution[3]
-    return colored.to(pictures)
+    mapped: Tensor = pictures.double() @ solution[:3] + solution[3]
+    return mapped.to(pictures)

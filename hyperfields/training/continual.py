@@ -109,6 +109,7 @@ def add(
     numbers: int = EXTRA_DIMS,
     bases: int | None = None,
     weight: float = WEIGHT,
+    bytes_per_scene: int | None = None,
     seed: int = 0,
     sources: tuple[DataSource, ...] = (),
     progress: bool | OnStep = True,
@@ -123,6 +124,7 @@ def add(
         numbers: how many more a code gets. All but `frozen`.
         bases: of a hash grid's tables, which those numbers mix; without, one for every four new scenes.
         weight: of the regulariser of `output` at the end of the fit.
+        bytes_per_scene: that code and changes of a new scene may take with `frozen`; without, 16 bits a weight.
         sources: where the new scenes came from, for the config of the new run.
         progress: True shows a bar; or called with the `Progress` after each step.
 
@@ -135,9 +137,14 @@ def add(
     require_seed(seed)
     _check(run, data)
     length, out = Length(minutes, steps), Path(out)
+    if bytes_per_scene is not None and method != "frozen":
+        raise InputError(f"--bytes: goes with --method frozen, not with {method}; leave it out")
     with new_folder(out, parents=True) as folder:  # all of the new run is there, or nothing
         if method == "frozen":
-            infer(run, data, folder / CODES, minutes=minutes, steps=steps, refine=True, seed=seed, progress=progress)
+            infer(
+                run, data, folder / CODES, minutes=minutes, steps=steps, refine=bytes_per_scene is None,
+                bytes_per_scene=bytes_per_scene, seed=seed, progress=progress,
+            )  # fmt: skip
             return run
         new = len(data.names)
         with seeded(seed):

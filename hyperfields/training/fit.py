@@ -23,6 +23,7 @@ from hyperfields.codes import Codes, CodeSource, FitContext
 from hyperfields.configs import parts_of, to_json
 from hyperfields.data import SceneDataset, fingerprint, require_scenes, stays_on_device
 from hyperfields.errors import InputError
+from hyperfields.fields import BoundField
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
@@ -50,6 +51,7 @@ from hyperfields.training.alone import AloneTrainer
 from hyperfields.training.asked import alone, codes_of, difference, name_of, require_model
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
+from hyperfields.training.curve import Curve, Point, points_of
 from hyperfields.training.interrupt import Terminated, between_steps
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
@@ -77,6 +79,7 @@ def fit(
     space: SpaceName | None = None,
     refine_poses: bool = False,
     appearance: bool = False,
+    curve: bool = False,
     seed: int = 0,
     resume: bool = False,
     progress: bool | OnStep = True,
@@ -112,6 +115,8 @@ def fit(
             show what is all round.
         refine_poses: of views: also learn corrections of the poses of training pictures.
         appearance: of views: also learn how the colours of each training picture differ.
+        curve: of views: measure held-out pixels at moments along the fit; `Run.summary["curve"]` then has (step,
+            seconds, psnr in dB) of each. It takes time that is not the fit's, and changes nothing of the result.
         resume: go on with the fit in `out`, with the same data and settings; the length may be another.
         progress: True shows a bar; or called with the `Progress` after each step.
         device: "cpu", "cuda" or "cuda:N".
@@ -134,6 +139,7 @@ def fit(
         data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually, capture),
         model=model, train=train, codes=codes, loss=loss, regularizers=regularizers, resume=resume, device=device,
         precision=precision, graphs=graphs, task=task,
+        curve=curve,
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
         run = fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
@@ -168,6 +174,7 @@ class Fit:
         precision: Precision = "float32",
         graphs: bool = True,
         task: Task | None = None,
+        curve: bool = False,
     ) -> None:
         require_scenes(data)
         codes = codes_of(codes)
@@ -201,7 +208,9 @@ class Fit:
             context = FitContext(data, self.task, model.latent_size, model.field.spec)
             self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
         self.progress = Progress()
+        self.on_point: Callable[[Point], None] = lambda point: None  # called with each point of the curve
         self.finished = False  # it was at its end when it was resumed
+        self.curve = self._curve() if curve else None
         self.remarks: list[str] = []  # about scenes that came to nothing, once it has run
         self.trainer: Trainer | AloneTrainer
         if settings.individually:
@@ -302,6 +311,19 @@ class Fit:
         assert isinstance(trainer, Trainer)
         return lambda codes: trainer.objective(self.model.bind(codes), local, local, trainer.generator) * len(local)
 
+    def _curve(self) -> Curve:
+        if self.source is not None or (self.settings.individually and len(self.data.names) > 1):
+            how = "--individually" if self.source is None else f"codes by {type(self.config.codes).__name__}"
+            raise InputError(f"--curve: cannot be had along a fit with {how}; leave it out")
+        return Curve(self.data, self.task, self.length, self._log_point)
+
+    @torch.no_grad()
+    def _field_now(self, scene: int) -> BoundField:
+        """The field of a scene as it is now, nothing rounded."""
+        if isinstance(self.trainer, AloneTrainer):
+            return self.trainer.bound()
+        return self.model.bind(self.model.latents(torch.tensor([scene], device=self.device))).detach()
+
     def done(self) -> float:
         """Fraction of the whole fit that is done."""
         return min(self.length.done(self.progress), 1.0)
@@ -326,7 +348,7 @@ class Fit:
         saved = [time.monotonic()]
         logged = [self.progress.seconds]
 
-        def after_step(progress: Progress) -> None:
+        def after_step(progress: Progress) -> float:
             on_step(progress)
             stop_if_asked()
             if progress.seconds - logged[0] > LOG_SECONDS:
@@ -335,6 +357,7 @@ class Fit:
             if time.monotonic() - saved[0] > CHECKPOINT_SECONDS:
                 self._save_state()
                 saved[0] = time.monotonic()
+            return 0.0 if self.curve is None else self.curve(progress, self._field_now)
 
         samples = self.config.train.samples
         lower = f"use --preset tiny, fewer scenes (--limit), or a TrainConfig with fewer samples than {samples}"
@@ -344,6 +367,8 @@ class Fit:
             except (KeyboardInterrupt, Terminated):
                 self._save_state()
                 raise
+        if self.curve is not None and self.progress.step:
+            self.curve.measure(self.progress, self._field_now)
         self._log()
         self._save_state()
         return self._finish()
@@ -363,6 +388,8 @@ class Fit:
             "parameters": self.model.networks_numel(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+        if self.curve is not None:
+            summary["curve"] = [dataclasses.astuple(point) for point in self.curve.points]
         if self.finished and self.out is not None:
             summary = read_summary(self.out)
         elif self.out is not None:
@@ -401,6 +428,13 @@ class Fit:
             "loss": self.progress.loss,
         }
         append(self.out / METRICS, json.dumps(line) + "\n")
+
+    def _log_point(self, point: Point) -> None:
+        """A line of the log with a point of the curve."""
+        if self.out is not None:
+            line = {"step": point.step, "seconds": round(point.seconds, 3), "loss": self.progress.loss}
+            append(self.out / METRICS, json.dumps({**line, "held_out_psnr": round(point.psnr, 4)}) + "\n")
+        self.on_point(point)
 
     def _save_state(self) -> None:
         if self.out is None:
@@ -469,11 +503,15 @@ class Fit:
         log = self.out / METRICS
         if not log.is_file():
             return
-        kept = []
+        kept, lines = [], []
         for line in log.read_text(errors="replace").splitlines(True):
             try:
-                if json.loads(line)["step"] <= self.progress.step:
+                entry = json.loads(line)
+                if entry["step"] <= self.progress.step:
                     kept.append(line)
+                    lines.append(entry)
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         write_atomically(log, "".join(kept).encode())
+        if self.curve is not None:
+            self.curve.go_on(points_of(lines), self.progress)

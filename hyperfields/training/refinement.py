@@ -5,7 +5,7 @@
 Nothing of the run changes. A tensor's rate is in units of its spread, the root mean square by which the weights of the
 fitted scenes lie apart: tables that were mixed from bases are ten times as large as those of scenes fitted alone. That
 is all that a quick start needs of the family beside its mean: with rates for each number, or for each level of a grid,
-it is slower. The pull is a Gaussian prior, whose weight falls with the number of observations.
+it is slower. The pull is a Gaussian prior on changes: few views leave much open.
 Source: the weights of a shared start, all free, are those of Vyas et al. 2024, "Learning transferable features for
 implicit neural representations".
 """
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hyperfields.data import SceneDataset
+from hyperfields.data import Pixels, SceneDataset
 from hyperfields.fields import BoundField
 from hyperfields.model import HyperField
 from hyperfields.runs.packing import spread
@@ -31,7 +31,8 @@ from hyperfields.training.trainer import Fields, Length, Progress, StepState, Tr
 GROUP = 8  # scenes at a time: a step then costs each two thirds of what it costs one by itself
 SAMPLES = 2**13  # of a scene in a step, at most
 RATE_TABLES, RATE_NETWORKS = 0.2, 0.1  # in units of the spread
-PULL = 1e-3  # weight of the mean square of changes, in units of the spread
+PULL = 4e-3  # weight of the mean square of changes, in units of the spread, for a scene that is seen in one picture
+RAYS = 2**11  # that tell in how many pictures a scene is seen
 ADAM = Adam(betas=(0.5, 0.9))  # the start is good and the fit short: long memories overshoot
 WARMUP = 30  # steps
 
@@ -39,6 +40,16 @@ WARMUP = 30  # steps
 def spreads(model: HyperField) -> dict[str, float]:
     """The spread of each tensor. Waits for the model's device."""
     return {name: float(value.mean()) for name, value in spread(model).items()}
+
+
+def pull_of(run: Run, data: SceneDataset) -> float:
+    """Weight of the pull: that of one picture over the number of pictures. Points show all of a scene: no pull."""
+    if run.task.batch is not Pixels:
+        return 0.0
+    batch = data.batch(torch.zeros(1, dtype=torch.int64), RAYS, torch.Generator().manual_seed(0))
+    assert isinstance(batch, Pixels)
+    seen = batch.rays.origins[0] if batch.images is None else batch.images[0]
+    return PULL / len(torch.unique(seen, dim=0))
 
 
 def groups_of(codes: Tensor) -> tuple[Tensor, ...]:
@@ -57,7 +68,6 @@ def refine(
     progress: Progress,
     *,
     first: float = 0.0,
-    pull: float = PULL,
     seed: int = 0,
     on_step: OnStep = lambda progress: None,
 ) -> dict[str, Tensor]:
@@ -67,7 +77,7 @@ def refine(
         length: of all of inference, of which the fraction `first` is over; the groups share what is left evenly.
     """
     field = run.model.config.field
-    sizes = spreads(run.model)
+    sizes, pull = spreads(run.model), pull_of(run, data)
     groups = groups_of(codes)
     parts = []
     for number, scenes in enumerate(groups):
