@@ -96,11 +96,12 @@ def silent() -> Iterator[None]:
 def no_log(name: str) -> Iterator[None]:
     """Within it, a library does not log: it would show the traceback of an exception that it has handled."""
     logger = logging.getLogger(name)
-    before, logger.disabled = logger.disabled, True
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)  # the level counts for its modules' loggers too
     try:
         yield
     finally:
-        logger.disabled = before
+        logger.setLevel(before)
 
 
 def visible_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
 from hyperfields.scenes._common import one_line, picture_size
+from hyperfields.scenes._lenses import LARGEST
 from hyperfields.scenes._splits import EVERY_8, SPLITS, Rule, by_lists
 
 Array = NDArray[np.float64]
@@ -95,7 +96,10 @@ class Divided:
                 notes = (*notes, f"{where}: {len(unknown)} names in its lists are no pictures ({named(unknown)})")
         else:
             rule = rule or EVERY_8
-            self._numbers, how = rule.divide(len(frames)), str(rule)
+            try:
+                self._numbers, how = rule.divide(len(frames)), str(rule)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
         counts = " and ".join(f"{len(v)} {k}" for k, v in self._numbers.items() if k != "val" and v)
         self.notes = (*notes, f"split: {how} ({counts}); choose with --split every-8|0.9|all|...")
 
@@ -140,7 +144,7 @@ def require_rigid(pose: Array, where: str) -> None:
     Raises:
         InputError: it is not.
     """
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+    if pose.shape != (4, 4) or not (np.abs(pose) < LARGEST).all():
         raise InputError(f"{where} is not 3 or 4 rows of 4 finite numbers")
     rotation = pose[:3, :3]
     skew = float(np.abs(rotation.T @ rotation - np.eye(3)).max())

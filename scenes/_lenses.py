@@ -54,9 +54,12 @@ def merged(shared: Mapping[str, float], own: Mapping[str, float]) -> dict[str, f
     return {key: value for key, value in shared.items() if not any(key in keys for keys in same)} | dict(own)
 
 
+LARGEST = 1e15  # of a length, an angle or a size in a file
+
+
 def is_finite(value: Any) -> bool:
-    # Compared, since `isfinite` takes no integers that are too large for a float.
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+    # Compared, since `isfinite` takes no integers that are too large for a float. Rays are floats of 32 bits.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def camera_of(

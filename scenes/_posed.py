@@ -135,7 +135,8 @@ class _Scene:
         if self.background is not None:
             pixels = cut_out(_bytes(pixels), self.background)
         mask = self.mask(frame, camera)
-        return View(camera, torch.from_numpy(as_unit(pixels)), None if mask is None else torch.from_numpy(mask))
+        counting = None if mask is None else torch.from_numpy(mask)
+        return View(camera, torch.from_numpy(as_unit(pixels)), counting, frame.image.name)
 
     def decode(self, frame: Frame) -> tuple[Camera, NDArray[np.uint8] | NDArray[np.float32]]:
         """A frame's camera and its straight rgba `[h w 4]` as in its file, brought to `size`."""

@@ -182,8 +182,9 @@ def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np
     # Bytes and no resolver: what a file refers to (materials, textures, other files, addresses) is not looked for.
     with no_log("trimesh"):
         scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False, **settings)
+        parts = scene.dump()  # with the transforms of their nodes
     points, faces, count = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0
-    for part in scene.dump():  # with the transforms of their nodes
+    for part in parts:
         points.append(np.asarray(part.vertices, dtype=np.float64))
         if isinstance(part, trimesh.Trimesh):  # and not a cloud of points
             faces.append(np.asarray(part.faces, dtype=np.int64) + count)

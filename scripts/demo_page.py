@@ -24,7 +24,8 @@ from hyperfields.runs.images import write_image
 from hyperfields.runs.run import Run, load_run
 from hyperfields.scenes import open_family
 from hyperfields.tasks import render_picture
-from hyperfields.viewer.reference import mesh_picture, photograph_picture
+from hyperfields.tasks.mesh_picture import mesh_picture
+from hyperfields.viewer.reference import photograph_picture
 
 SAMPLES = Path("scenes/samples")
 SHAPE_SIZE = (200, 240)  # of a shape beside its truth

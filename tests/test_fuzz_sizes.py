@@ -129,6 +129,8 @@ def meshes() -> Iterator[tuple[str, bytes]]:
     corners = (head.format("binary_little_endian", 1) + faces.format(1)).encode() + bytes(12)
     yield "corners.ply", corners + struct.pack("<I", 2**32 - 1) + bytes(64)
     yield "a.stl", bytes(80) + struct.pack("<I", 2**32 - 1) + bytes(500)
+    corners = "vertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\n"
+    yield "normal.stl", f"solid a\nfacet normal 0 x 1\nouter loop\n{corners}endloop\nendfacet\nendsolid a\n".encode()
     yield "a.off", f"OFF\n{HUGE} {HUGE} 0\n0 0 0\n".encode()
     yield "corners.off", b"OFF\n1 1 0\n0 0 0\n999999999999 0 0 0\n"
     yield "a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 999999999999\n"
@@ -262,11 +264,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str | 
     (folder / "large.png.folder").mkdir()
     (folder / "large.png.folder" / "a.png").write_bytes(png(6000, 6000))
     done = subprocess.run([sys.executable, "-P", "-c", READ, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""  # not even by libraries
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {name: (text, memory) for name, text, memory in lines}
 
 
-FINE = {"plain", "large.png.folder", "text.png.folder", "profile.png.folder"}
+FINE = {"plain", "normal.stl", "large.png.folder", "text.png.folder", "profile.png.folder"}
 
 
 def test_they_are_refused_in_one_line(outcomes: dict[str, tuple[str | None, int]]) -> None:

@@ -19,9 +19,10 @@ from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.tasks import task_of
+from hyperfields.tasks.mesh_picture import mesh_picture
 from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.lock import FairLock, Turn
-from hyperfields.viewer.reference import mesh_picture, photograph_picture, reference_picture
+from hyperfields.viewer.reference import photograph_picture, reference_picture
 from hyperfields.viewer.session import mesh_bytes, moving_size, pack
 from hyperfields.viewer.shared import FieldInTurns
 
@@ -172,7 +173,7 @@ def test_ray_casting_pauses_between_blocks(monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("open3d")
     view = orbit_cameras(run_of("shapes"), 1, SIZE)[0]
     whole = mesh_picture(octahedron(0.8), view, SIZE)
-    monkeypatch.setattr("hyperfields.viewer.reference.RAYS", 100)
+    monkeypatch.setattr("hyperfields.tasks.mesh_picture.RAYS", 100)
     pauses: list[int] = []
     blocks = mesh_picture(octahedron(0.8), view, SIZE, pause=lambda: pauses.append(1))
     torch.testing.assert_close(blocks, whole)

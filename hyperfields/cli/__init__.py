@@ -20,7 +20,7 @@ from typing import Any
 
 import tyro
 
-from hyperfields.cli import add, compare, fit, inspect, poses, show
+from hyperfields.cli import add, compare, evaluate, fit, inspect, poses, show
 from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
@@ -29,7 +29,7 @@ from hyperfields.process import tune_process
 VERBS: dict[str, Callable[..., None]] = {
     "poses": poses.poses,
     "fit": fit.fit,
-    "eval": show.evaluate,
+    "eval": evaluate.evaluate,
     "infer": fit.infer,
     "calibrate": show.calibrate,
     "render": show.render,

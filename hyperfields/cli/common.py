@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -76,11 +77,12 @@ def notes_of(data: SceneDataset) -> list[str]:
 
 
 def data_of(
-    run: Run, path: Path | None, names: Sequence[str] | None = None, measured: str | None = None
+    run: Run, path: Path | None, names: Sequence[str] | None = None, measured: str | None = None, **changes: Any
 ) -> SceneDataset:
     """The data that scenes of a run were fitted to, at the size that they had.
 
     Args:
+        changes: other values of the records of their sources, `size` or `split`.
         measured: split of views that is needed only; the training pictures may be missing then.
         path: where they are now; of a run whose scenes came from several folders, where those of some of them are.
         names: of the scenes; default all.
@@ -95,7 +97,8 @@ def data_of(
         if path is None:
             raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
         return read_data(path, kind=run.kind, size=size_of(run), scenes=names)
-    chosen = [(source, [name for name in source.scenes if name in names]) for source in run.config.sources]
+    sources = [dataclasses.replace(source, **changes) for source in run.config.sources]
+    chosen = [(source, [name for name in source.scenes if name in names]) for source in sources]
     parts = [_data_of_source(run, source, scenes, path, measured) for source, scenes in chosen if scenes]
     return parts[0] if len(parts) == 1 else Concat(parts)
 

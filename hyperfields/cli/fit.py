@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from hyperfields.model import ModelConfig
     from hyperfields.runs.config import FitSettings, RunConfig
     from hyperfields.tasks import TrainConfig
+    from hyperfields.training.curve import Curve
     from hyperfields.training.fit import Fit
     from hyperfields.training.trainer import Progress
 
@@ -80,6 +81,7 @@ def fit(
     space: Annotated[Literal["box", "contracted"] | None, arg(help_behavior_hint=QUIET)] = None,
     refine_poses: Flag = False,
     appearance: Flag = False,
+    curve: Flag = False,
     individually: Flag = False,
     generator: Name = None,
     by: Name = None,
@@ -124,6 +126,8 @@ def fit(
             before they are measured.
         appearance: learn how the colours of each training picture differ (exposure, white balance); test pictures are
             then measured on their right halves, with colours fitted to the left ones.
+        curve: measure held-out pixels of radiance fields at moments along the fit, of up to four scenes; it is done for
+            one scene anyway, takes time that is not the fit's, and changes nothing of the result.
         individually: baseline: fit every scene by itself, without a hypernetwork, in an even share of the time.
         generator: generator instead of the preset's, e.g. chunked or low-rank:rank=8; an unknown name lists all of
             them.
@@ -179,7 +183,7 @@ def fit(
         model, train = _model(data, settings, codes, generator, bayes, stability)
     fitting = Fit(
         data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-        sources=(source_of(family, data, pixels, None, **reading),), **where,
+        sources=(source_of(family, data, pixels, None, **reading),), **where, curve=curve or _alone(data, codes),
     )  # fmt: skip
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(data, fitting.config.picture, how))
@@ -271,6 +275,13 @@ def infer(
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
 
 
+def _alone(data: SceneDataset, codes: Codes | None) -> bool:
+    """True for one scene whose held-out views a fit can be measured on."""
+    from hyperfields.tasks import task_of
+
+    return len(data.names) == 1 and codes is None and task_of(data.kind).probe(data, 0, 1) is not None
+
+
 def _require_room(out: Path, resume: bool) -> RunConfig | None:
     """The config of the run to go on with; None without `resume`, and `out` can then be a new run.
 
@@ -343,7 +354,7 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
     """Run a fit with its progress, and say what came out and what to type next."""
     from hyperfields.runs.run import MODEL
     from hyperfields.training.interrupt import Terminated
-    from hyperfields.training.progress import Meter, step_text
+    from hyperfields.training.progress import Meter, clock, step_text
 
     if fitting.finished:
         fitting.run()
@@ -356,6 +367,9 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
             def report(progress: Progress) -> None:
                 meter.show(fitting.done(), step_text(progress))
 
+            fitting.on_point = lambda point: meter.say(
+                f"held out: {point.psnr:.2f} dB after {clock(point.seconds)}, step {point.step:,}"
+            )
             meter.show(fitting.done(), "getting ready; the first fit on a machine compiles kernels")
             run = fitting.run(report)
     except KeyboardInterrupt:
@@ -367,7 +381,17 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
         f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "
         f"{size / 1e3:,.0f} kB, {run.model.bytes_per_scene()[0]:,.0f} bytes a scene"
     )
+    if fitting.curve is not None:
+        print(_curve_table(fitting.curve))
     _say_next(fitting, out)
+
+
+def _curve_table(curve: Curve) -> str:
+    """Points of a curve as a table."""
+    from hyperfields.evaluation.tables import text_table
+
+    rows = [(f"{point.seconds:,.0f}", f"{point.step:,}", f"{point.psnr:.2f}") for point in curve.points]
+    return text_table(("seconds", "step", "held-out psnr [dB]"), rows, rules=False)
 
 
 def _say_next(fitting: Fit, out: Path) -> None:

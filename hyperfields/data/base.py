@@ -39,6 +39,7 @@ class View(NamedTuple):
     camera: Camera
     rgba: Tensor  # [h w 4], straight alpha, in [0, 1]
     mask: Tensor | None = None  # [h w] bool, false where a pixel is not to be fitted or measured; None: all count
+    name: str = ""  # of its file
 
 
 class LazyViews(Sequence[View]):

@@ -183,13 +183,13 @@ class Views:
 
 
 def _in_box(view: View, frame: Frame) -> View:
-    return _view(view.camera.into(frame), view.rgba, view.mask)
+    return _view(view.camera.into(frame), view.rgba, view.mask, view.name)
 
 
-def _view(camera: Camera, rgba: Tensor, mask: Tensor | None = None) -> View:
+def _view(camera: Camera, rgba: Tensor, mask: Tensor | None = None, name: str = "") -> View:
     """A view whose mask leaves out what its lens does not see."""
     seen = camera.seen()
-    return View(camera, rgba, mask if seen is None else seen if mask is None else seen & mask)
+    return View(camera, rgba, mask if seen is None else seen if mask is None else seen & mask, name)
 
 
 def _stored(

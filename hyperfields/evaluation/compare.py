@@ -270,15 +270,16 @@ def _models(
 ) -> dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]]:
     """Model and recipe of each generator and size: the preset's field, encoding and recipe, and rates of its own."""
     task = task_of(family.kind)
-    side, scenes = max(task.describe(family).get("size", (1, 1))), len(family.names)
-    base, recipe = preset(comparison.preset, family.kind, scenes, side)
+    picture, scenes = task.describe(family), len(family.names)
+    side, unbounded = max(picture.get("size", (1, 1))), bool(picture.get("unbounded"))
+    base, recipe = preset(comparison.preset, family.kind, scenes, side, unbounded=unbounded)
     models: dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]] = {}
     for name in comparison.generators:
         generator = hypernets.parse(name)
         if not shares_networks(generator):
             models[name, None] = base, recipe  # `Fit` takes the networks away
             continue
-        model, mine = preset(comparison.preset, family.kind, scenes, side, generator=generator)
+        model, mine = preset(comparison.preset, family.kind, scenes, side, generator=generator, unbounded=unbounded)
         for size in sizes:
             if size is None:
                 count(model, scenes)  # refuses settings that do not fit the field

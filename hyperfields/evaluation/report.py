@@ -49,11 +49,11 @@ def evaluate(
         progress: called as (done, total, name) after each scene.
 
     Returns:
-        What JSON can hold: `kind`, `scenes` {name {metric}}, `mean` {metric}, `bytes_per_scene` {amortised
-        marginal} at 16 bits a number, `parameters` (networks and codes), `fit_seconds`, `peak_memory_bytes`
-        (of the fit), and `split`, `generator`, `individually`, `seconds` (of this evaluation), `notes`. A
-        value that cannot be had is None, and a line of `notes` says why. A mean is over the scenes that have
-        the value.
+        What JSON can hold: `kind`, `scenes` {name {metric}}, `views` {name [{view name metric}]} (the number of each
+        in its split, and its file), `mean` {metric}, `bytes_per_scene` {amortised marginal} at 16 bits a number,
+        `parameters` (networks and codes), `fit_seconds`, `peak_memory_bytes` (of the fit), and `split`, `generator`,
+        `individually`, `seconds` (of this evaluation), `notes`. A value that cannot be had is None, and a line of
+        `notes` says why. A mean is over the scenes that have the value.
 
     Raises:
         InputError: data of another kind, or that lack a scene, an unknown split, a model that is not finite, or open3d
@@ -78,14 +78,16 @@ def evaluate(
     notes: dict[str, None] = {}  # in order, each once
     if fingerprint_differs(run, data):
         notes["family: its data or their size are not those that were fitted"] = None
-    photographs = run.config.train.photographs  # views only
-    learned: dict[str, Any] = {"photographs": photographs} if photographs.poses or photographs.appearance else {}
+    learned = learned_of(run)
     nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
+    views: dict[str, list[dict[str, Any]]] = {}
     for done, name in enumerate(names):
         bound = run.bind(name) if chosen is None else chosen[done].field
-        values = task.measure(bound, data, places[name], split, nets, notes.setdefault, **learned)
-        rows[name] = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        options = dict(learned)
+        if task.has_splits:
+            options["each"] = _view_rows(views.setdefault(name, []))
+        rows[name] = _known(task.measure(bound, data, places[name], split, nets, notes.setdefault, **options))
         if progress is not None:
             progress(done + 1, len(names), name)
     sizes: dict[str, float | None] = dict(zip(("amortised", "marginal"), run.model.bytes_per_scene(), strict=True))
@@ -101,6 +103,7 @@ def evaluate(
         "generator": type(run.model.config.generator).__name__,
         "individually": not shares_networks(run.model.config.generator),
         "scenes": rows,
+        "views": views,
         "mean": _means(task.metrics, rows, notes),
         "bytes_per_scene": sizes,
         "parameters": run.model.networks_numel() + run.model.latents.codes.numel(),
@@ -109,6 +112,21 @@ def evaluate(
         "seconds": time.monotonic() - started,
         "notes": list(notes),
     }
+
+
+def learned_of(run: Run) -> dict[str, Any]:
+    """What a task has to know of the fit of a run to measure it: that something of single photographs was learned."""
+    photographs = run.config.train.photographs  # views only
+    return {"photographs": photographs} if photographs.poses or photographs.appearance else {}
+
+
+def _known(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _view_rows(rows: list[dict[str, Any]]) -> Callable[[int, str, dict[str, float]], None]:
+    """Takes the metrics of views to `rows`."""
+    return lambda number, name, values: rows.append({"view": number, "name": name, **_known(values)})
 
 
 def fingerprint_differs(run: Run, data: SceneDataset) -> bool:
@@ -173,7 +191,7 @@ def format_report(report: dict[str, Any], task: Task | None = None) -> str:
     scenes: dict[str, dict[str, float | None]] = report["scenes"]
     rows = [(name, *_cells(metrics, scenes[name])) for name in scenes]
     if len(scenes) > MOST_ROWS:
-        order = sorted(range(len(rows)), key=lambda number: _rank(scenes[rows[number][0]], metrics[0]))
+        order = sorted(range(len(rows)), key=lambda number: rank(scenes[rows[number][0]], metrics[0]))
         between = (f"... {len(scenes) - 6} between", *("" for _ in metrics))
         rows = [*(rows[i] for i in order[:3]), between, *(rows[i] for i in order[-3:])]
     lines = [
@@ -189,7 +207,7 @@ def format_report(report: dict[str, Any], task: Task | None = None) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])
 
 
-def _rank(row: dict[str, float | None], metric: Metric) -> float:
+def rank(row: dict[str, float | None], metric: Metric) -> float:
     """Sorts from the worst to the best; without a value, first."""
     value = row[metric.name]
     if value is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -17,10 +17,14 @@ CHANNELS: tuple[Channel, ...] = get_args(Channel)
 CELLS = 64  # along a side of the grid that skips empty space: finer than in fitting, as it is made only once
 RAYS_PER_BLOCK = 2**16  # bounds the memory of a picture of any size
 
-# Near to far, light to dark: eight colours of matplotlib's viridis (Smith and van der Walt 2015).
-_VIRIDIS = (
+# Eight colours of matplotlib's viridis, light to dark, and of its magma, dark to light (Smith and van der Walt 2015).
+VIRIDIS = (
     (0.993, 0.906, 0.144), (0.622, 0.854, 0.226), (0.290, 0.758, 0.428), (0.120, 0.632, 0.531),
     (0.154, 0.498, 0.558), (0.212, 0.360, 0.552), (0.275, 0.195, 0.496), (0.267, 0.005, 0.329),
+)  # fmt: skip
+MAGMA = (
+    (0.001, 0.000, 0.014), (0.135, 0.068, 0.315), (0.372, 0.093, 0.499), (0.595, 0.176, 0.501),
+    (0.829, 0.262, 0.431), (0.973, 0.462, 0.362), (0.997, 0.734, 0.505), (0.987, 0.991, 0.750),
 )  # fmt: skip
 
 
@@ -108,11 +112,15 @@ def apply_colormap(rendered: Rendered, channel: str) -> Rendered:
     solid = rendered.depth[rendered.alpha > 0.5]
     near, far = (float(solid.min()), float(solid.max())) if len(solid) else (0.0, 1.0)
     place = ((rendered.depth - near) / max(far - near, 1e-6)).nan_to_num(posinf=1.0).clamp(0.0, 1.0)
-    colors = rendered.rgb.new_tensor(_VIRIDIS)
+    return rendered._replace(rgb=colors_of(place, VIRIDIS) * rendered.alpha[..., None])
+
+
+def colors_of(place: Tensor, table: Sequence[tuple[float, float, float]]) -> Tensor:
+    """Colours `[... 3]` of places in [0, 1] along a table of evenly spaced ones."""
+    colors = place.new_tensor(table)
     place = place * (len(colors) - 1)
     low = place.long().clamp(max=len(colors) - 2)
-    rgb = torch.lerp(colors[low], colors[low + 1], (place - low)[..., None])
-    return rendered._replace(rgb=rgb * rendered.alpha[..., None])
+    return torch.lerp(colors[low], colors[low + 1], (place - low)[..., None])
 
 
 def require_channel(channel: str, channels: tuple[str, ...]) -> None:

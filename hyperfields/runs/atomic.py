@@ -14,6 +14,7 @@ from pathlib import Path
 from hyperfields.errors import InputError
 from hyperfields.runs.lock import LOCK, FolderLock
 
+RUN_FILES = ("config.json", "model.safetensors", "codes.safetensors", "summary.json")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # see `_beside`
 
 
@@ -106,9 +107,11 @@ def require_suffix(path: Path, allowed: tuple[str, ...], what: str) -> str:
     """The suffix of `path` in lower case. Ask before the work starts: the writers below ask again.
 
     Raises:
-        InputError: when it is not one of `allowed`, or the folder of `path` does not exist.
+        InputError: when it is not one of `allowed`, the folder of `path` does not exist, or `path` is a file of a run.
     """
     suffix = path.suffix.lower()
+    if path.name in RUN_FILES and (path.parent / RUN_FILES[0]).is_file():
+        raise InputError(f"{path}: is a file of the run in this folder; choose another --out")
     if suffix not in allowed:
         raise InputError(f"{path}: suffix {suffix or '(none)'} cannot hold {what}; use one of {', '.join(allowed)}")
     if not path.parent.is_dir():

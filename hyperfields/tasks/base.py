@@ -34,6 +34,8 @@ FREQUENCIES = 4  # of the positional encoding of observations
 
 PictureMetric = Callable[[Tensor, Tensor], Tensor]  # pictures, truth [b h w 3] in [0, 1] -> [b]; ValueError: too small
 Note = Callable[[str], None]  # takes a line with the reason of a missing value
+Each = Callable[[int, str, dict[str, float]], None]
+Probe = Callable[[BoundField], float]  # one scene's field -> an error
 
 
 class Metric(NamedTuple):
@@ -44,6 +46,15 @@ class Metric(NamedTuple):
     format: str = "{:.4f}"
     higher_is_better: bool = True
     legend: str = ""  # a line below the table
+
+
+class Pair(NamedTuple):
+    """A picture of a scene beside the truth, for people to look at."""
+
+    truth: Tensor  # [h w 3] on white, in [0, 1]
+    picture: Tensor  # [h w 3], likewise
+    depth: Tensor | None = None  # [h w 3] as colours, where the kind has depths
+    counting: Tensor | None = None  # [h w] bool, pixels that are measured; None: all
 
 
 class ObservationConfig(Protocol):
@@ -163,7 +174,22 @@ class Task(Protocol):
         Args:
             perceptual: learned distances by name; "alex" gives the metric "lpips_alex".
             note: called with the reasons of missing values.
+
+        Kinds with splits also take `each`, called as (number of the view in its split, its name, its metrics).
         """
+
+    def pairs(
+        self, bound: BoundField, data: SceneDataset, scene: int, split: str, numbers: Sequence[int]
+    ) -> list[Pair]:
+        """Pictures of one scene's field beside the truth, as `measure` compares them.
+
+        Args:
+            numbers: of the views in their split; kinds without splits choose their own.
+        """
+
+    def probe(self, data: SceneDataset, scene: int, pixels: int) -> Probe | None:
+        """The mean squared error of colours at a fixed sample of `pixels` that are held out from fits, of which images
+        hold nothing back; None where there are none."""
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         """The surface of one scene in its frame, from `resolution` cells a side. InputError where there is none."""
@@ -252,31 +278,45 @@ def picture_metrics(
     note: Note,
     counting: Tensor | None = None,
 ) -> dict[str, float]:
-    """`PICTURE_METRICS` of pictures `[b h w 3]`, clamped to [0, 1], against the truth: means over b.
+    """Means over b of `picture_rows`."""
+    rows = picture_rows(pictures, truth, name, perceptual, note, counting)
+    return {key: float(values.mean()) for key, values in rows.items()}
 
-    name: of the scene, for notes. counting: `[b h w]` bool, pixels that count; elsewhere the truth is taken for right,
-    which ssim and lpips cannot tell from a perfect match.
+
+def picture_rows(
+    pictures: Tensor,
+    truth: Tensor,
+    name: str,
+    perceptual: Mapping[str, PictureMetric],
+    note: Note,
+    counting: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """`PICTURE_METRICS` of pictures `[b h w 3]`, clamped to [0, 1], against the truth: `[b]` each; nan: cannot be had.
+
+    name: of the scene, for notes. counting: `[b h w]` bool, pixels that count, some of each picture; elsewhere the
+    truth is taken for right, which ssim and lpips cannot tell from a perfect match.
     """
     pictures = pictures.clamp(0.0, 1.0)
     psnr = metrics.psnr(pictures, truth)
     if counting is not None:
         pictures = torch.where(counting[..., None], pictures, truth)
         share = counting.float().mean((1, 2))
-        psnr = (metrics.psnr(pictures, truth) + 10.0 * torch.log10(share))[share > 0.0]
-    values = {"psnr": float(psnr.mean()), "ssim": math.nan}
-    if values["psnr"] == math.inf:
+        psnr = metrics.psnr(pictures, truth) + 10.0 * torch.log10(share)
+    missing = torch.full((len(truth),), math.nan)
+    values = {"psnr": psnr, "ssim": missing}
+    if bool(psnr.isposinf().any()):
         note(f"{name}: equal to the truth, so its psnr is infinite: n/a")
     size = "x".join(map(str, truth.shape[1:3]))
     if min(truth.shape[1:3]) >= metrics.SSIM_WINDOW:
-        values["ssim"] = float(metrics.ssim(pictures, truth).mean())
+        values["ssim"] = metrics.ssim(pictures, truth)
     else:
         note(f"ssim: n/a, pictures of {size} do not hold its window of {metrics.SSIM_WINDOW} pixels")
     for net in ("alex", "vgg"):
-        values[f"lpips_{net}"] = math.nan
+        values[f"lpips_{net}"] = missing
         if net in perceptual:
             try:
                 parts = zip(pictures.split(PICTURES), truth.split(PICTURES), strict=True)
-                values[f"lpips_{net}"] = float(torch.cat([perceptual[net](a, b) for a, b in parts]).mean())
+                values[f"lpips_{net}"] = torch.cat([perceptual[net](a, b) for a, b in parts])
             except ValueError as error:  # too small for the trunk
                 note(f"lpips_{net}: n/a, {error}")
     return values

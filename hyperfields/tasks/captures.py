@@ -68,9 +68,9 @@ def capture_model(
     share bases, as bounded ones do. rate: of the networks.
     """
     # The scene box reaches half way to the cameras and is half of the grid: a cell of it is then about a pixel.
-    finest = min(max(side, 64), 1024)
+    finest = min(max(2 * side, 64), 1024)
     if scenes == 1:
-        log2_table = {"tiny": 14, "default": 17, "faithful": 19}[preset]
+        log2_table = {"tiny": 14, "default": 18, "faithful": 19}[preset]
         encoding: HashGrid | FactoredGrid = HashGrid(3, 8, 2, log2_table, 16, finest)
     else:
         bases = {"tiny": 4, "default": 1 + min(scenes, 16), "faithful": 64}[preset]

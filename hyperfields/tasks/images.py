@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +26,9 @@ from hyperfields.tasks.base import (
     Metric,
     Note,
     ObservationConfig,
+    Pair,
     PictureMetric,
+    Probe,
     first_reference,
     generator_of,
     grid_of,
@@ -136,6 +138,18 @@ class ImageTask:
         height, width = truth.shape[:2]
         picture = sample_image(bound, 1, height, width, bound.device).cpu()
         return picture_metrics(picture, truth[None], data.names[scene], perceptual, note)
+
+    def pairs(
+        self, bound: BoundField, data: SceneDataset, scene: int, split: str, numbers: Sequence[int]
+    ) -> list[Pair]:
+        truth = data.reference(scene, split)
+        if not isinstance(truth, Tensor) or truth.dim() != 3:  # of a kind of your own
+            return []
+        picture = sample_image(bound, 1, truth.shape[0], truth.shape[1], bound.device)[0].clamp(0.0, 1.0).cpu()
+        return [Pair(truth, picture)]
+
+    def probe(self, data: SceneDataset, scene: int, pixels: int) -> Probe | None:
+        return None
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         raise InputError("images have no surface; meshes come from shapes and views")

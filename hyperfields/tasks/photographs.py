@@ -45,7 +45,7 @@ class Photographs(nn.Module):
     def __init__(self, counts: Sequence[int], config: PhotographConfig) -> None:
         """counts: training pictures of each scene, which are numbered scene by scene."""
         super().__init__()
-        self.config = config
+        self.config, self.scenes = config, len(counts)
         number = torch.tensor(tuple(counts))
         self.scene: Tensor
         self.share: Tensor
@@ -62,7 +62,7 @@ class Photographs(nn.Module):
 
     def _centred(self, rows: Tensor) -> Tensor:
         """Rows `[n c]` without the mean of their scene."""
-        mean = rows.new_zeros(int(self.scene[-1]) + 1, rows.shape[1]).index_add(0, self.scene, rows * self.share)
+        mean = rows.new_zeros(self.scenes, rows.shape[1]).index_add(0, self.scene, rows * self.share)
         centred: Tensor = rows - mean[self.scene]
         return centred
 

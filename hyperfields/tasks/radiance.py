@@ -18,9 +18,17 @@ from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import Rendered, on_background
+from hyperfields.rendering.composition import Composition
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.meshing import mesh_from_field
-from hyperfields.rendering.pictures import CELLS, RAYS_PER_BLOCK, camera_picture, render_rays, require_channel
+from hyperfields.rendering.pictures import (
+    CELLS,
+    RAYS_PER_BLOCK,
+    apply_colormap,
+    camera_picture,
+    render_rays,
+    require_channel,
+)
 from hyperfields.rendering.surface import surface_normals
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks import losses
@@ -29,16 +37,19 @@ from hyperfields.tasks.base import (
     FREQUENCIES,
     MESH_RESOLUTION,
     PICTURE_METRICS,
+    Each,
     Metric,
     Note,
     ObservationConfig,
+    Pair,
     PictureMetric,
+    Probe,
     first_reference,
     generator_of,
     grid_of,
     mlp_outputs,
     on_white,
-    picture_metrics,
+    picture_rows,
     require_camera,
     require_one,
     waves,
@@ -52,6 +63,7 @@ from hyperfields.weights import Weights
 INSIDE = 0.5  # of the box: nearer to its middle no camera circles a scene
 WIDEST = 0.5 * math.pi  # angle of pinholes that show scenes of fisheyes and panoramas
 UPRIGHT = (0.0, 0.0, 1.0)
+PROBED = 8  # test views that a curve of quality is measured on
 
 
 class RadianceTask:
@@ -174,9 +186,10 @@ class RadianceTask:
         note: Note = lambda line: None,
         *,
         photographs: PhotographConfig | None = None,
+        each: Each = lambda number, name, values: None,
     ) -> dict[str, float]:
         """photographs: what was learned of each training picture, and is now found of those that are measured."""
-        views = data.reference(scene, split)
+        views, number = data.reference(scene, split), 0
         assert not isinstance(views, Tensor | Mesh)
         if photographs is not None and photographs.poses:
             note(f"{data.names[scene]}: poses of the pictures were corrected before they were compared, as in the fit")
@@ -184,35 +197,86 @@ class RadianceTask:
             note(f"{data.names[scene]}: right halves are compared, with colours fitted to the left halves")
         rows: list[tuple[int, dict[str, float]]] = []  # views, their means
         for part in _parts(views):
-            pictures, truth, counting = self._compared(bound, part, photographs)
+            first, number = number, number + len(part)
+            pictures, truth, counting, _ = self._compared(bound, part, photographs)
             some = counting.flatten(1).any(1)
             if not bool(some.any()):
                 continue
             where = None if bool(counting.all()) else counting[some]
-            means = picture_metrics(pictures[some], truth[some], data.names[scene], perceptual, note, counting=where)
-            rows.append((int(some.sum()), means))
+            found = picture_rows(pictures[some], truth[some], data.names[scene], perceptual, note, counting=where)
+            rows.append((int(some.sum()), {name: float(values.mean()) for name, values in found.items()}))
+            for row, place in enumerate(some.nonzero().flatten().tolist()):
+                each(first + place, part[place].name, {name: float(values[row]) for name, values in found.items()})
         if not rows:
             raise InputError(f"scene {data.names[scene]}: in no view of its split {split!r} a pixel counts")
         return {name: _mean([(count, row[name]) for count, row in rows]) for name in rows[0][1]}
 
+    def pairs(
+        self,
+        bound: BoundField,
+        data: SceneDataset,
+        scene: int,
+        split: str,
+        numbers: Sequence[int],
+        *,
+        photographs: PhotographConfig | None = None,
+    ) -> list[Pair]:
+        views, pairs = data.reference(scene, split), []
+        assert not isinstance(views, Tensor | Mesh)
+        for number in numbers:
+            pictures, truth, counting, rendered = self._compared(bound, [views[number]], photographs)
+            depth = on_background(apply_colormap(rendered, "depth")).reshape(*truth.shape[1:2], -1, 3)
+            depth = depth[:, -truth.shape[2] :].cpu()  # of right halves, where those are compared
+            where = None if bool(counting.all()) else counting[0]
+            pairs.append(Pair(truth[0], pictures[0].clamp(0.0, 1.0), depth, where))
+        return pairs
+
+    def probe(self, data: SceneDataset, scene: int, pixels: int) -> Probe | None:
+        """Of up to `PROBED` test views, evenly spread, as their cameras are given."""
+        try:
+            views = data.reference(scene, "test")
+        except InputError:
+            return None
+        assert not isinstance(views, Tensor | Mesh)
+        chosen = sorted({round(i * (len(views) - 1) / max(PROBED - 1, 1)) for i in range(min(PROBED, len(views)))})
+        generator, parts = torch.Generator().manual_seed(0), []
+        for view in (views[number] for number in chosen):
+            rays, truth = view.camera.rays(), on_white(view.rgba).reshape(-1, 3)
+            seen = rays.directions.isfinite().all(-1)
+            known = (seen if view.mask is None else seen & view.mask.flatten()).nonzero().squeeze(1)
+            if len(known):
+                index = known[torch.randint(len(known), (pixels // len(chosen),), generator=generator)]
+                parts.append((rays.origins[index], rays.directions[index], truth[index]))
+        if not parts:
+            return None
+        origins, directions, truth = (torch.cat(values) for values in zip(*parts, strict=True))
+
+        def error(bound: BoundField) -> float:
+            rays = Rays(origins[None].to(bound.device), directions[None].to(bound.device))
+            picture = on_background(self.render_rays(bound, rays))[0].clamp(0.0, 1.0).cpu()
+            return float((picture.double() - truth).square().mean())
+
+        return error
+
     def _compared(
         self, bound: BoundField, views: list[View], photographs: PhotographConfig | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures and truth `[v h w 3]` of views of one size, and where they count `[v h w]` bool."""
+    ) -> tuple[Tensor, Tensor, Tensor, Rendered]:
+        """Pictures and truth `[v h w 3]` of views of one size, where they count `[v h w]` bool, and all their rays."""
         if photographs is not None and photographs.poses:
             views = [view._replace(camera=camera) for view, camera in zip(views, aligned(bound, views), strict=True)]
         rays = [view.camera.to(bound.device).rays() for view in views]
         together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
         truth = on_white(torch.stack([view.rgba for view in views]))
-        pictures = on_background(self.render_rays(bound, together)).reshape(truth.shape).cpu()
+        rendered = self.render_rays(bound, together)
+        pictures = on_background(rendered).reshape(truth.shape).cpu()
         seen = together.directions.isfinite().all(-1).reshape(truth.shape[:3]).cpu()
         masks = [torch.ones(truth.shape[1:3], dtype=torch.bool) if v.mask is None else v.mask for v in views]
         counting = seen & torch.stack(masks)
         if photographs is not None and photographs.appearance:
             pictures = torch.stack([fitted_colors(*pair) for pair in zip(pictures, truth, strict=True)])
             right = slice(truth.shape[2] // 2, None)
-            return pictures[:, :, right], truth[:, :, right], counting[:, :, right]
-        return pictures, truth, counting
+            return pictures[:, :, right], truth[:, :, right], counting[:, :, right], rendered
+        return pictures, truth, counting, rendered
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         """The surface in the scene box where a sample becomes more opaque than clear."""
@@ -266,8 +330,12 @@ def _mean(values: Sequence[tuple[int, float]]) -> float:
     return sum(count * value for count, value in known) / sum(count for count, _ in known) if known else math.nan
 
 
-def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], Rendered]:
+def _renderer(bound: BoundField | Composition, cells: int, normals: bool) -> Callable[[Rays], Rendered]:
     """Rays `[1 r 3]` of one scene -> what they see; `cells` a side of the grid that skips empty space."""
+    if isinstance(bound, Composition):
+        if normals:
+            raise InputError("channel 'normals': several scenes together give rgb, depth")
+        return lambda rays: bound.render(rays, cells)
     step = bound.field.step
 
     def transmittance_proxy(x: Tensor, counts: Tensor) -> Tensor:  # grows outwards, as a distance does

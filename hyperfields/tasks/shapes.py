@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from hyperfields.cameras import Camera, Rays
+from hyperfields.cameras import Camera, Rays, orbit
 from hyperfields.data import Mesh, Pixels, Points, SceneDataset
 from hyperfields.fields import BoundField, Field, SDFField
 from hyperfields.hypernets import rate_of
@@ -27,7 +27,9 @@ from hyperfields.tasks.base import (
     Metric,
     Note,
     ObservationConfig,
+    Pair,
     PictureMetric,
+    Probe,
     generator_of,
     grid_of,
     mlp_outputs,
@@ -36,11 +38,13 @@ from hyperfields.tasks.base import (
     waves,
 )
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.mesh_picture import mesh_picture
 from hyperfields.tasks.metrics import shape_metrics
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
 FAR = 0.3  # a distance that an encoder sees as far, scene units
+SHOWN = 320  # pixels a side of a shape beside the truth
 SIDE = "side: the longest side of the truth's bounding box"
 
 
@@ -152,6 +156,23 @@ class ShapeTask:
             name = data.names[scene]
             note(f"{name}: the field has no surface in the box: iou and f_score are 0, the others n/a")
         return values
+
+    def pairs(
+        self, bound: BoundField, data: SceneDataset, scene: int, split: str, numbers: Sequence[int]
+    ) -> list[Pair]:
+        """From both sides."""
+        truth, pairs = data.reference(scene), []
+        assert isinstance(truth, Mesh)
+        size = (SHOWN, SHOWN)
+        for camera in orbit(2, radius=3.6, elevation=math.radians(25.0), up=truth.up, start=math.radians(-135.0),
+                            height=SHOWN, width=SHOWN):  # fmt: skip
+            picture, depth = (self.picture(bound, camera, size, channel).cpu() for channel in ("rgb", "depth"))
+            shown = mesh_picture(truth, camera, size, supersample=self.supersample)
+            pairs.append(Pair(shown, picture, depth))
+        return pairs
+
+    def probe(self, data: SceneDataset, scene: int, pixels: int) -> Probe | None:
+        return None
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         return mesh_from_field(bound, resolution=resolution, device=bound.device)

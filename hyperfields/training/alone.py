@@ -78,7 +78,7 @@ class AloneTrainer:
         )
 
     def fit(
-        self, length: Length, progress: Progress, *, on_step: Callable[[Progress], None] = lambda progress: None
+        self, length: Length, progress: Progress, *, on_step: Callable[[Progress], float | None] = lambda progress: None
     ) -> None:
         """Steps until every scene had its share; `progress.scene` is the scene at work. See `Trainer.fit`."""
         count = len(self.data.names)
@@ -90,6 +90,11 @@ class AloneTrainer:
             progress.scene += 1
             if progress.scene < count:
                 self._begin(progress.scene)
+
+    @torch.no_grad()
+    def bound(self) -> BoundField:
+        """The field of the scene at work, as it is now."""
+        return BoundField(self.model.config.field, {k: v.detach() for k, v in self.weights().items()}, 1)
 
     def sync(self, progress: Progress) -> None:
         """See `Trainer.sync`."""

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.codes import Codes, CodeSource, FitContext, parse
+from hyperfields.codes import Codes, CodeSource, FitContext
 from hyperfields.configs import parts_of, to_json
 from hyperfields.data import SceneDataset, fingerprint, require_scenes, stays_on_device
 from hyperfields.errors import InputError
-from hyperfields.hypernets import Generator, Independent, shares_networks
+from hyperfields.fields import BoundField
+from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
@@ -47,14 +48,15 @@ from hyperfields.runs.run import (
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.tasks.captures import CaptureSettings, SpaceName
 from hyperfields.training.alone import AloneTrainer
+from hyperfields.training.asked import alone, codes_of, difference, name_of, require_model
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
+from hyperfields.training.curve import Curve, Point, points_of
 from hyperfields.training.interrupt import Terminated, between_steps
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
 from hyperfields.training.verdict import in_one_line, verdict
-from hyperfields.weights import numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 LOG_SECONDS = 5.0
@@ -77,6 +79,7 @@ def fit(
     space: SpaceName | None = None,
     refine_poses: bool = False,
     appearance: bool = False,
+    curve: bool = False,
     seed: int = 0,
     resume: bool = False,
     progress: bool | OnStep = True,
@@ -112,6 +115,8 @@ def fit(
             show what is all round.
         refine_poses: of views: also learn corrections of the poses of training pictures.
         appearance: of views: also learn how the colours of each training picture differ.
+        curve: of views: measure held-out pixels at moments along the fit; `Run.summary["curve"]` then has (step,
+            seconds, psnr in dB) of each. It takes time that is not the fit's, and changes nothing of the result.
         resume: go on with the fit in `out`, with the same data and settings; the length may be another.
         progress: True shows a bar; or called with the `Progress` after each step.
         device: "cpu", "cuda" or "cuda:N".
@@ -134,6 +139,7 @@ def fit(
         data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually, capture),
         model=model, train=train, codes=codes, loss=loss, regularizers=regularizers, resume=resume, device=device,
         precision=precision, graphs=graphs, task=task,
+        curve=curve,
     )  # fmt: skip
     with shown(progress, "fit", fitting.done()) as on_step:
         run = fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
@@ -168,9 +174,10 @@ class Fit:
         precision: Precision = "float32",
         graphs: bool = True,
         task: Task | None = None,
+        curve: bool = False,
     ) -> None:
         require_scenes(data)
-        codes = _codes(codes)
+        codes = codes_of(codes)
         self.data, self.out, self.settings = data, out, settings
         self.length = Length(settings.minutes, settings.steps)
         self.device, self.task = usable_device(device), task or task_of(data.kind)
@@ -201,7 +208,9 @@ class Fit:
             context = FitContext(data, self.task, model.latent_size, model.field.spec)
             self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
         self.progress = Progress()
+        self.on_point: Callable[[Point], None] = lambda point: None  # called with each point of the curve
         self.finished = False  # it was at its end when it was resumed
+        self.curve = self._curve() if curve else None
         self.remarks: list[str] = []  # about scenes that came to nothing, once it has run
         self.trainer: Trainer | AloneTrainer
         if settings.individually:
@@ -242,7 +251,7 @@ class Fit:
         side = max(picture.get("size", (1, 1)))
         chosen = self.task.model(self.settings.preset, len(self.data.names), side, **options)
         if train is not None and not isinstance(train, TrainConfig):
-            raise InputError(f"train: {_name(train)} came, wanted a TrainConfig, such as hf.preset(...)[1]")
+            raise InputError(f"train: {name_of(train)} came, wanted a TrainConfig, such as hf.preset(...)[1]")
         if train is None:
             train = chosen[1] if codes is None else codes.adapt_recipe(chosen[1])
         train = capture.recipe(dataclasses.replace(train, loss=loss or train.loss or self.task.loss))
@@ -251,7 +260,7 @@ class Fit:
                 "--individually: learns nothing of single pictures; leave --refine-poses, --appearance out"
             )
         model = model or chosen[0]
-        _require_model(model, self.task)
+        require_model(model, self.task)
         if (self.settings.individually or independent) and shares_networks(model.generator):
             model = alone(model)
         if codes is not None and not independent and not shares_networks(model.generator):
@@ -302,6 +311,19 @@ class Fit:
         assert isinstance(trainer, Trainer)
         return lambda codes: trainer.objective(self.model.bind(codes), local, local, trainer.generator) * len(local)
 
+    def _curve(self) -> Curve:
+        if self.source is not None or (self.settings.individually and len(self.data.names) > 1):
+            how = "--individually" if self.source is None else f"codes by {type(self.config.codes).__name__}"
+            raise InputError(f"--curve: cannot be had along a fit with {how}; leave it out")
+        return Curve(self.data, self.task, self.length, self._log_point)
+
+    @torch.no_grad()
+    def _field_now(self, scene: int) -> BoundField:
+        """The field of a scene as it is now, nothing rounded."""
+        if isinstance(self.trainer, AloneTrainer):
+            return self.trainer.bound()
+        return self.model.bind(self.model.latents(torch.tensor([scene], device=self.device))).detach()
+
     def done(self) -> float:
         """Fraction of the whole fit that is done."""
         return min(self.length.done(self.progress), 1.0)
@@ -326,7 +348,7 @@ class Fit:
         saved = [time.monotonic()]
         logged = [self.progress.seconds]
 
-        def after_step(progress: Progress) -> None:
+        def after_step(progress: Progress) -> float:
             on_step(progress)
             stop_if_asked()
             if progress.seconds - logged[0] > LOG_SECONDS:
@@ -335,6 +357,7 @@ class Fit:
             if time.monotonic() - saved[0] > CHECKPOINT_SECONDS:
                 self._save_state()
                 saved[0] = time.monotonic()
+            return 0.0 if self.curve is None else self.curve(progress, self._field_now)
 
         samples = self.config.train.samples
         lower = f"use --preset tiny, fewer scenes (--limit), or a TrainConfig with fewer samples than {samples}"
@@ -344,6 +367,8 @@ class Fit:
             except (KeyboardInterrupt, Terminated):
                 self._save_state()
                 raise
+        if self.curve is not None and self.progress.step:
+            self.curve.measure(self.progress, self._field_now)
         self._log()
         self._save_state()
         return self._finish()
@@ -363,6 +388,8 @@ class Fit:
             "parameters": self.model.networks_numel(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+        if self.curve is not None:
+            summary["curve"] = [dataclasses.astuple(point) for point in self.curve.points]
         if self.finished and self.out is not None:
             summary = read_summary(self.out)
         elif self.out is not None:
@@ -402,6 +429,13 @@ class Fit:
         }
         append(self.out / METRICS, json.dumps(line) + "\n")
 
+    def _log_point(self, point: Point) -> None:
+        """A line of the log with a point of the curve."""
+        if self.out is not None:
+            line = {"step": point.step, "seconds": round(point.seconds, 3), "loss": self.progress.loss}
+            append(self.out / METRICS, json.dumps({**line, "held_out_psnr": round(point.psnr, 4)}) + "\n")
+        self.on_point(point)
+
     def _save_state(self) -> None:
         if self.out is None:
             return
@@ -423,12 +457,10 @@ class Fit:
             ours, theirs = getattr(self.config, key), getattr(old, key)
             if key == "fit" and not self.settings.individually:  # its length may be another
                 theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)
-            if difference := _difference(to_json(theirs), to_json(ours), key):
+            if found := difference(to_json(theirs), to_json(ours), key):
                 if key == "fingerprint":
-                    difference = "other data or another size"
-                raise InputError(
-                    f"{self.out}: holds another fit: {difference}; resume with the same family and settings"
-                )
+                    found = "other data or another size"
+                raise InputError(f"{self.out}: holds another fit: {found}; resume with the same family and settings")
         self.config = dataclasses.replace(self.config, sources=self.config.sources or old.sources)
         if not path.is_file():
             warnings.warn(f"{self.out}: stopped before a state was saved; starts again at step 0", stacklevel=2)
@@ -471,72 +503,15 @@ class Fit:
         log = self.out / METRICS
         if not log.is_file():
             return
-        kept = []
+        kept, lines = [], []
         for line in log.read_text(errors="replace").splitlines(True):
             try:
-                if json.loads(line)["step"] <= self.progress.step:
+                entry = json.loads(line)
+                if entry["step"] <= self.progress.step:
                     kept.append(line)
+                    lines.append(entry)
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         write_atomically(log, "".join(kept).encode())
-
-
-def _name(value: object) -> str:
-    """What came, for a message."""
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-
-
-def _codes(codes: Codes | str | None) -> Codes | None:
-    """The config of a source of codes.
-
-    Raises:
-        InputError: an unknown name, or something else.
-    """
-    if isinstance(codes, str):
-        return parse(codes)
-    if codes is None or (hasattr(codes, "build") and not isinstance(codes, type)):
-        return codes
-    made = f"{codes.__name__}()" if isinstance(codes, type) else "hf.Variational()"
-    raise InputError(f"codes: {_name(codes)} came, wanted an object, such as {made}, or a name")
-
-
-def _require_model(model: object, task: Task) -> None:
-    """Nothing, when `model` is a config of models of the task.
-
-    Raises:
-        InputError: it is not.
-    """
-    if isinstance(model, tuple):
-        raise InputError("model: a tuple came, wanted a ModelConfig; model, train = hf.preset(...) gives both")
-    if isinstance(model, Generator):
-        raise InputError(
-            f"model: the generator {type(model).__name__} came, wanted a ModelConfig; "
-            f"model, train = hf.preset(..., generator=hf.{type(model).__name__}(...)) gives one"
-        )
-    if not isinstance(model, ModelConfig):
-        raise InputError(f"model: {_name(model)} came, wanted a ModelConfig; model, train = hf.preset(...) gives one")
-    kind = getattr(model.field, "kind", None)
-    if kind != task.kind:
-        raise InputError(f"model: its field is one of {kind}, the data hold {task.kind}; wanted a field of {task.kind}")
-
-
-def _difference(theirs: Any, ours: Any, name: str) -> str:
-    """The first setting that differs between two configs as JSON, "seed 0, not 4"; empty if none does."""
-    if isinstance(theirs, dict) and isinstance(ours, dict) and theirs.keys() == ours.keys():
-        parts = (_difference(theirs[key], ours[key], key) for key in theirs)
-        return next(filter(None, parts), "")
-    if isinstance(theirs, list) and isinstance(ours, list):
-        if len(theirs) != len(ours):
-            return f"{len(theirs)} {name}, not {len(ours)}"
-        return next(filter(None, (_difference(*pair, name) for pair in zip(theirs, ours, strict=True))), "")
-    return "" if theirs == ours else f"{name} {_short(theirs)}, not {_short(ours)}"
-
-
-def _short(value: Any) -> str:
-    """A part of a config for a message: the class of one that has settings of its own."""
-    return str(value.get("class", "of other settings") if isinstance(value, dict) else value)[:60]
-
-
-def alone(model: ModelConfig) -> ModelConfig:
-    """The same field without a hypernetwork: every scene owns its table and its networks."""
-    return ModelConfig(model.field, Independent(), numel(model.field.spec))
+        if self.curve is not None:
+            self.curve.go_on(points_of(lines), self.progress)

@@ -122,6 +122,13 @@ class Meter:
         self.bar.start()
         self.bar.refresh()
 
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        if self.bar is not None:
+            self.bar.console.print(line, markup=False, highlight=False)
+        elif not in_notebook():
+            say(line)
+
     def count(self, done: int, total: int, name: str) -> None:
         """`done` of `total` things are done, the last one is `name`."""
         self.show(done / total, f"{done} of {total}, {name}")

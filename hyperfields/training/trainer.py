@@ -135,13 +135,14 @@ class Trainer:
         progress: Progress,
         *,
         stage: tuple[float, float] = (0.0, 1.0),
-        on_step: Callable[[Progress], None] = lambda progress: None,
+        on_step: Callable[[Progress], float | None] = lambda progress: None,
     ) -> None:
         """Steps until `progress` has come to the end of a stage, whose schedule runs from 0 to 1.
 
         Args:
             stage: (first, last) fraction of the whole length.
-            on_step: called after each step; what it raises ends the fit between two steps.
+            on_step: called after each step; what it raises ends the fit between two steps, and the seconds that it
+                gives back are not counted as the fit's.
 
         Raises:
             FloatingPointError: a loss or a gradient that is not finite; nothing of that step was applied.
@@ -157,7 +158,7 @@ class Trainer:
                 self.step(progress)
                 progress.seconds = before + time.monotonic() - started
                 progress.fraction = (length.done(progress) - first) / (last - first)
-                on_step(progress)
+                started += on_step(progress) or 0.0
             self.execute.sync(progress)
 
     def sync(self, progress: Progress) -> None:
