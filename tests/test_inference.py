@@ -120,7 +120,7 @@ def test_changes_are_held_back_the_more_the_fewer_the_pictures(run: Run) -> None
     field = RadianceField(Fourier(3, 1), hidden=(4,), geometry=1, color_hidden=(4,))
     views_run = fit(Balls(), steps=1, model=ModelConfig(field, Full(), 2), train=TrainConfig(4, 256), progress=False)
     for count in (1, 5):
-        data = Views(orbit(count, height=8, width=8), torch.rand(count, 8, 8, 4))
+        data = Views(orbit(count, radius=3.0, height=8, width=8), torch.rand(count, 8, 8, 4))
         assert refinement.pull_of(views_run, data) == pytest.approx(refinement.PULL / count)
     assert refinement.pull_of(run, Halves(names=("a",))) == 0.0
 
