@@ -95,7 +95,7 @@ def open_posed(
         [scene.name for scene in scenes],
         reference=lambda scene, split: scenes[scene].views(split),
         box=[scene.box for scene in scenes],
-        up=up or captures[0].up or up_of_cameras(scenes[0].cameras),
+        up=up or captures[0].up or up_of_cameras([frame.camera for frame in captures[0].frames("train")]),
         files=[_names(capture, chosen) for capture, chosen in zip(captures, frames, strict=True)],
         background=background or (backs[0] if len(set(backs)) == 1 else None),
         notes=[
@@ -231,12 +231,16 @@ def _cut(scene: _Scene, numbers: Sequence[int], pictures: Pictures, certain: boo
 
 
 def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box:
-    """The box by the cameras and what is transparent, not larger than the files say."""
+    """The box by the cameras and what is transparent, not larger than the files say.
+
+    Where some of the training pictures are used, by the cameras of all: one camera does not tell how far its scene is.
+    """
+    cameras = [frame.camera for frame in scene.capture.frames("train")]
     opaque = all(pictures.opaque[number] for number in numbers)
     visible = [pictures.visible_count(number) for number in numbers]
     rays = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
-    box, largest = find_box(scene.cameras, None if opaque else rays, scene.capture.points), scene.capture.largest
-    box = widened(box, scene.cameras, rays) if opaque else box
+    box, largest = find_box(cameras, None if opaque else rays, scene.capture.points), scene.capture.largest
+    box = widened(box, cameras, rays) if opaque else box
     return largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
 
 
