@@ -69,6 +69,7 @@ _EXPORTS = {
     "PhotographConfig": "tasks.photographs",
     "PixelLoss": "tasks.losses",
     "Pixels": "data",
+    "Placement": "rendering.composition",
     "Points": "data",
     "Progress": "training.trainer",
     "RadianceField": "fields",
@@ -97,6 +98,7 @@ _EXPORTS = {
     "WeightTokens": "hypernets",
     "add": "training.continual",
     "compare": "evaluation.compare",
+    "compose": "runs.compose",
     "evaluate": "evaluation.report",
     "export_scene": "runs.export",
     "fit": "training.fit",
@@ -211,7 +213,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.rendering import render_volume as render_volume
     from hyperfields.rendering import sample_image as sample_image
     from hyperfields.rendering import trace_surface as trace_surface
+    from hyperfields.rendering.composition import Placement as Placement
     from hyperfields.runs.cameras import orbit_cameras as orbit_cameras
+    from hyperfields.runs.compose import compose as compose
     from hyperfields.runs.export import export_scene as export_scene
     from hyperfields.runs.field_file import load_field as load_field
     from hyperfields.runs.images import write_image as write_image

@@ -96,7 +96,10 @@ class Divided:
                 notes = (*notes, f"{where}: {len(unknown)} names in its lists are no pictures ({named(unknown)})")
         else:
             rule = rule or EVERY_8
-            self._numbers, how = rule.divide(len(frames)), str(rule)
+            try:
+                self._numbers, how = rule.divide(len(frames)), str(rule)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
         counts = " and ".join(f"{len(v)} {k}" for k, v in self._numbers.items() if k != "val" and v)
         self.notes = (*notes, f"split: {how} ({counts}); choose with --split every-8|0.9|all|...")
 

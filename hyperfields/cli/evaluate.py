@@ -168,7 +168,7 @@ def _unseen_data(run: Run, name: str, protocol: Protocol, family: Path | None, l
     Raises:
         InputError: no folder, none but fitted scenes in it, too few pictures.
     """
-    from hyperfields.scenes.views import scene_folders
+    from hyperfields.scenes.views import Measured, scene_folders
 
     if family is None:
         raise InputError(f"--protocol {name}: is of scenes that were not fitted; give their folder with --family DIR")
@@ -184,6 +184,20 @@ def _unseen_data(run: Run, name: str, protocol: Protocol, family: Path | None, l
             scenes=scenes or None,
             limit=limit,
             split=protocol.split,
+            measured=Measured("test", dict.fromkeys(scenes, _usual_frame(run))),
         )
     except InputError as error:
         raise InputError(f"--protocol {name}: {error}") from None
+
+
+def _usual_frame(run: Run) -> tuple[float, ...]:
+    """The box of a run's scenes in the frame of their files, the median: where unseen scenes of the same maker are.
+
+    One or two pictures do not tell where the box of a scene is.
+    """
+    import statistics
+
+    from hyperfields.data.base import IDENTITY
+
+    frames = run.config.picture.get("frames", {})
+    return tuple(map(statistics.median, zip(*(frames.get(name, IDENTITY) for name in run.names), strict=True)))

@@ -31,7 +31,7 @@ from hyperfields.cli.options import (
     Size,
     parse_size,
 )
-from hyperfields.cli.posed import export_cameras
+from hyperfields.cli.posed import export_cameras, export_points
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ SAMPLES = 8  # fields drawn where there is a distribution
 
 
 def render(
-    run: RunPath,
+    run: AnyRunPath = None,
     *,
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
     scene: SceneName = None,
     codes: File = None,
+    compose: File = None,
     path: Annotated[str | None, arg(metavar="orbit|spiral|FILE", help_behavior_hint=QUIET)] = None,
     frames: Count = None,
     orbit: Count = None,
@@ -66,11 +67,15 @@ def render(
     $ hyperfields render runs/cars --scene bus --out bus.png --channel normals
     $ hyperfields render runs/cars --scene bus --out bus.png --uncertainty
     $ hyperfields render runs/cars --sample 7 --out new.png
+    $ hyperfields render --compose street.json --out street.mp4 --orbit 72
 
     Args:
         out: .png, .jpg or .webp for a picture, .mp4 or .gif for a film; with --path a new folder for a .png a frame.
         scene: name of a scene of the run, or in the file of --codes.
         codes: file of codes written by infer; needs no --scene if it holds one scene.
+        compose: instead of a run, a JSON file of radiance scenes with their places, of one run or several: {"scenes":
+            [{"run": "runs/cars", "scene": "bus", "position": [0, 0, 0], "turn": 90, "scale": 1}, ...]}, paths from the
+            file's folder, turn in degrees about +Z; codes instead of scene, or rotation instead of turn.
         path: of the camera, for films: a circle, a spiral, or a file of nerfstudio's camera paths; default: orbit.
         frames: number of frames of an orbit or a spiral; default: 48.
         orbit: number of frames of a circle: --path orbit --frames N in one.
@@ -85,19 +90,29 @@ def render(
     from hyperfields.runs import render as rendering
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.cameras import native_size, orbit_cameras
+    from hyperfields.runs.compose import read_composition
     from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
     from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.scene import Scene
     from hyperfields.training.inference import fields_of, new_code
     from hyperfields.training.progress import Meter
 
-    loaded = load(run, device)
-    if sample is not None:
-        if scene is not None or codes is not None or uncertainty:
+    if (run is None) == (compose is None):
+        raise InputError(f"RUN {run}, --compose {compose}: give one of the two")
+    shown: Scene
+    if compose is not None:
+        if scene is not None or codes is not None or uncertainty or sample is not None:
+            raise InputError("--compose: says its scenes; leave --scene, --codes, --sample and --uncertainty out")
+        shown = read_composition(compose, lambda place, name, file: one_scene(load(place, device), name, file))
+        loaded = shown.run
+    elif run is not None:
+        loaded = load(run, device)
+        if sample is None:
+            shown = one_scene(loaded, scene, codes)
+        elif scene is not None or codes is not None or uncertainty:
             raise InputError(f"--sample {sample}: is a scene of its own; leave --scene, --codes and --uncertainty out")
-        shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
-    else:
-        shown = one_scene(loaded, scene, codes)
+        else:
+            shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
     if uncertainty and (any(value is not None for value in (orbit, path, frames)) or channel != "rgb"):
         raise InputError("--uncertainty: is of a picture in colours; leave --path, --frames, --orbit and --channel out")
     beside = out.with_name(f"{out.stem}.uncertainty{out.suffix}")
@@ -237,15 +252,17 @@ def export(
     codes: File = None,
     format: Annotated[Literal["tcnn"] | None, arg(help_behavior_hint=QUIET)] = None,
     cameras: Flag = False,
+    points: Count = None,
     family: Folder = None,
 ) -> None:
-    """Write one scene as a file that does not need the run: picture, mesh, standalone field or cameras.
+    """Write one scene as a file that does not need the run: picture, mesh, standalone field, cameras or points.
 
     $ hyperfields export runs/photos --scene cat --out cat.png
     $ hyperfields export runs/shapes --scene bus --out bus.glb
     $ hyperfields export runs/cars --scene bus --out bus.safetensors
     $ hyperfields export runs/cars --scene bus --format tcnn --out bus.safetensors
     $ hyperfields export runs/fox --scene fox --cameras --out transforms.json
+    $ hyperfields export runs/fox --scene fox --points 500000 --out fox.ply
 
     Args:
         out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
@@ -254,19 +271,28 @@ def export(
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         cameras: write the cameras of the scene's training pictures as a transforms.json, in the coordinates of its
             files: those of fit --refine-poses corrected.
-        family: with --cameras, folder of the data that were fitted; default: as recorded.
+        points: write about so many points with colours, .ply, in the coordinates of the scene's files: where rays of
+            the cameras of its training pictures end.
+        family: with --cameras and --points, folder of the data that were fitted; default: as recorded.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with its description in a .json beside it.
     """
     from hyperfields.runs.export import export_scene
     from hyperfields.runs.tcnn import write_tcnn
 
     if cameras:
+        if points is not None:
+            raise InputError("--cameras, --points: give one of the two")
         if codes is not None or format is not None:
             raise InputError("--cameras: goes with neither --codes nor --format; leave them out")
         export_cameras(load(run), scene, out, family)
         return
+    if points is not None:
+        if codes is not None or format is not None:
+            raise InputError("--points: goes with neither --codes nor --format; leave them out")
+        export_points(load(run), scene, out, family, points)
+        return
     if family is not None:
-        raise InputError("--family: is read for --cameras alone; leave it out")
+        raise InputError("--family: is read for --cameras and --points alone; leave it out")
     loaded = load(run)
     shown = one_scene(loaded, scene, codes)
     if format == "tcnn":

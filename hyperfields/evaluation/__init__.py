@@ -1,8 +1,8 @@
 """Evaluation: reports about fitted runs, as what JSON can hold, with a `format_...` for people beside each.
 
-Lives here: `report.py` (quality against the data), `uncertainty.py` (where pictures may be wrong, and its calibration),
-`health.py` (signals and gradients), `compare.py` (generators at equal budgets), `added.py` (scenes added to a run),
-`lpips.py`, `tables.py` and `plots.py`.
+Lives here: `report.py` (quality against the data), `protocols.py` (by what papers measure), `page.py` (as HTML, with
+`charts.py`), `uncertainty.py` (where pictures may be wrong, and its calibration), `health.py` (signals and gradients),
+`compare.py` (generators at equal budgets), `added.py` (scenes added to a run), `lpips.py`, `tables.py` and `plots.py`.
 May import: everything but cli, scenes, viewer.
 
 To add a metric: an entry of `metrics` and a value of `measure` in the task (tasks/); reports, tables and comparisons

@@ -66,7 +66,7 @@ def render_volume(
     """
     if torch.is_grad_enabled():
         seen = None if visible is None else visible(rays, occupancy, offset, OPAQUE)
-        seen = _all_samples(rays, occupancy, step, offset, space) if seen is None else seen
+        seen = all_samples(rays, occupancy, step, offset, space) if seen is None else seen
         return _render_seen(fn, rays, seen, fitting)
     if visible is None or rays.origins.device.type != "cpu":
         return _render_waves(fn, rays, occupancy, step, offset, space)
@@ -83,7 +83,7 @@ def render_volume(
     return Rendered(rgb, alpha, depth, samples=sum(block.samples for block in blocks))
 
 
-def _all_samples(
+def all_samples(
     rays: Rays, occupancy: Tensor, step: float, offset: Tensor | None, space: ops.Space
 ) -> ops.VisibleSamples:
     """All samples of all rays in occupied cells."""

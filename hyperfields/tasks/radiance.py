@@ -18,6 +18,7 @@ from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import Rendered, on_background
+from hyperfields.rendering.composition import Composition
 from hyperfields.rendering.image import Window
 from hyperfields.rendering.meshing import mesh_from_field
 from hyperfields.rendering.pictures import (
@@ -329,8 +330,12 @@ def _mean(values: Sequence[tuple[int, float]]) -> float:
     return sum(count * value for count, value in known) / sum(count for count, _ in known) if known else math.nan
 
 
-def _renderer(bound: BoundField, cells: int, normals: bool) -> Callable[[Rays], Rendered]:
+def _renderer(bound: BoundField | Composition, cells: int, normals: bool) -> Callable[[Rays], Rendered]:
     """Rays `[1 r 3]` of one scene -> what they see; `cells` a side of the grid that skips empty space."""
+    if isinstance(bound, Composition):
+        if normals:
+            raise InputError("channel 'normals': several scenes together give rgb, depth")
+        return lambda rays: bound.render(rays, cells)
     step = bound.field.step
 
     def transmittance_proxy(x: Tensor, counts: Tensor) -> Tensor:  # grows outwards, as a distance does

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.codes import Codes, CodeSource, FitContext, parse
+from hyperfields.codes import Codes, CodeSource, FitContext
 from hyperfields.configs import parts_of, to_json
 from hyperfields.data import SceneDataset, fingerprint, require_scenes, stays_on_device
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
-from hyperfields.hypernets import Generator, Independent, shares_networks
+from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
@@ -48,6 +48,7 @@ from hyperfields.runs.run import (
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.tasks.captures import CaptureSettings, SpaceName
 from hyperfields.training.alone import AloneTrainer
+from hyperfields.training.asked import alone, codes_of, difference, name_of, require_model
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.curve import Curve, Point, points_of
@@ -56,7 +57,6 @@ from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
 from hyperfields.training.verdict import in_one_line, verdict
-from hyperfields.weights import numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 LOG_SECONDS = 5.0
@@ -177,7 +177,7 @@ class Fit:
         curve: bool = False,
     ) -> None:
         require_scenes(data)
-        codes = _codes(codes)
+        codes = codes_of(codes)
         self.data, self.out, self.settings = data, out, settings
         self.length = Length(settings.minutes, settings.steps)
         self.device, self.task = usable_device(device), task or task_of(data.kind)
@@ -251,7 +251,7 @@ class Fit:
         side = max(picture.get("size", (1, 1)))
         chosen = self.task.model(self.settings.preset, len(self.data.names), side, **options)
         if train is not None and not isinstance(train, TrainConfig):
-            raise InputError(f"train: {_name(train)} came, wanted a TrainConfig, such as hf.preset(...)[1]")
+            raise InputError(f"train: {name_of(train)} came, wanted a TrainConfig, such as hf.preset(...)[1]")
         if train is None:
             train = chosen[1] if codes is None else codes.adapt_recipe(chosen[1])
         train = capture.recipe(dataclasses.replace(train, loss=loss or train.loss or self.task.loss))
@@ -260,7 +260,7 @@ class Fit:
                 "--individually: learns nothing of single pictures; leave --refine-poses, --appearance out"
             )
         model = model or chosen[0]
-        _require_model(model, self.task)
+        require_model(model, self.task)
         if (self.settings.individually or independent) and shares_networks(model.generator):
             model = alone(model)
         if codes is not None and not independent and not shares_networks(model.generator):
@@ -457,12 +457,10 @@ class Fit:
             ours, theirs = getattr(self.config, key), getattr(old, key)
             if key == "fit" and not self.settings.individually:  # its length may be another
                 theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)
-            if difference := _difference(to_json(theirs), to_json(ours), key):
+            if found := difference(to_json(theirs), to_json(ours), key):
                 if key == "fingerprint":
-                    difference = "other data or another size"
-                raise InputError(
-                    f"{self.out}: holds another fit: {difference}; resume with the same family and settings"
-                )
+                    found = "other data or another size"
+                raise InputError(f"{self.out}: holds another fit: {found}; resume with the same family and settings")
         self.config = dataclasses.replace(self.config, sources=self.config.sources or old.sources)
         if not path.is_file():
             warnings.warn(f"{self.out}: stopped before a state was saved; starts again at step 0", stacklevel=2)
@@ -517,64 +515,3 @@ class Fit:
         write_atomically(log, "".join(kept).encode())
         if self.curve is not None:
             self.curve.go_on(points_of(lines), self.progress)
-
-
-def _name(value: object) -> str:
-    """What came, for a message."""
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-
-
-def _codes(codes: Codes | str | None) -> Codes | None:
-    """The config of a source of codes.
-
-    Raises:
-        InputError: an unknown name, or something else.
-    """
-    if isinstance(codes, str):
-        return parse(codes)
-    if codes is None or (hasattr(codes, "build") and not isinstance(codes, type)):
-        return codes
-    made = f"{codes.__name__}()" if isinstance(codes, type) else "hf.Variational()"
-    raise InputError(f"codes: {_name(codes)} came, wanted an object, such as {made}, or a name")
-
-
-def _require_model(model: object, task: Task) -> None:
-    """Nothing, when `model` is a config of models of the task.
-
-    Raises:
-        InputError: it is not.
-    """
-    if isinstance(model, tuple):
-        raise InputError("model: a tuple came, wanted a ModelConfig; model, train = hf.preset(...) gives both")
-    if isinstance(model, Generator):
-        raise InputError(
-            f"model: the generator {type(model).__name__} came, wanted a ModelConfig; "
-            f"model, train = hf.preset(..., generator=hf.{type(model).__name__}(...)) gives one"
-        )
-    if not isinstance(model, ModelConfig):
-        raise InputError(f"model: {_name(model)} came, wanted a ModelConfig; model, train = hf.preset(...) gives one")
-    kind = getattr(model.field, "kind", None)
-    if kind != task.kind:
-        raise InputError(f"model: its field is one of {kind}, the data hold {task.kind}; wanted a field of {task.kind}")
-
-
-def _difference(theirs: Any, ours: Any, name: str) -> str:
-    """The first setting that differs between two configs as JSON, "seed 0, not 4"; empty if none does."""
-    if isinstance(theirs, dict) and isinstance(ours, dict) and theirs.keys() == ours.keys():
-        parts = (_difference(theirs[key], ours[key], key) for key in theirs)
-        return next(filter(None, parts), "")
-    if isinstance(theirs, list) and isinstance(ours, list):
-        if len(theirs) != len(ours):
-            return f"{len(theirs)} {name}, not {len(ours)}"
-        return next(filter(None, (_difference(*pair, name) for pair in zip(theirs, ours, strict=True))), "")
-    return "" if theirs == ours else f"{name} {_short(theirs)}, not {_short(ours)}"
-
-
-def _short(value: Any) -> str:
-    """A part of a config for a message: the class of one that has settings of its own."""
-    return str(value.get("class", "of other settings") if isinstance(value, dict) else value)[:60]
-
-
-def alone(model: ModelConfig) -> ModelConfig:
-    """The same field without a hypernetwork: every scene owns its table and its networks."""
-    return ModelConfig(model.field, Independent(), numel(model.field.spec))

@@ -72,6 +72,12 @@ class AudioTask:
             error = bound(torch.linspace(0.0, 1.0, len(truth))[None, :, None])[0] - truth
         return {"snr": 10.0 * math.log10(float(truth.square().mean() / error.square().mean()))}
 
+    def pairs(self, bound: BoundField, data: Any, scene: int, split: str, numbers: Any) -> list[Any]:
+        return []
+
+    def probe(self, data: Any, scene: int, pixels: int) -> None:
+        return None
+
     def mesh(self, bound: BoundField, resolution: int = 192) -> Mesh:
         raise InputError("audio: has no surface")
 
