@@ -13,6 +13,7 @@ from PIL import Image
 import hyperfields as hf
 from hyperfields.cli import main
 from hyperfields.cli.common import data_of, read_alike
+from hyperfields.runs.export import field_facts
 from hyperfields.runs.inferred import load_codes
 
 from ._captures import cameras, gl_pose, intrinsics, photograph, save
@@ -103,3 +104,50 @@ def test_a_folder_with_no_scene_of_a_run_is_refused_though_the_old_ones_are_ther
     assert data_of(run, other, ["a", "d"]).names == ("a", "d")
     with pytest.raises(hf.InputError, match="no scene called 'd'"):
         data_of(run, pictures(tmp_path / "strange", "xyz"), ["a", "d"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("eval RUN --split val", "--split val: is for views, but the run holds images"),
+        ("calibrate RUN --out OUT.png --views 3", "--views 3: is for views, but the run holds images"),
+        ("render RUN --scene a --out OUT.png --family RUN", "is read for --uncertainty alone"),
+        ("doctor --family RUN", "give the run before it"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    line = [word.replace("RUN", str(fitted)).replace("OUT", str(tmp_path / "out")) for word in words.split()]
+    assert main(line) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_field_of_an_inferred_scene_leaves_with_its_own_frame(fitted: Path) -> None:
+    run = hf.load_run(fitted)
+    scene = hf.Scene(run, "new", run.codes("a"), fitted=False, frame=(2.0, 1.0, 0.0, 3.0))
+    assert field_facts(scene)["picture"]["frames"] == {"new": (2.0, 1.0, 0.0, 3.0)}
+
+
+def test_doubtful_captures_are_said(tmp_path: Path) -> None:
+    folder = capture(tmp_path / "mixed")
+    Image.open(folder / "3.png").convert("RGB").save(folder / "3.png")
+    assert "alpha: 1 of 7 pictures of mixed have none, so all that they show counts as scene" in notes(folder)
+    white = capture(tmp_path / "white", white=True)
+    assert "background: red is on 0% of the borders of the pictures of white only" in notes(white, background="red")
+    assert "background: white is on" not in notes(white, background="white")
+    with pytest.raises(hf.InputError, match="'#ffffff80': has alpha"):
+        hf.open_family(white, background="#ffffff80")
+    assert "at one place" not in notes(white)
+    content = json.loads((white / "transforms.json").read_text())
+    for frame in content["frames"]:
+        frame["transform_matrix"] = content["frames"][0]["transform_matrix"]
+    (white / "transforms.json").write_text(json.dumps(content))
+    assert "cameras: all of white are at one place, so how far things are is not known" in notes(white)
+
+
+def notes(folder: Path, **reading: str) -> str:
+    data = hf.open_family(folder, **reading)  # type: ignore[arg-type]
+    assert isinstance(data, hf.Views)
+    return "\n".join(data.notes)

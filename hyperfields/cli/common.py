@@ -176,6 +176,13 @@ def observed_data(run: Run, names: Sequence[str], path: Path | None, inferred: I
     return read_data(folder, kind=run.kind, size=size, scenes=list(names), views=views, **reading)
 
 
+def require_splits(run: Run, given: Mapping[str, object]) -> None:
+    """InputError for an option about views that was given for scenes without."""
+    for option, value in given.items():
+        if value is not None and not run.task.has_splits:
+            raise InputError(f"{option} {value}: is for views, but the run holds {run.kind}; leave it out")
+
+
 def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
     """The scene asked for, fitted or inferred (from the file of codes `path`)."""
     if path is None:
