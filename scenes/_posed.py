@@ -215,7 +215,7 @@ def _fill(
     solid = sum(pictures.opaque[number] for number in numbers)
     if 0 < solid < len(numbers):
         scene.remarks.append(
-            f"alpha: {solid} of {len(numbers)} pictures of {scene.name} have none, so all that they show counts as scene"
+            f"alpha: {solid} of {len(numbers)} pictures of {scene.name} have none, so all that they show is scene"
         )
     if opaque:
         scene.background = border_color(np.concatenate(borders)) if given is None else parse_background(given)

@@ -133,7 +133,7 @@ def test_a_field_of_an_inferred_scene_leaves_with_its_own_frame(fitted: Path) ->
 def test_doubtful_captures_are_said(tmp_path: Path) -> None:
     folder = capture(tmp_path / "mixed")
     Image.open(folder / "3.png").convert("RGB").save(folder / "3.png")
-    assert "alpha: 1 of 7 pictures of mixed have none, so all that they show counts as scene" in notes(folder)
+    assert "alpha: 1 of 7 pictures of mixed have none, so all that they show is scene" in notes(folder)
     white = capture(tmp_path / "white", white=True)
     assert "background: red is on 0% of the borders of the pictures of white only" in notes(white, background="red")
     assert "background: white is on" not in notes(white, background="white")
