@@ -31,7 +31,14 @@ def parse_background(text: str) -> Color | None:
         raise InputError(
             f"--background {text!r}: wanted white, black, a colour like #8090a0, or scene (nothing is behind)"
         ) from None
+    if len(color) != 3:
+        raise InputError(f"--background {text!r}: has alpha; wanted a solid colour like #8090a0")
     return color[0], color[1], color[2]
+
+
+def share_of(color: Color, border: NDArray[np.uint8]) -> float:
+    """Share of border pixels `[n 3]` that have about this colour."""
+    return float((np.abs(border.astype(np.int16) - color).max(axis=-1) <= SPREAD).mean()) if len(border) else 0.0
 
 
 def background_text(color: Color) -> str:

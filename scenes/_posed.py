@@ -32,12 +32,14 @@ from hyperfields.scenes._background import (
     border_pixels,
     cut_out,
     parse_background,
+    share_of,
 )
 from hyperfields.scenes._common import as_bytes, as_unit, read_rgba, resize_area, resize_straight
 from hyperfields.scenes._frames import Frame
 
 T = TypeVar("T")
 R = TypeVar("R")
+SEEN = 0.5  # share of the border pixels below which a given background is doubtful
 SHAPE = 0.02  # by which the ratio of a picture's sides may differ from its camera's
 
 
@@ -95,12 +97,13 @@ def open_posed(
         [scene.name for scene in scenes],
         reference=lambda scene, split: scenes[scene].views(split),
         box=[scene.box for scene in scenes],
-        up=up or captures[0].up or up_of_cameras(scenes[0].cameras),
+        up=up or captures[0].up or up_of_cameras([frame.camera for frame in captures[0].frames("train")]),
         files=[_names(capture, chosen) for capture, chosen in zip(captures, frames, strict=True)],
         background=background or (backs[0] if len(set(backs)) == 1 else None),
         notes=[
             *_shared_notes(captures),
             *(_background_notes(scenes) if background is None else ()),
+            *_few([remark for scene in scenes for remark in scene.remarks]),
             *blind_notes(blind),
         ],
     )
@@ -123,6 +126,7 @@ class _Scene:
         self.background: Color | None = None  # that opaque pictures are cut out of
         self.how: str | None = None  # what was decided about the background, as text; None: alpha says it
         self.box: Box | None = None
+        self.remarks: list[str] = []  # what may be wrong
 
     def views(self, split: str) -> LazyViews:
         """The views of a split, in the order of its file."""
@@ -208,10 +212,21 @@ def _fill(
         raise InputError(
             f"--background {given}: the pictures of {scene.name} have alpha, which says what is scene; leave it out"
         )
+    solid = sum(pictures.opaque[number] for number in numbers)
+    if 0 < solid < len(numbers):
+        scene.remarks.append(
+            f"alpha: {solid} of {len(numbers)} pictures of {scene.name} have none, so all that they show is scene"
+        )
     if opaque:
         scene.background = border_color(np.concatenate(borders)) if given is None else parse_background(given)
         scene.how = SCENE if scene.background is None else background_text(scene.background)
     if scene.background is not None:
+        share = share_of(scene.background, np.concatenate(borders))
+        if given is not None and share < SEEN:
+            scene.remarks.append(
+                f"background: {given} is on {share:.0%} of the borders of the pictures of {scene.name} only; is it "
+                "their colour?"
+            )
         _cut(scene, numbers, pictures, given is not None)
     scene.box = scene.capture.box or _found_box(scene, numbers, pictures)
     return unseen / area
@@ -231,12 +246,16 @@ def _cut(scene: _Scene, numbers: Sequence[int], pictures: Pictures, certain: boo
 
 
 def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box:
-    """The box by the cameras and what is transparent, not larger than the files say."""
+    """The box by the cameras and what is transparent, not larger than the files say.
+
+    Where some of the training pictures are used, by the cameras of all: one camera does not tell how far its scene is.
+    """
+    cameras = [frame.camera for frame in scene.capture.frames("train")]
     opaque = all(pictures.opaque[number] for number in numbers)
     visible = [pictures.visible_count(number) for number in numbers]
     rays = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
-    box, largest = find_box(scene.cameras, None if opaque else rays, scene.capture.points), scene.capture.largest
-    box = widened(box, scene.cameras, rays) if opaque else box
+    box, largest = find_box(cameras, None if opaque else rays, scene.capture.points), scene.capture.largest
+    box = widened(box, cameras, rays) if opaque else box
     return largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
 
 
@@ -253,6 +272,11 @@ def _background_notes(scenes: Sequence[_Scene]) -> list[str]:
         else f"background: {how}, as on the borders of {some(found)}, is cut out; {choice}"
         for how, found in names.items()
     ]
+
+
+def _few(remarks: Sequence[str]) -> list[str]:
+    """The first remarks, and how many more there are."""
+    return [*remarks[:3], *([f"and {len(remarks) - 3} more scenes like these"] if remarks[3:] else [])]
 
 
 def _shared_notes(captures: Sequence[Capture]) -> list[str]:

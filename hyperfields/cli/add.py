@@ -7,16 +7,20 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from hyperfields.cli.common import data_of, has_data, load, read_data, size_of, source_of
+from hyperfields.cli.common import data_of, has_data, load, notes_of, read_alike, size_of, source_of
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
+    AspectChoice,
+    Background,
     Count,
     FamilyPath,
     Folder,
     Minutes,
     RunPath,
+    Split,
     Text,
     parse_names,
+    present,
     require_length,
 )
 from hyperfields.errors import InputError
@@ -35,6 +39,9 @@ def add(
     bases: Count = None,
     weight: Annotated[float, arg(metavar="W")] = 2.0,
     bytes: Count = None,
+    aspect: AspectChoice = None,
+    background: Background = None,
+    split: Split = None,
     scenes: Text = None,
     limit: Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
@@ -59,6 +66,9 @@ def add(
         bases: tables added to a hash grid; default: one for every four new scenes.
         weight: weight of the penalty of --method output.
         bytes: bytes that a new scene may take with --method frozen; default: 16 bits for each of its weights.
+        aspect: how images come to the size of the run, as for fit; default: as the run.
+        background: colour behind the objects of pictures without alpha, as for fit; default: as the run.
+        split: which pictures of views are held out, as for fit; default: as the run.
         scenes: names, or patterns with *, of the scenes to add; default: all that the run does not have.
         limit: only the first N scenes by name.
         seed: seed of all random numbers.
@@ -70,12 +80,18 @@ def add(
         minutes = DEFAULT_MINUTES
     loaded = load(run)
     size = size_of(loaded)
-    data = read_data(family, kind=None, size=size, scenes=parse_names(scenes), limit=limit)
-    if scenes is None and set(data.names) & set(loaded.names) and data.kind == loaded.kind:
+    given = present(aspect=aspect, background=background, split=split)
+    data, reading = read_alike(
+        loaded, family, given, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit
+    )
+    if scenes is None and set(data.names) & set(loaded.names):
         fresh = [name for name in data.names if name not in loaded.names]
         if not fresh:
-            raise InputError(f"{family}: {run} has all of its scenes already")
-        data = read_data(family, kind=data.kind, size=size, scenes=fresh)
+            which = "all" if limit is None else f"the first {limit}"
+            raise InputError(f"{family}: {run} has {which} of its scenes already")
+        data, reading = read_alike(loaded, family, given, kind=loaded.kind, size=size, scenes=fresh)
+    for note in notes_of(data):
+        print(note)
     report = add_and_measure(
         loaded,
         data,
@@ -89,7 +105,7 @@ def add(
         weight=weight,
         bytes_per_scene=bytes,
         seed=seed,
-        sources=(source_of(family, data, size, None),),
+        sources=(source_of(family, data, size, None, **reading),),
     )
     print(format_added(report))
     print(f"wrote {out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hyperfields.runs.run import Run
     from hyperfields.runs.scene import Scene
     from hyperfields.training.progress import Meter
+
+
+READING = ("aspect", "background", "up", "split")  # how a family was read, as it is recorded
 
 
 class Unsound(Exception):
@@ -99,29 +102,51 @@ def data_of(
         return read_data(path, kind=run.kind, size=size_of(run), scenes=names)
     sources = [dataclasses.replace(source, **changes) for source in run.config.sources]
     chosen = [(source, [name for name in source.scenes if name in names]) for source in sources]
-    parts = [_data_of_source(run, source, scenes, path, measured) for source, scenes in chosen if scenes]
+    wanted, parts, missed = [(source, scenes) for source, scenes in chosen if scenes], [], 0
+    for source, scenes in wanted:
+        if path is not None:
+            try:
+                parts.append(_data_of_source(run, source, scenes, path, measured))
+                continue
+            except InputError:
+                missed += 1
+                if missed == len(wanted):  # it has the scenes of no source
+                    raise
+        folder = Path(source.path)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: the family of {run.label}, is not there; say where with --family DIR")
+        parts.append(_data_of_source(run, source, scenes, folder, measured))
     return parts[0] if len(parts) == 1 else Concat(parts)
 
 
 def _data_of_source(
-    run: Run, source: DataSource, scenes: list[str], path: Path | None, measured: str | None
+    run: Run, source: DataSource, scenes: list[str], folder: Path, measured: str | None
 ) -> SceneDataset:
-    """Scenes of one source, from `path` if they are there, else from where they were."""
+    """Scenes of one source, from a folder that has them."""
     options: dict[str, Any] = {"kind": run.kind, "size": source.size, "scenes": scenes, **reading_of(source)}
     if measured is not None and run.kind == "views":
         from hyperfields.scenes.views import Measured
 
         options["measured"] = Measured(measured, run.config.picture.get("frames", {}))
-    if path is not None:
-        try:
-            return read_data(path, **options)
-        except InputError:
-            if len(run.config.sources) == 1:
-                raise
-    folder = Path(source.path)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: the family of {run.label}, is not there; say where with --family DIR")
     return read_data(folder, **options)
+
+
+def read_alike(run: Run, path: Path, given: Mapping[str, str], **options: Any) -> tuple[SceneDataset, dict[str, str]]:
+    """Other scenes for a run, read as its own were (aspect, background, up, split), and how that was.
+
+    A colour of the background is of pictures without alpha; those with alpha are read without it, unless it is `given`.
+    """
+    reading = {**reading_of(run.config.sources[0] if run.config.sources else None), **given}
+    try:
+        return read_data(path, **options, **reading), reading
+    except InputError:
+        if "background" not in reading or "background" in given:
+            raise
+        plain = {key: value for key, value in reading.items() if key != "background"}
+        data = read_data(path, **options, **plain)
+        if getattr(data, "background", None) is not None:  # without alpha: something else is wrong
+            raise
+        return data, plain
 
 
 def has_data(run: Run) -> bool:
@@ -147,8 +172,15 @@ def observed_data(run: Run, names: Sequence[str], path: Path | None, inferred: I
     if folder is None or not folder.is_dir():
         where = f"{folder} is not there" if folder else "nothing says where it was"
         raise InputError(f"the data of scene {names[0]!r}: {where}; say where with --family DIR")
-    rule = inferred.source.get("split")
-    return read_data(folder, kind=run.kind, size=size, scenes=list(names), views=views, split=rule)
+    reading = {key: value for key in READING if isinstance(value := inferred.source.get(key), str)}
+    return read_data(folder, kind=run.kind, size=size, scenes=list(names), views=views, **reading)
+
+
+def require_splits(run: Run, given: Mapping[str, object]) -> None:
+    """InputError for an option about views that was given for scenes without."""
+    for option, value in given.items():
+        if value is not None and not run.task.has_splits:
+            raise InputError(f"{option} {value}: is for views, but the run holds {run.kind}; leave it out")
 
 
 def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:

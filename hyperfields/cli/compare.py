@@ -7,16 +7,21 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from hyperfields.cli.common import Stopped, read_data
+from hyperfields.cli.common import Stopped, notes_of, read_data
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
     AnyFamilyPath,
+    AspectChoice,
+    Axis,
+    Background,
     Count,
     KindChoice,
     Minutes,
     Size,
+    Split,
     parse_size,
+    present,
     require_length,
 )
 from hyperfields.errors import InputError
@@ -37,6 +42,10 @@ def compare(
     preset: Literal["tiny", "default", "faithful"] = "default",
     kind: KindChoice = None,
     size: Size = None,
+    aspect: AspectChoice = None,
+    background: Background = None,
+    up: Axis = None,
+    split: Split = None,
     limit: Count = None,
 ) -> None:
     """Compare generators fairly: the same family, field and budget, and only the generator differs.
@@ -66,6 +75,10 @@ def compare(
         preset: preset of the encoding and field that all share.
         kind: kind of the scenes; default: detected from the files.
         size: height and width that pictures are resized to; default: their own.
+        aspect: how images come to --size, as for fit.
+        background: of views, as for fit.
+        up: axis that is up, as for fit.
+        split: of views, as for fit.
         limit: only the first N scenes by name.
     """
     from hyperfields.evaluation.compare import Comparison, format_result, hold_out, parse_bytes, redo_report
@@ -83,11 +96,16 @@ def compare(
         raise InputError(f"--unseen-bytes {unseen_bytes}: needs scenes that are left out, --unseen N")
     packed = parse_bytes(unseen_bytes, "--unseen-bytes")
     comparison = Comparison(names, minutes, steps, parse_bytes(bytes), seeds, leaders, preset, packed)
-    data = read_data(family, kind=kind, size=parse_size(size), limit=limit)
+    reading = present(aspect=aspect, background=background, up=up, split=split)
+    data = read_data(family, kind=kind, size=parse_size(size), limit=limit, **reading)
+    for note in notes_of(data):
+        print(note)
     held = None
     if unseen:
         parts = hold_out(data.names, unseen)
-        data, held = (read_data(family, kind=data.kind, size=parse_size(size), scenes=part) for part in parts)
+        data, held = (
+            read_data(family, kind=data.kind, size=parse_size(size), scenes=part, **reading) for part in parts
+        )
     try:
         with Meter("compare") as meter:
             report = run_all(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from hyperfields.cli.common import data_of, load, observed_data, read_data, size_of, write_json
+from hyperfields.cli.common import data_of, load, observed_data, read_alike, require_splits, size_of, write_json
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
@@ -92,6 +92,7 @@ def evaluate(
     if protocol is not None and (split is not None or codes is not None):
         raise InputError(f"--protocol {protocol}: says what is measured; leave --split and --codes out")
     loaded = load(run, device)
+    require_splits(loaded, {"--split": split})
     chosen = None if protocol is None else protocol_of(protocol, loaded)
     inferring = {"--minutes": minutes, "--steps": steps, "--seeds": seeds, "--limit": limit, "--refine": refine or None}
     given = [option for option, value in inferring.items() if value is not None]
@@ -177,15 +178,17 @@ def _unseen_data(run: Run, name: str, protocol: Protocol, family: Path | None, l
     if fitted and not scenes:
         raise InputError(f"--family {family}: all of its scenes were fitted; --protocol {name} wants others")
     try:
-        return read_data(
+        data, _ = read_alike(
+            run,
             family,
+            {"split": protocol.split},
             kind=run.kind,
             size=size_of(run),
             scenes=scenes or None,
             limit=limit,
-            split=protocol.split,
             measured=Measured("test", dict.fromkeys(scenes, _usual_frame(run))),
         )
+        return data
     except InputError as error:
         raise InputError(f"--protocol {name}: {error}") from None
 

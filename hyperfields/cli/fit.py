@@ -17,6 +17,7 @@ from hyperfields.cli.common import (
     load,
     next_line,
     notes_of,
+    read_alike,
     read_data,
     reading_of,
     scene_count,
@@ -202,6 +203,8 @@ def infer(
     *,
     out: Annotated[Path, arg(metavar="CODES", help_behavior_hint="(required)")],
     views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
+    aspect: AspectChoice = None,
+    background: Background = None,
     split: Split = None,
     minutes: Minutes = None,
     steps: Count = None,
@@ -226,6 +229,8 @@ def infer(
     Args:
         out: file of codes to write, .safetensors.
         views: numbers of the training views to use, from 0, for radiance fields; default: all.
+        aspect: how images come to the size of the run, as for fit; default: as the run.
+        background: colour behind the objects of pictures without alpha, as for fit; default: as the run.
         split: which pictures of views are held out, as for fit; default: as the run.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
@@ -256,10 +261,15 @@ def infer(
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
     size, chosen = size_of(loaded), parse_numbers(views)
-    before = loaded.config.sources[0] if loaded.config.sources else None
-    rule = split or (before.split if before else None)
-    data = read_data(
-        family, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit, views=chosen, split=rule
+    data, reading = read_alike(
+        loaded,
+        family,
+        present(aspect=aspect, background=background, split=split),
+        kind=loaded.kind,
+        size=size,
+        scenes=parse_names(scenes),
+        limit=limit,
+        views=chosen,
     )
     print(f"{data.kind}: {scene_count(len(data.names))} (as the run)")
     for note in notes_of(data):
@@ -267,7 +277,7 @@ def infer(
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": str(family.absolute()), **present(size=size, views=chosen, split=rule)}
+    source = {"path": str(family.absolute()), **present(size=size, views=chosen), **reading}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")

@@ -14,6 +14,7 @@ from hyperfields.cli.common import (
     load,
     observed_data,
     one_scene,
+    require_splits,
     typed,
     write_json,
 )
@@ -113,6 +114,8 @@ def render(
             raise InputError(f"--sample {sample}: is a scene of its own; leave --scene, --codes and --uncertainty out")
         else:
             shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
+    if family is not None and not uncertainty:
+        raise InputError(f"--family {family}: is read for --uncertainty alone; leave it out")
     if uncertainty and (any(value is not None for value in (orbit, path, frames)) or channel != "rgb"):
         raise InputError("--uncertainty: is of a picture in colours; leave --path, --frames, --orbit and --channel out")
     beside = out.with_name(f"{out.stem}.uncertainty{out.suffix}")
@@ -147,7 +150,7 @@ def calibrate(
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")],
     codes: File = None,
     family: Folder = None,
-    split: Literal["test", "val", "train"] = "test",
+    split: Annotated[Literal["test", "val", "train"] | None, arg(help_behavior_hint=QUIET)] = None,
     views: Count = None,
     limit: Count = None,
     device: Device = "cpu",
@@ -163,7 +166,7 @@ def calibrate(
         out: figure, .png; the values go to the same name with .json.
         codes: file of codes written by infer; default: the fitted scenes.
         family: folder of the data of the scenes; default: as recorded.
-        split: views to compare with, for radiance fields.
+        split: views to compare with, for radiance fields; default: test.
         views: use at most N views of each scene.
         limit: only the first N scenes.
         device: "cpu", "cuda" or "cuda:N".
@@ -181,6 +184,7 @@ def calibrate(
         if value is not None and value < 1:
             raise InputError(f"{name} {value}: wanted at least 1")
     loaded = load(run, device)
+    require_splits(loaded, {"--split": split, "--views": views})
     inferred = None if codes is None else load_codes(codes, loaded)
     names = (loaded.names if inferred is None else inferred.names)[:limit]
     observed = observed_data(loaded, names, family, inferred)
@@ -189,7 +193,7 @@ def calibrate(
         def fields(name: str) -> tuple[BoundField, list[BoundField]]:
             return fields_of(loaded, name, inferred, samples=SAMPLES)
 
-        report = compare(names, fields, observed, split, views=views, progress=meter.count)
+        report = compare(names, fields, observed, split or "test", views=views, progress=meter.count)
     print(format_calibration(report))
     values = out.with_suffix(".json")
     write_json(values, report)
@@ -276,7 +280,7 @@ def export(
         family: with --cameras and --points, folder of the data that were fitted; default: as recorded.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with its description in a .json beside it.
     """
-    from hyperfields.runs.export import export_scene
+    from hyperfields.runs.export import export_scene, field_facts
     from hyperfields.runs.tcnn import write_tcnn
 
     if cameras:
@@ -296,8 +300,7 @@ def export(
     loaded = load(run)
     shown = one_scene(loaded, scene, codes)
     if format == "tcnn":
-        info = {"name": shown.name, "kind": loaded.kind, "picture": loaded.config.picture}
-        write_tcnn(out, shown.field, info)
+        write_tcnn(out, shown.field, field_facts(shown))
     else:
         export_scene(shown, out)
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
@@ -380,6 +383,8 @@ def doctor(run: AnyRunPath = None, *, family: Folder = None) -> None:
         known = family is not None or has_data(loaded)
         print(format_doctor(examine(loaded, data_of(loaded, family) if known else None)))
         return
+    if family is not None:
+        raise InputError(f"--family {family}: is the data of a run; give the run before it")
     from hyperfields.cli.diagnose import diagnose
 
     print(diagnose())

@@ -103,7 +103,11 @@ class Views:
         self.background = background
         self.files = [[*map(str, range(len(scene.cameras)))] for scene in scenes] if files is None else files
         self.unbounded = round_  # pictures show what is all round, beyond the boxes
-        self.notes = (*notes, *_notes(self.names, boxes, lost, blind, round_))
+        self.notes = (
+            *notes,
+            *still_notes(self.names, [scene.cameras for scene in scenes]),
+            *_notes(self.names, boxes, lost, blind, round_),
+        )
         self.sizes = tuple(sorted(set(pictures.sizes)))  # (height, width)
         self.on_disk = pictures.on_disk
         self.pictures = len(pictures)  # for training, over all scenes
@@ -262,6 +266,16 @@ def _notes(
             f"{consequence}"
         )
     return (*notes, *blind_notes(blind))
+
+
+def still_notes(names: Sequence[str], cameras: Sequence[Sequence[Camera]]) -> list[str]:
+    """A line about scenes whose cameras, two or more, are all at one place."""
+    still = []
+    for name, posed in zip(names, cameras, strict=True):
+        first = posed[0].T_world_camera[:3, 3]
+        if len(posed) > 1 and all(torch.equal(camera.T_world_camera[:3, 3], first) for camera in posed):
+            still.append(name)
+    return [f"cameras: all of {some(still)} are at one place, so how far things are is not known"] if still else []
 
 
 def blind_notes(blind: dict[str, float]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hyperfields.errors import InputError
 from hyperfields.runs.atomic import require_suffix
@@ -44,10 +44,7 @@ def export_scene(
     if suffix in more:
         more[suffix](scene, out)
     elif suffix == FIELD_SUFFIX:
-        picture = {key: value for key, value in run.config.picture.items() if key != "frames"}
-        if scene.frame is not None:
-            picture["frames"] = {scene.name: scene.frame}
-        write_field(out, scene.field, {"name": scene.name, "kind": run.kind, "picture": picture})
+        write_field(out, scene.field, field_facts(scene))
     elif suffix in meshes:
         mesh = scene.mesh(resolution)
         if not len(mesh.faces):
@@ -55,3 +52,11 @@ def export_scene(
         write_mesh(out, mesh)
     else:
         write_image(out, scene.render())
+
+
+def field_facts(scene: Scene) -> dict[str, Any]:
+    """What a file of a scene's field says beside it: its name, its kind, its pictures, and its own frame."""
+    picture = {key: value for key, value in scene.run.config.picture.items() if key != "frames"}
+    if scene.frame is not None:
+        picture["frames"] = {scene.name: scene.frame}
+    return {"name": scene.name, "kind": scene.run.kind, "picture": picture}

@@ -154,6 +154,8 @@ def interpolate_run(
     if orbit and (as_meshes or not task.has_camera):
         what = "meshes" if as_meshes else run.kind
         raise InputError(f"--orbit: no camera circles {what} into {out}; leave it out")
+    if as_meshes and size is not None:
+        raise InputError(f"size {size}: is of pictures, and {out} gets meshes; leave it out, or use a .gif or .mp4")
     if len(codes) < 2 or frames < 2:
         raise InputError(f"interpolate: got {len(codes)} scenes and {frames} frames, wanted at least 2 of each")
     size = native_size(run) if size is None else picture_size(size)

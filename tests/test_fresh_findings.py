@@ -1,0 +1,153 @@
+"""What a stranger's tries found, each mended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hyperfields as hf
+from hyperfields.cli import main
+from hyperfields.cli.common import data_of, read_alike
+from hyperfields.runs.export import field_facts
+from hyperfields.runs.inferred import load_codes
+
+from ._captures import cameras, gl_pose, intrinsics, photograph, save
+
+
+def capture(folder: Path, *, scale: float = 1.0, white: bool = False) -> Path:
+    """A ball in another unit; transparent round it, or opaque on white."""
+    frames = []
+    for i, camera in enumerate(cameras(9)):
+        pixels = photograph(camera, alpha=True)
+        if white:
+            pixels[pixels[..., 3] == 0] = 255
+            pixels = pixels[..., :3]
+        save(folder / f"{i}.png", pixels)
+        pose = np.array(gl_pose(camera))
+        pose[:3, 3] *= scale
+        frames.append({"file_path": f"{i}.png", "transform_matrix": pose.tolist()})
+    (folder / "transforms.json").write_text(json.dumps({**intrinsics(cameras(1)[0]), "frames": frames}))
+    return folder
+
+
+def pictures(folder: Path, names: str = "abc", width: int = 8) -> Path:
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for name in names:
+        Image.fromarray(draw.integers(0, 256, (8, width, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of pictures that were padded to the size."""
+    folder = tmp_path_factory.mktemp("fitted")
+    family = str(pictures(folder / "wide", width=16))
+    words = ["--size", "8x8", "--aspect", "pad", "--steps", "2", "--preset", "tiny", "--out", str(folder / "run")]
+    assert main(["fit", family, *words]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("views", [[0], [3, 5]])
+def test_a_few_views_of_a_scene_in_another_unit_have_its_box(tmp_path: Path, views: list[int]) -> None:
+    folder = capture(tmp_path / "ball", scale=1000.0)
+    whole, few = (hf.open_family(folder, views=v) for v in (None, views))
+    assert few.up == whole.up
+    (size, *centre), (expected, *place) = few.frames[0], whole.frames[0]
+    assert 0.5 < size / expected < 2.0
+    assert np.linalg.norm(np.subtract(centre, place)) < 0.2 * expected
+
+
+def test_unseen_scenes_are_read_as_the_run_was(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, codes = pictures(tmp_path / "other", "d", width=16), tmp_path / "codes.safetensors"
+    assert main(["infer", str(fitted), str(other), "--steps", "1", "--out", str(codes)]) == 0
+    assert "--aspect" not in capsys.readouterr().out  # nothing was chosen for the user
+    assert load_codes(codes, hf.load_run(fitted)).source["aspect"] == "pad"
+    squeezed = tmp_path / "squeezed.safetensors"
+    words = ["--steps", "1", "--aspect", "fit", "--out", str(squeezed)]
+    assert main(["infer", str(fitted), str(other), *words]) == 0
+    assert load_codes(squeezed, hf.load_run(fitted)).source["aspect"] == "fit"
+
+
+def test_added_scenes_are_read_as_the_run_was(fitted: Path, tmp_path: Path) -> None:
+    other, more = pictures(tmp_path / "other", "d", width=16), tmp_path / "more"
+    assert main(["add", str(fitted), str(other), "--steps", "1", "--out", str(more)]) == 0
+    assert [source.aspect for source in hf.load_run(more).config.sources] == ["pad", "pad"]
+
+
+def test_a_colour_of_the_background_is_not_for_scenes_with_alpha(fitted: Path, tmp_path: Path) -> None:
+    run = hf.load_run(fitted)
+    source = dataclasses.replace(run.config.sources[0], aspect=None, background="white")
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, sources=(source,)))
+    data, reading = read_alike(run, capture(tmp_path / "clear"), {})
+    assert reading == {}
+    data, reading = read_alike(run, capture(tmp_path / "white", white=True), {})
+    assert reading == {"background": "white"}
+    assert data.background == "white"
+    with pytest.raises(hf.InputError, match="--background black: the pictures of clear have alpha"):
+        read_alike(run, tmp_path / "clear", {"background": "black"})
+
+
+def test_a_folder_with_no_scene_of_a_run_is_refused_though_the_old_ones_are_there(fitted: Path, tmp_path: Path) -> None:
+    run = hf.load_run(fitted)
+    other = pictures(tmp_path / "other", "d", width=16)
+    sources = (*run.config.sources, dataclasses.replace(run.config.sources[0], path=str(other), scenes=("d",)))
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, sources=sources))
+    assert data_of(run, None, ["a", "d"]).names == ("a", "d")
+    assert data_of(run, other, ["a", "d"]).names == ("a", "d")
+    with pytest.raises(hf.InputError, match="no scene called 'd'"):
+        data_of(run, pictures(tmp_path / "strange", "xyz"), ["a", "d"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("eval RUN --split val", "--split val: is for views, but the run holds images"),
+        ("calibrate RUN --out OUT.png --views 3", "--views 3: is for views, but the run holds images"),
+        ("render RUN --scene a --out OUT.png --family RUN", "is read for --uncertainty alone"),
+        ("doctor --family RUN", "give the run before it"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    line = [word.replace("RUN", str(fitted)).replace("OUT", str(tmp_path / "out")) for word in words.split()]
+    assert main(line) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_field_of_an_inferred_scene_leaves_with_its_own_frame(fitted: Path) -> None:
+    run = hf.load_run(fitted)
+    scene = hf.Scene(run, "new", run.codes("a"), fitted=False, frame=(2.0, 1.0, 0.0, 3.0))
+    assert field_facts(scene)["picture"]["frames"] == {"new": (2.0, 1.0, 0.0, 3.0)}
+
+
+def test_doubtful_captures_are_said(tmp_path: Path) -> None:
+    folder = capture(tmp_path / "mixed")
+    Image.open(folder / "3.png").convert("RGB").save(folder / "3.png")
+    assert "alpha: 1 of 7 pictures of mixed have none, so all that they show is scene" in notes(folder)
+    white = capture(tmp_path / "white", white=True)
+    assert "background: red is on 0% of the borders of the pictures of white only" in notes(white, background="red")
+    assert "background: white is on" not in notes(white, background="white")
+    with pytest.raises(hf.InputError, match="'#ffffff80': has alpha"):
+        hf.open_family(white, background="#ffffff80")
+    assert "at one place" not in notes(white)
+    content = json.loads((white / "transforms.json").read_text())
+    for frame in content["frames"]:
+        frame["transform_matrix"] = content["frames"][0]["transform_matrix"]
+    (white / "transforms.json").write_text(json.dumps(content))
+    assert "cameras: all of white are at one place, so how far things are is not known" in notes(white)
+
+
+def notes(folder: Path, **reading: str) -> str:
+    data = hf.open_family(folder, **reading)  # type: ignore[arg-type]
+    assert isinstance(data, hf.Views)
+    return "\n".join(data.notes)
