@@ -22,6 +22,7 @@ from hyperfields.evaluation.report import learned_of, rank, scene_places
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.pictures import MAGMA, colors_of
 from hyperfields.runs.atomic import require_suffix, write_atomically
+from hyperfields.runs.config import DataSource
 from hyperfields.runs.images import as_bytes
 from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.run import Run
@@ -301,10 +302,7 @@ def _settings(run: Run, report: Mapping[str, Any]) -> list[str]:
         "seed": fit.seed,
         "codes by": "descent" if config.codes is None else type(config.codes).__name__,
         "picture size": "x".join(map(str, config.picture["size"])) if "size" in config.picture else None,
-        "data": "; ".join(
-            f"{Path(source.path).name}, {counted(len(source.scenes), 'scene')}{f', split {source.split}' if source.split else ''}"
-            for source in config.sources
-        ),
+        "data": "; ".join(map(_source, config.sources)),
         "inference": json.dumps(report["inference"]) if "inference" in report else None,
         "peak memory of the fit": None
         if report["peak_memory_bytes"] is None
@@ -321,6 +319,11 @@ def _settings(run: Run, report: Mapping[str, Any]) -> list[str]:
         *(f'<p class="dim">note: {html.escape(note)}</p>' for note in report["notes"]),
         f"<details><summary>all of them</summary><pre>{html.escape(json.dumps(whole, indent=1))}</pre></details>",
     ]
+
+
+def _source(source: DataSource) -> str:
+    split = f", split {source.split}" if source.split else ""
+    return f"{Path(source.path).name}, {counted(len(source.scenes), 'scene')}{split}"
 
 
 # Pictures ---------------------------------------------------------------------------------------------------
