@@ -26,7 +26,7 @@ DRAWN = 64  # scenes in a page
 
 
 def inspect_family(
-    path: Path, *, out: Path | None = None, progress: Progress | None = None, **reading: Any
+    path: str | Path, *, out: Path | None = None, progress: Progress | None = None, **reading: Any
 ) -> dict[str, Any]:
     """What `fit` would find in a folder, as JSON can hold it.
 
@@ -38,6 +38,7 @@ def inspect_family(
     Raises:
         InputError: the folder or something in it cannot be used.
     """
+    path = Path(path)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         data = open_family(path, progress=progress, **reading)

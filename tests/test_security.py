@@ -55,7 +55,14 @@ def sources() -> list[tuple[str, ast.Module]]:
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+            yield dotted(node.func), node
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` of an expression, with ? for what has no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
 
 
 def keyword(call: ast.Call, name: str) -> object:

@@ -24,7 +24,7 @@ from hyperfields.configs import parts_of, to_json
 from hyperfields.data import SceneDataset, fingerprint, require_scenes, stays_on_device
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
-from hyperfields.hypernets import Independent, shares_networks
+from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
@@ -48,7 +48,7 @@ from hyperfields.runs.run import (
 from hyperfields.tasks import Task, TrainConfig, task_of
 from hyperfields.tasks.captures import CaptureSettings, SpaceName
 from hyperfields.training.alone import AloneTrainer
-from hyperfields.training.checks import as_codes, difference, name_of, require_model
+from hyperfields.training.asked import alone, codes_of, difference, name_of, require_model
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.curve import Curve, Point, points_of
@@ -57,7 +57,6 @@ from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
 from hyperfields.training.verdict import in_one_line, verdict
-from hyperfields.weights import numel
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
 LOG_SECONDS = 5.0
@@ -178,7 +177,7 @@ class Fit:
         curve: bool = False,
     ) -> None:
         require_scenes(data)
-        codes = as_codes(codes)
+        codes = codes_of(codes)
         self.data, self.out, self.settings = data, out, settings
         self.length = Length(settings.minutes, settings.steps)
         self.device, self.task = usable_device(device), task or task_of(data.kind)
@@ -516,8 +515,3 @@ class Fit:
         write_atomically(log, "".join(kept).encode())
         if self.curve is not None:
             self.curve.go_on(points_of(lines), self.progress)
-
-
-def alone(model: ModelConfig) -> ModelConfig:
-    """The same field without a hypernetwork: every scene owns its table and its networks."""
-    return ModelConfig(model.field, Independent(), numel(model.field.spec))

@@ -1,4 +1,4 @@
-"""Checks of what a fit is given, with lines that say what was wanted."""
+"""What is asked of a fit: its checks, and how two configs differ."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from hyperfields.codes import Codes, parse
 from hyperfields.errors import InputError
-from hyperfields.hypernets import Generator
+from hyperfields.hypernets import Generator, Independent
 from hyperfields.model import ModelConfig
 from hyperfields.tasks import Task
+from hyperfields.weights import numel
 
 
 def name_of(value: object) -> str:
@@ -16,7 +17,7 @@ def name_of(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def as_codes(codes: Codes | str | None) -> Codes | None:
+def codes_of(codes: Codes | str | None) -> Codes | None:
     """The config of a source of codes.
 
     Raises:
@@ -59,9 +60,14 @@ def difference(theirs: Any, ours: Any, name: str) -> str:
         if len(theirs) != len(ours):
             return f"{len(theirs)} {name}, not {len(ours)}"
         return next(filter(None, (difference(*pair, name) for pair in zip(theirs, ours, strict=True))), "")
-    return "" if theirs == ours else f"{name} {short(theirs)}, not {short(ours)}"
+    return "" if theirs == ours else f"{name} {_short(theirs)}, not {_short(ours)}"
 
 
-def short(value: Any) -> str:
+def _short(value: Any) -> str:
     """A part of a config for a message: the class of one that has settings of its own."""
     return str(value.get("class", "of other settings") if isinstance(value, dict) else value)[:60]
+
+
+def alone(model: ModelConfig) -> ModelConfig:
+    """The same field without a hypernetwork: every scene owns its table and its networks."""
+    return ModelConfig(model.field, Independent(), numel(model.field.spec))
