@@ -180,7 +180,8 @@ def _charts(run: Run, report: Mapping[str, Any], metrics: Sequence[Metric]) -> l
     known = [value for value in values if value is not None]
     if len(known) > 3:
         drawn.append(bars(known, f"{metric.heading} of {len(known):,} {what}", metric.format))
-    points = [point for point in run.summary.get("curve", []) if _is_point(point)]
+    told = run.summary.get("curve")
+    points = [point for point in told if _is_point(point)] if isinstance(told, list) else []
     if len(points) > 1 and "inference" not in report:
         drawn.append(curve([(point[1], point[2]) for point in points], "held-out psnr [dB] along the fit"))
     return ['<div class="charts">', *(f"<div>{each}</div>" for each in drawn), "</div>"] if drawn else []
