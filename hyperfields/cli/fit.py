@@ -289,7 +289,10 @@ def _alone(data: SceneDataset, codes: Codes | None) -> bool:
     """True for one scene whose held-out views a fit can be measured on."""
     from hyperfields.tasks import task_of
 
-    return len(data.names) == 1 and codes is None and task_of(data.kind).probe(data, 0, 1) is not None
+    try:
+        return len(data.names) == 1 and codes is None and task_of(data.kind).probe(data, 0, 1) is not None
+    except InputError:  # held-out pictures that cannot be read are no matter of the fit
+        return False
 
 
 def _require_room(out: Path, resume: bool) -> RunConfig | None:

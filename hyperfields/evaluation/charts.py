@@ -25,7 +25,7 @@ def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
 def bars(values: Sequence[float], title: str, form: str = "{:.2f}") -> str:
     """How many of the finite `values` lie in each of some intervals."""
     low, high = min(values), max(values)
-    bins = min(BINS, max(len(values) // 2, 4))
+    bins = min(BINS, max(len(values), 4))
     width = (high - low) / bins or 1.0
     counts = [0] * bins
     for value in values:

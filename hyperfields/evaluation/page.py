@@ -22,6 +22,7 @@ from hyperfields.evaluation.report import learned_of, rank, scene_places
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.pictures import MAGMA, colors_of
 from hyperfields.runs.atomic import require_suffix, write_atomically
+from hyperfields.runs.config import DataSource
 from hyperfields.runs.images import as_bytes
 from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.run import Run
@@ -31,6 +32,7 @@ from hyperfields.tasks.base import Pair
 TEMPLATE = Path(__file__).with_name("page.html")
 SCENES = 12  # that are shown; of more, some evenly spread from the worst to the best
 VIEWS, VIEWS_ALONE = 3, 6  # of each scene; of a scene without others
+ROWS = 2000  # of the table of views
 PIXELS = 16_000_000  # of all pictures together: larger ones are shown smaller
 EXACT = 128 * 128  # pixels of a picture that is stored without losses
 SCALES = (0.05, 0.1, 0.2, 0.5, 1.0)  # largest errors of the colour map
@@ -86,14 +88,19 @@ def write_page(
         [
             *_head(run, report, metrics),
             *_charts(run, report, metrics),
-            *_table(report, metrics, set(chosen)),
+            *_tables(report, metrics, set(chosen)),
             *_scenes(shown, report, metrics),
             *_settings(run, report),
         ]
     )
-    title = html.escape(f"{run.label}: {report['kind']}")
+    title = html.escape(f"{_name(run)}: {report['kind']}")
     page = TEMPLATE.read_text(encoding="utf-8").replace("TITLE", title, 1).replace("<!--BODY-->", body, 1)
     write_atomically(path, page.encode())
+
+
+def _name(run: Run) -> str:
+    """The folder of a run, without where it is: pages are passed on."""
+    return run.label if run.path is None else run.path.resolve().name
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -126,15 +133,19 @@ def _about(view: Mapping[str, Any], label: str, metrics: Sequence[Metric]) -> st
     return f"<b>{label}</b>, {name}: {_values(view, metrics)}"
 
 
+def counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 # Parts ------------------------------------------------------------------------------------------------------
 
 
 def _head(run: Run, report: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:
     count, split = len(report["scenes"]), report["split"]
     views = sum(map(len, report["views"].values()))
-    what = f"{count:,} {'scene' if count == 1 else 'scenes'} ({report['kind']})"
+    what = f"{counted(count, 'scene')} ({report['kind']})"
     if views:
-        what += f", {views:,} views of the split {split}"
+        what += f", {counted(views, 'view')} of the split {split}"
     tiles = []
     for metric in metrics:
         std = (report.get("deviation") or {}).get(metric.name)
@@ -144,12 +155,13 @@ def _head(run: Run, report: Mapping[str, Any], metrics: Sequence[Metric]) -> lis
     sizes, seconds = report["bytes_per_scene"], report["fit_seconds"]
     if sizes["amortised"] is not None:
         tiles.append((f"{sizes['amortised'] / 1e3:,.1f}", "kB a scene, all counted"))
-    tiles.append((f"{sizes['marginal'] / 1e3:,.1f}", "kB for one more scene"))
+    if count > 1 or sizes["amortised"] is None:
+        tiles.append((f"{sizes['marginal'] / 1e3:,.1f}", "kB for one more scene"))
     if seconds is not None:
         tiles.append((f"{seconds:,.0f}", "seconds of fitting"))
     protocol = format_protocol(dict(report), metrics).splitlines()
     return [
-        f"<h1>{html.escape(run.label)}</h1>",
+        f"<h1>{html.escape(_name(run))}</h1>",
         f'<p class="dim">{html.escape(what)}; mean of views, then of scenes</p>'
         if views
         else f'<p class="dim">{html.escape(what)}; mean of scenes</p>',
@@ -168,7 +180,8 @@ def _charts(run: Run, report: Mapping[str, Any], metrics: Sequence[Metric]) -> l
     known = [value for value in values if value is not None]
     if len(known) > 3:
         drawn.append(bars(known, f"{metric.heading} of {len(known):,} {what}", metric.format))
-    points = [point for point in run.summary.get("curve", []) if _is_point(point)]
+    told = run.summary.get("curve")
+    points = [point for point in told if _is_point(point)] if isinstance(told, list) else []
     if len(points) > 1 and "inference" not in report:
         drawn.append(curve([(point[1], point[2]) for point in points], "held-out psnr [dB] along the fit"))
     return ['<div class="charts">', *(f"<div>{each}</div>" for each in drawn), "</div>"] if drawn else []
@@ -179,10 +192,37 @@ def _is_point(point: Any) -> bool:
     return numbers and all(math.isfinite(v) for v in point) and point[1] > 0.0
 
 
-def _table(report: Mapping[str, Any], metrics: Sequence[Metric], shown: set[str]) -> list[str]:
-    """All scenes; those that are shown are links."""
-    if len(report["scenes"]) < 2:
-        return []
+def _tables(report: Mapping[str, Any], metrics: Sequence[Metric], shown: set[str]) -> list[str]:
+    """All scenes, of which those that are shown are links, and all views."""
+    numbers = {name: number for number, name in enumerate(report["scenes"])}
+
+    def linked(name: str) -> str:
+        text = html.escape(name)
+        return f'<a href="#scene{numbers[name]}">{text}</a>' if name in shown else text
+
+    lines: list[str] = []
+    if len(numbers) > 1:
+        scenes = [([linked(name)], row) for name, row in report["scenes"].items()]
+        lines += ["<h2>Scenes</h2>", *_table(["scene"], scenes, report["mean"], metrics)]
+    views = [
+        ([linked(name), html.escape(str(view["name"] or view["view"]))], view)
+        for name, rows in report["views"].items()
+        for view in rows
+    ]
+    if views:
+        left_out = f", the first {ROWS:,} of them" if len(views) > ROWS else ""
+        table = _table(["scene", "view"], views[:ROWS], report["mean"], metrics)
+        lines += [f"<details><summary>{counted(len(views), 'view')}{left_out}</summary>", *table, "</details>"]
+    return lines
+
+
+def _table(
+    names: Sequence[str],
+    rows: Sequence[tuple[Sequence[str], Mapping[str, Any]]],
+    mean: Mapping[str, Any],
+    metrics: Sequence[Metric],
+) -> list[str]:
+    """Rows of (cells as HTML, metrics)."""
 
     def cells(row: Mapping[str, Any]) -> str:
         return "".join(
@@ -190,15 +230,13 @@ def _table(report: Mapping[str, Any], metrics: Sequence[Metric], shown: set[str]
             for metric in metrics
         )
 
-    numbers = {name: number for number, name in enumerate(report["scenes"])}
-    heads = "".join(f"<th>{html.escape(metric.heading)}</th>" for metric in metrics)
-    lines = ["<h2>Scenes</h2>", f'<div class="table"><table><thead><tr><th>scene</th>{heads}</tr></thead><tbody>']
-    for name, row in report["scenes"].items():
-        text = html.escape(name)
-        link = f'<a href="#scene{numbers[name]}">{text}</a>' if name in shown else text
-        lines.append(f"<tr><td>{link}</td>{cells(row)}</tr>")
-    lines += [f"</tbody><tfoot><tr><td>mean</td>{cells(report['mean'])}</tr></tfoot></table></div>"]
-    return lines
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in (*names, *(metric.heading for metric in metrics)))
+    empty = "<td></td>" * (len(names) - 1)
+    return [
+        f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>',
+        *(f"<tr>{''.join(f'<td>{cell}</td>' for cell in first)}{cells(row)}</tr>" for first, row in rows),
+        f"</tbody><tfoot><tr><td>mean</td>{empty}{cells(mean)}</tr></tfoot></table></div>",
+    ]
 
 
 def _scenes(shown: Mapping[str, list[_Row]], report: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:
@@ -265,10 +303,7 @@ def _settings(run: Run, report: Mapping[str, Any]) -> list[str]:
         "seed": fit.seed,
         "codes by": "descent" if config.codes is None else type(config.codes).__name__,
         "picture size": "x".join(map(str, config.picture["size"])) if "size" in config.picture else None,
-        "data": "; ".join(
-            f"{Path(source.path).name}, {len(source.scenes)} scenes{f', split {source.split}' if source.split else ''}"
-            for source in config.sources
-        ),
+        "data": "; ".join(map(_source, config.sources)),
         "inference": json.dumps(report["inference"]) if "inference" in report else None,
         "peak memory of the fit": None
         if report["peak_memory_bytes"] is None
@@ -285,6 +320,11 @@ def _settings(run: Run, report: Mapping[str, Any]) -> list[str]:
         *(f'<p class="dim">note: {html.escape(note)}</p>' for note in report["notes"]),
         f"<details><summary>all of them</summary><pre>{html.escape(json.dumps(whole, indent=1))}</pre></details>",
     ]
+
+
+def _source(source: DataSource) -> str:
+    split = f", split {source.split}" if source.split else ""
+    return f"{Path(source.path).name}, {counted(len(source.scenes), 'scene')}{split}"
 
 
 # Pictures ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hyperfields.runs.images import as_bytes
 from hyperfields.runs.scene import Scene
 
 SOLID = 0.9  # opacity from which a ray is taken to end somewhere
+ROUNDS = 4  # of rays of a camera, each as many as points are missing
 
 
 class Cloud(NamedTuple):
@@ -51,19 +52,22 @@ def point_cloud(
     if count < 1 or not cameras:
         raise InputError(f"points: {count} of {len(cameras)} cameras; wanted at least 1 of each")
     generator, points, colors = torch.Generator().manual_seed(seed), [], []
+    found = 0
     for number, camera in enumerate(cameras):
-        # What is left, evenly over the cameras that are left: those that see nothing leave their share to others.
-        wanted = (count - sum(map(len, points)) - 1) // (len(cameras) - number) + 1
-        if not wanted:
-            break
         rays = camera.to(scene.field.device).rays()
-        index = torch.randint(len(rays.directions), (2 * wanted,), generator=generator).to(rays.directions.device)
-        chosen = Rays(rays.origins[index][None].contiguous(), rays.directions[index][None].contiguous())
-        rendered = scene.run.task.render_rays(scene.field, chosen)
-        solid = ((rendered.alpha[0] > SOLID) & rendered.depth[0].isfinite()).nonzero().squeeze(1)[:wanted]
-        along = rendered.depth[0, solid, None].double() * chosen.directions[0, solid].double()
-        points.append((chosen.origins[0, solid].double() + along).cpu())
-        colors.append((rendered.rgb[0, solid] / rendered.alpha[0, solid, None]).clamp(0.0, 1.0).cpu())
+        # What is left, evenly over the cameras that are left: those that see nothing leave their share to others.
+        wanted = (count - found - 1) // (len(cameras) - number) + 1
+        for _ in range(ROUNDS):
+            if not wanted:
+                break
+            index = torch.randint(len(rays.directions), (wanted,), generator=generator).to(rays.directions.device)
+            chosen = Rays(rays.origins[index][None].contiguous(), rays.directions[index][None].contiguous())
+            rendered = scene.run.task.render_rays(scene.field, chosen)
+            solid = ((rendered.alpha[0] > SOLID) & rendered.depth[0].isfinite()).nonzero().squeeze(1)
+            along = rendered.depth[0, solid, None].double() * chosen.directions[0, solid].double()
+            points.append((chosen.origins[0, solid].double() + along).cpu())
+            colors.append((rendered.rgb[0, solid] / rendered.alpha[0, solid, None]).clamp(0.0, 1.0).cpu())
+            found, wanted = found + len(solid), wanted - len(solid)
         if progress is not None:
             progress(number + 1, len(cameras))
     together, frame = torch.cat(points), scene.frame

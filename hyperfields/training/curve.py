@@ -62,15 +62,15 @@ class Curve:
         self.points = points
         self._skip(progress)
 
-    def __call__(self, progress: Progress, fields: Callable[[int], BoundField]) -> float:
-        """Seconds that a measurement took, 0 when it is not time for one; `fields` gives that of a scene."""
+    def due(self, progress: Progress) -> bool:
+        """True when it is time for the next point."""
         if self._place(progress) < self._next:
-            return 0.0
+            return False
         self._skip(progress)
-        return self.measure(progress, fields)
+        return True
 
     def measure(self, progress: Progress, fields: Callable[[int], BoundField]) -> float:
-        """Seconds that a measurement took; none is made twice at a step."""
+        """Seconds that a measurement took; none is made twice at a step. `fields` gives that of a scene."""
         if self.points and self.points[-1].step >= progress.step:
             return 0.0
         started = time.monotonic()

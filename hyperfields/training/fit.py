@@ -357,7 +357,10 @@ class Fit:
             if time.monotonic() - saved[0] > CHECKPOINT_SECONDS:
                 self._save_state()
                 saved[0] = time.monotonic()
-            return 0.0 if self.curve is None else self.curve(progress, self._field_now)
+            if self.curve is None or not self.curve.due(progress):
+                return 0.0
+            self.trainer.sync(progress)  # what a GPU has still to do is the fit's
+            return self.curve.measure(progress, self._field_now)
 
         samples = self.config.train.samples
         lower = f"use --preset tiny, fewer scenes (--limit), or a TrainConfig with fewer samples than {samples}"
