@@ -25,6 +25,7 @@ from hyperfields.errors import InputError
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
     from hyperfields.evaluation.protocols import Protocol
+    from hyperfields.runs.inferred import InferredCodes
     from hyperfields.runs.run import Run
 
 
@@ -99,6 +100,7 @@ def evaluate(
     if given and (chosen is None or not chosen.unseen):
         raise InputError(f"{given[0]}: is of the inference of unseen scenes, by --protocol srn-1view or srn-2view")
     split = split or "test"
+    inferred: InferredCodes | None
     if protocol is not None and chosen is not None and chosen.unseen:
         require_length(minutes, steps)
         if minutes is None and steps is None:
