@@ -319,7 +319,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out")
     try:
-        task_of(settings.get("kind"))
+        task_of(str(settings.get("kind")))
     except InputError as error:
         raise InputError(f"{path}: {error}; choose another --out") from None
     return settings
