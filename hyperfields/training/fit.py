@@ -384,7 +384,7 @@ class Fit:
                 codes = self.source.final_codes(scenes, self.trainer.generator, self._loss_of(scenes))
                 with torch.no_grad():
                     self.model.latents.codes[scenes] = codes
-        summary = {
+        summary: dict[str, Any] = {
             "steps": self.progress.step,
             "seconds": self.progress.seconds,
             "loss": self.progress.loss,
