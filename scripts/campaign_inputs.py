@@ -333,7 +333,7 @@ BY_HAND: dict[str, tuple[str, Callable[[Path, Random], None]]] = {
     "an angle of pi": ("transforms_train.json", with_key("camera_angle_x", 3.1415926535897931)),
     "an unknown key": ("transforms_train.json", with_key("lens_of_mine", 1)),
     "a class of the system": ("config.json, inspect", with_key("model.generator", {"class": "os:system"})),
-    "a function of the system": ("config.json, render", with_key("train.loss", {"function": "os:system"})),
+    "a function of the system": ("config.json, render", with_key("model.field", {"function": "os:system"})),
     "two scenes of one name": ("config.json, render", with_key("scenes", ["picture0", "picture0"])),
     "a billion scenes": ("config.json, render", with_key("model.latent_size", 10**9)),
     "a newer format": ("config.json, inspect", with_key("format", 999)),

@@ -168,7 +168,7 @@ def test_readme_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                 del words[words.index("--minutes") : words.index("--minutes") + 2]
             assert cli.main([*words, *more.split()]) == 0, line
             ran.append(words[0])
-    assert ran == [verb for verb, more in SMALL.items() if more is not None]
+    assert list(dict.fromkeys(ran)) == [verb for verb, more in SMALL.items() if more is not None]
     assert {path.name for path in tmp_path.iterdir()} >= {"turn.gif", "morph.mp4", "new.safetensors", "car.safetensors"}
 
 

@@ -101,7 +101,9 @@ def test_every_room_is_in_the_wheel() -> None:
     unlisted: list[Path] = []
     for name, top in folders.items():
         packages |= {".".join((name, *file.parent.relative_to(top).parts)) for file in top.rglob("*.py")}
-        shipped = {file for pattern in settings["package-data"][name] for file in top.glob(pattern)}
+        patterns = {key: value for key, value in settings["package-data"].items() if (key + ".").startswith(name + ".")}
+        places = {key: top.joinpath(*key.removeprefix(name).split(".")[1:]) for key in patterns}
+        shipped = {file for key, several in patterns.items() for one in several for file in places[key].glob(one)}
         others = {file for file in top.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
         unlisted += sorted(file for file in others - shipped if file.suffix not in (".nbi", ".nbc"))
     assert sorted(settings["packages"]) == sorted(packages), "say so in `packages` of pyproject.toml"

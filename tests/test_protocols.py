@@ -92,10 +92,10 @@ def test_unseen_scenes_by_one_and_two_views(
     assert "protocol srn-2view: unseen scenes" in capsys.readouterr().out
     report = json.loads(out.read_text())
     assert list(report["scenes"]) == ["c"]  # those that were fitted are left out
-    names = [view["name"] for view in report["views"]["c"]]
+    names = [view["name"] for view in report["per_view"]["c"]]
     every = sorted(path.name for path in (family / "c" / "rgb").iterdir())
     assert names == [name for number, name in enumerate(every) if number not in (64, 104)]
-    values = [view["psnr"] for view in report["views"]["c"]]
+    values = [view["psnr"] for view in report["per_view"]["c"]]
     assert report["scenes"]["c"]["psnr"] == pytest.approx(sum(values) / len(values), rel=1e-5)
     assert report["mean"]["psnr"] == pytest.approx(report["scenes"]["c"]["psnr"])
     first, second = (each["mean"]["psnr"] for each in report["seeds"])
@@ -104,7 +104,7 @@ def test_unseen_scenes_by_one_and_two_views(
     assert report["deviation"]["psnr"] == pytest.approx(abs(first - second) / math.sqrt(2.0))
     assert report["inference"] == {"minutes": None, "steps": 3, "refine": False}
     assert run_cli(*words, "--protocol", "srn-1view") == 0
-    assert len(json.loads(out.read_text())["views"]["c"]) == 105
+    assert len(json.loads(out.read_text())["per_view"]["c"]) == 105
 
 
 def test_what_protocols_refuse(family: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +129,7 @@ def test_every_8th_wants_a_fit_that_held_them_out(
 ) -> None:
     out = tmp_path / "report.json"
     assert run_cli("eval", fitted, "--protocol", "every-8th", "--out", out) == 0  # held out, though no rule was given
-    names = [view["name"] for view in json.loads(out.read_text())["views"]["a"]]
+    names = [view["name"] for view in json.loads(out.read_text())["per_view"]["a"]]
     assert names == sorted(path.name for path in (family / "a" / "rgb").iterdir())[::8]
     other = tmp_path / "other"
     assert run_cli("fit", family, "--out", other, *TINY, "--limit", 1, "--split", "0.9") == 0
@@ -144,7 +144,7 @@ def test_nerf_synthetic_measures_at_the_size_of_the_files(tmp_path: Path) -> Non
     report, loaded, data = json.loads(out.read_text()), load_run(run), open_family(views)
     for number, name in enumerate(data.names):
         expected = [psnr_of(loaded.bind(name), view) for view in data.reference(number, "test")]  # type: ignore[union-attr]
-        found = [view["psnr"] for view in report["views"][name]]
+        found = [view["psnr"] for view in report["per_view"][name]]
         assert found == pytest.approx(expected, abs=1e-3)
     assert report["protocol"] == "nerf-synthetic"
 

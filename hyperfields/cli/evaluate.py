@@ -25,6 +25,7 @@ from hyperfields.errors import InputError
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
     from hyperfields.evaluation.protocols import Protocol
+    from hyperfields.runs.inferred import InferredCodes
     from hyperfields.runs.run import Run
 
 
@@ -98,7 +99,8 @@ def evaluate(
     given = [option for option, value in inferring.items() if value is not None]
     if given and (chosen is None or not chosen.unseen):
         raise InputError(f"{given[0]}: is of the inference of unseen scenes, by --protocol srn-1view or srn-2view")
-    split, inferred = split or "test", None if codes is None else load_codes(codes, loaded)
+    split = split or "test"
+    inferred: InferredCodes | None
     if protocol is not None and chosen is not None and chosen.unseen:
         require_length(minutes, steps)
         if minutes is None and steps is None:
@@ -120,6 +122,7 @@ def evaluate(
         if limit is not None:
             report["notes"].append(f"--limit {limit}: not all scenes of the family were measured")
     else:
+        inferred = None if codes is None else load_codes(codes, loaded)
         if inferred is not None:
             data = observed_data(loaded, inferred.names, family, inferred)
         elif protocol is not None and chosen is not None:

@@ -318,6 +318,10 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = None
     if not isinstance(settings, dict):
         raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out")
+    try:
+        task_of(str(settings.get("kind")))
+    except InputError as error:
+        raise InputError(f"{path}: {error}; choose another --out") from None
     return settings
 
 

@@ -77,7 +77,7 @@ def write_page(
     shown: dict[str, list[_Row]] = {}
     for done, name in enumerate(chosen):
         bound = run.bind(name) if inferred is None else inferred.bind(run, name)
-        views = sorted(report["views"].get(name, []), key=lambda view: rank(view, metrics[0]))
+        views = sorted(report["per_view"].get(name, []), key=lambda view: rank(view, metrics[0]))
         picked = spread(len(views), VIEWS if len(names) > 1 else VIEWS_ALONE)
         numbers = [views[place]["view"] for place in picked]
         pairs = run.task.pairs(bound, data, places[name], report["split"] or "test", numbers, **learned_of(run))
@@ -145,7 +145,7 @@ def counted(count: int, word: str) -> str:
 
 def _head(run: Run, report: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:
     count, split = len(report["scenes"]), report["split"]
-    views = sum(map(len, report["views"].values()))
+    views = sum(map(len, report["per_view"].values()))
     what = f"{counted(count, 'scene')} ({report['kind']})"
     if views:
         what += f", {counted(views, 'view')} of the split {split}"
@@ -178,8 +178,8 @@ def _head(run: Run, report: Mapping[str, Any], metrics: Sequence[Metric]) -> lis
 def _charts(run: Run, report: Mapping[str, Any], metrics: Sequence[Metric]) -> list[str]:
     """Where values lie, and how they came along the fit."""
     metric, drawn = metrics[0], []
-    views = [view.get(metric.name) for rows in report["views"].values() for view in rows]
-    values, what = (views, "views") if views else ([row[metric.name] for row in report["scenes"].values()], "scenes")
+    views = [view.get(metric.name) for rows in report["per_view"].values() for view in rows]
+    values, what = (views, "pictures") if views else ([row[metric.name] for row in report["scenes"].values()], "scenes")
     known = [value for value in values if value is not None]
     if len(known) > 3:
         drawn.append(bars(known, f"{metric.heading} of {len(known):,} {what}", metric.format))
@@ -209,7 +209,7 @@ def _tables(report: Mapping[str, Any], metrics: Sequence[Metric], shown: set[str
         lines += ["<h2>Scenes</h2>", *_table(["scene"], scenes, report["mean"], metrics)]
     views = [
         ([linked(name), html.escape(str(view["name"] or view["view"]))], view)
-        for name, rows in report["views"].items()
+        for name, rows in report["per_view"].items()
         for view in rows
     ]
     if views:

@@ -119,7 +119,7 @@ def evaluate_unseen(
         progress: of the measurement, see `evaluate`. on_step: of the inference.
 
     Returns:
-        the report of `evaluate`, of which `scenes`, `views` and `mean` are means over seeds, with `protocol`,
+        the report of `evaluate`, of which `scenes`, `per_view` and `mean` are means over seeds, with `protocol`,
         `inference` {minutes steps refine}, `seeds` [{seed mean}] and `deviation` {metric}: the standard deviation of
         the means of the seeds (n - 1), None for one seed.
 
@@ -140,9 +140,9 @@ def evaluate_unseen(
     assert first is not None
     report = dict(reports[0])
     report["scenes"] = {scene: mean_of([each["scenes"][scene] for each in reports]) for scene in reports[0]["scenes"]}
-    report["views"] = {
-        scene: [mean_of(rows) for rows in zip(*(each["views"][scene] for each in reports), strict=True)]
-        for scene in reports[0]["views"]
+    report["per_view"] = {
+        scene: [mean_of(rows) for rows in zip(*(each["per_view"][scene] for each in reports), strict=True)]
+        for scene in reports[0]["per_view"]
     }
     means = [each["mean"] for each in reports]
     report["mean"] = mean_of(means)

@@ -49,7 +49,7 @@ def evaluate(
         progress: called as (done, total, name) after each scene.
 
     Returns:
-        What JSON can hold: `kind`, `scenes` {name {metric}}, `views` {name [{view name metric}]} (the number of each
+        What JSON can hold: `kind`, `scenes` {name {metric}}, `per_view` {name [{view name metric}]} (the number of each
         in its split, and its file), `mean` {metric}, `bytes_per_scene` {amortised marginal} at 16 bits a number,
         `parameters` (networks and codes), `fit_seconds`, `peak_memory_bytes` (of the fit), and `split`, `generator`,
         `individually`, `seconds` (of this evaluation), `notes`. A value that cannot be had is None, and a line of
@@ -103,7 +103,7 @@ def evaluate(
         "generator": type(run.model.config.generator).__name__,
         "individually": not shares_networks(run.model.config.generator),
         "scenes": rows,
-        "views": views,
+        "per_view": views,
         "mean": _means(task.metrics, rows, notes),
         "bytes_per_scene": sizes,
         "parameters": run.model.networks_numel() + run.model.latents.codes.numel(),

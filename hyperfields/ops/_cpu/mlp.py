@@ -283,9 +283,9 @@ def _mlp_piece_backward(
         tile += 1
 
 
-# Functions that kernels call are inlined, in all of _cpu. Kernels that are loaded from the cache share a function of one
-# name, that of whichever was loaded first, and in each the compiler orders a sum as it likes: bits would depend on what
-# else a process has run.
+# Functions that kernels call are inlined, in all of _cpu. Kernels that are loaded from the cache share a function of
+# one name, that of whichever was loaded first, and in each the compiler orders a sum as it likes: bits would depend on
+# what else a process has run.
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def row_total(values, row, scratch):
     """Sum of a row of a tile, by halves."""
