@@ -34,6 +34,7 @@ SCENES = 12  # that are shown; of more, some evenly spread from the worst to the
 VIEWS, VIEWS_ALONE = 3, 6  # of each scene; of a scene without others
 ROWS = 2000  # of the table of views
 PIXELS = 16_000_000  # of all pictures together: larger ones are shown smaller
+SMALL = 128  # pixels along a picture whose pixels are shown as squares
 EXACT = 128 * 128  # pixels of a picture that is stored without losses
 SCALES = (0.05, 0.1, 0.2, 0.5, 1.0)  # largest errors of the colour map
 GREY = 0.75  # of pixels that do not count
@@ -114,7 +115,9 @@ def _label(place: int, count: int) -> str:
     if place in (0, count - 1):
         return "worst view" if place == 0 and count > 1 else "best view" if count > 1 else "its view"
     share = place / (count - 1)
-    return "median view" if abs(share - 0.5) < 0.5 / count + 1e-9 else f"view better than {share:.0%} of the others"
+    return (
+        "median view" if abs(share - 0.5) <= 0.5 / (count - 1) + 1e-9 else f"view better than {share:.0%} of the others"
+    )
 
 
 def _value(row: Mapping[str, Any], metric: Metric) -> str:
@@ -269,6 +272,8 @@ def _scenes(shown: Mapping[str, list[_Row]], report: Mapping[str, Any], metrics:
     for name, rows in shown.items():
         lines.append(f'<h2 id="scene{numbers[name]}">{html.escape(name)}</h2>')
         lines.append(f'<p class="dim">{_values(report["scenes"][name], metrics)}</p>')
+        side = 160 if len(shown) > 1 and max(row.pair.truth.shape[1] for row in rows) <= SMALL else 300
+        lines.append(f'<div class="rows" style="--side: {side}px">')
         for row in rows:
             pair, error = row.pair, errors[place]
             place += 1
@@ -279,12 +284,13 @@ def _scenes(shown: Mapping[str, list[_Row]], report: Mapping[str, Any], metrics:
                 f'<div class="row"><p>{row.about}</p><div class="pictures" style="--columns: {len(pictures)}">'
             )
             for what, picture in pictures.items():
-                small = ' class="small"' if picture.shape[1] <= 128 else ""
+                small = ' class="small"' if picture.shape[1] <= SMALL else ""
                 lines.append(
                     f'<figure><img{small} alt="{what}" src="{embedded(picture, shrink)}" '
                     f'width="{picture.shape[1]}" height="{picture.shape[0]}"><figcaption>{what}</figcaption></figure>'
                 )
             lines.append("</div></div>")
+        lines.append("</div>")
     return lines
 
 
