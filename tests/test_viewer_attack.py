@@ -423,6 +423,15 @@ def contents(folder: Path) -> dict[str, tuple[int, str]]:
     return {str(f): (f.stat().st_mtime_ns, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files}
 
 
+@contextlib.contextmanager
+def killed_in_the_end(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A failed test does not wait for its viewer."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_folder_may_be_damaged_and_the_end_is_clean(tmp_path: Path, number: signal.Signals) -> None:
     run = saved("shapes", tmp_path / "run")
@@ -432,8 +441,9 @@ def test_the_folder_may_be_damaged_and_the_end_is_clean(tmp_path: Path, number: 
     command = [sys.executable, "-P", "-m", "hyperfields", "view", str(run), "--port", "0"]
     environment = os.environ | {"TMPDIR": str(temporary)}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
-    ) as process:
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    ) as process, killed_in_the_end(process):  # fmt: skip
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
         origin, _, token = lines[0].split()[-1].partition("/?token=")
