@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import hyperfields as hf
@@ -163,3 +164,18 @@ def test_grids_of_presets_leave_for_tinycudann(kind: str) -> None:
         assert _tcnn.resolutions(config) == grid.resolutions
         for level, scale in enumerate(grid.scales):
             assert abs(config["base_resolution"] * config["per_level_scale"] ** level - 1.0 - scale) < 1e-3
+
+
+def test_fits_learn_also_where_gradients_are_off() -> None:
+    pixels = torch.rand(2, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+
+    def codes() -> torch.Tensor:
+        run = hf.fit(hf.Images(pixels.clone()), steps=3, preset="tiny", progress=False)
+        found = hf.infer(run, hf.Images(pixels[:1].clone()), steps=2, progress=False)
+        return torch.cat((run.codes("0", "1"), found.codes)).clone()
+
+    expected = codes()
+    with torch.no_grad():
+        assert torch.equal(codes(), expected)
+    with torch.inference_mode():
+        assert torch.equal(codes(), expected)

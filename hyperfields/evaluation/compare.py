@@ -490,7 +490,7 @@ def format_table(report: dict[str, Any]) -> str:
         rows.append((name, *sizes, quality, cell(row, "worst"), cell(row, "unseen", "unseen_spread")))
     head = ("generator", "latent", "bytes a scene", "one more", "steps", "seeds", "fitted", "worst", "unseen")
     text = (
-        f"{metric.heading}, mean over {len(settings['scenes'])} {settings['kind']}; ± standard deviation over seeds; "
+        f"{metric.heading}, mean over {len(settings['scenes'])} scenes; ± standard deviation over seeds; "
         "worst: of a scene"
     )
     if settings["unseen"]:

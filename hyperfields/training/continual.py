@@ -98,6 +98,8 @@ def extend(run: Run, scenes: int, extension: Extension) -> HyperField:
     return model.to(old.latents.codes.device)
 
 
+@torch.inference_mode(False)  # wherever it is called
+@torch.enable_grad()
 def add(
     run: Run,
     data: SceneDataset,

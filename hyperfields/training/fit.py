@@ -63,6 +63,8 @@ LOG_SECONDS = 5.0
 REMEDY = "fit longer or with another seed, and look at the data: cameras, unit and background"
 
 
+@torch.inference_mode(False)  # wherever it is called
+@torch.enable_grad()
 def fit(
     data: SceneDataset,
     out: str | Path | None = None,

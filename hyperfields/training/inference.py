@@ -46,6 +46,8 @@ CODE_SHARE = 0.15  # of the time, for codes, where weights are refined after the
 CODE_WARMUP = 10  # steps, of these
 
 
+@torch.inference_mode(False)  # wherever it is called
+@torch.enable_grad()
 def infer(
     run: Run,
     data: SceneDataset,
