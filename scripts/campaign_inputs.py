@@ -161,6 +161,11 @@ class Inputs:
         def prepare() -> None:
             little_memory(MEMORY)
             if as_nobody:
+                # torch imports these when it first needs them, from folders that only their owner may read.
+                import cProfile  # noqa: F401
+
+                import torch._dynamo  # noqa: F401
+
                 os.seteuid(65534)
 
         call = load_field if words[0] == "load_field" else None

@@ -14,6 +14,7 @@ from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.runs import atomic
 from hyperfields.runs.atomic import append, holds_files, new_folder, require_suffix, write_together
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.run import MODEL, SOURCE, SUMMARY
 from hyperfields.training import continual
 from hyperfields.training.continual import add
@@ -137,3 +138,9 @@ def test_numbers_of_cameras_that_no_float_holds_are_refused_with_their_file(
     (tmp_path / "transforms.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"transforms\.json.*(finite|above 0)"):
         hf.open_family(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "codes.safetensors")
+    with pytest.raises(InputError, match=r"codes.safetensors: is no file"):
+        read_tensors(tmp_path / "codes.safetensors")

@@ -13,6 +13,7 @@ from PIL import Image
 import hyperfields as hf
 from hyperfields.cli import main
 from hyperfields.cli.common import data_of, read_alike
+from hyperfields.ops import _tcnn
 from hyperfields.runs.export import field_facts
 from hyperfields.runs.inferred import load_codes
 
@@ -151,3 +152,14 @@ def notes(folder: Path, **reading: str) -> str:
     data = hf.open_family(folder, **reading)  # type: ignore[arg-type]
     assert isinstance(data, hf.Views)
     return "\n".join(data.notes)
+
+
+@pytest.mark.parametrize("kind", ["images", "shapes", "views"])
+def test_grids_of_presets_leave_for_tinycudann(kind: str) -> None:
+    """Those whose finest level ends on a whole number were refused: 62 cells of shapes, 32 or 96 of views."""
+    for side in range(16, 257):
+        grid = hf.preset("default", kind, 4, side)[0].field.encoding.grid  # type: ignore[arg-type, union-attr]
+        config = _tcnn.encoding_config(grid)
+        assert _tcnn.resolutions(config) == grid.resolutions
+        for level, scale in enumerate(grid.scales):
+            assert abs(config["base_resolution"] * config["per_level_scale"] ** level - 1.0 - scale) < 1e-3

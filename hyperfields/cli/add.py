@@ -74,10 +74,13 @@ def add(
         seed: seed of all random numbers.
     """
     from hyperfields.evaluation.added import add_and_measure, format_added
+    from hyperfields.runs.atomic import holds_files
 
     require_length(minutes, steps)
     if minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
+    if out.is_file() or (out.is_dir() and holds_files(out)):  # said before the old scenes are measured, which is long
+        raise InputError(f"{out}: exists already and is not an empty folder; choose another --out")
     loaded = load(run)
     size = size_of(loaded)
     given = present(aspect=aspect, background=background, split=split)

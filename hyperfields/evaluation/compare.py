@@ -316,7 +316,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         settings = None
-    if not isinstance(settings, dict):
+    lists = ("generators", "scenes", "unseen", "files")
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(key), list) for key in lists):
         raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out")
     try:
         task_of(str(settings.get("kind")))

@@ -25,6 +25,7 @@ from hyperfields.ops.dispatch import TCNN_GUIDE
 from hyperfields.ops.grid import GridSpec
 
 WIDTHS = (16, 32, 64, 128)  # of hidden layers, in its fully fused networks
+NEAREST = 16  # steps of a growth's last bit, about, within which one is sought that gives the levels of a grid
 GRANULE = 256  # points of a call are padded to a multiple of this
 ACTIVATIONS = {"relu": "ReLU", "leaky_relu": "LeakyReLU"}  # the slope of its LeakyReLU is 0.01, as ours
 
@@ -127,7 +128,13 @@ def encoding_config(grid: GridSpec) -> dict[str, Any]:
         "per_level_scale": growth,
         "interpolation": "Smoothstep" if grid.smoothstep else "Linear",
     }
-    if (resolutions(config), offsets(config, grid.dims)) != (grid.resolutions, grid.offsets):
+    # In float32 a level that should end on a whole number may be rounded up to one more: then the nearest growth is
+    # taken with which none is, and positions move by less than a thousandth of a cell.
+    for ulps in (0, *(sign * step for step in range(1, NEAREST) for sign in (-1, 1))):
+        config["per_level_scale"] = growth * (1.0 + ulps * 2.0**-24)
+        if (resolutions(config), offsets(config, grid.dims)) == (grid.resolutions, grid.offsets):
+            break
+    else:
         raise ValueError(
             f"grid: its levels {list(grid.resolutions)} are not those that tinycudann makes from "
             f"base_resolution {base} and per_level_scale {growth:.9g}"

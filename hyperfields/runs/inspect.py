@@ -70,7 +70,7 @@ def inspect_run(folder: Path) -> dict[str, Any]:
 def last_line(path: Path) -> dict[str, Any] | None:
     """The last line of a fit's log that is whole."""
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     except OSError:
         return None
     for line in reversed(lines):

@@ -324,7 +324,8 @@ def model_from_tensors(config: ModelConfig, scenes: int, tensors: dict[str, Tens
 def read_summary(folder: Path) -> dict[str, Any]:
     """Cost of a finished fit; empty when the fit is not finished or the file is damaged."""
     try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
+        path = folder / SUMMARY
+        summary = json.loads(path.read_bytes()) if path.is_file() else {}  # a pipe would be waited for
     except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) and finite(*map(summary.get, ("steps", "seconds"))) else {}
