@@ -189,7 +189,8 @@ class Meshed(Spheres):
 
 
 @pytest.mark.parametrize("kind", ["images", "shapes"])
-def test_pages_of_other_kinds(kind: str, tmp_path: Path) -> None:
+def test_pages_of_other_kinds(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperfields.tasks.shapes.SHOWN", 24)
     if kind == "shapes":
         pytest.importorskip("open3d", exc_type=ImportError)
         pytest.importorskip("skimage", exc_type=ImportError)
@@ -248,13 +249,13 @@ def views_fit(out: Path | None, *, curve: bool, steps: int = 64, resume: bool = 
 def test_a_curve_changes_no_bit_of_a_fit(tmp_path: Path, individually: bool) -> None:
     data = Balls(names=("red",)) if individually else FAMILIES["views"]
     for name, curve in (("with", True), ("without", False)):
-        settings = FitSettings(steps=64, preset="tiny", individually=individually)
+        settings = FitSettings(steps=32, preset="tiny", individually=individually)
         Fit(data, tmp_path / name, settings, curve=curve).run()
     assert (tmp_path / "with" / MODEL).read_bytes() == (tmp_path / "without" / MODEL).read_bytes()
     states = [load_tensors(tmp_path / name / STATE) for name in ("with", "without")]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    assert [point[0] for point in load_run(tmp_path / "with").summary["curve"]] == [1, 2, 4, 8, 16, 32, 64]
+    assert [point[0] for point in load_run(tmp_path / "with").summary["curve"]] == [1, 2, 4, 8, 16, 32]
     assert "curve" not in load_run(tmp_path / "without").summary
 
 
