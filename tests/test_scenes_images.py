@@ -212,8 +212,9 @@ def test_mixed_kinds_need_a_word(folder: Path) -> None:
 
 def test_the_samples_are_small_and_say_where_they_come_from() -> None:
     families = sorted(p for p in SAMPLES.iterdir() if p.is_dir())
-    assert [p.name for p in families] == ["cars_views", "emoji", "shapes_cars"]
-    assert [detect_kind(p) for p in families] == ["views", "images", "shapes"]
+    assert [p.name for p in families] == ["cars_views", "emoji", "shapes_cars", "toy_cars"]
+    # Photographs without poses are pictures: `hyperfields poses` makes views of them.
+    assert [detect_kind(p) for p in families] == ["views", "images", "shapes", "images"]
     for path in families:
         text = (path / "README.md").read_text()
         assert "Source:" in text

@@ -120,5 +120,5 @@ def test_marching_into_packed_samples_is_launched_twice(launched: Counter[str]) 
     counts, edges = torch.zeros(5, dtype=torch.int64), torch.rand(50, 2)
     for starts in (None, torch.arange(6)):
         cells = torch.ones(1, 4, 4, 4, dtype=torch.bool)
-        rays._launch_march(origins, origins, cells, 0.5, torch.rand(1, 5), starts, counts, edges)
+        rays._launch_march(origins, origins, cells, 0.5, torch.rand(1, 5), starts, counts, edges, False, 0.1)
     assert launched == {"march_rays": 2}
