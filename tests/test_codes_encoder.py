@@ -103,6 +103,7 @@ class Mean(NamedTuple):
 
     rgb: Tensor
     alpha: Tensor
+    distortion: Tensor | None = None
 
 
 def unseen_losses(kind: Kind, run: Run) -> tuple[float, float]:
