@@ -124,12 +124,13 @@ def compare(
 def _show_comparison(report: dict[str, Any], out: Path) -> None:
     """The table of a comparison, and its plot where it can be drawn."""
     from hyperfields.evaluation.compare import PLOT, REPORT, format_table
-    from hyperfields.evaluation.plots import plot
+    from hyperfields.evaluation.plots import MissingLibrary, plot
 
     print(format_table(report))
     print(f"wrote {out / REPORT}")
     try:
         plot(report, out / PLOT)
-        print(f"wrote {out / PLOT}")
-    except InputError as error:
+    except MissingLibrary as error:
         print(f"no plot: {error}")
+    else:
+        print(f"wrote {out / PLOT}")

@@ -12,18 +12,23 @@ from hyperfields.evaluation.compare import WATCHED, ranking_metric
 from hyperfields.runs.atomic import write_atomically
 
 
+class MissingLibrary(InputError):
+    """A plot that cannot be drawn, since matplotlib is not installed."""
+
+
 def plot(report: dict[str, Any], path: Path) -> None:
     """Quality against bytes a scene, of fitted and of unseen scenes, and against time, as a picture.
 
     Raises:
-        InputError: matplotlib is missing.
+        MissingLibrary: matplotlib is.
+        InputError: the picture cannot be written.
     """
     try:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
         from PIL import Image
     except ImportError:
-        raise InputError(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
+        raise MissingLibrary(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
     metric = ranking_metric(report["settings"]).heading
     rows = [row for row in report["table"] if row.get("quality") is not None]
     names = list(dict.fromkeys(row["generator"] for row in rows))  # the best first
