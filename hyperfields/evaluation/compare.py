@@ -316,7 +316,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         settings = None
-    lists = ("generators", "scenes", "unseen", "files")
+    lists = ("scenes", "unseen")
     if not isinstance(settings, dict) or not all(isinstance(settings.get(key), list) for key in lists):
         raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out")
     try:
