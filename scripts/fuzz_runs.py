@@ -33,6 +33,8 @@ from hyperfields.viewer.requests import decode, view_request
 
 # Runs ---------------------------------------------------------------------------------------------
 
+COMPARISON = b'{"generators": ["full"], "seeds": 1, "kind": "images", "scenes": ["a"], "unseen": []}'
+
 
 def look_at(folder: Path) -> None:
     """Whatever reads a run: shown as a table, its first and last scene bound, one of them rendered."""
@@ -177,7 +179,7 @@ def tcnn_files(room: Room) -> list[bytes]:
 def comparison(room: Room, data: bytes) -> object:
     """A comparison that goes on."""
     room.put(f"compare/{compare.SETTINGS}", data)
-    return compare._begin(room.folder / "compare", {"generators": ["full"], "seeds": 1})
+    return compare._begin(room.folder / "compare", json.loads(COMPARISON))
 
 
 def results(room: Room, data: bytes) -> object:

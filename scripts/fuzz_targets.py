@@ -22,6 +22,7 @@ from fuzz_captures import (
 )
 from fuzz_room import Target
 from fuzz_runs import (
+    COMPARISON,
     camera_path,
     camera_paths,
     codes,
@@ -101,7 +102,7 @@ TARGETS: dict[str, Target] = {
     "codes": Target(codes, codes_files, "safetensors"),
     "tcnn": Target(tcnn, lambda room: tcnn_files(room)[:1], "safetensors"),
     "tcnn_json": Target(tcnn_json, lambda room: tcnn_files(room)[1:], "json"),
-    "compare": Target(comparison, lambda room: [b'{"generators": ["full"], "seeds": 1}'], "json"),
+    "compare": Target(comparison, lambda room: [COMPARISON], "json"),
     "compare_results": Target(results, result_files, "lines"),
     "camera_path": Target(camera_path, camera_paths, "json", named=False),
     "message": Target(messages, message_files, "json", named=False),
