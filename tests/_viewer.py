@@ -92,7 +92,7 @@ class Client:
     def send(self, **message: Any) -> None:
         self.socket.send(json.dumps(message))
 
-    def hear(self, timeout: float = 90.0) -> dict[str, Any]:
+    def hear(self, timeout: float = 300.0) -> dict[str, Any]:
         """The next message; a picture's is in "image", `[h w 3]`, other bytes in "bytes"."""
         data = self.socket.recv(timeout)
         if isinstance(data, str):
