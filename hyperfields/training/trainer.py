@@ -198,13 +198,8 @@ class Trainer:
         return total, data.detach()
 
     def warm_up(self) -> None:
-        """One step that changes nothing: compiles the kernels before the clock starts.
-
-        It is the first step, resumed or not. Kernels that are loaded from numba's cache share the functions of those
-        that were loaded before, whose last bits may differ: so all fits load them in one order.
-        """
+        """One step that changes nothing: compiles the kernels before the clock starts."""
         before = {name: value.clone() for name, value in self.state_dict().items()}
-        self.steps = 0
         self.prepare()
         self.execute.rehearse()
         self.load_state_dict(before)
