@@ -12,7 +12,6 @@ that follows the size is that of He et al. 2024, "RECOMBINER", section 3.4.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -24,15 +23,14 @@ from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.runs.packing import Packing
 from hyperfields.runs.run import Run
-from hyperfields.tasks.config import Adam, Cosine, TrainConfig
+from hyperfields.tasks.config import Adam
 from hyperfields.training.progress import OnStep
-from hyperfields.training.refinement import SAMPLES, groups_of
+from hyperfields.training.refinement import WARMUP, groups_of, recipe, stage_of
 from hyperfields.training.trainer import Fields, Length, Progress, StepState, Trainer
 
 SHARE = 8  # of a step, as `Packing.step_of` reads it
 RATE_TABLES, RATE_NETWORKS = 0.1, 0.05  # in units of the spread
 ADAM = Adam(betas=(0.8, 0.95))
-WARMUP = 30  # steps
 DEAD = 0.6  # a change below so many steps is none
 CONTROL = 5  # steps between two looks at the sizes
 BITS_PER_NAT = 3.0  # of the penalty, roughly: sets the first weight of the bytes
@@ -109,19 +107,22 @@ def compress(
         def bind(local: Tensor, generator: torch.Generator, changes: _Changes = changes) -> Fields:
             return Fields(BoundField(field, changes.weights(local), len(local)))
 
-        train = _recipe(run, changes, len(scenes))
+        rates = {
+            name: (RATE_NETWORKS if field.spec[name].source == "generated" else RATE_TABLES) / packing.share(SHARE)
+            for name in changes.values
+        }
+        train = recipe(run, rates, ADAM, len(scenes))
         objective = run.task.objective(data, field, train, len(scenes), device=codes.device, loss=train.loss)
         trainer = Trainer(
             bind, {name: [value] for name, value in changes.values.items()}, objective, scenes, train, seed + number,
             regularizers=[budget],
         )  # fmt: skip
-        share = (1.0 - first) / len(groups)
 
         def after(state: Progress, budget: _Budget = budget) -> None:
             budget.follow(state)
             on_step(state)
 
-        trainer.fit(length, progress, stage=(first + number * share, first + (number + 1) * share), on_step=after)
+        trainer.fit(length, progress, stage=stage_of(number, len(groups), first), on_step=after)
         packed += [budget.pack(scene) for scene in range(len(scenes))]
     return tuple(packed)
 
@@ -163,15 +164,3 @@ class _Budget:
 
     def _pack(self, scene: int, least: float) -> bytes:
         return self.packing.pack(self.codes[scene], self.changes.numbers(scene, least), SHARE)
-
-
-def _recipe(run: Run, changes: _Changes, scenes: int) -> TrainConfig:
-    spec, train = run.model.config.field.spec, run.config.train
-    rates = {}
-    for name in changes.values:
-        rate = RATE_NETWORKS if spec[name].source == "generated" else RATE_TABLES
-        rates[name] = rate / changes.packing.share(SHARE)
-    return dataclasses.replace(
-        train, scenes=scenes, samples=scenes * min(train.samples, SAMPLES), prior=0.0, adam=ADAM,
-        schedule=Cosine(WARMUP), rates=tuple(rates.items()),
-    )  # fmt: skip

@@ -78,6 +78,11 @@ def refine(
     """
     field = run.model.config.field
     sizes, pull = spreads(run.model), pull_of(run, data)
+    spec = field.spec
+    rates = {
+        name: (RATE_NETWORKS if spec[name].source == "generated" else RATE_TABLES) * size
+        for name, size in sizes.items()
+    }
     groups = groups_of(codes)
     parts = []
     for number, scenes in enumerate(groups):
@@ -95,30 +100,27 @@ def refine(
             squares = [((own[name] - start[name]) / sizes[name]).square().mean() for name in own]
             return pull * torch.stack(squares).sum()
 
-        train = _recipe(run, sizes, len(scenes))
+        train = recipe(run, rates, ADAM, len(scenes))
         objective = run.task.objective(data, field, train, len(scenes), device=codes.device, loss=train.loss)
         trainer = Trainer(
             bind, {name: [value] for name, value in own.items()}, objective, scenes, train, seed + number,
             regularizers=[pulled] if pull else [],
         )  # fmt: skip
-        share = (1.0 - first) / len(groups)
-        trainer.fit(length, progress, stage=(first + number * share, first + (number + 1) * share), on_step=on_step)
+        trainer.fit(length, progress, stage=stage_of(number, len(groups), first), on_step=on_step)
         parts.append({name: (value.detach() - start[name]) for name, value in own.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _recipe(run: Run, sizes: Mapping[str, float], scenes: int) -> TrainConfig:
-    spec, train = run.model.config.field.spec, run.config.train
-    rates = {
-        name: (RATE_NETWORKS if spec[name].source == "generated" else RATE_TABLES) * size
-        for name, size in sizes.items()
-    }
+def recipe(run: Run, rates: Mapping[str, float], adam: Adam, scenes: int) -> TrainConfig:
+    """The run's recipe for a short fit of weights alone: their rates by name, so many scenes in each step."""
+    train = run.config.train
     return dataclasses.replace(
-        train,
-        scenes=scenes,
-        samples=scenes * min(train.samples, SAMPLES),
-        prior=0.0,
-        adam=ADAM,
-        schedule=Cosine(WARMUP),
-        rates=tuple(rates.items()),
-    )
+        train, scenes=scenes, samples=scenes * min(train.samples, SAMPLES), prior=0.0, adam=adam,
+        schedule=Cosine(WARMUP), rates=tuple(rates.items()),
+    )  # fmt: skip
+
+
+def stage_of(number: int, groups: int, first: float) -> tuple[float, float]:
+    """The stage of a group in a length of which the fraction `first` is over: even shares of what is left."""
+    share = (1.0 - first) / groups
+    return first + number * share, first + (number + 1) * share
