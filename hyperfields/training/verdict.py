@@ -13,6 +13,7 @@ from hyperfields.data import Pixels, Points, SceneDataset
 from hyperfields.rendering.base import on_background
 from hyperfields.rendering.surface import scene_interval
 from hyperfields.runs.run import Run
+from hyperfields.tasks.base import on_white
 from hyperfields.tasks.objective import Loss
 
 SCENES, SAMPLES = 16, 1024  # that are looked at, samples of each
@@ -75,8 +76,7 @@ def _reason(run: Run, data: SceneDataset, number: int, place: int, seed: int) ->
         clear = truth[..., 3] == 0.0
         if bool(clear.any()) and float(alpha[clear].mean()) > FOG:
             return f"full of fog, {float(alpha[clear].mean()):.0%} opaque where the background is seen"
-    white = truth[..., :3] * truth[..., 3:] + (1.0 - truth[..., 3:])
-    return _compared(on_background(rendered).cpu(), white)
+    return _compared(on_background(rendered).cpu(), on_white(truth))
 
 
 def in_one_line(remarks: Sequence[str]) -> str:
