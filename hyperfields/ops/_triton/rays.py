@@ -63,17 +63,17 @@ def march_rays(
         a, b = (-1.0 - o) * inverse, (1.0 - o) * inverse
         near, far = tl.maximum(near, tl.minimum(a, b)), tl.minimum(far, tl.maximum(a, b))
     ahead = tl.load(offset + ray, live, 0.0)
-    if CONTRACTED:
-        along, radius = _ray_frame(origins, directions, ray, live)
-        near = _contract(tl.div_rn(nearest - along, radius))
-        far = zero + HORIZON
-    steps = tl.where(live & (near < far), tl.ceil(tl.div_rn(far - near, zero + step)) + 1.0, 0.0)
     o0 = tl.load(origins + ray * 3, live, 0.0)
     o1 = tl.load(origins + ray * 3 + 1, live, 0.0)
     o2 = tl.load(origins + ray * 3 + 2, live, 0.0)
     d0 = tl.load(directions + ray * 3, live, 1.0)
     d1 = tl.load(directions + ray * 3 + 1, live, 1.0)
     d2 = tl.load(directions + ray * 3 + 2, live, 1.0)
+    if CONTRACTED:
+        along, radius = _ray_frame(o0, o1, o2, d0, d1, d2)
+        near = _contract(tl.div_rn(nearest - along, radius))
+        far = zero + HORIZON
+    steps = tl.where(live & (near < far), tl.ceil(tl.div_rn(far - near, zero + step)) + 1.0, 0.0)
     first_cell = cells + ray // of_scene * size * size * size
     if WRITE:
         begin = tl.load(starts + ray, live, 0)
@@ -103,14 +103,8 @@ def march_rays(
 
 
 @triton.jit
-def _ray_frame(origins, directions, ray, live):
+def _ray_frame(o0, o1, o2, d0, d1, d2):
     """See `reference.space.ray_frame`."""
-    o0 = tl.load(origins + ray * 3, live, 0.0)
-    o1 = tl.load(origins + ray * 3 + 1, live, 0.0)
-    o2 = tl.load(origins + ray * 3 + 2, live, 0.0)
-    d0 = tl.load(directions + ray * 3, live, 1.0)
-    d1 = tl.load(directions + ray * 3 + 1, live, 1.0)
-    d2 = tl.load(directions + ray * 3 + 2, live, 1.0)
     along = -(o0 * d0 + o1 * d1 + o2 * d2)
     a, b, c = o0 + along * d0, o1 + along * d1, o2 + along * d2
     return along, tl.maximum(tl.sqrt_rn(a * a + b * b + c * c), 1.0)
