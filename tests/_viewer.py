@@ -102,11 +102,12 @@ class Client:
         return message | ({"image": decoded(data)} if message["type"] == "picture" else {"bytes": data})
 
     def until(self, **values: Any) -> dict[str, Any]:
-        """The next message with these values."""
+        """The next message with these values; a job that failed ends the wait."""
         while True:
             message = self.hear()
             if all(message.get(name) == value for name, value in values.items()):
                 return message
+            assert message["type"] != "failed" or message["job"] != values.get("job"), message
 
     def request(self, number: int = 1, **more: Any) -> None:
         """Ask for a picture."""

@@ -31,7 +31,7 @@ from hyperfields.viewer import app as app_module
 from hyperfields.viewer import serve
 from hyperfields.viewer.app import Viewer
 from hyperfields.viewer.jobs import MOST_FILES
-from hyperfields.viewer.server import Gate, free_port
+from hyperfields.viewer.server import Gate, listen
 from hyperfields.viewer.shared import SharedState
 
 from ._octahedra import run_of
@@ -535,19 +535,10 @@ def test_too_many_pages_are_turned_away(monkeypatch: pytest.MonkeyPatch, shapes:
 
 
 def test_a_busy_port_leads_to_the_next() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
+    with listen("127.0.0.1", 0) as busy:
         port = busy.getsockname()[1]
-        assert free_port("127.0.0.1", port) > port
-
-
-def test_a_port_that_is_taken_meanwhile_leads_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        port = busy.getsockname()[1]
-        answers = iter([port])
-        monkeypatch.setattr(app_module, "free_port", lambda host, start: next(answers, None) or free_port(host, start))
-        with viewing("images") as viewer:
-            assert viewer.port > port
-            assert get(viewer, "/")[0] == 200
+        with listen("127.0.0.1", port) as next_one:
+            assert next_one.getsockname()[1] > port
 
 
 @pytest.mark.parametrize(("host", "port", "text"), [
@@ -557,7 +548,7 @@ def test_a_port_that_is_taken_meanwhile_leads_to_the_next(monkeypatch: pytest.Mo
 ])  # fmt: skip
 def test_a_wrong_address_is_said(host: str, port: int, text: str) -> None:
     with pytest.raises(InputError, match=text):
-        free_port(host, port)
+        listen(host, port)
 
 
 def test_serving_says_where_and_who_can_reach_it() -> None:

@@ -66,8 +66,10 @@ def serve(
         log(f"viewer of {run.label} ({run.kind}, {len(viewer.shared.names):,} scenes): {viewer.url}")
         log(f"from another machine: ssh -L {viewer.port}:127.0.0.1:{viewer.port} {_ssh_name()}, then the same address")
         log("Ctrl-C ends it")
+        stop = stop or threading.Event()
         with _signals_raise():
-            (stop or threading.Event()).wait()
+            while not stop.wait(0.5):  # a signal that another thread was given is seen when this one wakes
+                pass
     except KeyboardInterrupt:
         pass
     finally:

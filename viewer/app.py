@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import errno
 import http
 import json
 import math
@@ -31,7 +30,7 @@ from hyperfields.runs.run import MODEL, Run
 from hyperfields.viewer import requests
 from hyperfields.viewer.connection import MOST_UNSENT, Allowance, Connection
 from hyperfields.viewer.jobs import Jobs
-from hyperfields.viewer.server import Gate, Server, free_port, is_websocket, path_of, reply, text
+from hyperfields.viewer.server import Gate, Server, is_websocket, listen, path_of, reply, text
 from hyperfields.viewer.session import Session
 from hyperfields.viewer.shared import MOST_THUMBS, SHEET, THUMB, SharedState
 
@@ -75,8 +74,9 @@ class Viewer:
         Raises:
             InputError: the address is not one of this machine, or no port is free.
         """
-        self.gate = Gate(host, free_port(host, port))  # first: nothing has been made if that fails
         self.shared = SharedState(run, open_dataset, inferred)
+        listener = listen(host, port)
+        self.gate = Gate(host, int(listener.getsockname()[1]))
         self.jobs = Jobs(self.shared)
         self._sheets = ThreadPoolExecutor(2, thread_name_prefix="hyperfields-viewer-thumbs")
         self._sessions: dict[str, tuple[Session, Connection]] = {}
@@ -84,23 +84,9 @@ class Viewer:
         self._download = asyncio.Lock()
         self._hello, self._notice = json.dumps(hello(self.shared)), ""
         self._watch = threading.Thread(target=self._watch_folder, name="hyperfields-viewer-watch", daemon=True)
-        try:
-            self._server = self._listen()
-        except BaseException:
-            self.jobs.close()
-            raise
+        self._server = Server(listener, self._respond, self._talk)
         self._watch.start()
         self.shared.warm_up()
-
-    def _listen(self) -> Server:
-        """A server at the port of the gate, or at the next free one if another process was faster."""
-        while True:
-            try:
-                return Server(self.gate.host, self.gate.port, self._respond, self._talk)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise InputError(f"--port {self.gate.port}: cannot be opened ({error}); choose another") from None
-                self.gate = Gate(self.gate.host, free_port(self.gate.host, self.gate.port + 1))
 
     @property
     def port(self) -> int:

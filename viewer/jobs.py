@@ -45,7 +45,8 @@ MOST_BYTES = 500e6  # of these, but for the newest
 MOST_FRAMES = 480
 MOST_PIXELS = 5e8  # of a film; a .gif is in memory until it is written, a byte a pixel: 240 frames of 1920 x 1080
 
-Send = Callable[[dict[str, Any]], None]
+Message = dict[str, Any]
+Send = Callable[[Message], None]
 T = TypeVar("T")
 
 
@@ -91,7 +92,7 @@ class Jobs:
         self._files: dict[str, list[Path]] = {}
         self._measuring = threading.Lock()
         self._report: dict[str, Any] | None = None
-        self._makers: dict[str, Callable[[Job, dict[str, Any]], None]] = {
+        self._makers: dict[str, Callable[[Job, Message], Message]] = {
             "export": self._export,
             "walk": self._walk,
             "path": self._path,
@@ -169,25 +170,29 @@ class Jobs:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(self, job: Job) -> None:
+        end = self._end(job)
+        with self._mutex:
+            self._running.remove(job)
+            if not self.shared.closing.is_set():
+                self._next()
+        job.send({**end, "job": job.number})  # last: who hears it may ask for the next one under the same number
+
+    def _end(self, job: Job) -> Message:
+        """The last message of a job: what it made, or why not."""
         try:
             job.progress(0, 1)
             with self.shared.computing():
-                self._makers[job.message["what"]](job, job.message)
+                return self._makers[job.message["what"]](job, job.message)
         except Cancelled:
-            job.send({"type": "cancelled", "job": job.number})
+            return {"type": "cancelled"}
         except (InputError, ValueError) as error:
-            job.send({"type": "failed", "job": job.number, "text": str(error)})
+            return {"type": "failed", "text": str(error)}
         except Exception as error:  # one bad job must not end the worker
             traceback.print_exc()
-            job.send({"type": "failed", "job": job.number, "text": f"failed: {error}"})
-        finally:
-            with self._mutex:
-                self._running.remove(job)
-                if not self.shared.closing.is_set():
-                    self._next()
+            return {"type": "failed", "text": f"failed: {error}"}
 
-    def _deliver(self, job: Job, name: str, write: Callable[[Path], None]) -> None:
-        """Make a file and send its address."""
+    def _file_of(self, job: Job, name: str, write: Callable[[Path], None]) -> Message:
+        """Make a file; the message that tells its address."""
         path = self._folder / secrets.token_urlsafe(16) / name
         path.parent.mkdir()
         try:
@@ -203,9 +208,8 @@ class Jobs:
             kept.append(path)
             while len(kept) > MOST_FILES or (len(kept) > 1 and sum(map(_bytes_of, kept)) > MOST_BYTES):
                 shutil.rmtree(kept.pop(0).parent, ignore_errors=True)
-        size = path.stat().st_size
-        address = f"/file/{path.parent.name}/{name}"
-        job.send({"type": "file", "job": job.number, "name": name, "bytes": size, "url": address})
+            size = path.stat().st_size
+        return {"type": "file", "name": name, "bytes": size, "url": f"/file/{path.parent.name}/{name}"}
 
     # In turns -------------------------------------------------------------------------------------------------
 
@@ -238,7 +242,7 @@ class Jobs:
 
     # The jobs -------------------------------------------------------------------------------------------------
 
-    def _export(self, job: Job, message: dict[str, Any]) -> None:
+    def _export(self, job: Job, message: dict[str, Any]) -> Message:
         """A mesh, a standalone field, or the picture as it is seen."""
         coordinates = requests.latent(message.get("latent"), self.shared)
         scene = self._scene(job, coordinates)
@@ -252,9 +256,9 @@ class Jobs:
             else:
                 scene.save(path)
 
-        self._deliver(job, _file_name(scene.name) + suffix, write)
+        return self._file_of(job, _file_name(scene.name) + suffix, write)
 
-    def _walk(self, job: Job, message: dict[str, Any]) -> None:
+    def _walk(self, job: Job, message: dict[str, Any]) -> Message:
         """A film of a walk through latent space, from the first view or from a circle."""
         shared = self.shared
         stops = requests.walk(message.get("walk"), shared)
@@ -275,9 +279,9 @@ class Jobs:
         def write(path: Path) -> None:
             write_animation(path, self._in_turns(job, pictures(), frames), FPS)
 
-        self._deliver(job, f"morph{suffix}", write)
+        return self._file_of(job, f"morph{suffix}", write)
 
-    def _path(self, job: Job, message: dict[str, Any]) -> None:
+    def _path(self, job: Job, message: dict[str, Any]) -> Message:
         """A film along a camera path."""
         if not self.shared.task.has_camera:
             raise InputError("path: these scenes have no camera; export a morph instead")
@@ -295,7 +299,7 @@ class Jobs:
             pictures = self._pictures(job, request, path.cameras())
             write_animation(out, self._in_turns(job, pictures, path.frames), path.fps)
 
-        self._deliver(job, f"path{suffix}", write)
+        return self._file_of(job, f"path{suffix}", write)
 
     def _pictures(self, job: Job, request: ViewRequest, views: list[Any]) -> Iterator[Tensor]:
         """Finished pictures of one latent from several views."""
@@ -306,16 +310,16 @@ class Jobs:
                 cells=FINE, pause=self._pause(job),
             )  # fmt: skip
 
-    def _measure(self, job: Job, message: dict[str, Any]) -> None:
+    def _measure(self, job: Job, message: dict[str, Any]) -> Message:
         """The metrics of all scenes that `hyperfields eval` measures, as texts; measured once."""
         while not self._measuring.acquire(timeout=0.1):  # another page has asked for the same
             job.check()
         try:
             if self._report is None:
                 self._report = self._measured(job)
+            return {"type": "report", **self._report}
         finally:
             self._measuring.release()
-        job.send({"type": "report", "job": job.number, **self._report})
 
     def _measured(self, job: Job) -> dict[str, Any]:
         shared, metrics = self.shared, self.shared.task.metrics

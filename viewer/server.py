@@ -45,27 +45,25 @@ _logger.setLevel(logging.CRITICAL)
 class Server:
     """A running server. `close` ends it."""
 
-    def __init__(self, host: str, port: int, respond: Respond, talk: Talk) -> None:
+    def __init__(self, listener: socket.socket, respond: Respond, talk: Talk) -> None:
         """
         Args:
+            listener: of `listen`; closed in the end.
             respond: the answer to a request; None lets a websocket open.
             talk: serves one websocket until it returns.
-
-        Raises:
-            OSError: the port cannot be opened; errno is EADDRINUSE when somebody else has it.
         """
         self._stop: asyncio.Event
         self._started = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(host, port, respond, talk)), name="hyperfields-viewer", daemon=True
+            target=lambda: asyncio.run(self._serve(listener, respond, talk)), name="hyperfields-viewer", daemon=True
         )
         self._thread.start()
         self._started.wait()
         if self._failure is not None:
             raise self._failure
 
-    async def _serve(self, host: str, port: int, respond: Respond, talk: Talk) -> None:
+    async def _serve(self, listener: socket.socket, respond: Respond, talk: Talk) -> None:
         self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
 
         async def process_request(connection: ServerConnection, request: Request) -> Response | None:
@@ -81,7 +79,7 @@ class Server:
 
         try:
             server = self._server = await websockets.asyncio.server.serve(
-                handle, host, port, process_request=process_request, max_size=MOST_BYTES, compression=None,
+                handle, sock=listener, process_request=process_request, max_size=MOST_BYTES, compression=None,
                 open_timeout=ANSWER_SECONDS, close_timeout=1.0, server_header=None, logger=_logger,
                 create_connection=Connection,
             )  # fmt: skip
@@ -179,8 +177,8 @@ class Gate:
         return match is not None and (self.host not in LOOPBACK or match[1].strip("[]") in LOOPBACK)
 
 
-def free_port(host: str, port: int) -> int:
-    """The first port from `port` on that nobody listens at.
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at the first port from `port` on that nobody has.
 
     Raises:
         InputError: the address is not one of this machine, or no port is free.
@@ -192,17 +190,18 @@ def free_port(host: str, port: int) -> int:
     except OSError as error:
         raise InputError(f"--host {host}: unknown ({error.strerror}); leave it out to listen on 127.0.0.1") from None
     for candidate in range(port, min(port + 200, 65536)):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, candidate))
-            except PermissionError:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+            listener.listen(100)  # two can be bound to one port, one can listen
+            return listener
+        except OSError as error:
+            listener.close()
+            if isinstance(error, PermissionError):
                 raise InputError(f"--port {candidate}: needs more rights; choose one above 1023") from None
-            except OSError as error:
-                if error.errno in _NOT_HERE:
-                    raise InputError(f"--host {host}: not an address of this machine ({error.strerror})") from None
-                continue
-            return int(probe.getsockname()[1])
+            if error.errno in _NOT_HERE:
+                raise InputError(f"--host {host}: not an address of this machine ({error.strerror})") from None
     raise InputError(f"--port {port}: it and the 199 after it are busy; choose another")
 
 
