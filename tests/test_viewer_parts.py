@@ -223,7 +223,8 @@ class Queue:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(300.0)
+            assert not thread.is_alive()
 
 
 def test_the_lock_goes_round_in_order_looks_before_pictures_before_jobs() -> None:
