@@ -6,6 +6,7 @@ pictures of a scene its background is found (`_background`), then its box (`data
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from hyperfields.cameras import Camera
 from hyperfields.data import LazyViews, Pictures, View, Views
-from hyperfields.data.boxes import Box, find_box, seen_rays, up_of_cameras, widened
+from hyperfields.data.boxes import Box, find_box, outside, seen_rays, up_of_cameras, widened
 from hyperfields.data.pictures import MEMORY
 from hyperfields.data.shapes import Progress
 from hyperfields.data.views import blind_notes, counting_pixels, some
@@ -82,7 +83,8 @@ def open_posed(
             numbers of views that are not there; a background for pictures with alpha; a full disk.
     """
     frames = [_chosen(capture, views) for capture in captures]
-    pictures, scenes = Pictures(memory), [_Scene(capture, size) for capture in captures]
+    pixels = sum(math.prod(size or (f.camera.height, f.camera.width)) for chosen in frames for f in chosen)
+    pictures, scenes = Pictures(memory, pixels), [_Scene(capture, size) for capture in captures]
     total, blind = sum(map(len, frames)), {}
     for scene, chosen in zip(scenes, frames, strict=True):
         unseen = _fill(
@@ -174,10 +176,22 @@ class _Scene:
         whole: NDArray[np.bool_] = resize_area(mask, (camera.height, camera.width))[..., 0] > 0.999
         return whole if circle is None else whole & circle
 
-    def training(self, frame: Frame) -> tuple[Camera, NDArray[np.uint8], NDArray[np.bool_] | None]:
-        """A frame's camera, its pixels in 8 bits, and where they count."""
+    def training(self, frame: Frame) -> _Decoded:
+        """A frame for the fit."""
         camera, pixels = self.decode(frame)
-        return camera, _bytes(pixels), self.mask(frame, camera)
+        mask = self.mask(frame, camera)
+        counting, unseen = counting_pixels(camera, mask)
+        return _Decoded(camera, _bytes(pixels), counting, unseen, mask)
+
+
+class _Decoded(NamedTuple):
+    """A training picture."""
+
+    camera: Camera
+    pixels: NDArray[np.uint8]  # [h w 4]
+    counting: NDArray[np.bool_] | None  # [h w], where they count
+    unseen: int  # pixels with which its lens sees nothing
+    mask: NDArray[np.bool_] | None  # [h w], the part of `counting` that the files say
 
 
 def _chosen(capture: Capture, views: Sequence[int] | None) -> Sequence[Frame]:
@@ -199,11 +213,10 @@ def _fill(
 ) -> float:
     """Decode a scene's training pictures and decide about it; the share of pixels with which its lenses see nothing."""
     numbers, borders, unseen, area = [], [], 0, 0
-    for camera, pixels, mask in in_order(scene.training, frames):
-        counting, missing = counting_pixels(camera, mask)
-        if pixels[..., 3].min() == 255:
-            borders.append(border_pixels(pixels, mask))
+    for camera, pixels, counting, missing, mask in in_order(scene.training, frames):
         numbers.append(pictures.add(pixels, counting))
+        if pictures.opaque[numbers[-1]]:
+            borders.append(border_pixels(pixels, mask))
         scene.cameras.append(camera)
         unseen, area = unseen + missing, area + pixels.shape[0] * pixels.shape[1]
         progress(scene.name)
@@ -256,7 +269,8 @@ def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box
     rays = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     box, largest = find_box(cameras, None if opaque else rays, scene.capture.points), scene.capture.largest
     box = widened(box, cameras, rays) if opaque else box
-    return largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
+    box = largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
+    return box._replace(lost=outside(box, rays))
 
 
 def _background_notes(scenes: Sequence[_Scene]) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line, picture_size, read_json
+from hyperfields.scenes._common import IMAGE_SUFFIXES, is_inside, one_line, picture_size, read_json
 from hyperfields.scenes._frames import (
     Array,
     Divided,
@@ -54,6 +54,7 @@ class _File:
             raise InputError(f"{path}: its frames have several times; a scene that moves is not read, give one a time")
         self.numbers = numbers_of(content, str(path))
         self.notes = [f"{path}: {key}: {text}" for key, text in SAID.items() if self._says(key)]
+        self.notes += [f"{link} is a link: pictures are read from {link.resolve()}" for link in self._links()]
         if _moved(content, str(path)):
             self.notes.append(
                 f"{path}: exports are in the coordinates of its transform_matrix, which applied_transform and "
@@ -62,6 +63,12 @@ class _File:
 
     def _says(self, key: str) -> bool:
         return any(is_set(entry.get(key)) for entry in (self.content, *self.entries))
+
+    def _links(self) -> list[Path]:
+        """Folders of the scene that hold pictures and are links."""
+        paths = [PurePosixPath(path) for path in self.paths()]
+        folders = {self.folder / path.parts[0] for path in paths if len(path.parts) > 1}
+        return sorted(folder for folder in folders if folder.is_symlink() and folder.is_dir())
 
     def where(self, number: int) -> str:
         return f"{self.path}: frame {number}"
@@ -79,10 +86,11 @@ class _File:
         pose = tensor_pose(_pose(entry, where))
         model = model_of(entry, self.content, where)
         numbers = merged(self.numbers, numbers_of(entry, where)) | _coefficients(entry, self.content, model, where)
-        camera = camera_of(pose, numbers, model, picture_size(image), f"{where}: {image.name}")
+        size = picture_size(image)
+        camera = camera_of(pose, numbers, model, size, f"{where}: {image.name}")
         return Frame(
-            image, fitted(camera, image, "its transforms file"), mask, hides, self._circle(entry, camera.width, image),
-            _beside(image, f"{image.stem}.alpha{image.suffix}"),
+            image, fitted(camera, image, "its transforms file", size), mask, hides,
+            self._circle(entry, size[1] / camera.width), _beside(image, f"{image.stem}.alpha{image.suffix}"),
         )  # fmt: skip
 
     def _mask(self, entry: dict[str, Any], image: Path, where: str) -> tuple[Path | None, bool]:
@@ -96,13 +104,14 @@ class _File:
         dynamic = _beside(image, f"dynamic_mask_{image.stem}.png")  # instant-ngp's: white is what moves
         return dynamic, dynamic is not None
 
-    def _circle(self, entry: dict[str, Any], width: int, image: Path) -> float | None:
+    def _circle(self, entry: dict[str, Any], scale: float) -> float | None:
+        """The radius in pixels of the picture, which is `scale` times as wide as the file says."""
         radius = entry.get("fisheye_crop_radius", self.content.get("fisheye_crop_radius"))
         if not radius:
             return None
         if not is_finite(radius) or radius < 0:
             raise InputError(f"{self.path}: fisheye_crop_radius is {radius!r:.60}; wanted pixels")
-        return float(radius) * picture_size(image)[1] / width
+        return float(radius) * scale
 
     def paths(self) -> list[str]:
         return [_plain(str(entry.get("file_path"))) for entry in self.entries]
@@ -295,11 +304,13 @@ def _image_path(folder: Path, file_path: Any, where: str, key: str) -> Path | No
     try:
         image = next((p for s in SUFFIXES if (p := folder / (file_path + s)).is_file()), None)
         image = image or _similar(folder, file_path.replace("\\", "/"))
-        inside = (image or folder / file_path).resolve().is_relative_to(folder.resolve())
+        inside = is_inside(folder, image or folder / file_path)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{where}: {key} {file_path!r:.200} cannot be used ({one_line(error)})") from error
     if not inside:
-        raise InputError(f"{where}: {key} {file_path!r:.200} leaves the scene's folder; move the picture there")
+        raise InputError(
+            f"{where}: {key} {file_path!r:.200} leaves the scene's folder; move the picture there, or link its folder"
+        )
     return image
 
 

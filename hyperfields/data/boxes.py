@@ -43,6 +43,7 @@ class Box(NamedTuple):
     scale: float = 1.0  # half its side, the file's unit
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
     how: str = "as it is"
+    lost: float | None = None  # share of what the pictures show that is outside, where it is known
 
     @property
     def is_identity(self) -> bool:
