@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import IMAGE_SUFFIXES, is_inside, one_line, picture_size, read_json
+from hyperfields.scenes._common import IMAGE_SUFFIXES, is_inside, one_line, picture_size, read_json, visible_folders
 from hyperfields.scenes._frames import (
     Array,
     Divided,
@@ -66,9 +66,8 @@ class _File:
 
     def _links(self) -> list[Path]:
         """Folders of the scene that hold pictures and are links."""
-        paths = [PurePosixPath(path) for path in self.paths()]
-        folders = {self.folder / path.parts[0] for path in paths if len(path.parts) > 1}
-        return sorted(folder for folder in folders if folder.is_symlink() and folder.is_dir())
+        first = {path.parts[0] for path in map(PurePosixPath, self.paths()) if len(path.parts) > 1}
+        return [path for path in visible_folders(self.folder) if path.name in first and path.is_symlink()]
 
     def where(self, number: int) -> str:
         return f"{self.path}: frame {number}"

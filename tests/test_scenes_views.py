@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from hyperfields.cameras import look_at
 from hyperfields.data import Pixels, SceneDataset, View, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
+from hyperfields.scenes._common import read_rgba
+from hyperfields.scenes._posed import in_order
 
 SAMPLES = Path(hyperfields.scenes.__file__).parent / "samples"
 HEIGHT, WIDTH = 5, 7
@@ -238,6 +241,35 @@ def test_what_is_wrong_is_named(folder: Path, name: str) -> None:
     assert "two" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert open_family(folder, scenes=("one",)).names == ("one",)  # the others can still be used
+
+
+def test_pictures_on_another_disk(folder: Path, tmp_path: Path) -> None:
+    """A folder of the scene may be a link; what is in it may not lead further."""
+    whole = fingerprint(open_family(folder))
+    away = tmp_path / "disk" / "pictures"
+    away.parent.mkdir()
+    shutil.move(folder / "two" / "train", away)
+    (folder / "two" / "train").symlink_to(away)
+    opened = open_family(folder)
+    assert fingerprint(opened) == whole
+    assert [note for note in opened.notes if f"two/train is a link: pictures are read from {away}" in note]
+    shutil.move(away / "r_1.png", away.parent / "r_1.png")
+    (away / "r_1.png").symlink_to(away.parent / "r_1.png")
+    with pytest.raises(InputError, match=r"train/r_1' leaves the scene's folder; move the picture there, or link"):
+        open_family(folder)
+
+
+def test_standard_error_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is turned off while libtiff decodes, on any thread."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for suffix in ("tif", "png"):
+        Image.fromarray(picture(0, 64, 64)).save(tmp_path / f"a.{suffix}")
+    paths = [tmp_path / name for name in ("a.tif", "a.png")] * 60
+    assert len({pixels.tobytes() for pixels in in_order(read_rgba, paths)}) == 1
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
 
 
 def test_a_broken_test_split_is_found_when_asked_for(folder: Path) -> None:

@@ -179,7 +179,7 @@ class InMemory:
         masks: dict[int, NDArray[np.bool_]],
         scenes: Sequence[int],
     ) -> None:
-        """pixels: `[p]` of all pictures, one int32 (four bytes) each, so that a batch is one gather of single numbers."""
+        """pixels: `[p]` of all pictures, an int32 (four bytes) each: a batch is then one gather of single numbers."""
         areas = torch.tensor([height * width for height, width in sizes])
         starts = torch.cumsum(areas, 0) - areas
         valid = []
