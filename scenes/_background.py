@@ -77,7 +77,8 @@ def cut_out(picture: Pixels, color: Color) -> Pixels:
     their colour between the background's and that of the pixels further inside.
     """
     rgb = picture[..., :3]
-    off = np.abs(rgb.astype(np.int16) - np.array(color, dtype=np.int16)).max(axis=-1)
+    red, green, blue = np.moveaxis(np.abs(rgb.astype(np.int16) - np.array(color, dtype=np.int16)), -1, 0)
+    off = np.maximum(np.maximum(red, green), blue)
     clear = _clear(off <= _tolerance(off))
     edge = ~clear & _spread(clear)
     cut = picture.copy()
@@ -136,26 +137,30 @@ def _clear(alike: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _patches(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number of the patch (4 neighbours) of each pixel, the lowest index in it; -1 outside of `mask`."""
-    label = np.where(mask, np.arange(mask.size).reshape(mask.shape), mask.size)
-    while True:  # the lowest label of each unbroken run, along rows and columns in turn
-        new = np.where(mask, _lowest(_lowest(label, mask).T, mask.T).T, mask.size)
+    """Number of the patch (4 neighbours) of each pixel; -1 outside of `mask`.
+
+    Unbroken runs of the rows get numbers, and then the lowest one of those that they touch above and below.
+    """
+    first = mask.copy()
+    first[:, 1:] &= ~mask[:, :-1]
+    run = np.cumsum(first).reshape(mask.shape) - 1
+    both = mask[1:] & mask[:-1]
+    touch = both.copy()
+    touch[:, 1:] &= ~both[:, :-1]
+    above, below = run[:-1][touch], run[1:][touch]
+    label = np.arange(max(int(run[-1, -1]) + 1, 1))
+    while True:
+        lowest, new = np.minimum(label[above], label[below]), label.copy()
+        np.minimum.at(new, above, lowest)
+        np.minimum.at(new, below, lowest)
+        new = new[new]
         if np.array_equal(new, label):
-            return np.asarray(np.where(mask, label, -1), dtype=np.int64)
+            return np.where(mask, label[run], -1)
         label = new
-
-
-def _lowest(label: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The lowest label of the run in its row that a pixel is part of."""
-    first = np.ones(mask.shape, dtype=bool)
-    first[:, 1:] = mask[:, 1:] != mask[:, :-1]
-    starts = np.flatnonzero(first)
-    lowest = np.minimum.reduceat(np.ascontiguousarray(label).reshape(-1), starts)
-    return np.asarray(np.repeat(lowest, np.diff(starts, append=mask.size)).reshape(mask.shape))
 
 
 def _spread(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask and its 8 neighbours."""
     padded = np.pad(mask, 1)
-    h, w = mask.shape
-    return np.asarray(np.any([padded[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0))
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from hyperfields.data import Views
+from hyperfields.process import tune_process
 from hyperfields.scenes import open_family
 
 
@@ -19,6 +20,7 @@ def reading(family: Path, size: tuple[int, int] | None, rounds: int, memory: int
 
     memory: bytes of decoded pictures that stay in memory; more of them go to a file.
     """
+    tune_process()  # as the command does
     open_family(family, size=size, limit=1)  # imports
     before = _peak()
     seconds, busy = [], []
