@@ -78,7 +78,7 @@ def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-class _Silence:
+class _Silence(contextlib.AbstractContextManager[None]):
     """Standard error is the process's own: the first thread that wants silence turns it off, the last one on again."""
 
     def __init__(self) -> None:

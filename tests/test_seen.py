@@ -22,7 +22,7 @@ from ._analytic import Balls
 
 pytest.importorskip("skimage")
 # Centre and radius: the object, what hangs in a hollow of it, and two more that a fit made up.
-OBJECT, HOLLOW, INNER = (0.0, 0.0, 0.0, 0.5), (0.0, 0.0, 0.0, 0.35), (0.1, 0.0, 0.0, 0.12)
+OBJECT, HOLLOW, INNER = (0.0, 0.0, 0.0, 0.5), (0.0, 0.0, 0.0, 0.28), (0.05, 0.0, 0.0, 0.12)
 BEHIND, ASIDE = (-0.8, 0.0, 0.0, 0.12), (0.0, 0.85, 0.0, 0.12)
 
 

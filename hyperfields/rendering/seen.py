@@ -51,7 +51,7 @@ def seen_parts(mesh: Mesh, cameras: Sequence[Camera], depth: Callable[[Camera], 
         rest = (~seen).nonzero().squeeze(1)
         if not len(rest):
             break
-        scale = min(SIDE / max(camera.height, camera.width), 1.0)
+        scale = SIDE / max(camera.height, camera.width)
         small = camera.resized(max(round(camera.height * scale), 1), max(round(camera.width * scale), 1))
         # Rays that pass beside a surface see what is there: of neighbouring pixels the one that sees furthest counts.
         far = torch.nn.functional.max_pool2d(depth(small).cpu()[None], 3, 1, 1)[0]
