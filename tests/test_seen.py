@@ -13,6 +13,7 @@ from torch import Tensor
 
 import hyperfields as hf
 from hyperfields.cameras import Camera, Rays, look_at, orbit
+from hyperfields.cli import posed
 from hyperfields.data import Mesh
 from hyperfields.rendering.base import Rendered
 from hyperfields.rendering.seen import cells_at, looked_at
@@ -91,9 +92,23 @@ def test_cells_that_are_in_a_picture() -> None:
     assert bool(looked_at([Camera.panorama(torch.eye(4), 8, 16)]).all())
 
 
-def test_cameras_are_for_radiance(tmp_path: Path) -> None:
+def test_cameras_are_for_radiance() -> None:
     run = hf.fit(hf.Images(torch.rand(2, 8, 8, 3)), steps=1, preset="tiny", progress=False)
     with pytest.raises(hf.InputError, match="is one of images; they are for radiance"):
         run["0"].mesh(8, cameras=front(1))
     views = hf.fit(Balls(), steps=1, preset="tiny", progress=False)
     assert not len(views["red"].mesh(8, cameras=front(1)).faces)
+
+
+def test_without_the_pictures_it_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def gone(*_: Any) -> None:
+        raise hf.InputError("cars: is empty")
+
+    run: Any = None
+    for there, reason in ((False, "the family is not there"), (True, "cars: is empty")):
+        monkeypatch.setattr(posed, "has_data", lambda run, there=there: there)
+        monkeypatch.setattr(posed, "_cameras_of", gone)
+        assert posed.mesh_cameras(run, types.SimpleNamespace(name="a"), None) == []  # type: ignore[arg-type]
+        assert f"may be in it ({reason}); give the pictures with --family" in capsys.readouterr().out
+    with pytest.raises(hf.InputError, match="is empty"):
+        posed.mesh_cameras(run, types.SimpleNamespace(name="a"), Path("cars"))  # type: ignore[arg-type]

@@ -47,10 +47,16 @@ def export_points(run: Run, scene: str | None, out: Path, family: Path | None, c
 
 def mesh_cameras(run: Run, scene: Scene, family: Path | None) -> list[Camera]:
     """The cameras of a scene's training pictures, which its mesh does not go beyond; none where they are not there."""
-    if family is None and not has_data(run):
-        print("mesh: the family is not there, so what none of its pictures shows may be in it; give --family")
-        return []
-    return _cameras_of(run, scene.name, family, "--family")[2]
+    reason = "the family is not there"
+    if family is not None:
+        return _cameras_of(run, scene.name, family, "--family")[2]
+    if has_data(run):
+        try:
+            return _cameras_of(run, scene.name, None, "--family")[2]
+        except InputError as error:
+            reason = str(error)
+    print(f"mesh: what none of the pictures shows may be in it ({reason}); give the pictures with --family")
+    return []
 
 
 def _cameras_of(
