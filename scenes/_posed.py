@@ -6,6 +6,7 @@ pictures of a scene its background is found (`_background`), then its box (`data
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import deque
@@ -41,6 +42,7 @@ from hyperfields.scenes._frames import Frame
 T = TypeVar("T")
 R = TypeVar("R")
 SEEN = 0.5  # share of the border pixels below which a given background is doubtful
+FEW = 8  # training pictures, below which cameras of others say where the scene is
 SHAPE = 0.02  # by which the ratio of a picture's sides may differ from its camera's
 
 
@@ -261,9 +263,10 @@ def _cut(scene: _Scene, numbers: Sequence[int], pictures: Pictures, certain: boo
 def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box:
     """The box by the cameras and what is transparent, not larger than the files say.
 
-    Where some of the training pictures are used, by the cameras of all: one camera does not tell how far its scene is.
+    Where some of the training pictures are used, by the cameras of all, and where they are few, also by those of the
+    pictures for the test: one camera does not tell how far its scene is. Pixels are those of the pictures in use.
     """
-    cameras = [frame.camera for frame in scene.capture.frames("train")]
+    cameras = _box_cameras(scene.capture)
     opaque = all(pictures.opaque[number] for number in numbers)
     visible = [pictures.visible_count(number) for number in numbers]
     rays = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
@@ -271,6 +274,15 @@ def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box
     box = widened(box, cameras, rays) if opaque else box
     box = largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
     return box._replace(lost=outside(box, rays))
+
+
+def _box_cameras(capture: Capture) -> list[Camera]:
+    """Cameras that say where a scene is."""
+    cameras = [frame.camera for frame in capture.frames("train")]
+    if len(cameras) < FEW:
+        with contextlib.suppress(InputError):
+            cameras += [frame.camera for frame in capture.frames("test")]
+    return cameras
 
 
 def _background_notes(scenes: Sequence[_Scene]) -> list[str]:

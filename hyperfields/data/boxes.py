@@ -27,6 +27,7 @@ CUT = 1e-3  # share of the object's rays that may miss [-1, 1]^3, below which it
 WIDE = 0.5  # share of what pictures without alpha show outside of the box, from which it is widened
 ROUND = 0.1  # share from which the pictures show what is all round, not an object
 SILHOUETTE = 99.5  # per cent of the object's rays that pass within the box's inner sphere
+DEEPER = 1.6  # half a box over the radius of an object's outline in a single picture
 FEW = 20  # points that tell nothing
 HELD = 80  # per cent of the points that a box holds
 FARTHEST = 2.0  # half a box over the median distance of the points, where cameras look outwards or one way
@@ -224,16 +225,16 @@ def _from_cameras(
     if silhouette is not None and len(np.unique(silhouette.origins, axis=0)) > 1:
         center, sound = nearest_point(silhouette.origins, silhouette.directions)
         if sound > 1e-3 and _ahead(center, origins, axes) >= LOOKING:
-            along = ((center - silhouette.origins) * silhouette.directions).sum(-1, keepdims=True)
-            radius = np.percentile(
-                np.linalg.norm(silhouette.origins + along * silhouette.directions - center, axis=-1), SILHOUETTE
-            )
+            radius = _radius(silhouette, center)
             if radius > 0.0:
-                return Box(float(1.05 * radius), _triple(center), "from the outlines of the object")
+                return Box(1.05 * radius, _triple(center), "from the outlines of the object")
     focus, sound = nearest_point(origins, axes)
     if sound > 1e-3 and _ahead(focus, origins, axes) >= LOOKING:
         depth = ((focus - origins) * axes).sum(-1)
-        return Box(float(np.median(np.abs(depth) * slopes)) / MARGIN, _triple(focus), "where the cameras look")
+        half = float(np.median(np.abs(depth) * slopes)) / MARGIN
+        if silhouette is not None and len(silhouette.origins):  # of one picture: it is not much deeper than it is wide
+            half = min(half, DEEPER * _radius(silhouette, focus)) or half
+        return Box(half, _triple(focus), "where the cameras look")
     if points is not None and len(points) >= FEW:
         return _from_points(points, origins)
     middle = origins.mean(axis=0)
@@ -245,6 +246,13 @@ def _from_cameras(
         half = distance * float(np.median(slopes)) / MARGIN
         return Box(half, _triple(middle + distance * forward), "a guess, as all cameras look one way")
     return Box(3.0 * spread if spread > 1e-9 else 1.0, _triple(middle), OUTWARDS)
+
+
+def _radius(silhouette: Seen, center: FloatArray) -> float:
+    """How far next to all rays through an object pass from a point."""
+    along = ((center - silhouette.origins) * silhouette.directions).sum(-1, keepdims=True)
+    nearest = silhouette.origins + along * silhouette.directions
+    return float(np.percentile(np.linalg.norm(nearest - center, axis=-1), SILHOUETTE))
 
 
 def _ahead(point: FloatArray, origins: FloatArray, axes: FloatArray) -> float:
