@@ -227,6 +227,7 @@ def _fill(
         raise InputError(
             f"--background {given}: the pictures of {scene.name} have alpha, which says what is scene; leave it out"
         )
+    scene.remarks += _empty(scene.name, numbers, pictures)
     solid = sum(pictures.opaque[number] for number in numbers)
     if 0 < solid < len(numbers):
         scene.remarks.append(
@@ -245,6 +246,19 @@ def _fill(
         _cut(scene, numbers, pictures, given is not None)
     scene.box = scene.capture.box or _found_box(scene, numbers, pictures)
     return unseen / area
+
+
+def _empty(name: str, numbers: Sequence[int], pictures: Pictures) -> list[str]:
+    """Lines about pictures that say nothing."""
+    lines = []
+    blank = sum(pictures.counting[number] == 0 for number in numbers)
+    if blank:
+        lines.append(
+            f"masks: in {blank} of {len(numbers)} pictures of {name} no pixel counts; mask 0 is what is left out"
+        )
+    if not any(pictures.visible_count(number) for number in numbers) and blank < len(numbers):
+        lines.append(f"alpha: all pictures of {name} are transparent all over, so there is nothing to fit")
+    return lines
 
 
 def _cut(scene: _Scene, numbers: Sequence[int], pictures: Pictures, certain: bool) -> None:

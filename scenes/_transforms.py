@@ -130,6 +130,11 @@ class _File:
             )
         return kept, missing
 
+    def distinct(self, numbers: Sequence[int]) -> set[int]:
+        """Those of some frames that do not repeat another: a picture must not be both for training and for the test."""
+        paths, first = self.paths(), dict[tuple[str, str], int]()
+        return {first.setdefault((paths[i], repr(self.entries[i].get("transform_matrix"))), i) for i in numbers}
+
     def hints(self) -> Hints:
         return _hints(self.content, self.path)
 
@@ -182,7 +187,9 @@ def read_transforms(folder: Path, rule: Rule | None, size: tuple[int, int] | Non
                 f"{file.path}: {len(missing)} of {len(file.entries)} pictures are not there and left out "
                 f"({named(missing)})"
             )
-        here = set(kept)
+        here = file.distinct(kept)
+        if len(here) < len(kept):
+            notes.append(f"{file.path}: {len(kept) - len(here)} frames repeat others and are left out")
         listed += [(path, file, i) for i, path in enumerate(file.paths()) if i in here]
     # Files of several splits may repeat pictures: val and test are often the same.
     listed = list({path: (path, file, i) for path, file, i in reversed(listed)}.values()) if len(files) > 1 else listed

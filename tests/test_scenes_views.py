@@ -243,6 +243,28 @@ def test_what_is_wrong_is_named(folder: Path, name: str) -> None:
     assert open_family(folder, scenes=("one",)).names == ("one",)  # the others can still be used
 
 
+def test_what_says_nothing_is_said(tmp_path: Path) -> None:
+    """Frames that repeat others, of which one would be for the test, and pictures without a visible pixel."""
+    make_scene(tmp_path / "s", [ABOVE, BESIDE, ABOVE], fl_x=5.0)
+    path = tmp_path / "s" / "transforms.json"
+    content = json.loads((tmp_path / "s" / "transforms_train.json").read_text())
+    (tmp_path / "s" / "transforms_train.json").unlink()
+    path.write_text(json.dumps(content | {"frames": content["frames"] * 2}))
+    opened = open_family(tmp_path, split="every-3")
+    assert [note for note in opened.notes if "transforms.json: 3 frames repeat others and are left out" in note]
+    assert [len(opened.reference(0, split)) for split in ("train", "test")] == [2, 1]
+    for number in range(3):
+        clear = picture(number)
+        clear[..., 3] = 0
+        Image.fromarray(clear).save(tmp_path / "s" / "train" / f"r_{number}.png")
+    assert [note for note in open_family(tmp_path).notes if "all pictures of s are transparent all over" in note]
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "s" / "black.png")
+    content["frames"][1]["mask_path"] = "black.png"
+    path.write_text(json.dumps(content))
+    notes = open_family(tmp_path, split="all").notes
+    assert [note for note in notes if "masks: in 1 of 3 pictures of s no pixel counts" in note]
+
+
 def test_pictures_on_another_disk(folder: Path, tmp_path: Path) -> None:
     """A folder of the scene may be a link; what is in it may not lead further."""
     whole = fingerprint(open_family(folder))
