@@ -32,7 +32,7 @@ from hyperfields.cli.options import (
     Size,
     parse_size,
 )
-from hyperfields.cli.posed import export_cameras, export_points
+from hyperfields.cli.posed import export_cameras, export_points, mesh_cameras
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
@@ -277,10 +277,12 @@ def export(
             files: those of fit --refine-poses corrected.
         points: write about so many points with colours, .ply, in the coordinates of the scene's files: where rays of
             the cameras of its training pictures end.
-        family: with --cameras and --points, folder of the data that were fitted; default: as recorded.
+        family: with --cameras, --points and meshes of views, which leave out what no training picture shows: folder of
+            the data that were fitted; default: as recorded.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with its description in a .json beside it.
     """
     from hyperfields.runs.export import export_scene, field_facts
+    from hyperfields.runs.meshes import MESH_SUFFIXES
     from hyperfields.runs.tcnn import write_tcnn
 
     if cameras:
@@ -295,14 +297,15 @@ def export(
             raise InputError("--points: goes with neither --codes nor --format; leave them out")
         export_points(load(run), scene, out, family, points)
         return
-    if family is not None:
-        raise InputError("--family: is read for --cameras and --points alone; leave it out")
     loaded = load(run)
+    surface = loaded.kind == "views" and codes is None and format is None and out.suffix.lower() in MESH_SUFFIXES
+    if family is not None and not surface:
+        raise InputError("--family: is read for --cameras, --points and meshes of views alone; leave it out")
     shown = one_scene(loaded, scene, codes)
     if format == "tcnn":
         write_tcnn(out, shown.field, field_facts(shown))
     else:
-        export_scene(shown, out)
+        export_scene(shown, out, cameras=mesh_cameras(loaded, shown, family) if surface else ())
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 
