@@ -81,7 +81,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written; its name is the file's.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.tmp")
     try:
         part.write_bytes(data)
         part.replace(path)

@@ -41,14 +41,6 @@ def capture(files: Callable[[Room], dict[str, bytes]], place: str) -> Callable[[
     return make
 
 
-def polycam(room: Room) -> dict[str, bytes]:
-    """A camera for each picture."""
-    del room
-    numbers = {f"t_{i}{j}": POSE[i][j] for i in range(3) for j in range(4)}
-    camera = {**numbers, "fx": 7.0, "fy": 7.0, "cx": 3.0, "cy": 2.5, "width": 6, "height": 5, "blur_score": 9.0}
-    return {f"keyframes/cameras/{stem}.json": json.dumps(camera).encode() for stem in "ab"}
-
-
 def nerfstudio(room: Room) -> dict[str, bytes]:
     """transforms.json with the keys of nerfstudio, points and lists of names."""
     frames = [{"file_path": f"./{s}.png", "transform_matrix": POSE, "colmap_im_id": i} for i, s in enumerate("ab")]
@@ -138,7 +130,7 @@ def captures(fit: Sequence[object]) -> list[Entry]:
         ("LLFF poses_bounds.npy", "binary", capture(fuzz_captures.llff, "images"), "poses_bounds.npy", fit),
         ("SRN intrinsics.txt", "text", capture(fuzz_captures.srn, "rgb"), "intrinsics.txt", fit),
         ("SRN pose", "text", capture(fuzz_captures.srn, "rgb"), "pose/a.txt", fit),
-        ("Polycam camera", "json", capture(polycam, "keyframes/images"), "keyframes/cameras/a.json", fit),
+        ("Polycam camera", "json", capture(fuzz_captures.polycam, "keyframes/images"), "keyframes/cameras/a.json", fit),
         ("nerfstudio transforms.json", "json", capture(nerfstudio, "."), "transforms.json", fit),
         ("nerfstudio points", "text", capture(nerfstudio, "."), "x.ply", fit),
         ("instant-ngp transforms.json", "json", ngp, "transforms.json", fit),

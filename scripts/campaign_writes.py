@@ -89,6 +89,12 @@ class Failing:
                 "interpolate, pictures",
                 ("interpolate", images, "picture0", "picture1", "--frames", 3, "--out", "{out}/new"), {},
             ),
+            Command("inspect --out", ("inspect", made["views"], "--out", "{out}/look"), {}),
+            Command(
+                "render --path",
+                ("render", views, "--scene", "scene0", "--path", "orbit", "--frames", 2, "--size", "8x8",
+                 "--out", "{out}/walk"), {},
+            ),
             Command(
                 "import", ("import", "{out}/tcnn.safetensors", "--out", "{out}/f.safetensors"),
                 {"tcnn.safetensors": packed, "tcnn.json": packed.with_suffix(".json")},
