@@ -203,10 +203,8 @@ class Inputs:
         def prepare() -> None:
             little_memory(MEMORY)
             if as_nobody:
-                # torch imports these when it first needs them, from folders that only their owner may read.
+                # torch imports this when it first needs it, from a folder that only its owner may read.
                 import cProfile  # noqa: F401
-
-                import torch._dynamo  # noqa: F401
 
                 os.seteuid(65534)
 
