@@ -39,7 +39,7 @@ class Format(NamedTuple):
     file: str  # in this folder
     words: Sequence[object]  # {in} is the folder, {out} does not exist
     silent: bool = False  # the command does without this file, and says so or shows nothing of it
-    several: bool = False  # one of several files that are one thing: the message may name their folder
+    several: bool = False  # one of several files that are one thing: the message may name the scene
 
 
 class Inputs:
@@ -116,7 +116,7 @@ class Inputs:
             families.copied(self.packed.with_suffix(".json"), folder / "t.json")
 
         for form in captures.captures(fit):
-            found.append(Format(*form, several=form[0].startswith("COLMAP")))
+            found.append(Format(*form, several=form[0].startswith(("COLMAP", "list of"))))
         return [
             *found,
             Format("config.json, inspect", "json", copy_of(self.run), "run/config.json", ("inspect", "{in}/run")),
@@ -209,8 +209,9 @@ class Inputs:
                 os.seteuid(65534)
 
         done = run(words, scratch, prepare=prepare, limit=180.0, really=really, call=CALLS.get(words[0]))
-        names = [path.name, path.stem] + ([str(folder)] if way in NO_FILES or way == "locked" else [])
-        names += [str(path.parent)] if form.several else []
+        names = [path.name, path.stem] + ([str(folder)] if way in NO_FILES or way == "locked" or form.several else [])
+        if way in NO_FILES:  # without it, an option may have no meaning
+            names += [str(word) for word in form.words if str(word).startswith("--sp")]
         left = set(scratch.rglob("*")) - before - {scratch / "stderr"}
         failure = self._wrong(form, way, done, names, left)
         if not failure:
