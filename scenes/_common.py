@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import threading
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -91,21 +92,36 @@ def write_whole(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Within it, what C libraries print about errors goes nowhere: those come as exceptions too."""
-    copy = None
-    with contextlib.suppress(OSError):  # a process without standard error
-        copy = os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-    try:
-        yield
-    finally:
-        if copy is not None:
-            os.dup2(copy, 2)
-            os.close(copy)
+class Silence:
+    """Within it, what C libraries print about errors goes nowhere: those come as exceptions too.
+
+    It is of the whole process: threads share one, and the last to leave puts standard error back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._within, self._copy = threading.Lock(), 0, -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._within += 1
+            if self._within == 1:
+                with contextlib.suppress(OSError):  # a process without standard error
+                    self._copy = os.dup(2)
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, 2)
+                    os.close(nowhere)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if self._within == 0 and self._copy >= 0:
+                os.dup2(self._copy, 2)
+                os.close(self._copy)
+                self._copy = -1
+
+
+SILENCE = Silence()
+EXR = threading.Lock()  # one file at a time: what its library prints is kept from standard output, which all share
 
 
 @contextlib.contextmanager
@@ -250,7 +266,7 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
         InputError: the file cannot be decoded, or announces more than `MOST_BYTES`.
     """
     try:
-        with warnings.catch_warnings(), silent():
+        with warnings.catch_warnings(), SILENCE:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
             with Image.open(path) as image:
                 deep = image.mode == "F" or image.mode.startswith("I")
@@ -284,7 +300,7 @@ def _read_exr(path: Path) -> FloatArray:
     except ImportError as error:
         raise InputError(f'{path}: reading EXR needs OpenEXR; pip install "hyperfields[exr]"') from error
     try:
-        with silent(), contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not read
+        with EXR, SILENCE, contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not read
             _require_exr_size(path, OpenEXR)
             opened = OpenEXR.File(str(path), separate_channels=True)
         with opened:

@@ -115,26 +115,26 @@ def _pool() -> bytes:
 Entry = tuple[str, str, Callable[[Path], object], str, Sequence[object]]
 
 
-def captures(fit: Sequence[object]) -> list[Entry]:
-    """What other programs write, and how it is read: for fits."""
-    text, binary, ngp = fuzz_captures.colmap_text, fuzz_captures.colmap_binary, capture(instant_ngp, ".")
+def captures(read: Sequence[object]) -> list[Entry]:
+    """What other programs write, each with the command that reads it."""
+    text, binary = fuzz_captures.colmap_text, fuzz_captures.colmap_binary
+    polycam = capture(fuzz_captures.polycam, "keyframes/images")
     found: list[Entry] = []
     for name in ("cameras", "images", "points3D"):
-        found.append((f"COLMAP {name}.txt", "text", capture(text, "images"), f"sparse/0/{name}.txt", fit))
-        found.append((f"COLMAP {name}.bin", "binary", capture(binary, "images"), f"sparse/0/{name}.bin", fit))
+        found.append((f"COLMAP {name}.txt", "text", capture(text, "images"), f"sparse/0/{name}.txt", read))
+        found.append((f"COLMAP {name}.bin", "binary", capture(binary, "images"), f"sparse/0/{name}.bin", read))
     for name in ("rigs", "frames"):
-        found.append((f"COLMAP {name}.bin", "binary", capture(binary, "images"), f"sparse/0/{name}.bin", fit))
+        found.append((f"COLMAP {name}.bin", "binary", capture(binary, "images"), f"sparse/0/{name}.bin", read))
     return [
         *found,
-        ("list of names", "text", capture(text, "images"), "train.txt", fit),
-        ("LLFF poses_bounds.npy", "binary", capture(fuzz_captures.llff, "images"), "poses_bounds.npy", fit),
-        ("SRN intrinsics.txt", "text", capture(fuzz_captures.srn, "rgb"), "intrinsics.txt", fit),
-        ("SRN pose", "text", capture(fuzz_captures.srn, "rgb"), "pose/a.txt", fit),
-        ("Polycam camera", "json", capture(fuzz_captures.polycam, "keyframes/images"), "keyframes/cameras/a.json", fit),
-        ("nerfstudio transforms.json", "json", capture(nerfstudio, "."), "transforms.json", fit),
-        ("nerfstudio points", "text", capture(nerfstudio, "."), "x.ply", fit),
-        ("instant-ngp transforms.json", "json", ngp, "transforms.json", fit),
-        ("instant-ngp, contracted", "json", ngp, "transforms.json", (*fit, "--space", "contracted")),
+        ("list of names", "text", capture(text, "images"), "train.txt", read),
+        ("LLFF poses_bounds.npy", "binary", capture(fuzz_captures.llff, "images"), "poses_bounds.npy", read),
+        ("SRN intrinsics.txt", "text", capture(fuzz_captures.srn, "rgb"), "intrinsics.txt", read),
+        ("SRN pose", "text", capture(fuzz_captures.srn, "rgb"), "pose/a.txt", read),
+        ("Polycam camera", "json", polycam, "keyframes/cameras/a.json", read),
+        ("nerfstudio transforms.json", "json", capture(nerfstudio, "."), "transforms.json", read),
+        ("nerfstudio points", "text", capture(nerfstudio, "."), "x.ply", read),
+        ("instant-ngp transforms.json", "json", capture(instant_ngp, "."), "transforms.json", read),
         ("photograph", "binary", photographs, "p/1.jpg", ("poses", "{in}/p", "--out", "{out}")),
         ("video", "binary", film, "v.mp4", ("poses", "{in}/v.mp4", "--frames", 3, "--out", "{out}")),
     ]

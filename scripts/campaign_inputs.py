@@ -81,7 +81,7 @@ class Inputs:
 
     def _formats(self) -> list[Format]:
         fit = ("fit", "{in}", "--out", "{out}", *families.TINY, 1)
-        again = ("poses", "{in}/p", "--out", "{in}/out", "--resume")
+        again = ("poses", self.root / "made/photographs/p", "--out", "{in}/out", "--resume")
         film = ("render", self.views, "--scene", "scene0", "--size", "8x8", "--out", "{out}.gif")
         found = [Format(f"picture .{suffix}", "binary", picture_as(suffix), f"a.{suffix}", fit) for suffix in PICTURES]
         for suffix in MESHES:
@@ -115,7 +115,10 @@ class Inputs:
             families.copied(self.packed, folder / "t.safetensors")
             families.copied(self.packed.with_suffix(".json"), folder / "t.json")
 
-        for form in captures.captures(fit):
+        found.append(
+            Format("transforms.json, contracted", "json", single_transforms, "transforms.json", (*fit, *UNBOUNDED))
+        )
+        for form in captures.captures(("inspect", "{in}")):
             found.append(Format(*form, several=form[0].startswith(("COLMAP", "list of"))))
         return [
             *found,
@@ -136,11 +139,11 @@ class Inputs:
             ),
             Format(
                 "config.json of a capture", "json", copy_of(self.capture), "run/config.json",
-                ("render", "{in}/run", "--size", "4x4", "--out", "{out}.png"),
+                ("render", "{in}/run", "--scene", "capture", "--size", "4x4", "--out", "{out}.png"),
             ),
             Format(
                 "photographs.safetensors", "tensors", copy_of(self.capture), "run/photographs.safetensors",
-                ("render", "{in}/run", "--size", "4x4", "--out", "{out}.png"),
+                ("render", "{in}/run", "--scene", "capture", "--size", "4x4", "--out", "{out}.png"),
             ),
             Format("camera path", "json", captures.camera_path, "p.json", (*film, "--path", "{in}/p.json")),
             Format(
@@ -203,8 +206,9 @@ class Inputs:
         def prepare() -> None:
             little_memory(MEMORY)
             if as_nobody:
-                # torch imports this when it first needs it, from a folder that only its owner may read.
+                # These are imported when they are first needed, from a folder that only its owner may read.
                 import cProfile  # noqa: F401
+                import encodings.utf_8_sig  # noqa: F401
 
                 os.seteuid(65534)
 

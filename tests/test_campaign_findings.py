@@ -21,7 +21,7 @@ from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.compose import read_composition
 from hyperfields.runs.run import MODEL, SOURCE, SUMMARY
 from hyperfields.runs.tcnn import read_tcnn
-from hyperfields.scenes._common import write_whole
+from hyperfields.scenes._common import SILENCE, write_whole
 from hyperfields.training import continual
 from hyperfields.training.continual import add
 from hyperfields.training.inference import infer
@@ -242,3 +242,24 @@ def test_double_precision_by_default_is_refused_in_a_line(images: Images, tmp_pa
     finally:
         torch.set_default_dtype(torch.float32)
     assert not (tmp_path / "other").exists()
+
+
+def test_threads_that_decode_at_once_leave_standard_error_as_it_was() -> None:
+    before = os.fstat(2)
+    SILENCE.__enter__()  # one begins, another begins, the first ends before the second
+    SILENCE.__enter__()
+    assert not os.path.samestat(os.fstat(2), before)
+    SILENCE.__exit__()
+    assert not os.path.samestat(os.fstat(2), before)
+    SILENCE.__exit__()
+    assert os.path.samestat(os.fstat(2), before)
+
+
+def test_a_pipe_in_a_model_of_colmap_is_not_waited_for(tmp_path: Path) -> None:
+    from hyperfields.scenes._colmap_files import check_model, count_images
+
+    (tmp_path / "cameras.bin").write_bytes(bytes(8))
+    os.mkfifo(tmp_path / "images.bin")
+    assert count_images(tmp_path) == 0
+    with pytest.raises(InputError, match=r"images\.(txt|bin): is missing"):
+        check_model(tmp_path)
