@@ -78,6 +78,22 @@ def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is the old one or all of the new one.
+
+    Raises:
+        OSError: it cannot be written; its name is the file's.
+    """
+    part = path.with_name(f".{path.name}.tmp")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 class _Silence(contextlib.AbstractContextManager[None]):
     """Standard error is the process's own: the first thread that wants silence turns it off, the last one on again."""
 

@@ -329,7 +329,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def _read_results(out: Path) -> list[dict[str, Any]]:
     """Results in a folder, without a line that was cut by a kill."""
     results = []
-    lines = (out / RESULTS).read_text().splitlines() if (out / RESULTS).is_file() else []
+    lines = (out / RESULTS).read_text(errors="replace").splitlines() if (out / RESULTS).is_file() else []
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             results.append(json.loads(line))

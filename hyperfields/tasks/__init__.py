@@ -46,7 +46,7 @@ def task_of(kind: str) -> Task:
         InputError: an unknown kind.
     """
     if kind not in TASKS:
-        raise InputError(f"kind {kind!r}: wanted one of {', '.join(TASKS)}")
+        raise InputError(f"kind {kind!r:.60}: wanted one of {', '.join(TASKS)}")
     return TASKS[kind]
 
 

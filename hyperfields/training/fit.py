@@ -27,7 +27,7 @@ from hyperfields.fields import BoundField
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
-from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
+from hyperfields.ops.devices import Precision, require_float32, require_precision, saying_what_to_lower, usable_device
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import append, write_atomically
@@ -178,6 +178,7 @@ class Fit:
         task: Task | None = None,
         curve: bool = False,
     ) -> None:
+        require_float32()
         require_scenes(data)
         codes = codes_of(codes)
         self.data, self.out, self.settings = data, out, settings
