@@ -37,6 +37,7 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
+from hyperfields.tasks.between import distance_error
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.mesh_picture import mesh_picture
 from hyperfields.tasks.metrics import shape_metrics
@@ -93,7 +94,9 @@ class ShapeTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
+        return PointObjective(
+            data, field, config, loss or self.loss, distance_error, device=device, precision=precision
+        )
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         """Frames of the scenes in their files; none of data without reference meshes (NotImplementedError)."""
