@@ -63,15 +63,15 @@ def test_what_is_in_one_scene_is_half_there_halfway_and_never_fog() -> None:
         assert float(radiance_error(Constant(0.3 * optical), part, x, x, ends)) > 0.1  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"pairs": 0}, {"points": 1}, {"start": 2.0}])
+@pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"pairs": 0}, {"share": 0.0}, {"start": 2.0}])
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="wanted a weight of 0 or more"):
+    with pytest.raises(InputError, match=f"Between: .*{next(iter(wrong))}.*wanted"):
         Between(**wrong)  # type: ignore[arg-type]
 
 
 def recipe(kind: str, scenes: int, weight: float) -> tuple[hf.ModelConfig, hf.TrainConfig]:
     model, train = hf.preset("tiny", kind, scenes, 16)
-    return model, dataclasses.replace(train, samples=512, between=Between(weight, pairs=2, points=32, start=0.25))
+    return model, dataclasses.replace(train, samples=512, between=Between(weight, share=0.125, pairs=2, start=0.25))
 
 
 def test_pictures_between_pictures_come_nearer_to_their_mixture(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_pictures_between_pictures_come_nearer_to_their_mixture(tmp_path: Path) 
         far.append(float((middle - 0.5 * (ends[0] + ends[1])).square().mean()))
     assert far[1] < 0.7 * far[0]
     again = hf.load_run(tmp_path / "1.0")
-    assert again.config.train.between == Between(1.0, pairs=2, points=32, start=0.25)
+    assert again.config.train.between == Between(1.0, share=0.125, pairs=2, start=0.25)
 
 
 def test_a_fit_with_mixed_codes_goes_on_with_the_same_bits(tmp_path: Path) -> None:

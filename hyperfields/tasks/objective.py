@@ -135,8 +135,9 @@ class PointObjective:
         self, bound: BoundField, mixed: BoundField, share: Tensor, scenes: Tensor, generator: torch.Generator
     ) -> Tensor:
         pairs = mixed.scenes
+        points = self.config.between.points(self.config.samples, pairs)
         with products(self.precision, self.device):
-            batch = self.data.batch(scenes[: 2 * pairs], max(self.config.between.points // 2, 1), generator)
+            batch = self.data.batch(scenes[: 2 * pairs], points // 2, generator)
             assert isinstance(batch, Points)
             x = torch.cat((batch.x[:pairs], batch.x[pairs:]), 1)
             return self.mixture_loss(Mixture(mixed, x, at_both(bound, pairs, x), share[:, None, None]))
@@ -220,13 +221,14 @@ class RayObjective:
     ) -> Tensor:
         """At points anywhere along rays of both scenes."""
         pairs = mixed.scenes
+        points = self.config.between.points(self.config.samples, pairs)
         with products(self.precision, self.device):
-            rays = self._batch(scenes[: 2 * pairs], max(self.config.between.points // 2, 1), generator).rays
+            rays = self._batch(scenes[: 2 * pairs], points // 2, generator).rays
             near, far = scene_interval(rays, self.field.space)
             place = torch.rand(near.shape, generator=generator, device=self.device)
             along = torch.where(far > near, near + place * (far - near), 0.0)[..., None]
-            points = rays.origins + along * rays.directions
-            x, d = (torch.cat((part[:pairs], part[pairs:]), 1) for part in (points, rays.directions))
+            middles = rays.origins + along * rays.directions
+            x, d = (torch.cat((part[:pairs], part[pairs:]), 1) for part in (middles, rays.directions))
             return radiance_error(mixed, share[:, None, None], x, d, at_both(bound, pairs, x, d))
 
     def _from_photographs(self, batch: Pixels) -> tuple[Pixels, Fitting]:
