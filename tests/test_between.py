@@ -69,6 +69,13 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
         Between(**wrong)  # type: ignore[arg-type]
 
 
+def test_presets_ask_it_of_shapes() -> None:
+    assert {kind: hf.preset("default", kind, 4)[1].between.weight for kind in hf.TASKS} == {
+        "images": 0.0, "shapes": 0.1, "views": 0.0
+    }  # fmt: skip
+    assert hf.preset("default", "shapes", 4, between=0.0)[1].between.weight == 0.0
+
+
 def recipe(kind: str, scenes: int, weight: float) -> tuple[hf.ModelConfig, hf.TrainConfig]:
     model, train = hf.preset("tiny", kind, scenes, 16)
     return model, dataclasses.replace(train, samples=512, between=Between(weight, share=0.125, pairs=2, start=0.25))
