@@ -140,7 +140,7 @@ class PointObjective:
             batch = self.data.batch(scenes[: 2 * pairs], points // 2, generator)
             assert isinstance(batch, Points)
             x = torch.cat((batch.x[:pairs], batch.x[pairs:]), 1)
-            return self.mixture_loss(Mixture(mixed, x, at_both(bound, pairs, x), share[:, None, None]))
+            return self.mixture_loss(Mixture(mixed, x, at_both(bound, mixed, x), share[:, None, None]))
 
     def sync(self) -> None:
         pass
@@ -229,7 +229,7 @@ class RayObjective:
             along = torch.where(far > near, near + place * (far - near), 0.0)[..., None]
             middles = rays.origins + along * rays.directions
             x, d = (torch.cat((part[:pairs], part[pairs:]), 1) for part in (middles, rays.directions))
-            return radiance_error(mixed, share[:, None, None], x, d, at_both(bound, pairs, x, d))
+            return radiance_error(mixed, share[:, None, None], x, d, at_both(bound, mixed, x, d))
 
     def _from_photographs(self, batch: Pixels) -> tuple[Pixels, Fitting]:
         """The batch with its rays where the corrected poses have them, and what is asked of the renderer."""
