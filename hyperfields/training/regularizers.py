@@ -39,13 +39,13 @@ class MixedCodes:
         """bind: codes `[p z]` -> their fields."""
         self.bind, self.objective, self.config = bind, objective, objective.config.between
 
-    def active(self, fraction: float) -> bool:
-        """True at fractions of a fit at which there is a term: steps with and without one differ."""
+    def phase(self, fraction: float) -> bool:
+        """True at fractions of a fit at which there is a term; see `Trainer.prepare`."""
         return self.config.weight > 0.0 and fraction >= self.config.start
 
     def __call__(self, state: StepState) -> Tensor | None:
         codes = state.fields.codes
-        if codes is None or len(codes) < 2 or not self.active(state.fraction):
+        if codes is None or len(codes) < 2 or not self.phase(state.fraction):
             return None
         pairs = min(self.config.pairs, len(codes) // 2)
         share = torch.rand(pairs, generator=state.generator, device=codes.device)

@@ -180,8 +180,9 @@ class Trainer:
         """Host's part of a step: draws its scenes. Steps of equal plans launch identical kernels."""
         self.local.copy_(self.sampler.draw(self.generator))
         plan = self.objective.plan(self.steps)
-        phases = tuple(part.active(self.fraction) for part in self.regularizers if hasattr(part, "active"))
-        return (plan, phases) if phases else plan
+        # Regularizers that launch other kernels at other times say so.
+        phases = [part.phase(self.fraction) for part in self.regularizers if callable(getattr(part, "phase", None))]
+        return (plan, *phases) if phases else plan
 
     def loss(self) -> tuple[Tensor, Tensor]:
         """(loss to minimise, the data's part of it) of the scenes of this step, `[]` each."""
