@@ -88,6 +88,8 @@ def fit(
     by: Name = None,
     bayes: Name = None,
     stability: Annotated[str | None, arg(metavar="NAME=VALUE", help_behavior_hint=QUIET)] = None,
+    displacement: Count = None,
+    between: Annotated[float | None, arg(metavar="WEIGHT", help_behavior_hint=QUIET)] = None,
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
     no_graphs: Flag = False,
@@ -141,6 +143,10 @@ def fit(
             the input of the generator; factors:weight=1e-8 is the weight of the KL term; default: none.
         stability: settings that keep the generator stable, e.g. share=0.2:spectral=4, see docs/architecture.md; an
             unknown name lists all of them.
+        displacement: cells along a side of displacement fields that each code generates, which move the grid before it
+            is read, so that a morph moves what scenes have in different places; 0: none; default: the preset's.
+        between: weight of a loss of mixed codes, whose fields then stay near the mixture of both scenes; 0: none;
+            default: the preset's.
         device: "cpu", "cuda" or "cuda:N"; default: "cpu".
         precision: "mixed" rounds the inputs of matrix products to 16 bits, on NVIDIA GPUs; default: "float32".
         no_graphs: on a GPU, do not record steps as CUDA graphs.
@@ -161,8 +167,11 @@ def fit(
         raise InputError(
             f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
         )
-    if old and (generator or bayes or stability or by):
-        raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
+    asked = {
+        "generator": generator, "bayes": bayes, "stability": stability, "displacement": displacement, "between": between
+    }  # fmt: skip
+    if old and (by or present(**asked)):
+        raise InputError("--resume: a run keeps its model and where its codes come from; leave the options out")
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
     if space or refine_poses or appearance:
         given["capture"] = CaptureSettings(space, refine_poses, appearance)
@@ -181,7 +190,7 @@ def fit(
     if old:
         model, train = old.model, old.train
     else:
-        model, train = _model(data, settings, codes, generator, bayes, stability)
+        model, train = _model(data, settings, codes, **asked)
     fitting = Fit(
         data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
         sources=(source_of(family, data, pixels, None, **reading),), **where, curve=curve or _alone(data, codes),
@@ -332,14 +341,20 @@ def _model(
     generator: str | None,
     bayes: str | None,
     stability: str | None,
+    displacement: int | None,
+    between: float | None,
 ) -> tuple[ModelConfig | None, TrainConfig | None]:
     """The preset with what was asked for instead; (None, None) where nothing was.
 
     Raises:
         InputError: options that do not go together, or unknown settings; the text lists those there are.
     """
-    asked = {"--generator": generator, "--bayes": bayes, "--stability": stability}
-    given = [option for option, text in asked.items() if text is not None]
+    given = [
+        f"--{name}"
+        for name in present(
+            generator=generator, bayes=bayes, stability=stability, displacement=displacement, between=between
+        )
+    ]
     if not given:
         return None, None
     if settings.individually or (codes is not None and codes.independent):
@@ -360,6 +375,8 @@ def _model(
         stability=None if stability is None else hypernets.parse_stability(stability, "--stability"),
         bayes=None if bayes is None else hypernets.parse_bayes(bayes, "--bayes"),
         codes=codes,
+        displacement=displacement,
+        between=between,
     )
 
 

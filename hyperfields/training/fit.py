@@ -54,7 +54,7 @@ from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.curve import Curve, Point, points_of
 from hyperfields.training.interrupt import Terminated, between_steps
 from hyperfields.training.progress import OnStep, shown
-from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.regularizers import GaussianPrior, MixedCodes
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
 from hyperfields.training.verdict import in_one_line, verdict
 
@@ -291,9 +291,10 @@ class Fit:
         objective = self.task.objective(
             self.data, self.config.model.field, train, count, device=self.device, precision=precision, loss=train.loss
         )
+        mixed = (MixedCodes(self.model.bind, objective),) if train.between.weight else ()
         return Trainer(
             self._bind, groups | objective.groups(), objective, torch.arange(count), train, self.settings.seed,
-            regularizers=(GaussianPrior(train.prior), *regularizers), graphs=graphs,
+            regularizers=(GaussianPrior(train.prior), *mixed, *regularizers), graphs=graphs,
         )  # fmt: skip
 
     def _bind(self, local: Tensor, generator: torch.Generator) -> Fields:
