@@ -134,9 +134,8 @@ def fit(
             them.
         by: source of the latent codes: descent, a table fitted with the networks (default); vae, a distribution for
             each scene; encoder, a network that reads the data; cavia, a few gradient steps from a common start;
-            reptile, whole weights a few steps from a learned start; time, scenes are frames NAME_NUMBER of sequences.
-            Settings follow a colon: vae:weight=1e-5 is the weight of the KL term, cavia:order=2 differentiates through
-            the inner steps, which takes several times as long.
+            time, scenes are frames NAME_NUMBER of sequences. Settings follow a colon: vae:weight=1e-5 is the weight of
+            the KL term, cavia:order=2 differentiates through the inner steps, which takes several times as long.
         bayes: distribution over the generated weights: factors, a Gaussian for each weight, or noise, random numbers at
             the input of the generator; factors:weight=1e-8 is the weight of the KL term; default: none.
         stability: settings that keep the generator stable, e.g. share=0.2:spectral=4, see docs/architecture.md; an
@@ -240,7 +239,7 @@ def infer(
             bytes a scene, code and changes together.
         by: descent, gradient descent on the codes; posterior, a distribution over each code (posterior:weight=1e-4 is
             the weight of its KL term); or without descent, by what the run was fitted with: encoder, after fit --by
-            encoder; steps, after fit --by cavia or reptile.
+            encoder; steps, after fit --by cavia.
         scenes: names, or patterns with *, of the scenes; default: all.
         limit: only the first N scenes by name.
         seed: seed of all random numbers.
@@ -279,7 +278,11 @@ def infer(
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     source = {"path": str(family.absolute()), **present(size=size, views=chosen), **reading}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
-    find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
+    found = find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
+    if axis := found.source.get("mirror"):
+        print(
+            f"symmetric across {axis}, as the fitted scenes are: each of the few views counts as its mirror image too"
+        )
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
@@ -342,9 +345,10 @@ def _model(
     given = [option for option, text in asked.items() if text is not None]
     if not given:
         return None, None
-    if settings.individually or (codes is not None and codes.independent):
-        how = "--individually" if settings.individually else "--by reptile"
-        raise InputError(f"{how}: fits weights themselves, nothing generates them; leave {', '.join(given)} out")
+    if settings.individually:
+        raise InputError(
+            f"--individually: fits weights themselves, nothing generates them; leave {', '.join(given)} out"
+        )
     from hyperfields import hypernets
     from hyperfields.tasks import preset, task_of
 
@@ -394,6 +398,8 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
         f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "
         f"{size / 1e3:,.0f} kB, {run.model.bytes_per_scene()[0]:,.0f} bytes a scene"
     )
+    if axis := run.summary.get("mirror"):
+        print(f"symmetric across {axis}: the few pictures of each scene counted as their mirror images too")
     if fitting.curve is not None:
         print(_curve_table(fitting.curve))
     _say_next(fitting, out)
