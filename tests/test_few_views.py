@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .cli._families import make_views
+from hyperfields.runs.run import load_run
+
+from .cli._families import TINY, make_views, run_cli
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "few_views.py"
 if not SCRIPT.is_file():
@@ -35,3 +37,15 @@ def test_every_way_is_measured(
     assert all(0.0 < row["mean"]["psnr"] < 60.0 for row in rows)
     assert "code, then all weights" in capsys.readouterr().out
     assert script.chosen("all", family, "disc", (16, 16)) is None
+
+
+def test_a_fit_takes_the_training_views_that_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family, run = make_views(tmp_path / "family"), tmp_path / "run"
+    assert run_cli("fit", family, "--out", run, "--views", "1", *TINY) == 0
+    assert load_run(run).config.sources[0].views == (1,)
+    assert run_cli("fit", family, "--out", run, "--resume", "--steps", "21") == 0  # the same views, or it is refused
+    capsys.readouterr()
+    assert run_cli("eval", run) == 0
+    assert "not those that were fitted" not in capsys.readouterr().out
+    assert run_cli("fit", family, "--out", tmp_path / "other", "--views", "7", *TINY) == 2
+    assert "training views 0 to 1" in capsys.readouterr().err

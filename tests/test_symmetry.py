@@ -49,7 +49,9 @@ def test_a_plane_is_found_where_all_scenes_are_symmetric(centre: tuple[float, ..
 
 def test_a_share_of_the_rays_is_mirrored_and_nothing_else() -> None:
     plain = Balls().batch(torch.arange(3), 40, torch.Generator().manual_seed(0))
-    mirrored = symmetry.Mirrored(Balls(), 1, 0.25).batch(torch.arange(3), 40, torch.Generator().manual_seed(0))
+    wrapped = symmetry.Mirrored(Balls(), 1)
+    wrapped.share = 0.25
+    mirrored = wrapped.batch(torch.arange(3), 40, torch.Generator().manual_seed(0))
     assert isinstance(mirrored, Pixels)
     flip = torch.tensor([1.0, -1.0, 1.0])
     for old, new in zip(plain.rays, mirrored.rays, strict=True):
@@ -75,7 +77,7 @@ def test_few_views_count_as_their_mirror_images_too(tmp_path: Any, monkeypatch: 
 
 
 def test_a_fit_looks_once_and_goes_on_with_what_it_found(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was found is kept with the state; scenes by themselves, or many pictures, are as they are."""
+    """What was found is kept with the state; many pictures are as they are."""
     field = RadianceField(Fourier(3, 1), hidden=(4,), geometry=1, color_hidden=(4,))
     settings = {"model": ModelConfig(field, Full(), 2), "train": TrainConfig(2, 256), "progress": False}
     few = Views([orbit(2, radius=3.0, height=8, width=8)] * 2, torch.rand(2, 2, 8, 8, 4))
@@ -91,7 +93,6 @@ def test_a_fit_looks_once_and_goes_on_with_what_it_found(tmp_path: Any, monkeypa
     assert resumed.summary["mirror"] == "z"
     assert len(seen) == 2
     assert "mirror" not in fit(many, steps=10, **settings).summary
-    assert "mirror" not in fit(few, steps=20, individually=True, **settings).summary
     monkeypatch.setattr(symmetry, "plane_of", lambda model, task, data: None)
     plain = fit(few, steps=10, **settings)
     assert "mirror" not in plain.summary

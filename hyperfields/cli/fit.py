@@ -78,6 +78,7 @@ def fit(
     background: Background = None,
     up: Axis = None,
     split: Split = None,
+    views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
     seed: Count = None,
     space: Annotated[Literal["box", "contracted"] | None, arg(help_behavior_hint=QUIET)] = None,
     refine_poses: Flag = False,
@@ -120,6 +121,7 @@ def fit(
         up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
         split: which pictures of views are held out for the test: every-8, each eighth by name; 0.9, all but that share;
             files, as lists in files say; 64,104, all but these numbers; all, none is. Default: files, else every-8.
+        views: numbers of the training views of each scene to use, from 0, for radiance fields; default: all.
         seed: seed of all random numbers; default: 0.
         space: where radiance fields live: box, the scene box alone; contracted, all of space, with detail that falls
             with the distance; default: contracted where opaque pictures show what is beyond the box.
@@ -172,7 +174,8 @@ def fit(
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
     reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
     kind_of = kind or (old.kind if old else None)
-    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
+    chosen = parse_numbers(views) or (list(before.views) if before and before.views else None)
+    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, views=chosen, **reading)
     if getattr(data, "pictures", None) == 1:
         raise InputError(f"{family}: one training picture came; a scene needs pictures from two places at least")
     model: ModelConfig | None
@@ -183,7 +186,7 @@ def fit(
         model, train = _model(data, settings, codes, generator, bayes, stability)
     fitting = Fit(
         data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-        sources=(source_of(family, data, pixels, None, **reading),), **where, curve=curve or _alone(data, codes),
+        sources=(source_of(family, data, pixels, chosen, **reading),), **where, curve=curve or _alone(data, codes),
     )  # fmt: skip
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(data, fitting.config.picture, how))

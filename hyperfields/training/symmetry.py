@@ -10,6 +10,7 @@ mirrored picture as a second view of one object; there symmetry is assumed.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ from hyperfields.training.trainer import Progress, Trainer
 SCENES, RAYS = 8, 256  # fitted scenes that are looked at, and rays of each
 CELLS = 40  # along a side of the grid that skips empty space
 ALIKE = 0.25  # of the squared difference to another scene: symmetric scenes differ by less from their mirror image
-SHARE = 0.3  # of the rays of a step that are mirrored
+SHARE = 0.5  # of the rays of a step that are mirrored, over the root of the number of pictures of a scene
 LOOK = 0.2  # of a fit, from where on its scenes can be recognised
 FEW = 8  # pictures of a scene from which on what is not seen in them matters less than what is not symmetric
 
@@ -38,8 +39,9 @@ class Mirrored:
 
     kind: Kind = "views"
 
-    def __init__(self, dataset: SceneDataset, axis: int, share: float = SHARE) -> None:
-        self.dataset, self.axis, self.share = dataset, axis, share
+    def __init__(self, dataset: SceneDataset, axis: int) -> None:
+        self.dataset, self.axis = dataset, axis
+        self.share = SHARE / math.sqrt(max(pictures_of(dataset), 1))
         self.names = dataset.names
 
     @property
