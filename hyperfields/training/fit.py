@@ -99,6 +99,9 @@ def fit(
     A fit of so many steps gives the same bits again on the same machine, resumed or not; one of so many minutes follows
     the clock. On a GPU the last bits may change from run to run. No global random state is read or changed.
 
+    Where scenes of views have eight pictures or fewer and turn out to be symmetric, each picture also counts as its
+    mirror image; `Run.summary["mirror"]` then has the axis.
+
     Args:
         data: scenes of one kind, see `data.SceneDataset`: `hf.Images`, `hf.Shapes`, `hf.Views`, `hf.open_family`, or
             your own.
