@@ -78,7 +78,6 @@ _EXPORTS = {
     "Rays": "cameras",
     "RelativeClip": "tasks.config",
     "Rendered": "rendering",
-    "Reptile": "codes",
     "Run": "runs.run",
     "SDFField": "fields",
     "Scene": "runs.scene",
@@ -156,7 +155,6 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.codes import Encoder as Encoder
     from hyperfields.codes import FitContext as FitContext
     from hyperfields.codes import FrameTimes as FrameTimes
-    from hyperfields.codes import Reptile as Reptile
     from hyperfields.codes import Sequence as Sequence
     from hyperfields.codes import Variational as Variational
     from hyperfields.codes import interpolate as interpolate

@@ -1,45 +1,51 @@
-"""The box of a scene that is known from one, two or four pictures, against that of all of them."""
+"""The study of few views, small: every way has its row, for views by number and evenly spread."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from hyperfields.data import Views
-from hyperfields.scenes import open_family
+from hyperfields.runs.run import load_run
 
-from ._captures import cameras, gl_pose, intrinsics, photograph, save
+from .cli._families import TINY, make_views, run_cli
 
-SCALE, CENTER = 7.0, (30.0, -20.0, 5.0)  # of the capture's unit: nothing is where cameras usually stand
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ball of radius 0.5 in the middle of twelve cameras, with alpha."""
-    scene = tmp_path_factory.mktemp("few") / "ball"
-    frames = []
-    for number, camera in enumerate(cameras(12)):
-        save(scene / "images" / f"{number:02d}.png", photograph(camera, alpha=True))
-        pose = np.array(gl_pose(camera))
-        pose[:3, 3] = pose[:3, 3] * SCALE + CENTER
-        frames.append(
-            {"file_path": f"images/{number:02d}.png", **intrinsics(camera), "transform_matrix": pose.tolist()}
-        )
-    (scene / "transforms.json").write_text(json.dumps({"frames": frames}))
-    return scene
+SCRIPT = Path(__file__).parents[1] / "scripts" / "few_views.py"
+if not SCRIPT.is_file():
+    pytest.skip("the scripts are not here: this is an installed wheel", allow_module_level=True)
 
 
-@pytest.mark.parametrize("numbers", [(0,), (5,), (0, 3), (1, 2), (0, 3, 6, 9)])
-@pytest.mark.parametrize("by", ["split", "views"])
-def test_the_box_of_few_views(folder: Path, numbers: tuple[int, ...], by: str) -> None:
-    if by == "split":  # the others are for the test
-        data = open_family(folder, split=",".join(map(str, numbers)))
-    else:
-        data = open_family(folder, split="all", views=numbers)
-    assert isinstance(data, Views)
-    scale, *center = data.frames[0]
-    assert np.allclose(center, CENTER, atol=0.1 * SCALE)
-    assert 0.5 * SCALE <= scale <= 1.7 * 0.5 * SCALE
+def test_every_way_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.spec_from_file_location("few_views", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    family, out = make_views(tmp_path / "family"), tmp_path / "out"
+    small = ("--side", "16", "--steps", "2", "--each", "2", "--unseen", "1", "--views", "1,", "--views", "2")
+    monkeypatch.setattr(sys, "argv", ["few_views.py", str(out), "--family", str(family), *small])
+    script.main()
+    rows = json.loads((out / "few_views.json").read_text())["rows"]
+    assert [(row["numbers"], row["way"]) for row in rows] == [
+        (numbers, way) for numbers in ([1], [0, 1]) for way in ("code", "refined", "alone")
+    ]
+    assert all(0.0 < row["mean"]["psnr"] < 60.0 for row in rows)
+    assert "code, then all weights" in capsys.readouterr().out
+    assert script.chosen("all", family, "disc", (16, 16)) is None
+
+
+def test_a_fit_takes_the_training_views_that_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family, run = make_views(tmp_path / "family"), tmp_path / "run"
+    assert run_cli("fit", family, "--out", run, "--views", "1", *TINY) == 0
+    assert load_run(run).config.sources[0].views == (1,)
+    assert run_cli("fit", family, "--out", run, "--resume", "--steps", "21") == 0  # the same views, or it is refused
+    capsys.readouterr()
+    assert run_cli("eval", run) == 0
+    assert "not those that were fitted" not in capsys.readouterr().out
+    assert run_cli("fit", family, "--out", tmp_path / "other", "--views", "7", *TINY) == 2
+    assert "training views 0 to 1" in capsys.readouterr().err

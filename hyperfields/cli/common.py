@@ -128,6 +128,12 @@ def _data_of_source(
         from hyperfields.scenes.views import Measured
 
         options["measured"] = Measured(measured, run.config.picture.get("frames", {}))
+    if source.views is not None:
+        try:
+            return read_data(folder, **options, views=source.views)
+        except InputError:  # pictures that are not measured may be missing
+            if measured is None:
+                raise
     return read_data(folder, **options)
 
 

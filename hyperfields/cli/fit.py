@@ -78,6 +78,7 @@ def fit(
     background: Background = None,
     up: Axis = None,
     split: Split = None,
+    views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
     seed: Count = None,
     space: Annotated[Literal["box", "contracted"] | None, arg(help_behavior_hint=QUIET)] = None,
     refine_poses: Flag = False,
@@ -122,6 +123,7 @@ def fit(
         up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
         split: which pictures of views are held out for the test: every-8, each eighth by name; 0.9, all but that share;
             files, as lists in files say; 64,104, all but these numbers; all, none is. Default: files, else every-8.
+        views: numbers of the training views of each scene to use, from 0, for radiance fields; default: all.
         seed: seed of all random numbers; default: 0.
         space: where radiance fields live: box, the scene box alone; contracted, all of space, with detail that falls
             with the distance; default: contracted where opaque pictures show what is beyond the box.
@@ -136,9 +138,8 @@ def fit(
             them.
         by: source of the latent codes: descent, a table fitted with the networks (default); vae, a distribution for
             each scene; encoder, a network that reads the data; cavia, a few gradient steps from a common start;
-            reptile, whole weights a few steps from a learned start; time, scenes are frames NAME_NUMBER of sequences.
-            Settings follow a colon: vae:weight=1e-5 is the weight of the KL term, cavia:order=2 differentiates through
-            the inner steps, which takes several times as long.
+            time, scenes are frames NAME_NUMBER of sequences. Settings follow a colon: vae:weight=1e-5 is the weight of
+            the KL term, cavia:order=2 differentiates through the inner steps, which takes several times as long.
         bayes: distribution over the generated weights: factors, a Gaussian for each weight, or noise, random numbers at
             the input of the generator; factors:weight=1e-8 is the weight of the KL term; default: none.
         stability: settings that keep the generator stable, e.g. share=0.2:spectral=4, see docs/architecture.md; an
@@ -182,7 +183,8 @@ def fit(
     names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
     reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
     kind_of = kind or (old.kind if old else None)
-    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
+    chosen = parse_numbers(views) or (list(before.views) if before and before.views else None)
+    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, views=chosen, **reading)
     if getattr(data, "pictures", None) == 1:
         raise InputError(f"{family}: one training picture came; a scene needs pictures from two places at least")
     model: ModelConfig | None
@@ -193,7 +195,7 @@ def fit(
         model, train = _model(data, settings, codes, **asked)
     fitting = Fit(
         data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-        sources=(source_of(family, data, pixels, None, **reading),), **where, curve=curve or _alone(data, codes),
+        sources=(source_of(family, data, pixels, chosen, **reading),), **where, curve=curve or _alone(data, codes),
     )  # fmt: skip
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(data, fitting.config.picture, how))
@@ -249,7 +251,7 @@ def infer(
             bytes a scene, code and changes together.
         by: descent, gradient descent on the codes; posterior, a distribution over each code (posterior:weight=1e-4 is
             the weight of its KL term); or without descent, by what the run was fitted with: encoder, after fit --by
-            encoder; steps, after fit --by cavia or reptile.
+            encoder; steps, after fit --by cavia.
         scenes: names, or patterns with *, of the scenes; default: all.
         limit: only the first N scenes by name.
         seed: seed of all random numbers.
@@ -288,7 +290,11 @@ def infer(
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     source = {"path": str(family.absolute()), **present(size=size, views=chosen), **reading}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
-    find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
+    found = find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
+    if axis := found.source.get("mirror"):
+        print(
+            f"symmetric across {axis}, as the fitted scenes are: each of the few views counts as its mirror image too"
+        )
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
@@ -357,9 +363,10 @@ def _model(
     ]
     if not given:
         return None, None
-    if settings.individually or (codes is not None and codes.independent):
-        how = "--individually" if settings.individually else "--by reptile"
-        raise InputError(f"{how}: fits weights themselves, nothing generates them; leave {', '.join(given)} out")
+    if settings.individually:
+        raise InputError(
+            f"--individually: fits weights themselves, nothing generates them; leave {', '.join(given)} out"
+        )
     from hyperfields import hypernets
     from hyperfields.tasks import preset, task_of
 
@@ -411,6 +418,8 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
         f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "
         f"{size / 1e3:,.0f} kB, {run.model.bytes_per_scene()[0]:,.0f} bytes a scene"
     )
+    if axis := run.summary.get("mirror"):
+        print(f"symmetric across {axis}: the few pictures of each scene counted as their mirror images too")
     if fitting.curve is not None:
         print(_curve_table(fitting.curve))
     _say_next(fitting, out)
