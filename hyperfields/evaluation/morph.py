@@ -20,7 +20,7 @@ from torch import Tensor
 from hyperfields.cameras import Rays
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, load_lpips
-from hyperfields.evaluation.surfaces import Surface, chamfer, hausdorff, slope_error, surface_of
+from hyperfields.evaluation.surfaces import Surface, apart, slope_error, surface_of
 from hyperfields.evaluation.tables import text_table
 from hyperfields.fields import BoundField
 from hyperfields.rendering.base import Rendered, on_background
@@ -244,13 +244,13 @@ class ShapeMeasure:
             name: Sides(*(_average(*(look[name] for look in looks)) for looks in (morph, blend)), end)
             for name, end in ends.items()
         }
-        apart, farthest = chamfer(a.coarse_surface, b.coarse_surface), hausdorff(a.coarse_surface, b.coarse_surface)
+        whole = apart(a.coarse_surface, b.coarse_surface)
         places = [i / STEPS for i in range(1, STEPS)]
         moved = (self._frame(_bound(self.run, first, second, t)) for t in places)
         mixes = (surface_of(torch.lerp(a.coarse, b.coarse, t)) for t in places)
         ways = [_way([a.coarse_surface, *frames, b.coarse_surface]) for frames in (moved, mixes)]
-        row["way"] = Sides(*(_over(length, apart) for length, _ in ways), _known(apart))
-        row["largest_step"] = Sides(*(_over(step, farthest) for _, step in ways), _known(farthest))
+        row["way"] = Sides(*(_over(length, whole.chamfer) for length, _ in ways), _known(whole.chamfer))
+        row["largest_step"] = Sides(*(_over(step, whole.hausdorff) for _, step in ways), _known(whole.hausdorff))
         return row
 
     def _frame(self, bound: BoundField) -> Surface:
@@ -287,8 +287,8 @@ def _mix(a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor], t: float,
 
 def _way(frames: Sequence[Surface]) -> tuple[float, float]:
     """(length, largest step) of a way; infinite when one frame has no surface."""
-    neighbours = list(itertools.pairwise(frames))
-    return math.fsum(chamfer(*pair) for pair in neighbours), max(hausdorff(*pair) for pair in neighbours)
+    steps = [apart(*pair) for pair in itertools.pairwise(frames)]
+    return math.fsum(step.chamfer for step in steps), max(step.hausdorff for step in steps)
 
 
 # Pictures -----------------------------------------------------------------------------------------
