@@ -194,7 +194,7 @@ def test_the_command(
     monkeypatch.setattr(morph, "CAMERAS", 1)
     run, out = runs(kind), tmp_path / "morph.json"
     assert run_cli("eval", run, "--morph", "--pairs", 1, "--seed", 3, "--out", out) == 0
-    assert "mean of 1 pairs" in capsys.readouterr().out
+    assert "mean of 1 pair " in capsys.readouterr().out
     report = json.loads(out.read_text())
     figures = report["figures"]
     assert list(figures) == [figure.name for figure in morph._measure_of(load_run(run), 0, None).figures]

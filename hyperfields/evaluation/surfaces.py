@@ -21,6 +21,10 @@ NEAR = 0.03  # of a surface, scene units, where slopes are looked at
 POINTS = 4096  # that they are looked at
 
 
+def _nothing() -> NDArray[np.float64]:
+    return np.zeros(0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Surface:
     """A closed surface in the scene box, or none.
@@ -30,8 +34,8 @@ class Surface:
 
     mesh: Mesh
     volume: float = 0.0  # inside, scene units
-    normals: NDArray[np.float64] | None = None  # [v 3], unit, of the vertices
-    weights: NDArray[np.float64] | None = None  # [v], share of the area
+    normals: NDArray[np.float64] = dataclasses.field(default_factory=_nothing)  # [v 3], unit, of the vertices
+    weights: NDArray[np.float64] = dataclasses.field(default_factory=_nothing)  # [v], share of the area
     radius: float = 0.0  # of the discs, scene units
     tree: Any = None  # of scipy, of the vertices; None without a surface
 
@@ -81,7 +85,7 @@ def surface_of(values: Tensor) -> Surface:
 
 def _gather(faces: NDArray[np.int64], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Sums of the values of faces over those round each vertex, `[v]`."""
-    return np.bincount(faces.ravel(), np.repeat(values, 3), count)
+    return np.bincount(faces.ravel(), weights=np.repeat(values, 3), minlength=count).astype(np.float64)
 
 
 def _distances(points: NDArray[np.float64], surface: Surface) -> NDArray[np.float64]:
@@ -90,7 +94,8 @@ def _distances(points: NDArray[np.float64], surface: Surface) -> NDArray[np.floa
     offset = points - surface.tree.data[nearest]
     above = (offset * surface.normals[nearest]).sum(1)
     aside = np.sqrt(((offset * offset).sum(1) - above * above).clip(0.0))
-    return np.hypot(above, (aside - surface.radius).clip(0.0))
+    distances: NDArray[np.float64] = np.hypot(above, (aside - surface.radius).clip(0.0))
+    return distances
 
 
 class Apart(NamedTuple):
