@@ -1,10 +1,10 @@
 """Codes: where the latent of each scene comes from.
 
 Lives here: the table of an auto-decoder (`table`), sources that make codes in every step (`variational`, `encoder`,
-`cavia`, `sequence`), and paths through latent space. May import: `ops`, `data`, `weights`, `hypernets`. To add a
-source, write one file with a frozen dataclass on `source.Codes` and the `source.CodeSource` that it builds, and a line
-in `SOURCES` for a name on the command line; from outside the package the two classes are enough:
-docs/extending.md.
+`cavia`, `sequence`), paths through latent space (`paths`) and its map (`latent_map`), sums of scenes as they
+are typed (`expressions`). May import: `ops`, `data`, `weights`, `hypernets`. To add a source, write one file with a
+frozen dataclass on `source.Codes` and the `source.CodeSource` that it builds, and a line in `SOURCES` for a name on the
+command line; from outside the package the two classes are enough: docs/extending.md.
 """
 
 import dataclasses

@@ -20,7 +20,7 @@ from torch import Tensor
 from hyperfields.cameras import Rays
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, load_lpips
-from hyperfields.evaluation.surfaces import Surface, chamfer, hausdorff, slope_error, surface_of
+from hyperfields.evaluation.surfaces import Surface, apart, slope_error, surface_of
 from hyperfields.evaluation.tables import text_table
 from hyperfields.fields import BoundField
 from hyperfields.rendering.base import Rendered, on_background
@@ -80,7 +80,8 @@ PICTURE_FIGURES = (Figure("variation", "total variation, over the ends' mean"), 
 class Measure(Protocol):
     """Figures of one kind of scenes."""
 
-    figures: Sequence[Figure]
+    @property
+    def figures(self) -> Sequence[Figure]: ...
 
     def pair(self, first: str, second: str) -> Row:
         """The figures of the way between two scenes."""
@@ -166,8 +167,9 @@ def format_morphs(report: dict[str, Any]) -> str:
     for name, values in report["figures"].items():
         shown = ("n/a" if v is None else known[name].format.format(v) for v in values.values())
         rows.append((known[name].heading, *shown))
+    count = len(report["pairs"])
     lines = [
-        text_table((f"mean of {len(report['pairs'])} pairs", "morph", "blend", "ends"), rows),
+        text_table((f"mean of {count} pair{'s' * (count > 1)}", "morph", "blend", "ends"), rows),
         "",
         "blend: the two fields mixed, which a morph has to beat; ends: their own value, or that from end to end",
     ]
@@ -182,7 +184,8 @@ def _mean(name: str, rows: Sequence[Row], notes: dict[str, None]) -> dict[str, f
         notes[f"{name}: without {lacking}"] = None
     if not whole:
         return Sides(None, None, None)._asdict()
-    return Sides(*(_average(*column) for column in zip(*whole, strict=True)))._asdict()
+    morph, blend, ends = (_average(*column) for column in zip(*whole, strict=True))
+    return Sides(morph, blend, ends)._asdict()
 
 
 def _load_alex(run: Run, weights: Path | None, notes: dict[str, None]) -> Lpips | None:
@@ -240,17 +243,16 @@ class ShapeMeasure:
             "slope": _average(a.slope, b.slope),
             "volume": (a.surface.volume + b.surface.volume) / 2,
         }
-        row = {
-            name: Sides(*(_average(*(look[name] for look in looks)) for looks in (morph, blend)), end)
-            for name, end in ends.items()
-        }
-        apart, farthest = chamfer(a.coarse_surface, b.coarse_surface), hausdorff(a.coarse_surface, b.coarse_surface)
+        row: Row = {}
+        for name, end in ends.items():
+            row[name] = Sides(_average(*(look[name] for look in morph)), _average(*(look[name] for look in blend)), end)
+        whole = apart(a.coarse_surface, b.coarse_surface)
         places = [i / STEPS for i in range(1, STEPS)]
         moved = (self._frame(_bound(self.run, first, second, t)) for t in places)
         mixes = (surface_of(torch.lerp(a.coarse, b.coarse, t)) for t in places)
-        ways = [_way([a.coarse_surface, *frames, b.coarse_surface]) for frames in (moved, mixes)]
-        row["way"] = Sides(*(_over(length, apart) for length, _ in ways), _known(apart))
-        row["largest_step"] = Sides(*(_over(step, farthest) for _, step in ways), _known(farthest))
+        way, mixed_way = (_way([a.coarse_surface, *frames, b.coarse_surface]) for frames in (moved, mixes))
+        for name, one, other, all_of_it in zip(("way", "largest_step"), way, mixed_way, whole, strict=True):
+            row[name] = Sides(_over(one, all_of_it), _over(other, all_of_it), _known(all_of_it))
         return row
 
     def _frame(self, bound: BoundField) -> Surface:
@@ -287,8 +289,8 @@ def _mix(a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor], t: float,
 
 def _way(frames: Sequence[Surface]) -> tuple[float, float]:
     """(length, largest step) of a way; infinite when one frame has no surface."""
-    neighbours = list(itertools.pairwise(frames))
-    return math.fsum(chamfer(*pair) for pair in neighbours), max(hausdorff(*pair) for pair in neighbours)
+    steps = [apart(*pair) for pair in itertools.pairwise(frames)]
+    return math.fsum(step.chamfer for step in steps), max(step.hausdorff for step in steps)
 
 
 # Pictures -----------------------------------------------------------------------------------------
@@ -310,9 +312,9 @@ class PictureMeasure:
         blend = torch.stack([torch.lerp(morph[0], morph[-1], t) for t in places])
         between = [round(t * (frames - 1)) for t in BETWEEN]
         ends = float(total_variation(morph[[0, -1]]).mean())
-        variation = [float(total_variation(shown[between]).mean()) for shown in (morph, blend)]
+        variation = [_over(float(total_variation(shown[between]).mean()), ends) for shown in (morph, blend)]
         return {
-            "variation": Sides(*(_over(value, ends) for value in variation), ends),
+            "variation": Sides(variation[0], variation[1], ends),
             **_lpips_row(self.lpips, morph, blend),
         }
 
@@ -348,7 +350,8 @@ class ViewMeasure:
         for t in BETWEEN:
             seen[0].append(ghost(self._alpha(functools.partial(render, _bound(self.run, first, second, t)), a.device)))
             seen[1].append(ghost(self._alpha(functools.partial(render_blend, a, b, t), a.device)))
-        row: Row = {"ghost": Sides(*(_over(_average(*values), ends) for values in seen), _known(ends))}
+        over = [_over(_average(*values), ends) for values in seen]
+        row: Row = {"ghost": Sides(over[0], over[1], _known(ends))}
         if self.lpips is None:
             return {**row, **_lpips_row(None, torch.empty(0), torch.empty(0))}
         places, rays = [i / PICTURE_STEPS for i in range(1, PICTURE_STEPS)], _to(self.rays[0], a.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,20 +21,45 @@ NEAR = 0.03  # of a surface, scene units, where slopes are looked at
 POINTS = 4096  # that they are looked at
 
 
-class Surface(NamedTuple):
-    """A closed surface in the scene box.
+def _nothing() -> NDArray[np.float64]:
+    return np.zeros(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Surface:
+    """A closed surface in the scene box, or none.
 
     Its vertices stand for discs with the radius of a cell: distances to them are far finer than the cells.
     """
 
     mesh: Mesh
-    parts: int  # that hang together by edges
-    euler: int  # V - E + F: 2 for each sphere, 0 for each torus
-    volume: float  # inside, scene units
-    normals: NDArray[np.float64]  # [v 3], unit, of the vertices
-    weights: NDArray[np.float64]  # [v], share of the area
-    radius: float  # of the discs, scene units
-    tree: Any  # of scipy, of the vertices; None without a surface
+    volume: float = 0.0  # inside, scene units
+    normals: NDArray[np.float64] = dataclasses.field(default_factory=_nothing)  # [v 3], unit, of the vertices
+    weights: NDArray[np.float64] = dataclasses.field(default_factory=_nothing)  # [v], share of the area
+    radius: float = 0.0  # of the discs, scene units
+    tree: Any = None  # of scipy, of the vertices; None without a surface
+
+    @functools.cached_property
+    def edges(self) -> NDArray[np.int64]:
+        """`[e 2]`, each once."""
+        faces, count = self.mesh.faces.numpy(), len(self.mesh.vertices)
+        edges = np.sort(np.concatenate((faces[:, :2], faces[:, 1:], faces[:, ::2])), 1)
+        return np.stack(np.divmod(np.unique(edges[:, 0] * count + edges[:, 1]), max(count, 1)), 1)
+
+    @functools.cached_property
+    def parts(self) -> int:
+        """How many there are that hang together by edges."""
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        count = len(self.mesh.vertices)
+        graph = coo_matrix((np.ones(len(self.edges), np.int8), tuple(self.edges.T)), (count, count))
+        return int(connected_components(graph, directed=False)[0])
+
+    @property
+    def euler(self) -> int:
+        """V - E + F: 2 for each sphere, 0 for each torus."""
+        return len(self.mesh.vertices) - len(self.edges) + len(self.mesh.faces)
 
 
 def surface_of(values: Tensor) -> Surface:
@@ -43,32 +70,22 @@ def surface_of(values: Tensor) -> Surface:
     """
     mesh = mesh_from_values(values)
     if not len(mesh.faces):
-        return Surface(mesh, 0, 0, 0.0, np.zeros((0, 3)), np.zeros(0), 0.0, None)
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+        return Surface(mesh)
     from scipy.spatial import cKDTree
 
     points, faces = mesh.vertices.double().numpy(), mesh.faces.numpy()
-    edges = np.sort(np.concatenate((faces[:, :2], faces[:, 1:], faces[:, ::2])), 1)
-    count = len(points)
-    edges = np.unique(edges[:, 0] * count + edges[:, 1])
-    ones = np.ones(len(edges), np.int8)
-    parts, _ = connected_components(coo_matrix((ones, (edges // count, edges % count)), (count, count)), directed=False)
     corners = points[faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # twice the area, outwards
     volume = float((corners[:, 0] * cross).sum() / 6.0)
-    normals = np.stack([_gather(faces, cross[:, axis], count) for axis in range(3)], 1)
+    normals = np.stack([_gather(faces, cross[:, axis], len(points)) for axis in range(3)], 1)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-30)
-    areas = _gather(faces, np.linalg.norm(cross, axis=1), count)
-    radius = 2.0 / (values.shape[0] - 1)
-    return Surface(
-        mesh, int(parts), count - len(edges) + len(faces), volume, normals, areas / areas.sum(), radius, cKDTree(points)
-    )
+    areas = _gather(faces, np.linalg.norm(cross, axis=1), len(points))
+    return Surface(mesh, volume, normals, areas / areas.sum(), 2.0 / (values.shape[0] - 1), cKDTree(points))
 
 
 def _gather(faces: NDArray[np.int64], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Sums of the values of faces over those round each vertex, `[v]`."""
-    return np.bincount(faces.ravel(), np.repeat(values, 3), count)
+    return np.bincount(faces.ravel(), weights=np.repeat(values, 3), minlength=count).astype(np.float64)
 
 
 def _distances(points: NDArray[np.float64], surface: Surface) -> NDArray[np.float64]:
@@ -77,24 +94,24 @@ def _distances(points: NDArray[np.float64], surface: Surface) -> NDArray[np.floa
     offset = points - surface.tree.data[nearest]
     above = (offset * surface.normals[nearest]).sum(1)
     aside = np.sqrt(((offset * offset).sum(1) - above * above).clip(0.0))
-    return np.hypot(above, (aside - surface.radius).clip(0.0))
+    distances: NDArray[np.float64] = np.hypot(above, (aside - surface.radius).clip(0.0))
+    return distances
 
 
-def chamfer(a: Surface, b: Surface) -> float:
-    """Mean distance of a point of one surface from the other, averaged over both directions; inf without a surface.
+class Apart(NamedTuple):
+    """How far two surfaces are from one another; infinite without one of them."""
 
-    By area. Not squared, so that the steps of a straight way add up.
-    """
+    chamfer: float  # mean distance of a point from the other, by area, averaged over both directions
+    hausdorff: float  # the largest, of both directions
+
+
+def apart(a: Surface, b: Surface) -> Apart:
+    """The distances of two surfaces, scene units. Not squared, so that the steps of a straight way add up."""
     if a.tree is None or b.tree is None:
-        return math.inf
-    return 0.5 * float((_distances(a.tree.data, b) * a.weights).sum() + (_distances(b.tree.data, a) * b.weights).sum())
-
-
-def hausdorff(a: Surface, b: Surface) -> float:
-    """The largest distance of a point of one surface from the other, of both directions; inf without a surface."""
-    if a.tree is None or b.tree is None:
-        return math.inf
-    return float(max(_distances(a.tree.data, b).max(), _distances(b.tree.data, a).max()))
+        return Apart(math.inf, math.inf)
+    there, back = _distances(a.tree.data, b), _distances(b.tree.data, a)
+    mean = 0.5 * float((there * a.weights).sum() + (back * b.weights).sum())
+    return Apart(mean, float(max(there.max(), back.max())))
 
 
 def slope_error(
