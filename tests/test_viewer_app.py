@@ -230,6 +230,10 @@ def test_a_point_of_the_map_lies_between(shapes: Viewer) -> None:
         assert page.until(id=2)["latent"]["scene"] in ("small", "big")
         page.request(3, latent={"walk": ["small", "big", {"key": between["key"]}], "time": 0.5}, moving=True)
         assert page.until(id=3)["latent"]["scene"] == "big"
+        page.request(5, latent={"scene": "big - big + small"}, moving=True)
+        assert page.until(id=5)["latent"]["scene"] == "small"
+        page.request(6, latent={"walk": ["big", "small + big - small"], "time": 0.5, "mode": "smooth"}, moving=True)
+        assert page.until(id=6)["latent"]["scene"] == "big"
         page.request(4, latent={"seed": 3}, channel="depth", moving=True)
         assert page.until(id=4)["image"].shape[-1] == 3
 
@@ -331,6 +335,7 @@ VIEW = {"type": "view", "id": 1, "latent": {"scene": "big"}, "view": CAMERA, "si
         (VIEW | {"latent": {"walk": [{"walk": ["big", "big"]}, "big"]}}, "cannot be a walk"),
         (VIEW | {"latent": {"walk": ["big", "small"], "time": 2}}, "time"),
         (VIEW | {"latent": {"walk": ["big", "small"], "time": 0.5, "mode": "x"}}, "mode"),
+        (VIEW | {"latent": {"scene": "big - bigg"}}, "scene 'bigg': not in"),
         (VIEW | {"channel": "uncertainty"}, "wanted one of rgb, depth, normals"),
         (VIEW | {"channel": ["rgb"]}, "channel"),
         (VIEW | {"view": {"position": [0, 0, 0], "target": [0, 0, 0]}}, "view|position|target"),
@@ -400,6 +405,7 @@ def test_a_job_gives_a_file(shapes: Viewer, job: dict[str, Any], name: str) -> N
         ({"what": "export", "suffix": ["x"], "latent": {"scene": "big"}}, "suffix"),
         ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 10**9, "size": [16, 16]}, "frames"),
         ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 3, "size": [9999, 16]}, "size"),
+        ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "size": [16, 16], "timing": "x"}, "timing"),
         ({"what": "path", "suffix": ".gif", "latent": {"scene": "big"}, "path": PATH | {"seconds": 99}}, "at most"),
         ({"what": "measure"}, "does not say which family"),
     ],

@@ -198,6 +198,9 @@ def walk(visit: Visit, shot: Path) -> None:
     page.fill("#stop-name", "big")
     page.click("#add-stop")
     assert page.locator("#stops li").count() == 3
+    page.fill("#stop-name", "big - small + middle")
+    page.click("#add-stop")
+    assert page.locator("#stops li").count() == 4
     page.fill("#pace", "0.6")
     page.locator("#pace").blur()
     before = visit.pictures()
