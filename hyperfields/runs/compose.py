@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
 from hyperfields.rendering.composition import Composition, Placement, turned
 from hyperfields.runs.run import Run
@@ -44,7 +45,7 @@ class ComposedScene(Scene):
     def __call__(self, *_: Any) -> NoReturn:
         raise InputError("compose: several scenes are no function of points; ask each of them")
 
-    def mesh(self, resolution: int = 192) -> NoReturn:
+    def mesh(self, resolution: int = 192, *, cameras: Sequence[Camera] = ()) -> NoReturn:
         raise InputError("compose: several scenes have no surface of their own; mesh each of them")
 
     def save(self, path: str | os.PathLike[str], **_: Any) -> NoReturn:

@@ -179,7 +179,10 @@ class Trainer:
     def prepare(self) -> Hashable:
         """Host's part of a step: draws its scenes. Steps of equal plans launch identical kernels."""
         self.local.copy_(self.sampler.draw(self.generator))
-        return self.objective.plan(self.steps)
+        plan = self.objective.plan(self.steps)
+        # Regularizers that launch other kernels at other times say so.
+        phases = [part.phase(self.fraction) for part in self.regularizers if callable(getattr(part, "phase", None))]
+        return (plan, *phases) if phases else plan
 
     def loss(self) -> tuple[Tensor, Tensor]:
         """(loss to minimise, the data's part of it) of the scenes of this step, `[]` each."""
