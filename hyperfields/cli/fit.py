@@ -168,7 +168,7 @@ def fit(
         raise InputError(
             f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
         )
-    asked = {
+    asked: dict[str, Any] = {
         "generator": generator, "bayes": bayes, "stability": stability, "displacement": displacement, "between": between
     }  # fmt: skip
     if old and (by or present(**asked)):

@@ -144,6 +144,11 @@ class GridEncoding:
             object.__setattr__(self, "grid", computed)
 
     @property
+    def spec(self) -> Mapping[str, WeightEntry]:
+        """The table, under the name `TABLE`."""
+        raise NotImplementedError(f"{type(self).__name__}.spec")
+
+    @property
     def channels(self) -> int:
         return self.grid.channels
 
@@ -223,7 +228,8 @@ class Displaced:
     @property
     def flops(self) -> int:
         """Operations for one point: those of the grid, one interpolation of `dims` numbers, and the bound."""
-        return self.inner.flops + 3 * self.dims + 2**self.dims * (3 * self.dims - 1) + 5 * self.dims
+        corners: int = 2**self.dims
+        return self.inner.flops + 3 * self.dims + corners * (3 * self.dims - 1) + 5 * self.dims
 
     @property
     def spec(self) -> dict[str, WeightEntry]:

@@ -98,7 +98,8 @@ def _unmoved(bound: BoundField, mixed: BoundField, x: Tensor) -> tuple[BoundFiel
 
 def color_error(mixture: Mixture) -> Tensor:
     """Mean squared distance `[]` of colours from the mixed ones, whose total variation is at most the ends' mean."""
-    return (mixture.bound(mixture.x) - mixture.blend).square().mean()
+    error: Tensor = (mixture.bound(mixture.x) - mixture.blend).square().mean()
+    return error
 
 
 SPAN = 0.03  # distance over which slopes are taken, scene units: about a cell of the finest level
@@ -124,7 +125,8 @@ def distance_error(mixture: Mixture) -> Tensor:
     distance, slope = values.mean(-1), torch.linalg.vector_norm(values @ corners, dim=-1) * 0.75 / SPAN
     from_blend = ((distance - blend).abs() / (blend.abs() + WIDTH)).mean()
     near = torch.exp(-distance.detach().abs() / NEAR)
-    return from_blend + ((slope - 1.0).square() * near).sum() / near.sum().clamp(min=1.0)
+    error: Tensor = from_blend + ((slope - 1.0).square() * near).sum() / near.sum().clamp(min=1.0)
+    return error
 
 
 def _spread(values: Tensor) -> Tensor:
@@ -157,4 +159,5 @@ def radiance_error(bound: BoundField, share: Tensor, x: Tensor, d: Tensor, ends:
     parts = 1.0 - torch.exp(-theirs.exp())
     parts = torch.stack((parts[0] * (1.0 - share), parts[1] * share))
     mixed = (parts * ends[1]).sum(0) / parts.sum(0).clamp(min=1e-6)
-    return from_blend + ((color - mixed).square() * parts.sum(0)).mean()
+    error: Tensor = from_blend + ((color - mixed).square() * parts.sum(0)).mean()
+    return error

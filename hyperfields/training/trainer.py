@@ -181,7 +181,8 @@ class Trainer:
         self.local.copy_(self.sampler.draw(self.generator))
         plan = self.objective.plan(self.steps)
         # Regularizers that launch other kernels at other times say so.
-        phases = [part.phase(self.fraction) for part in self.regularizers if callable(getattr(part, "phase", None))]
+        asked = (getattr(part, "phase", None) for part in self.regularizers)
+        phases = [phase(self.fraction) for phase in asked if callable(phase)]
         return (plan, *phases) if phases else plan
 
     def loss(self) -> tuple[Tensor, Tensor]:
