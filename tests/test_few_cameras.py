@@ -42,4 +42,4 @@ def test_the_box_of_few_views(folder: Path, numbers: tuple[int, ...], by: str) -
     assert isinstance(data, Views)
     scale, *center = data.frames[0]
     assert np.allclose(center, CENTER, atol=0.1 * SCALE)
-    assert 0.5 * SCALE <= scale <= 1.7 * 0.5 * SCALE
+    assert 0.95 * 0.5 * SCALE <= scale <= 1.7 * 0.5 * SCALE  # pixels are coarse

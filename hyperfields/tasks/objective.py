@@ -37,7 +37,7 @@ from hyperfields.rendering.static_shapes import (
 )
 from hyperfields.rendering.surface import scene_interval
 from hyperfields.rendering.volume import Fitting, render_volume
-from hyperfields.tasks.between import Mixture, MixtureLoss, at_both, radiance_error
+from hyperfields.tasks.between import Mixture, MixtureLoss, at_both, color_error, radiance_error
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.photographs import Photographs
 
@@ -107,7 +107,7 @@ class PointObjective:
         field: Field,
         config: TrainConfig,
         loss: Loss,
-        mixture_loss: MixtureLoss,
+        mixture_loss: MixtureLoss = color_error,
         *,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",

@@ -37,9 +37,8 @@ FEW = 8  # pictures of a scene from which on what is not seen in them matters le
 class Mirrored:
     """Views of which a share of the rays are seen in the mirror at the plane through 0 across an axis."""
 
-    kind: Kind = "views"
-
     def __init__(self, dataset: SceneDataset, axis: int) -> None:
+        self.kind: Kind = dataset.kind
         self.dataset, self.axis = dataset, axis
         self.share = SHARE / math.sqrt(max(pictures_of(dataset), 1))
         self.names = dataset.names
