@@ -104,6 +104,7 @@ def open_posed(
         up=up or captures[0].up or up_of_cameras([frame.camera for frame in captures[0].frames("train")]),
         files=[_names(capture, chosen) for capture, chosen in zip(captures, frames, strict=True)],
         background=background or (backs[0] if len(set(backs)) == 1 else None),
+        behind=[None if scene.background is None else _unit_color(scene.background) for scene in scenes],
         notes=[
             *_shared_notes(captures),
             *(_background_notes(scenes) if background is None else ()),
@@ -111,6 +112,11 @@ def open_posed(
             *blind_notes(blind),
         ],
     )
+
+
+def _unit_color(color: Color) -> tuple[float, float, float]:
+    red, green, blue = color
+    return red / 255.0, green / 255.0, blue / 255.0
 
 
 def _names(capture: Capture, frames: Sequence[Frame]) -> list[str]:

@@ -400,6 +400,20 @@ def test_views_behind_one_another_keep_rays_and_colours_together() -> None:
         torch.testing.assert_close(origins, cameras[number].T_world_camera[:3, 3].expand_as(origins))
 
 
+def test_views_carry_the_colour_that_their_pictures_were_cut_out_of() -> None:
+    one, two = views(2), views(3)
+    cut = Views([one[0], two[0]], [one[1], two[1]], ["a", "b"], behind=[None, (0.25, 0.5, 1.0)])
+    batch = Concat([cut, Views(*views(2), ["c"])]).batch(torch.tensor([2, 1, 0]), 5, torch.Generator())
+    assert isinstance(batch, Pixels)
+    assert batch.behind is not None
+    torch.testing.assert_close(batch.behind[1], torch.tensor([[0.25, 0.5, 1.0]]))
+    assert bool(batch.behind[[0, 2]].isnan().all())
+    assert cut.reference(0, "train")[0].behind is None
+    assert torch.equal(torch.stack([view.behind for view in cut.reference(1, "train")]), batch.behind[1].expand(3, 3))
+    known = Views(*one, ["a"]).batch(torch.tensor([0]), 5, torch.Generator())
+    assert known.behind is None
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_pictures_of_several_sizes_give_batches_of_one(first: int) -> None:
     sets = [greys(0.1, names=["a"], side=2), greys(0.3, names=["b"], side=8)]

@@ -57,3 +57,19 @@ def test_thin_haze_is_pulled_to_nothing_as_hard_as_thick_haze() -> None:
         white = rendered(alpha[..., None].expand(1, 1, 3), alpha)  # haze where nothing is
         (slope,) = torch.autograd.grad(PixelLoss()(white, pixels(torch.zeros(1, 1, 4))).sum(), alpha)
         assert OPACITY <= float(slope) < OPACITY + 2.0 * thickness
+
+
+def test_of_a_guessed_alpha_what_is_seen_over_its_background_counts() -> None:
+    behind = torch.tensor([[[0.2, 0.6, 0.4]], [[torch.nan] * 3]])
+    target = torch.tensor([[[0.6, 0.2, 1.0, 0.5], [0.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.5, 1.0]]]).expand(2, 3, 4)
+    rgb, alpha = torch.full((2, 3, 3), 0.3, requires_grad=True), torch.full((2, 3), 0.75)
+    drawn = pixels(target)._replace(behind=behind)
+    errors = PixelLoss(background_opacity_l1=0.0)(rendered(rgb, alpha), drawn)
+    known = PixelLoss(background_opacity_l1=0.0)(rendered(rgb, alpha), pixels(target))
+    laid = target[0, :, :3] * target[0, :, 3:] + (1.0 - target[0, :, 3:]) * behind[0]
+    seen = rgb[0] + 0.25 * behind[0]
+    torch.testing.assert_close(errors[0, :2], (seen - laid).square().mean(-1)[:2])
+    torch.testing.assert_close(errors[0, 2], known[0, 2])  # what is off the colour is there
+    assert torch.equal(errors[1], known[1])
+    (slope,) = torch.autograd.grad(errors.sum(), rgb)
+    assert bool(slope.isfinite().all())

@@ -17,7 +17,7 @@ from PIL import Image
 from hyperfields import cli
 from hyperfields.cameras import orbit
 from hyperfields.cli.options import parse_names
-from hyperfields.data import Concat, Mesh, Subset, Views, frames_of, up_of
+from hyperfields.data import Concat, Mesh, Pixels, Subset, Views, frames_of, up_of
 from hyperfields.errors import InputError
 from hyperfields.runs.meshes import write_mesh
 from hyperfields.runs.run import load_run
@@ -310,6 +310,10 @@ def test_alpha_comes_back_from_an_even_background(tmp_path: Path, color: tuple[i
         laid = [p + (1.0 - v.rgba[..., 3:]) * behind for p, v in zip(premultiplied, (one, two), strict=True)]
         assert float((laid[0] - laid[1]).abs().max()) < 0.03  # over its background it is what it was
     batch = family.batch(torch.tensor([0]), 4000, torch.Generator().manual_seed(0))
+    assert isinstance(batch, Pixels)
+    assert batch.behind is not None
+    torch.testing.assert_close(batch.behind[0, 0], behind)  # the only colour over which they are known
+    assert all(view.behind is not None for view in family.reference(0, "train"))
     assert 0.5 < float((batch.rgba[..., 3] == 0.0).float().mean()) < 1.0
     assert open_family(tmp_path / "s", background="scene").reference(0, "train")[0].rgba[..., 3].min() == 1.0
     given = open_family(tmp_path / "s", background="#{:02x}{:02x}{:02x}".format(*color))

@@ -31,6 +31,7 @@ class Pixels(NamedTuple):
     rays: Rays  # [s n 3] each, scene frame
     rgba: Tensor  # [s n 4], straight alpha, in [0, 1]
     images: Tensor | None = None  # [s n] int64, number of the training picture, counted over all scenes
+    behind: Tensor | None = None  # [s 1 3], colour over which alone the rgba of a scene is known; NaN, None: over any
 
 
 class View(NamedTuple):
@@ -40,6 +41,7 @@ class View(NamedTuple):
     rgba: Tensor  # [h w 4], straight alpha, in [0, 1]
     mask: Tensor | None = None  # [h w] bool, false where a pixel is not to be fitted or measured; None: all count
     name: str = ""  # of its file
+    behind: Tensor | None = None  # [3], colour over which alone `rgba` is known, because alpha is a guess; None: any
 
 
 class LazyViews(Sequence[View]):
@@ -126,7 +128,8 @@ class HostDrawn:
         if isinstance(drawn, Points):
             return Points(drawn.x.to(self.device), drawn.target.to(self.device))
         rays = Rays(drawn.rays.origins.to(self.device), drawn.rays.directions.to(self.device))
-        return Pixels(rays, drawn.rgba.to(self.device), None if drawn.images is None else drawn.images.to(self.device))
+        images, behind = (None if x is None else x.to(self.device) for x in (drawn.images, drawn.behind))
+        return Pixels(rays, drawn.rgba.to(self.device), images, behind)
 
     def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | Sequence[View]:
         return self.dataset.reference(scene, split)

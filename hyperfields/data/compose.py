@@ -122,4 +122,9 @@ def _choose(here: Tensor, one: Points | Pixels, other: Points | Pixels) -> Point
     images = None
     if one.images is not None and other.images is not None:
         images = torch.where(here[:, None], one.images, other.images)
-    return Pixels(Rays(origins, directions), torch.where(mask, one.rgba, other.rgba), images)
+    behind = None
+    if one.behind is not None or other.behind is not None:
+        any_ = one.rgba.new_tensor(torch.nan)
+        first, second = (any_ if batch.behind is None else batch.behind for batch in (one, other))
+        behind = torch.where(mask, first, second)
+    return Pixels(Rays(origins, directions), torch.where(mask, one.rgba, other.rgba), images, behind)

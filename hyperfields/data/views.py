@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ class Views:
             where they look at one place, but not at [-1, 1]^3. `(1, 0, 0, 0)` leaves them as they are.
         up: the direction that is up in pictures from new cameras; default that of the first scene's cameras.
         background: that opaque pictures were cut out of, as text; for the record.
+        behind: per scene the colour, in [0, 1], that its opaque pictures were cut out of, or None: alpha is known. Of
+            a guessed alpha, fits and measures use what is seen over that colour.
         notes: lines for people about what a reader decided.
         files: per scene those of its training pictures, as exports of cameras name them; default "0", "1", ...
         memory: bytes of training pictures that are kept in memory.
@@ -72,6 +75,7 @@ class Views:
         box: Sequence[Box | Frame | None] | None = None,
         up: tuple[float, float, float] | None = None,
         background: str | None = None,
+        behind: Sequence[tuple[float, float, float] | None] | None = None,
         notes: Sequence[str] = (),
         files: Sequence[Sequence[str]] | None = None,
         memory: int = MEMORY,
@@ -101,6 +105,9 @@ class Views:
         self.frames: tuple[Frame, ...] = tuple(found.frame for found in boxes)
         self.up = up if up is not None else up_of_cameras(scenes[0].cameras)
         self.background = background
+        self._behind = None
+        if behind is not None and any(color is not None for color in behind):
+            self._behind = torch.tensor([[(math.nan,) * 3 if color is None else color] for color in behind])
         self.files = [[*map(str, range(len(scene.cameras)))] for scene in scenes] if files is None else files
         self.unbounded = round_  # pictures show what is all round, beyond the boxes
         self.notes = (
@@ -144,7 +151,9 @@ class Views:
         origins, directions = self._rays(image, pixel)
         shape = (len(scenes), n)
         rgba = packed.reshape(*shape, 4).float() / 255.0
-        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba, image.reshape(shape))
+        rays = Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3))
+        behind = None if self._behind is None else self._behind[scenes]
+        return Pixels(rays, rgba, image.reshape(shape), behind)
 
     def to(self, device: torch.device | str) -> Views | HostDrawn:
         """The same with its pictures on `device`, where batches then come from; `generator` must be there too.
@@ -155,6 +164,7 @@ class Views:
             return self if torch.device(device).type == "cpu" else HostDrawn(self, device)
         moved = copy.copy(self)
         moved._drawing, moved._rays = self._drawing.to(device), self._rays.to(device)
+        moved._behind = None if self._behind is None else self._behind.to(device)
         return moved
 
     def reference(self, scene: int, split: str = "test") -> Sequence[View]:
@@ -163,6 +173,12 @@ class Views:
         Raises:
             InputError: the scene has no such split, or it cannot be read.
         """
+        views, behind = self._split(scene, split), None if self._behind is None else self._behind[scene, 0].cpu()
+        if behind is None or bool(behind.isnan().any()):
+            return views
+        return LazyViews(len(views), lambda number: views[number]._replace(behind=behind))
+
+    def _split(self, scene: int, split: str) -> Sequence[View]:
         frame = self.frames[scene]
         if self._reference is not None:
             views = self._reference(scene, split)

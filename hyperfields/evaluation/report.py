@@ -37,8 +37,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare scenes with their references in `data`, and count what the run costs.
 
-    Pictures are compared on white, clamped to [0, 1], as floats, at the resolution of the reference; the psnr of a
-    scene of views is the mean of its views' psnr. Shapes are compared as meshes: `tasks.metrics.shape_metrics`.
+    Pictures are compared on white (views that were cut out of a plain colour: on that colour), clamped to [0, 1], as
+    floats, at the resolution of the reference; the psnr of a scene of views is the mean of its views' psnr. Shapes are
+    compared as meshes: `tasks.metrics.shape_metrics`.
 
     Args:
         split: of views: "test", "val" or "train". Images and shapes have no splits.

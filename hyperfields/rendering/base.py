@@ -39,6 +39,6 @@ def points_per_block(device: torch.device) -> int:
     return POINTS_PER_BLOCK if device.type == "cpu" else 8 * POINTS_PER_BLOCK
 
 
-def on_background(rendered: Rendered, background: float = 1.0) -> Tensor:
-    """Colours over an even background, `[s r 3]`."""
+def on_background(rendered: Rendered, background: float | Tensor = 1.0) -> Tensor:
+    """Colours over a background, a grey level or colours that broadcast to it, `[s r 3]`."""
     return rendered.rgb + (1.0 - rendered.alpha[..., None]) * background

@@ -264,9 +264,15 @@ def require_camera(camera: Camera | Window | None, device: torch.device) -> Came
     return camera.to(device)
 
 
-def on_white(rgba: Tensor) -> Tensor:
-    """Straight `[... 4]` over white: `[... 3]`."""
-    return rgba[..., :3] * rgba[..., 3:] + (1.0 - rgba[..., 3:])
+def on_white(rgba: Tensor, behind: Tensor | None = None) -> Tensor:
+    """Straight `[... 4]` over white, or over the colour `behind` `[... 3]` where that is not NaN: `[... 3]`."""
+    clear = 1.0 - rgba[..., 3:]
+    return rgba[..., :3] * rgba[..., 3:] + (clear if behind is None else clear * behind.nan_to_num(1.0))
+
+
+def behind_views(views: Sequence[View]) -> Tensor:
+    """Colours `[v 3]` over which views are compared: their own where alpha is a guess, else white."""
+    return torch.stack([torch.ones(3) if view.behind is None else view.behind for view in views])
 
 
 PICTURE_METRICS = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from hyperfields.data import Pixels, Points
@@ -56,6 +57,8 @@ class DistanceLoss:
 class PixelLoss:
     """Squared error on a black and on a white background, averaged (right on both is right on any).
 
+    Of a guessed alpha below 1 only what is seen over `Pixels.behind` is known, and the error is that over it.
+
     background_opacity_l1: weight of the absolute error of opacity, whose square does not see thin haze in front of the
     background. distortion: weight of the spread of what a ray sees (`ops.distortion`), which clears fog.
     """
@@ -68,9 +71,13 @@ class PixelLoss:
         target = batch.rgba
         truth = target[..., :3] * target[..., 3:]
         on_black = rendered.rgb - truth
-        on_white = on_black - (rendered.alpha[..., None] - target[..., 3:])
+        denser = rendered.alpha[..., None] - target[..., 3:]
         opacity = (rendered.alpha - target[..., 3]).abs()
-        error = 0.5 * (on_black.square().mean(-1) + on_white.square().mean(-1)) + self.background_opacity_l1 * opacity
+        error = 0.5 * (on_black.square().mean(-1) + (on_black - denser).square().mean(-1))
+        if batch.behind is not None:
+            own = (on_black - denser * batch.behind.nan_to_num()).square().mean(-1)
+            error = torch.where(batch.behind.isnan().any(-1) | (target[..., 3] == 1.0), error, own)
+        error = error + self.background_opacity_l1 * opacity
         return error if rendered.distortion is None else error + self.distortion * rendered.distortion
 
 

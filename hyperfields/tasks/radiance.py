@@ -45,6 +45,7 @@ from hyperfields.tasks.base import (
     Pair,
     PictureMetric,
     Probe,
+    behind_views,
     first_reference,
     generator_of,
     grid_of,
@@ -242,19 +243,21 @@ class RadianceTask:
         chosen = sorted({round(i * (len(views) - 1) / max(PROBED - 1, 1)) for i in range(min(PROBED, len(views)))})
         generator, parts = torch.Generator().manual_seed(0), []
         for view in (views[number] for number in chosen):
-            rays, truth = view.camera.rays(), on_white(view.rgba).reshape(-1, 3)
+            rays, behind = view.camera.rays(), behind_views([view])
+            truth = on_white(view.rgba, behind[0]).reshape(-1, 3)
             seen = rays.directions.isfinite().all(-1)
             known = (seen if view.mask is None else seen & view.mask.flatten()).nonzero().squeeze(1)
             if len(known):
                 index = known[torch.randint(len(known), (pixels // len(chosen),), generator=generator)]
-                parts.append((rays.origins[index], rays.directions[index], truth[index]))
+                backs = behind[0].expand(len(index), 3)
+                parts.append((rays.origins[index], rays.directions[index], truth[index], backs))
         if not parts:
             return None
-        origins, directions, truth = (torch.cat(values) for values in zip(*parts, strict=True))
+        origins, directions, truth, behind = (torch.cat(values) for values in zip(*parts, strict=True))
 
         def error(bound: BoundField) -> float:
             rays = Rays(origins[None].to(bound.device), directions[None].to(bound.device))
-            picture = on_background(self.render_rays(bound, rays))[0].clamp(0.0, 1.0).cpu()
+            picture = on_background(self.render_rays(bound, rays), behind.to(bound.device))[0].clamp(0.0, 1.0).cpu()
             return float((picture.double() - truth).square().mean())
 
         return error
@@ -267,9 +270,11 @@ class RadianceTask:
             views = [view._replace(camera=camera) for view, camera in zip(views, aligned(bound, views), strict=True)]
         rays = [view.camera.to(bound.device).rays() for view in views]
         together = Rays(*(torch.cat(parts)[None] for parts in zip(*rays, strict=True)))
-        truth = on_white(torch.stack([view.rgba for view in views]))
+        behind = behind_views(views)[:, None, None]
+        truth = on_white(torch.stack([view.rgba for view in views]), behind)
         rendered = self.render_rays(bound, together)
-        pictures = on_background(rendered).reshape(truth.shape).cpu()
+        backs = behind.expand(truth.shape).reshape(1, -1, 3).to(bound.device)
+        pictures = on_background(rendered, backs).reshape(truth.shape).cpu()
         seen = together.directions.isfinite().all(-1).reshape(truth.shape[:3]).cpu()
         masks = [torch.ones(truth.shape[1:3], dtype=torch.bool) if v.mask is None else v.mask for v in views]
         counting = seen & torch.stack(masks)

@@ -76,7 +76,9 @@ def _reason(run: Run, data: SceneDataset, number: int, place: int, seed: int) ->
         clear = truth[..., 3] == 0.0
         if bool(clear.any()) and float(alpha[clear].mean()) > FOG:
             return f"full of fog, {float(alpha[clear].mean()):.0%} opaque where the background is seen"
-    return _compared(on_background(rendered).cpu(), on_white(truth))
+    behind = None if batch.behind is None else batch.behind.cpu()
+    shown = on_background(rendered, 1.0 if behind is None else behind.nan_to_num(1.0).to(rendered.rgb))
+    return _compared(shown.cpu(), on_white(truth, behind))
 
 
 def in_one_line(remarks: Sequence[str]) -> str:
