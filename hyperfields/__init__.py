@@ -96,9 +96,11 @@ _EXPORTS = {
     "View": "data",
     "Views": "data",
     "WeightTokens": "hypernets",
+    "World": "training.distributed",
     "add": "training.continual",
     "compare": "evaluation.compare",
     "compose": "runs.compose",
+    "distributed": "training.distributed",
     "evaluate": "evaluation.report",
     "export_scene": "runs.export",
     "fit": "training.fit",
@@ -248,6 +250,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.tasks.metrics import ssim as ssim
     from hyperfields.tasks.photographs import PhotographConfig as PhotographConfig
     from hyperfields.training.continual import add as add
+    from hyperfields.training.distributed import World as World
+    from hyperfields.training.distributed import distributed as distributed
     from hyperfields.training.fit import fit as fit
     from hyperfields.training.inference import infer as infer
     from hyperfields.training.regularizers import GaussianPrior as GaussianPrior

@@ -43,13 +43,13 @@ def load(run: Path, device: str = "cpu") -> Run:
     return load_run(run, usable_device(device))
 
 
-def read_data(path: Path, **options: Any) -> SceneDataset:
-    """A data set, with a meter while shapes are sampled."""
+def read_data(path: Path, shown: bool = True, /, **options: Any) -> SceneDataset:
+    """A data set, with a meter, if it is to be shown, while shapes are sampled."""
     from hyperfields.scenes import open_family
     from hyperfields.training.progress import Meter
 
     with Meter("sampling") as meter:
-        return open_family(path, **options, progress=meter.count)
+        return open_family(path, **options, progress=meter.count if shown else lambda *_: None)
 
 
 def source_of(

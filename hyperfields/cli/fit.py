@@ -91,11 +91,14 @@ def fit(
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
     no_graphs: Flag = False,
+    parts: Count = None,
+    compress: Annotated[Literal["bf16"] | None, arg(help_behavior_hint=QUIET)] = None,
     resume: Flag = False,
 ) -> None:
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
 
     Ctrl-C or SIGTERM stops a fit and keeps its state. With --resume, options that are left out are those of the run.
+    Several processes fit one family under torchrun: torchrun --nproc-per-node 4 -m hyperfields fit ..., docs/scale.md.
 
     $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 5
     $ hyperfields fit cars --out runs/cars --preset tiny --limit 16 --steps 2000
@@ -144,57 +147,74 @@ def fit(
         device: "cpu", "cuda" or "cuda:N"; default: "cpu".
         precision: "mixed" rounds the inputs of matrix products to 16 bits, on NVIDIA GPUs; default: "float32".
         no_graphs: on a GPU, do not record steps as CUDA graphs.
+        parts: draw batches as N processes do; the processes that torchrun starts must divide N; default: as many.
+        compress: bf16 halves the bytes of gradients that processes send each other.
         resume: go on with the fit in RUN.
     """
     from hyperfields import codes as sources
     from hyperfields.ops.devices import require_precision, usable_device
+    from hyperfields.runs.config import CONFIG
     from hyperfields.tasks.captures import CaptureSettings
+    from hyperfields.training.distributed import distributed, restarted
     from hyperfields.training.fit import Fit
 
-    old = _require_room(out, resume)
-    where: dict[str, Any] = {
-        "device": device or (old.device if old else "cpu"),
-        "precision": precision or (old.precision if old else "float32"),
-    }
-    require_precision(where["precision"], usable_device(where["device"]))
-    if old and old.added:
-        raise InputError(
-            f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
+    with distributed(compress) as world:
+        with world.together():
+            again = restarted() and (out / CONFIG).is_file()  # by torchrun, with the options of the first start
+            resume = resume or again
+            old = _require_room(out, resume)
+            where: dict[str, Any] = {
+                "device": device or (old.device if old else "cpu"),
+                "precision": precision or (old.precision if old else "float32"),
+            }
+            require_precision(where["precision"], usable_device(world.device(where["device"])))
+            if old and old.added:
+                raise InputError(
+                    f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
+                )
+            if old and not again and (generator or bayes or stability or by):
+                raise InputError(
+                    "--resume: a run keeps its generator and where its codes come from; leave the options out"
+                )
+            given = present(
+                preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None, parts=parts
+            )
+            if space or refine_poses or appearance:
+                given["capture"] = CaptureSettings(space, refine_poses, appearance)
+            settings = _fit_settings(old, given)
+            codes = old.codes if old else sources.parse(by or "descent", "--by")
+            before = old.sources[0] if old and old.sources else None
+            pixels = parse_size(size) or (before.size if before else None)
+            names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
+            reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
+            kind_of = kind or (old.kind if old else None)
+            data = read_data(family, world.first, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
+            if getattr(data, "pictures", None) == 1:
+                raise InputError(
+                    f"{family}: one training picture came; a scene needs pictures from two places at least"
+                )
+            model, train = (old.model, old.train) if old else _model(data, settings, codes, generator, bayes, stability)
+        fitting = Fit(
+            data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
+            sources=(source_of(family, data, pixels, None, **reading),), **where,
+            curve=curve or (world.size == 1 and settings.parts is None and _alone(data, codes)), world=world,
+        )  # fmt: skip
+        how = "as the run" if resume else "as asked" if kind else "detected"
+        print(kind_line(data, fitting.config.picture, how))
+        for note in notes_of(data):
+            print(note)
+        if line := space_line(fitting.config):
+            print(line)
+        if world.size > 1:
+            print(f"{world.size} ranks, the scenes in {fitting.settings.parts} parts")
+        if minutes is None and steps is None and not resume:
+            print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
+        command = (
+            ["hyperfields"]
+            if world.size == 1
+            else ["torchrun", "--nproc-per-node", str(world.size), "-m", "hyperfields"]
         )
-    if old and (generator or bayes or stability or by):
-        raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
-    given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
-    if space or refine_poses or appearance:
-        given["capture"] = CaptureSettings(space, refine_poses, appearance)
-    settings = _fit_settings(old, given)
-    codes = old.codes if old else sources.parse(by or "descent", "--by")
-    before = old.sources[0] if old and old.sources else None
-    pixels = parse_size(size) or (before.size if before else None)
-    names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
-    kind_of = kind or (old.kind if old else None)
-    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
-    if getattr(data, "pictures", None) == 1:
-        raise InputError(f"{family}: one training picture came; a scene needs pictures from two places at least")
-    model: ModelConfig | None
-    train: TrainConfig | None
-    if old:
-        model, train = old.model, old.train
-    else:
-        model, train = _model(data, settings, codes, generator, bayes, stability)
-    fitting = Fit(
-        data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-        sources=(source_of(family, data, pixels, None, **reading),), **where, curve=curve or _alone(data, codes),
-    )  # fmt: skip
-    how = "as the run" if resume else "as asked" if kind else "detected"
-    print(kind_line(data, fitting.config.picture, how))
-    for note in notes_of(data):
-        print(note)
-    if line := space_line(fitting.config):
-        print(line)
-    if minutes is None and steps is None and not resume:
-        print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    _run_fit(fitting, out, shlex.join(["hyperfields", "fit", str(family), "--out", str(out), "--resume"]))
+        _run_fit(fitting, out, shlex.join([*command, "fit", str(family), "--out", str(out), "--resume"]))
 
 
 def infer(
@@ -383,7 +403,8 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
             fitting.on_point = lambda point: meter.say(
                 f"held out: {point.psnr:.2f} dB after {clock(point.seconds)}, step {point.step:,}"
             )
-            meter.show(fitting.done(), "getting ready; the first fit on a machine compiles kernels")
+            if fitting.world.first:
+                meter.show(fitting.done(), "getting ready; the first fit on a machine compiles kernels")
             run = fitting.run(report)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; go on with: {again}") from None

@@ -1,0 +1,220 @@
+"""Fits by several processes: the same numbers as one process gives, whatever happens to a rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hyperfields.errors import InputError
+from hyperfields.runs import shards
+from hyperfields.runs.run import load_run
+from hyperfields.training.parts import divide, parts_of_fit
+
+from ._analytic import Balls, Discs
+from ._ranks import END, KILLED_AT, NAMES, SINGLE, STEPS, Many, make
+
+# Modules of tests import each other as parts of a package, which pytest makes of the folder.
+AS_A_MODULE = f"""
+import runpy, sys, types
+sys.modules["tests"] = types.ModuleType("tests")
+sys.modules["tests"].__path__ = [{str(Path(__file__).parent)!r}]
+runpy.run_module("tests._ranks", run_name="__main__")
+"""
+
+
+def start(task: str, folder: Path, ranks: int) -> list[subprocess.Popen[str]]:
+    """Ranks as torchrun starts them."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", AS_A_MODULE, task, str(folder)], text=True,
+            env={**os.environ, **where, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for rank in range(ranks)
+    ]  # fmt: skip
+
+
+def ends(task: str, folder: Path, ranks: list[subprocess.Popen[str]]) -> list[Any]:
+    """What the ranks found, once all have ended well."""
+    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * len(ranks), errors
+    return [json.loads((folder / f"{task}-{rank}.json").read_text()) for rank in range(len(ranks))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> list[dict[str, Any]]:
+    """What two ranks found, each."""
+    results: list[dict[str, Any]] = ends("many", folder, start("many", folder, 2))
+    return results
+
+
+@pytest.fixture(scope="module")
+def killed(folder: Path) -> Path:
+    """A fit of two ranks, of which one was killed."""
+    ranks = start("killed", folder, 2)
+    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, -9], errors  # a traceback is no matter of the library
+    assert "rank 0: lost the other ranks (" in errors[0].splitlines()[-1]
+    assert "go on from the last state with --resume" in errors[0].splitlines()[-1]
+    return folder / "killed"
+
+
+def stored(run: Path) -> dict[str, torch.Tensor]:
+    """All of the last state: what all scenes share, and the rows of all of them in their order."""
+    manifest = shards.read_manifest(run)
+    assert manifest is not None
+    rows = shards.read_scenes(run, manifest, torch.arange(len(NAMES)), (shards.ROWS,))
+    return shards.read_file(run, manifest, shards.SHARED) | rows
+
+
+@pytest.mark.parametrize("kind", ["images", "views"])
+def test_two_ranks_give_what_one_process_gives(kind: str, folder: Path, found: list[dict[str, Any]]) -> None:
+    """64 bits, the same batches: networks, bases, codes, moments and occupancy."""
+    data = Many(Discs() if kind == "images" else Balls())
+    alone = make(data, folder / f"{kind} alone", steps=STEPS if kind == "images" else 40, parts=2)
+    run = alone.run()
+    ours, theirs = stored(folder / f"{kind} alone"), stored(folder / kind)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name].double(), value.double(), rtol=1e-9, atol=1e-15, msg=name)
+    assert any("occupancy.density" in name for name in ours) == (kind == "views")
+    for rank in found:
+        assert rank[kind]["loss"] == pytest.approx(alone.progress.loss, rel=1e-9)
+        assert rank[kind]["names"] == list(NAMES)  # the run is whole on each
+    assert run.summary["loss"] < 0.5 * 0.3
+
+
+def test_what_is_sent_is_what_all_scenes_share(folder: Path, found: list[dict[str, Any]]) -> None:
+    summary = found[0]["images"]["summary"]
+    assert summary["ranks"] == 2
+    assert summary["reduced_bytes_a_step"] == 8 * summary["parameters"]  # of 64 bits; no code is among them
+    assert found[1]["images"]["summary"] == summary
+
+
+def test_the_run_is_an_ordinary_one(folder: Path, found: list[dict[str, Any]]) -> None:
+    run = load_run(folder / "images")
+    codes = stored(folder / "images")["rows.model.latents.codes"]
+    torch.testing.assert_close(run.model.latents.codes, codes.float(), rtol=1e-3, atol=1e-6)
+    files = sorted(path.name for path in (folder / "images").rglob("*") if path.is_file())
+    assert files == [
+        "config.json", "manifest.json", "metrics.jsonl", "model.safetensors", "part-00000.safetensors",
+        "part-00001.safetensors", "shared.safetensors", "summary.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "line", "code"),
+    [
+        ("few", "2 parts: more than the 1 scenes; start as many ranks at most", 2),
+        ("other family", "rank 0 and rank 1 differ: 11 scenes, not 10; give all ranks the same family", 2),
+        ("other settings", "rank 0 and rank 1 differ: steps 3, not 4; give all ranks", 2),
+        ("no folder", "out: none came for 2 ranks, wanted a folder that all of them see", 2),
+        ("full disk", "rank 1: disk: No space left on device", 2),
+        ("not finite", "the loss is nan at step ", 1),
+    ],
+)
+def test_what_goes_wrong_on_one_rank_ends_all_with_one_line(
+    case: str, line: str, code: int, found: list[dict[str, Any]], folder: Path
+) -> None:
+    assert found[0][case].startswith(line)
+    assert found[1][case] == code
+    assert not list((folder / "full").rglob("*.safetensors"))  # nothing is left of a state that was not finished
+
+
+def test_a_fit_goes_on_after_a_rank_died_on_one_process(killed: Path, folder: Path) -> None:
+    """To the same bits as one that nothing happened to: parts stay what they were."""
+    shutil.copytree(killed, folder / "on one")
+    manifest = shards.read_manifest(killed)
+    assert manifest is not None
+    assert manifest.step == KILLED_AT
+    fit = make(SINGLE, folder / "on one", steps=END, resume=True)
+    assert (fit.settings.parts, fit.progress.step) == (2, KILLED_AT)
+    gone_on, whole = fit.run(), make(SINGLE, None, steps=END, parts=2).run()
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, gone_on.model.state_dict()[name]), name
+
+
+def test_a_fit_goes_on_with_other_ranks(killed: Path, folder: Path) -> None:
+    before = stored(killed)["rows.model.latents.codes"]
+    shutil.copytree(killed, folder / "on three")
+    found = ends("resumed", folder, start("resumed", folder, 3))
+    assert (found[0]["step"], found[0]["parts"]) == (KILLED_AT, 3)
+    numbers = [number for scenes, _ in found[0]["codes"] for number in scenes]
+    codes = torch.tensor([row for _, rows in found[0]["codes"] for row in rows])
+    assert sorted(numbers) == list(range(len(NAMES)))
+    assert torch.equal(codes, before[numbers])
+    assert load_run(folder / "on three").names == NAMES
+
+
+def test_a_fit_of_one_process_goes_on_in_parts(tmp_path: Path) -> None:
+    make(SINGLE, tmp_path / "run", steps=3).run()
+    codes = make(SINGLE, None, steps=3).run().model.latents.codes
+    fit = make(SINGLE, tmp_path / "run", steps=6, parts=2, resume=True)
+    assert fit.progress.step == 3
+    torch.testing.assert_close(fit.model.latents.codes, codes[fit.trainer.scenes], rtol=1e-3, atol=1e-6)
+    fit.run()
+    assert not (tmp_path / "run/state/resume.safetensors").exists()
+    assert stored(tmp_path / "run")["trainer.steps"] == 6
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda file: file.unlink(), r"part-00001.safetensors: No such file or directory; the manifest .* names it"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), r"part-00001.safetensors: damaged, [\d,]+ bytes of "),
+        (lambda file: file.write_bytes(file.read_bytes()[:-1] + b"~"), r"part-00001.safetensors: damaged, "),
+    ],
+    ids=["missing", "cut", "changed"],
+)  # fmt: skip
+def test_a_shard_that_is_not_what_was_written_is_named(damage: Any, line: str, killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(killed, tmp_path / "run")
+    damage(tmp_path / f"run/state/{KILLED_AT:08}/part-00001.safetensors")
+    with pytest.raises(InputError, match=line):
+        make(SINGLE, tmp_path / "run", steps=END, resume=True)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', '{"format": 7, "step": 1}'])
+def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/manifest.json").write_text(content)
+    with pytest.raises(InputError, match=r"state/manifest.json: "):
+        shards.read_manifest(tmp_path)
+
+
+def test_parts() -> None:
+    """Those asked for, those that there were, where the ranks divide them; else one a rank."""
+    assert [parts_of_fit(None, None, ranks) for ranks in (1, 2, 3)] == [None, 2, 3]
+    assert [parts_of_fit(None, 4, ranks) for ranks in (1, 2, 3, 4)] == [4, 4, 3, 4]
+    assert [parts_of_fit(6, None, ranks) for ranks in (1, 2, 3)] == [6, 6, 6]
+    with pytest.raises(InputError, match="--parts 3: wanted a multiple of the 2 ranks"):
+        parts_of_fit(3, None, 2)
+
+
+def test_parts_have_as_many_scenes_and_about_as_many_pictures() -> None:
+    class Sized:
+        names = tuple(map(str, range(11)))
+        cameras = tuple([None] * (1 + 10 * scene) for scene in range(11))
+
+    divided: Any = divide(Sized(), 3)  # type: ignore[arg-type]
+    assert sorted(torch.cat(divided).tolist()) == list(range(11))
+    assert [len(part) for part in divided] == [4, 4, 3]
+    pictures = [sum(len(Sized.cameras[scene]) for scene in part.tolist()) for part in divided[:2]]
+    assert abs(pictures[0] - pictures[1]) <= 20
