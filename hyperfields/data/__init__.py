@@ -16,9 +16,11 @@ from hyperfields.data.base import Pixels as Pixels
 from hyperfields.data.base import Points as Points
 from hyperfields.data.base import SceneDataset as SceneDataset
 from hyperfields.data.base import View as View
+from hyperfields.data.base import expect as expect
 from hyperfields.data.base import fingerprint as fingerprint
 from hyperfields.data.base import frames_of as frames_of
 from hyperfields.data.base import is_unbounded as is_unbounded
+from hyperfields.data.base import known_frames as known_frames
 from hyperfields.data.base import on_device as on_device
 from hyperfields.data.base import picture_files as picture_files
 from hyperfields.data.base import require_scenes as require_scenes

@@ -179,6 +179,8 @@ class Trainer:
     def prepare(self) -> Hashable:
         """Host's part of a step: draws its scenes. Steps of equal plans launch identical kernels."""
         self.local.copy_(self.sampler.draw(self.generator))
+        if (following := self.sampler.upcoming()) is not None:
+            self.objective.expect(self.scenes[following])
         return self.objective.plan(self.steps)
 
     def loss(self) -> tuple[Tensor, Tensor]:
