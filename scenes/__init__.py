@@ -20,7 +20,18 @@ from hyperfields.scenes import images, meshes, packed, views
 from hyperfields.scenes._common import MOST_BYTES, UNREAD_IMAGES, UNREAD_MESHES, folders_below, select, visible_files
 from hyperfields.scenes.reader import Aspect, Reader
 
-__all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "family_names", "open_family", "pack_family"]
+__all__ = [
+    "READERS",
+    "SAMPLES",
+    "Images",
+    "Reader",
+    "Shapes",
+    "Views",
+    "detect_kind",
+    "family_names",
+    "open_family",
+    "pack_family",
+]
 
 SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars, cars_views and toy_cars
 READERS: tuple[Reader, ...] = (images.READER, meshes.READER, views.READER)  # of one kind, the first that detects reads

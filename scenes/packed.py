@@ -121,8 +121,11 @@ def _write(
 
 def _known(data: Any, option: str) -> Any:
     """How a packed family was read."""
-    if option == "size" and "size" in data.store.facts:  # whether it was asked for or not
-        return data.store.facts["size"]
+    if option == "size":  # whether it was asked for or not
+        sizes = (
+            [data.store.facts["size"]] if "size" in data.store.facts else list(map(list, getattr(data, "sizes", ())))
+        )
+        return sizes[0] if len(sizes) == 1 else data.reading.get("size")
     known = data.reading.get(option)
     return getattr(data, option, None) if known is None and option == "background" else known
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import tyro
 
-from hyperfields.cli import add, compare, evaluate, fit, inspect, pack, poses, show
+from hyperfields.cli import add, compare, evaluate, fit, inspect, merge, pack, poses, show
 from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
@@ -37,6 +37,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "interpolate": show.interpolate,
     "export": show.export,
     "add": add.add,
+    "merge": merge.merge,
     "compare": compare.compare,
     "view": show.view,
     "import": show.import_,

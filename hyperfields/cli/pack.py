@@ -63,9 +63,7 @@ def pack(
 
     options = present(size=parse_size(size), aspect=aspect, background=background, up=up, split=split)
     with new_folder(out, parents=True) as folder, Meter("pack") as meter:
-        pack_family(
-            family, folder, kind=kind, scenes=parse_names(scenes), limit=limit, progress=meter.count, **options
-        )
+        pack_family(family, folder, kind=kind, scenes=parse_names(scenes), limit=limit, progress=meter.count, **options)
     data = open_family(out)
     for note in notes_of(data):
         print(note)

@@ -19,10 +19,9 @@ from hyperfields.data.base import SPLITS, Kind, LazyViews, Mesh, Pixels, Points,
 from hyperfields.data.images import Images, drawn_pixels, pixel_centres, unit
 from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.shapes import Shapes, drawn_points
-from hyperfields.data.store import INDEX, MEMORY, Cache, Store, Writer, dumped, text_tensor
+from hyperfields.data.store import AGAIN, INDEX, MEMORY, PACK, Cache, Store, Writer, dumped, text_tensor
 from hyperfields.data.views import Frame, Views
 from hyperfields.errors import InputError
-
 
 
 class Deeper(Exception):
@@ -35,8 +34,8 @@ class Packed:
     def __init__(self, store: Store, memory: int) -> None:
         self.store, self.names = store, store.names
         self.kind: Kind = store.kind
-        self.notes = tuple(store.facts.get("notes", ()))
-        self.reading: dict[str, Any] = store.facts.get("reading", {})
+        self.notes = tuple(store.facts["notes"])
+        self.reading: dict[str, Any] = dict(store.facts["reading"])
         self._cache = Cache(store, memory=memory)
 
     def __repr__(self) -> str:
@@ -54,8 +53,8 @@ class PackedImages(Packed):
         super().__init__(store, memory)
         self.height, self.width = store.facts["size"]
         self._dtype = {"uint8": torch.uint8, "float32": torch.float32}[store.facts["dtype"]]
-        self._centres = pixel_centres(self.height, self.width)
         _require_records(store, self.height * self.width * 3 * self._dtype.itemsize)
+        self._centres = pixel_centres(self.height, self.width)
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
         """See `Images.batch`."""
@@ -114,7 +113,7 @@ class PackedViews(Packed):
         )
         self.pictures = int(self._views.sum())  # for training, over all scenes
         if len(self._sizes) != self.pictures:
-            raise InputError(f"{store.files.name(INDEX)}: damaged: another number of pictures than of cameras")
+            raise InputError(f"{store.files.name(INDEX)}: damaged: another number of pictures than of cameras; {AGAIN}")
         self._first_view = torch.cumsum(self._views, 0) - self._views
         areas = self._sizes.prod(1)
         self._starts = torch.cumsum(areas, 0) - areas  # [p] first pixel of each picture, counted over all
@@ -218,16 +217,16 @@ def open_pack(place: str, memory: int | None = None) -> PackedImages | PackedSha
     """
     store = Store(place)
     if store.kind not in READERS:
-        raise InputError(f"{store.files.name('pack.json')}: holds {store.kind!r:.60}, wanted {', '.join(READERS)}")
+        raise InputError(f"{store.files.name(PACK)}: holds {store.kind!r:.60}, wanted {', '.join(READERS)}")
     try:
         opened: PackedImages | PackedShapes | PackedViews = READERS[store.kind](
             store, MEMORY if memory is None else memory
         )
         return opened
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{store.files.name('pack.json')}: damaged: its facts do not fit; pack again") from error
+        raise InputError(f"{store.files.name(PACK)}: damaged: it does not fit the index; {AGAIN}") from error
 
 
 # Writing ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A packed family on any file system: scenes as ranges of bytes in a few large files, with an index.
 
-    pack.json           kind, facts of the kind, sizes of all other files; written last
-    index.safetensors   names, where each scene's records lie, their checksums, and small tensors of the kind
+    pack.json           kind, number of scenes, sizes of all files of records, checksum of the index; written last
+    index.safetensors   names, where each scene's records lie, their checksums, facts and small tensors of the kind
     data-00000.bin ...  training data, a record a scene, back to back
     reference-00000.bin ...  what results are measured against, likewise, where it is not the training data
 
@@ -55,7 +55,7 @@ def is_url(place: str) -> bool:
 def checksum(data: Any) -> int:
     """Sum of a record's 64-bit words, modulo 2^63: as fast as memory, which a CRC is not."""
     whole = len(data) // 8 * 8
-    words = np.frombuffer(data, "<u8", count=whole // 8)
+    words = np.frombuffer(data, "<u8", count=whole // 8) if whole else np.zeros(0, np.uint64)
     tail = int.from_bytes(bytes(data[whole:]), "little")
     return (int(words.sum(dtype=np.uint64)) + tail + len(data)) % 2**63
 
@@ -164,16 +164,17 @@ class Store:
     def __init__(self, place: str) -> None:
         self.files = Files(place)
         self.place = place
-        damaged = f"{self.files.name(PACK)}: damaged; {AGAIN}"
         try:
             head = json.loads(self.files.whole(PACK))
-            if head["format"] != FORMAT:
-                raise InputError(f"{self.files.name(PACK)}: of format {head['format']!r:.20}, wanted {FORMAT}; {AGAIN}")
-            self.kind, self.facts, count = str(head["kind"]), dict(head["facts"]), int(head["scenes"])
+            version, self.kind, count = head["format"], str(head["kind"]), int(head["scenes"])
             shards = {str(part): list(map(int, sizes)) for part, sizes in head["shards"].items()}
             index_sum = int(head["index"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise error if isinstance(error, InputError) else InputError(damaged) from error
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise InputError(f"{self.files.name(PACK)}: damaged; {AGAIN}") from error
+        if version != FORMAT:
+            raise InputError(f"{self.files.name(PACK)}: of format {version!r:.20}, wanted {FORMAT}; {AGAIN}")
         self.files.require_sizes(
             {shard_name(part, number): size for part, sizes in shards.items() for number, size in enumerate(sizes)}
         )
@@ -183,10 +184,12 @@ class Store:
             raise broken
         try:
             self.tensors = safetensors.torch.load(content)
-            text = self.tensors.pop("names").numpy().tobytes().decode()
-            self.names = tuple(text.split("\n"))
+            self.names = tuple(_text(self.tensors.pop("names")).split("\n"))
+            self.facts: dict[str, Any] = dict(json.loads(_text(self.tensors.pop("facts"))))
             self.parts = {part: self._records(part, sizes, count) for part, sizes in shards.items()}
-        except (safetensors.SafetensorError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+        except (
+            safetensors.SafetensorError, ValueError, KeyError, IndexError, TypeError, OverflowError, RuntimeError,
+        ) as error:  # fmt: skip
             raise broken from error
         if len(self.names) != count or count < 1:
             raise broken
@@ -219,11 +222,11 @@ class Store:
         self.read(part, [scene], [memoryview(data)])
         return bytes(data)
 
-    def loaded(self, part: str, scene: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def loaded(self, part: str, scene: int) -> tuple[dict[str, Tensor], Any]:
         """Tensors of a record of safetensors, and what JSON says beside them."""
         data = self.record(part, scene)
         tensors = safetensors.torch.load(data)
-        return tensors, json.loads(tensors.pop("json").numpy().tobytes()) if "json" in tensors else {}
+        return tensors, json.loads(_text(tensors.pop("json")))
 
 
 def shard_name(part: str, number: int) -> str:
@@ -231,12 +234,14 @@ def shard_name(part: str, number: int) -> str:
     return f"{part}-{number:05d}.bin"
 
 
-def dumped(tensors: Mapping[str, Tensor], beside: Any = None) -> bytes:
+def dumped(tensors: Mapping[str, Tensor], beside: Any) -> bytes:
     """A record of tensors, with something that JSON can hold."""
     whole = {name: value.contiguous() for name, value in tensors.items()}
-    if beside is not None:
-        whole["json"] = text_tensor(json.dumps(beside))
-    return safetensors.torch.save(whole)
+    return safetensors.torch.save({**whole, "json": text_tensor(json.dumps(beside))})
+
+
+def _text(value: Tensor) -> str:
+    return value.numpy().tobytes().decode()
 
 
 def text_tensor(text: str) -> Tensor:
@@ -279,13 +284,14 @@ class Writer:
             _finish(file)
         self._files.clear()
         places = {f"records.{part}": torch.tensor(rows).T for part, rows in self.columns.items()}
-        index = dumped({"names": text_tensor("\n".join(self.names)), **places, **tensors})
+        texts = {"names": text_tensor("\n".join(self.names)), "facts": text_tensor(json.dumps(dict(facts)))}
+        whole = {name: value.contiguous() for name, value in {**texts, **places, **tensors}.items()}
+        index = safetensors.torch.save(whole)
         with open(self.folder / INDEX, "xb") as file:
             file.write(index)
             _finish(file)
         head = {
-            "format": FORMAT, "kind": kind, "scenes": len(self.names), "facts": dict(facts), "shards": self.sizes,
-            "index": checksum(index),
+            "format": FORMAT, "kind": kind, "scenes": len(self.names), "shards": self.sizes, "index": checksum(index),
         }  # fmt: skip
         with open(self.folder / PACK, "x", encoding="utf-8") as head_file:
             json.dump(head, head_file)

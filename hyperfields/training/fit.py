@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -450,8 +449,7 @@ class Fit:
             tensors |= {f"source.{name}": value for name, value in self.source.state_dict().items()}
         tensors |= {f"trainer.{name}": value for name, value in self.trainer.state_dict().items()}
         header = {"progress": json.dumps(dataclasses.asdict(self.progress))}
-        stored = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, header)
-        write_atomically(self.out / STATE, stored)
+        write_atomically(self.out / STATE, codec.pieces(tensors, header))  # of very many scenes it is gigabytes
 
     def _resume(self) -> None:
         if self.out is None:
