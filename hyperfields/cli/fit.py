@@ -188,7 +188,7 @@ def fit(
     reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
     kind_of = kind or (old.kind if old else None)
     if many is not None:
-        chosen = many.choose(family, kind_of, parse_names(scenes), limit, seed or (old.fit.seed if old else 0))
+        chosen = many.choose(family, kind_of, parse_names(scenes), limit, settings.seed)
         names, limit = (list(old.scenes) if old else chosen), None
     data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
     if getattr(data, "pictures", None) == 1:

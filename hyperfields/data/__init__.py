@@ -1,9 +1,10 @@
 """Scenes in memory, or in a store: what can be fitted.
 
 `SceneDataset` is the protocol, with the plain tuples it speaks in; `Images`, `Shapes` and `Views` hold tensors of one
-kind, `Subset` and `Concat` compose data sets, `SceneLoader` is the iterator for loops of your own. `packed` has the same
-kinds from a `store`, files of scenes on a disk or behind a URL; other files are opened by the readers in scenes/. May import: errors, cameras. To add data of your own, write a class with the members of
-`SceneDataset`; to add a format, write a reader in scenes/.
+kind, `Subset` and `Concat` compose data sets, `SceneLoader` is the iterator for loops of your own. `packed` has the
+kinds from a `store`: files of many scenes, on a disk or behind a URL. All other files are opened by the readers in
+scenes/. May import: errors, cameras, ops. To add data of your own, write a class with the members of `SceneDataset`; to
+add a format, write a reader in scenes/.
 """
 
 from hyperfields.data.base import KINDS as KINDS
