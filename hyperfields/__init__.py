@@ -104,6 +104,7 @@ _EXPORTS = {
     "evaluate": "evaluation.report",
     "export_scene": "runs.export",
     "fit": "training.fit",
+    "fit_many": "training.many",
     "format_report": "evaluation.report",
     "infer": "training.inference",
     "interpolate": "codes",
@@ -116,6 +117,7 @@ _EXPORTS = {
     "occupancy_grid": "rendering",
     "on_background": "rendering",
     "open_family": "scenes",
+    "pack_family": "scenes",
     "orbit": "cameras",
     "orbit_cameras": "runs.cameras",
     "parameter_groups": "model",
@@ -231,6 +233,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.runs.scene import Scene as Scene
     from hyperfields.runs.video import write_animation as write_animation
     from hyperfields.scenes import open_family as open_family
+    from hyperfields.scenes import pack_family as pack_family
     from hyperfields.tasks import TASKS as TASKS
     from hyperfields.tasks import Metric as Metric
     from hyperfields.tasks import Objective as Objective
@@ -254,6 +257,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.training.distributed import distributed as distributed
     from hyperfields.training.fit import fit as fit
     from hyperfields.training.inference import infer as infer
+    from hyperfields.training.many import fit_many as fit_many
     from hyperfields.training.regularizers import GaussianPrior as GaussianPrior
     from hyperfields.training.trainer import Fields as Fields
     from hyperfields.training.trainer import Progress as Progress

@@ -6,7 +6,8 @@ python scripts/bench.py fit VIEWS [--profile]       a whole fitting step, beside
                                                     time goes
 python scripts/bench.py render RUN --scene NAME     frames a second round a scene: it is bound and its empty space found
                                                     before the clock starts, as for a viewer
-python scripts/bench.py scale PICTURES              many scenes against few; imports; a second start
+python scripts/bench.py scale FAMILY                 many scenes against few: steps, memory, checkpoints; what drawing
+                                                    batches of FAMILY costs; imports; a second start
 python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
 python scripts/bench.py singles FAMILY             short fits of every scene by itself: how many come to nothing
 python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
@@ -102,8 +103,9 @@ def main() -> None:
     whole.add_argument("--profile", action="store_true", help="say where a step's time goes")
     whole.add_argument("--no-plain", action="store_true", help="leave the step in plain torch out: it is slow")
     growth = parts.add_parser("scale", help="many scenes, imports, a second start")
-    growth.add_argument("family", type=Path, help="any family, for the second start")
+    growth.add_argument("family", type=Path, help="any family, packed or not, for its batches and the second start")
     growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    growth.add_argument("--counts", default="100,10000,1000000", help="numbers of scenes, default %(default)s")
     two = parts.add_parser("beside", help="two fits at once")
     two.add_argument("--seconds", type=float, default=12.0, help="of each measurement, default %(default)s")
     singles = parts.add_parser("singles", help="every scene by itself")
@@ -134,7 +136,7 @@ def main() -> None:
     elif options.what == "singles":
         result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)
     elif options.what == "scale":
-        result = bench_scale.scale(options.family, options.rounds)
+        result = bench_scale.scale(options.family, options.rounds, [int(n) for n in options.counts.split(",")])
         bench_scale.print_scale(result)
     else:
         height, width = sides(options.size)

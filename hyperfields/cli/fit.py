@@ -20,11 +20,13 @@ from hyperfields.cli.common import (
     read_alike,
     read_data,
     reading_of,
+    recorded,
     scene_count,
     size_of,
     source_of,
     space_line,
 )
+from hyperfields.cli.many import Many
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
@@ -40,11 +42,13 @@ from hyperfields.cli.options import (
     Name,
     PresetChoice,
     RunPath,
+    ShardText,
     Size,
     Split,
     Text,
     parse_names,
     parse_numbers,
+    parse_shard,
     parse_size,
     present,
     require_length,
@@ -91,6 +95,7 @@ def fit(
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
     no_graphs: Flag = False,
+    bases_from: Count = None,
     parts: Count = None,
     compress: Annotated[Literal["bf16"] | None, arg(help_behavior_hint=QUIET)] = None,
     resume: Flag = False,
@@ -98,7 +103,7 @@ def fit(
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
 
     Ctrl-C or SIGTERM stops a fit and keeps its state. With --resume, options that are left out are those of the run.
-    Several processes fit one family under torchrun: torchrun --nproc-per-node 4 -m hyperfields fit ..., docs/scale.md.
+    Several processes: torchrun --nproc-per-node 4 -m hyperfields fit FAMILY --out RUN, see docs/scale.md.
 
     $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 5
     $ hyperfields fit cars --out runs/cars --preset tiny --limit 16 --steps 2000
@@ -106,6 +111,7 @@ def fit(
     $ hyperfields fit photos --out runs/read --by encoder --generator weight-tokens
     $ hyperfields fit photos --out runs/meta --by cavia:order=2
     $ hyperfields fit frames --out runs/film --by time --generator dynamic
+    $ hyperfields fit packed --out runs/many --bases-from 2000 --minutes 30
 
     Args:
         out: folder of the new run; with --resume, of the run to go on with.
@@ -147,6 +153,8 @@ def fit(
         device: "cpu", "cuda" or "cuda:N"; default: "cpu".
         precision: "mixed" rounds the inputs of matrix products to 16 bits, on NVIDIA GPUs; default: "float32".
         no_graphs: on a GPU, do not record steps as CUDA graphs.
+        bases_from: fit networks and bases to N scenes, drawn at random, for the length that was asked for; then find
+            codes of all others with these, which takes as long as there are others.
         parts: draw batches as N processes do; the processes that torchrun starts must divide N; default: as many.
         compress: bf16 halves the bytes of gradients that processes send each other.
         resume: go on with the fit in RUN.
@@ -160,6 +168,17 @@ def fit(
 
     with distributed(compress) as world:
         with world.together():
+            many = Many.begun(out, bases_from, resume)
+            if many is not None:
+                many.require(by, individually, refine_poses or appearance)
+                if world.size > 1:
+                    raise InputError(
+                        "--bases-from: needs one process; on several ranks, fit some scenes with --limit, then give the "
+                        f"others codes: hyperfields infer {out} {family} --rest --out codes.safetensors"
+                    )
+                if not resume:
+                    _require_room(out, False)
+                out = many.bases
             again = restarted() and (out / CONFIG).is_file()  # by torchrun, with the options of the first start
             resume = resume or again
             old = _require_room(out, resume)
@@ -188,6 +207,9 @@ def fit(
             names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
             reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
             kind_of = kind or (old.kind if old else None)
+            if many is not None:
+                chosen = many.choose(family, kind_of, parse_names(scenes), limit, settings.seed)
+                names, limit = (list(old.scenes) if old else chosen), None
             data = read_data(family, world.first, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
             if getattr(data, "pictures", None) == 1:
                 raise InputError(
@@ -196,8 +218,8 @@ def fit(
             model, train = (old.model, old.train) if old else _model(data, settings, codes, generator, bayes, stability)
         fitting = Fit(
             data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-            sources=(source_of(family, data, pixels, None, **reading),), **where,
-            curve=curve or (world.size == 1 and settings.parts is None and _alone(data, codes)), world=world,
+            sources=(source_of(family, data, pixels, None, **reading),), **where, world=world,
+            curve=curve or (world.size == 1 and settings.parts is None and _alone(data, codes)),
         )  # fmt: skip
         how = "as the run" if resume else "as asked" if kind else "detected"
         print(kind_line(data, fitting.config.picture, how))
@@ -209,12 +231,14 @@ def fit(
             print(f"{world.size} ranks, the scenes in {fitting.settings.parts} parts")
         if minutes is None and steps is None and not resume:
             print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-        command = (
-            ["hyperfields"]
-            if world.size == 1
-            else ["torchrun", "--nproc-per-node", str(world.size), "-m", "hyperfields"]
-        )
-        _run_fit(fitting, out, shlex.join([*command, "fit", str(family), "--out", str(out), "--resume"]))
+        run = out if many is None else many.out
+        command = shlex.join([*world.command, "fit", str(family), "--out", str(run), "--resume"])
+        if many is None:
+            _run_fit(fitting, out, command)
+            return
+        many.record()
+        _run_fit(fitting, out, command, last=False)
+        many.finish(family, fitting.config, command)
 
 
 def infer(
@@ -233,6 +257,8 @@ def infer(
     by: Annotated[str, arg(metavar="NAME")] = "descent",
     scenes: Text = None,
     limit: Count = None,
+    rest: Flag = False,
+    shard: ShardText = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
     device: Device = "cpu",
 ) -> None:
@@ -244,6 +270,7 @@ def infer(
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --views 0,7 --refine
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --bytes 4000
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --by posterior
+    $ hyperfields infer runs/cars newcars --out codes/3.safetensors --shard 3/10
     $ hyperfields render runs/cars --codes newcars.safetensors --scene bus --out bus.gif
 
     Args:
@@ -263,10 +290,14 @@ def infer(
             encoder; steps, after fit --by cavia or reptile.
         scenes: names, or patterns with *, of the scenes; default: all.
         limit: only the first N scenes by name.
+        rest: only scenes that the run was not fitted to, by name.
+        shard: the I-th of N parts of these scenes; put the files together with: hyperfields merge.
         seed: seed of all random numbers.
         device: "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.runs.atomic import require_suffix
+    from hyperfields.runs.merged import part_of
+    from hyperfields.scenes import family_names
     from hyperfields.training.inference import POSTERIOR_WEIGHT
     from hyperfields.training.inference import infer as find_codes
 
@@ -280,14 +311,21 @@ def infer(
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
-    size, chosen = size_of(loaded), parse_numbers(views)
+    size, chosen, names = size_of(loaded), parse_numbers(views), parse_names(scenes)
+    part = parse_shard(shard)
+    if rest or part is not None:
+        every = family_names(family, kind=loaded.kind, scenes=names, limit=limit)
+        known = set(loaded.names) if rest else set()
+        if not (others := [name for name in every if name not in known]):
+            raise InputError(f"--rest: {run} was fitted to all {len(every)} scenes of {family}; leave it out")
+        names, limit = part_of(others, part), None
     data, reading = read_alike(
         loaded,
         family,
         present(aspect=aspect, background=background, split=split),
         kind=loaded.kind,
         size=size,
-        scenes=parse_names(scenes),
+        scenes=names,
         limit=limit,
         views=chosen,
     )
@@ -297,7 +335,7 @@ def infer(
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": str(family.absolute()), **present(size=size, views=chosen), **reading}
+    source = {"path": recorded(family), **present(size=size, views=chosen, shard=shard), **reading}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
@@ -383,16 +421,17 @@ def _model(
     )
 
 
-def _run_fit(fitting: Fit, out: Path, again: str) -> None:
-    """Run a fit with its progress, and say what came out and what to type next."""
+def _run_fit(fitting: Fit, out: Path, again: str, last: bool = True) -> None:
+    """Run a fit with its progress, and say what came out and, if it is the `last` work, what to type next."""
     from hyperfields.runs.run import MODEL
     from hyperfields.training.interrupt import Terminated
     from hyperfields.training.progress import Meter, clock, step_text
 
     if fitting.finished:
         fitting.run()
-        print(fitting.nothing_to_do())
-        _say_next(fitting, out)
+        if last:
+            print(fitting.nothing_to_do())
+            _say_next(fitting, out)
         return
     try:
         with Meter("fit", fitting.done()) as meter:  # not 0 when the fit goes on
@@ -417,7 +456,8 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
     )
     if fitting.curve is not None:
         print(_curve_table(fitting.curve))
-    _say_next(fitting, out)
+    if last:
+        _say_next(fitting, out)
 
 
 def _curve_table(curve: Curve) -> str:

@@ -14,17 +14,16 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from hyperfields.errors import InputError
+from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
-from hyperfields.runs.codec import read_tensors
 
 FORMAT = 1
 FOLDER, MANIFEST, SHARED = "state", "state/manifest.json", "shared.safetensors"
@@ -56,9 +55,17 @@ def write_file(run: Path, step: int, name: str, tensors: Mapping[str, Tensor]) -
     Raises:
         InputError: it cannot be written.
     """
-    data = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
-    write_atomically(step_folder(run, step) / name, data)
-    return len(data), _digest(data)
+    digest, size = hashlib.sha256(), 0
+
+    def pieces() -> Iterator[bytes | memoryview]:
+        nonlocal size
+        for piece in codec.pieces(tensors, {}):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+
+    write_atomically(step_folder(run, step) / name, pieces())
+    return size, digest.hexdigest()
 
 
 def part_tensors(scenes: Tensor, rows: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,12 +135,15 @@ def read_file(run: Path, manifest: Manifest, name: str) -> dict[str, Tensor]:
     path = step_folder(run, manifest.step) / name
     size, digest = manifest.files[name]
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            found = file.seek(0, 2)
+            file.seek(0)
+            whole = found == size and hashlib.file_digest(file, "sha256").hexdigest() == digest
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; the manifest beside its folder names it: {AGAIN}") from None
-    if len(data) != size or _digest(data) != digest:
-        raise InputError(f"{path}: damaged, {len(data):,} bytes of {size:,} or others than were written; {AGAIN}")
-    return read_tensors(path)[0]
+    if not whole:
+        raise InputError(f"{path}: damaged, {found:,} bytes of {size:,}, or others than were written; {AGAIN}")
+    return codec.read_tensors(path)[0]
 
 
 def read_part(run: Path, manifest: Manifest, part: int, scenes: Tensor) -> dict[str, Tensor]:
@@ -181,7 +191,3 @@ def read_scenes(run: Path, manifest: Manifest, scenes: Tensor, wanted: tuple[str
         number = int(scenes[missing][0])
         raise InputError(f"{run / MANIFEST}: no part holds scene number {number}; {AGAIN}")
     return found
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]

@@ -34,6 +34,7 @@ class World:
     """One process alone. `Ranks` are several."""
 
     rank, size = 0, 1
+    command: tuple[str, ...] = ("hyperfields",)  # what starts it
     sent = 0  # bytes of gradients that this rank has given to sums
 
     @property
@@ -84,6 +85,7 @@ class Ranks(World):
         from torch import distributed as dist
 
         self.rank, self.size, self.compress = dist.get_rank(), dist.get_world_size(), compress
+        self.command = ("torchrun", "--nproc-per-node", str(self.size), "-m", "hyperfields")
 
     def device(self, name: str) -> str:
         return f"cuda:{os.environ.get('LOCAL_RANK', self.rank)}" if name == "cuda" else name

@@ -125,8 +125,10 @@ class Part(Trainer):
         epoch, place = divmod(self.steps, len(self.scenes) // batch)
         if epoch != self._epoch:
             drawing = torch.Generator().manual_seed(mixed(self.seed, _ORDER, self.number, epoch))
-            self._epoch, self._order = epoch, torch.randperm(len(self.scenes), generator=drawing)
-        self.local.copy_(self._order[place * batch : (place + 1) * batch])
+            self._epoch, self._order = epoch, torch.randperm(len(self.scenes), generator=drawing).split(batch)
+        self.local.copy_(self._order[place])
+        if place + 1 < len(self.scenes) // batch:
+            self.objective.expect(self.scenes[self._order[place + 1]])
         self.generator.manual_seed(mixed(self.seed, _STEP, self.number, self.steps))
         return self.objective.plan(self.steps)
 

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from hyperfields.errors import InputError
 from hyperfields.model import HyperField
-from hyperfields.runs import shards
+from hyperfields.runs import codec, shards
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.run import STATE
@@ -67,8 +66,7 @@ class StateFile:
         }
         tensors |= {f"trainer.{name}": value for name, value in self.trainer.state_dict().items()}
         header = {"progress": json.dumps(dataclasses.asdict(progress))}
-        stored = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, header)
-        write_atomically(self.path, stored)
+        write_atomically(self.path, codec.pieces(tensors, header))  # of very many scenes it is gigabytes
 
     def load(self) -> Progress:
         tensors, header = read_tensors(self.path)
