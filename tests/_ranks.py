@@ -30,7 +30,8 @@ from hyperfields.training.trainer import Progress
 
 from ._analytic import Balls, Discs
 
-STEPS, END, KILLED_AT = 200, 24, 9  # of the fits that are compared; of the one that is killed
+STEPS = {"images": 200, "views": 40}  # of the fits that are compared
+END, KILLED_AT = 24, 9  # steps of the fit that is killed
 NAMES = tuple(f"scene{number}" for number in range(11))
 IMAGES = hf.ModelConfig(hf.ImageField(hf.FactoredGrid(2, 2, 2, 6, 4, 8, bases=3), hidden=(8,)), hf.Full(), 4)
 VIEWS = hf.ModelConfig(
@@ -62,13 +63,16 @@ class Many:
 
 
 def make(
-    data: Any, out: Path | None, world: World = ALONE, steps: int = STEPS, parts: int | None = None, **more: Any
+    data: Any, out: Path | None, world: World = ALONE, steps: int = END, parts: int | None = None, **more: Any
 ) -> Fit:
     """A fit in the numbers of the data."""
     model, settings = IMAGES if data.kind == "images" else VIEWS, FitSettings(steps=steps, parts=parts)
     fit = Fit(data, out, settings, model=model, train=RECIPE, world=world, **more)
     fit.model.to(data.dtype)
     return fit
+
+
+FAMILIES = {"images": Many(Discs()), "views": Many(Balls(), dtype=torch.float32)}  # occupancy is drawn in 32 bits
 
 
 def refused(what: Callable[[], Any]) -> Any:
@@ -94,8 +98,8 @@ class Spoilt(Many):
 def many_things(folder: Path, world: World) -> dict[str, Any]:
     """Fits that go well, and bad input."""
     found: dict[str, Any] = {}
-    for data in (Many(Discs()), Many(Balls())):
-        fit = make(data, folder / data.kind, world, STEPS if data.kind == "images" else 40)
+    for data in FAMILIES.values():
+        fit = make(data, folder / data.kind, world, STEPS[data.kind])
         run = fit.run()
         found[data.kind] = {"loss": fit.progress.loss, "summary": run.summary, "names": run.names}
 

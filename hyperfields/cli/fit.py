@@ -173,8 +173,8 @@ def fit(
                 many.require(by, individually, refine_poses or appearance)
                 if world.size > 1:
                     raise InputError(
-                        "--bases-from: needs one process; on several ranks, fit some scenes with --limit, then give the "
-                        f"others codes: hyperfields infer {out} {family} --rest --out codes.safetensors"
+                        "--bases-from: needs one process; on several ranks, fit some scenes with --limit, then give "
+                        f"the others codes: hyperfields infer {out} {family} --rest --out codes.safetensors"
                     )
                 if not resume:
                     _require_room(out, False)

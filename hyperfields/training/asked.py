@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from hyperfields import ops
 from hyperfields.codes import Codes, parse
 from hyperfields.configs import to_json
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.hypernets import Generator, Independent, shares_networks
 from hyperfields.model import ModelConfig
+from hyperfields.ops.devices import Precision, require_precision, usable_device
 from hyperfields.runs.config import FitSettings, RunConfig
 from hyperfields.tasks import Task, TrainConfig
 from hyperfields.training.distributed import USED_WRONG, World
@@ -40,6 +44,19 @@ def codes_of(codes: Codes | str | None) -> Codes | None:
         return codes
     made = f"{codes.__name__}()" if isinstance(codes, type) else "hf.Variational()"
     raise InputError(f"codes: {name_of(codes)} came, wanted an object, such as {made}, or a name")
+
+
+def device_for(name: str, precision: Precision) -> torch.device:
+    """The device of a fit.
+
+    Raises:
+        InputError: one that is not there, or has not this precision.
+    """
+    device = usable_device(name)
+    require_precision(precision, device)
+    if device.type == "cuda" and (reason := ops.backends()["triton"]):
+        warnings.warn(f"--device {name}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
+    return device
 
 
 def require_model(model: object, task: Task) -> None:

@@ -17,16 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperfields import ops
 from hyperfields.codes import Codes, CodeSource, FitContext
 from hyperfields.codes.table import LatentTable
 from hyperfields.configs import parts_of, to_json
-from hyperfields.data import SceneDataset, fingerprint, require_scenes, stays_on_device
+from hyperfields.data import SceneDataset, fingerprint, require_scenes
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.ops import devices
-from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
+from hyperfields.ops.devices import Precision, saying_what_to_lower
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
@@ -45,9 +43,9 @@ from hyperfields.runs.run import (
 from hyperfields.tasks import Objective, Task, TrainConfig, task_of
 from hyperfields.tasks.captures import CaptureSettings, SpaceName
 from hyperfields.training.alone import AloneTrainer
-from hyperfields.training.asked import chosen_model, codes_of, require_alike, require_parts, require_same
+from hyperfields.training.asked import chosen_model, codes_of, device_for, require_alike, require_parts, require_same
 from hyperfields.training.cost import require_memory
-from hyperfields.training.cuda_graphs import Graphs
+from hyperfields.training.cuda_graphs import Graphs, graphs_for
 from hyperfields.training.curve import Curve, Point, points_of
 from hyperfields.training.distributed import ALONE, World, exit_code
 from hyperfields.training.interrupt import Terminated, between_steps
@@ -189,7 +187,7 @@ class Fit:
         with world.together():
             require_scenes(data)
             self.data, self.task, codes = data, task or task_of(data.kind), codes_of(codes)
-            self.device, self.precision = self._device(device, precision), precision
+            self.device, self.precision = device_for(world.device(device), precision), precision
             picture = self.task.describe(data)
             model, train = chosen_model(self.task, data, settings, model, train, codes, loss, picture)
             self.config = RunConfig(
@@ -229,13 +227,6 @@ class Fit:
         with world.together():
             self._open(resume)
 
-    def _device(self, name: str, precision: Precision) -> torch.device:
-        device = usable_device(self.world.device(name))
-        require_precision(precision, device)
-        if device.type == "cuda" and (reason := ops.backends()["triton"]):
-            warnings.warn(f"--device {name}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
-        return device
-
     def _in_parts(self, settings: FitSettings, curve: bool, resume: bool) -> FitSettings:
         """The settings, with the number of parts that the fit is made in; the config has them, too."""
         before = None
@@ -268,17 +259,8 @@ class Fit:
                 self.model, self.data, self.task, config.train, settings.seed, self.device, self.precision
             )
         else:
-            self.trainer = self._trainer(regularizers, self._graphs(graphs))
-
-    def _graphs(self, wanted: bool) -> Graphs | None:
-        if not wanted or not devices.is_async(self.device):
-            return None
-        graphs = Graphs(self.device)
-        if not stays_on_device(self.data):
-            graphs.disable("the data set draws its batches on the CPU, as it has no `to`")
-        if self.source is not None:
-            graphs.disable("codes that do not come from a table take steps of their own")
-        return graphs
+            made = graphs_for(self.data, self.device, self.source is None) if graphs else None
+            self.trainer = self._trainer(regularizers, made)
 
     def _trainer(self, regularizers: Sequence[Regularizer], graphs: Graphs | None) -> Trainer:
         groups = parameter_groups(self.model)
@@ -444,11 +426,8 @@ class Fit:
         """Final codes of all scenes into the table of the model, in their order."""
         latents = self.model.latents
         if isinstance(self.trainer, PartsTrainer):
-            codes = torch.empty(len(self.data.names), latents.codes.shape[1])
-            if isinstance(self.state, StateParts) and self.world.size > 1:
-                codes = self.state.codes()
-            else:
-                codes[self.trainer.scenes.cpu()] = latents.codes.detach().cpu()
+            one = self.world.size == 1 or not isinstance(self.state, StateParts)
+            codes = self.trainer.in_order(latents.codes) if one else self.state.codes()
             self.model.latents = LatentTable(len(codes), codes.shape[1], start=codes).to(self.device)
         elif self.source is not None:
             assert isinstance(self.trainer, Trainer)

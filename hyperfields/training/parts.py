@@ -28,7 +28,7 @@ from hyperfields.ops.threads import one_torch_thread
 from hyperfields.tasks import Objective, TrainConfig
 from hyperfields.training.distributed import FAILED, World
 from hyperfields.training.optim import Optimizers
-from hyperfields.training.step import smoothing
+from hyperfields.training.step import SYNC_STEPS, smoothing
 from hyperfields.training.trainer import Bind, Length, Progress, Regularizer, Trainer, with_prefix
 
 _CODES, _ORDER, _STEP = range(3)  # what random numbers are for
@@ -222,6 +222,9 @@ class PartsTrainer:
                 self.world.end(FloatingPointError(what), FAILED)
         weight = smoothing(self.steps)
         progress.loss = value if math.isnan(progress.loss) else (1 - weight) * progress.loss + weight * value
+        if self.steps % SYNC_STEPS == 0:
+            for part in self.parts:
+                part.objective.sync()
         self.steps, self.taken = self.steps + 1, self.taken + 1
         progress.step, progress.seconds = progress.step + 1, max(seconds, progress.seconds)
 
@@ -251,6 +254,12 @@ class PartsTrainer:
     def _finite_latents(self) -> bool:
         gradients = [table.grad for table in self.optimizers.latents if table.grad is not None]
         return all(bool(gradient._values().isfinite().all()) for gradient in gradients)
+
+    def in_order(self, rows: Tensor) -> Tensor:
+        """Rows `[n ...]` of tables of this process in the order of the scenes, when it has all of them."""
+        ordered = torch.empty_like(rows)
+        ordered[self.scenes] = rows.detach()
+        return ordered
 
     def warm_up(self) -> None:
         """One step's losses that change nothing: compiles the kernels before the clock starts."""
