@@ -144,7 +144,7 @@ def main() -> None:
     elif options.what == "many":
         minutes = 30.0 if options.minutes is None and options.steps is None else options.minutes
         visits = [int(number) for number in options.visits.split(",")]
-        result = bench_many.many(options.scenes, options.bases_from, minutes, options.steps, visits, None)
+        result = bench_many.many(options.scenes, options.bases_from, minutes, options.steps, visits)
         print(json.dumps(result, indent=1))
     elif options.what == "singles":
         result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)

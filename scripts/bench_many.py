@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,9 +52,7 @@ class Discs:
         return color
 
 
-def many(
-    scenes: int, bases: int, minutes: float | None, steps: int | None, visits: list[int], out: Path | None
-) -> dict[str, Any]:
+def many(scenes: int, bases: int, minutes: float | None, steps: int | None, visits: list[int]) -> dict[str, Any]:
     """Mean psnr of scenes that the bases were fitted to and of others, for each number of visits of a code."""
     data = Discs(scenes)
     began = time.perf_counter()
@@ -70,7 +67,7 @@ def many(
     for number in visits:
         fitting.VISITS = number
         began = time.perf_counter()
-        whole = fitting.finish(run, list(data.names), read, out)
+        whole = fitting.finish(run, list(data.names), read, None)
         seconds, known = time.perf_counter() - began, set(chosen)
         others = [name for name in data.names if name not in known]
         mean = [quality(whole, data, names) for names in (chosen[:MEASURED], others[-MEASURED:])]
