@@ -8,6 +8,7 @@ python scripts/bench.py render RUN --scene NAME     frames a second round a scen
                                                     before the clock starts, as for a viewer
 python scripts/bench.py scale FAMILY                 many scenes against few: steps, memory, checkpoints; what drawing
                                                     batches of FAMILY costs; imports; a second start
+python scripts/bench.py many                        20,000 procedural pictures, bases from 2,000 of them
 python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
 python scripts/bench.py singles FAMILY             short fits of every scene by itself: how many come to nothing
 python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
@@ -25,6 +26,7 @@ from pathlib import Path
 import bench_beside
 import bench_fit
 import bench_gpu
+import bench_many
 import bench_ops
 import bench_scale
 import bench_singles
@@ -106,6 +108,12 @@ def main() -> None:
     growth.add_argument("family", type=Path, help="any family, packed or not, for its batches and the second start")
     growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
     growth.add_argument("--counts", default="100,10000,1000000", help="numbers of scenes, default %(default)s")
+    lots = parts.add_parser("many", help="bases from a part")
+    lots.add_argument("--scenes", type=int, default=20_000, help="default %(default)s")
+    lots.add_argument("--bases-from", type=int, default=2_000, help="default %(default)s")
+    lots.add_argument("--minutes", type=float, help="of the bases' fit, default 30, unless there are --steps")
+    lots.add_argument("--steps", type=int, help="of the bases' fit")
+    lots.add_argument("--visits", default=str(bench_many.fitting.VISITS), help="of each code, default %(default)s")
     two = parts.add_parser("beside", help="two fits at once")
     two.add_argument("--seconds", type=float, default=12.0, help="of each measurement, default %(default)s")
     singles = parts.add_parser("singles", help="every scene by itself")
@@ -114,7 +122,7 @@ def main() -> None:
     singles.add_argument("--steps", type=int, default=300, help="of each fit, default %(default)s")
     singles.add_argument("--preset", default="default", help="default %(default)s")
     singles.add_argument("--limit", type=int, help="first scenes only")
-    for one in (kernels, part, whole, growth, two, singles):
+    for one in (kernels, part, whole, growth, lots, two, singles):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     result: object
@@ -133,6 +141,11 @@ def main() -> None:
         bench_fit.print_fit(result, options.profile)
     elif options.what == "beside":
         result = bench_beside.beside(options.seconds)
+    elif options.what == "many":
+        minutes = 30.0 if options.minutes is None and options.steps is None else options.minutes
+        visits = [int(number) for number in options.visits.split(",")]
+        result = bench_many.many(options.scenes, options.bases_from, minutes, options.steps, visits)
+        print(json.dumps(result, indent=1))
     elif options.what == "singles":
         result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)
     elif options.what == "scale":

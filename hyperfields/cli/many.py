@@ -40,7 +40,11 @@ class Many:
 
     def require(self, by: str | None, individually: bool, photographs: bool) -> None:
         """InputError for options by which other scenes could not be given codes."""
-        given = {"--by": by, "--individually": individually, "--refine-poses, --appearance": photographs}
+        given = {
+            "--by": by and by != "descent",
+            "--individually": individually,
+            "--refine-poses, --appearance": photographs,
+        }
         for option, value in given.items():
             if value:
                 raise InputError(f"{option}: cannot be had with --bases-from, which finds codes with networks frozen")
