@@ -163,7 +163,7 @@ class Ranks(World):
         """Other ranks may be gone: then this one ends, too, and the fit goes on from its last state."""
         try:
             yield
-        except (RuntimeError, ValueError) as error:
+        except RuntimeError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             lost = f"rank {self.rank}: lost the other ranks ({reason}); go on from the last state with --resume"
             self.end(InputError(lost), USED_WRONG)
@@ -211,7 +211,8 @@ def distributed(compress: Compression | None = None) -> Iterator[World]:
         with contextlib.nullcontext() if world.first else _silent():
             yield world
     finally:
-        dist.destroy_process_group()
+        with contextlib.suppress(RuntimeError):  # others may be gone
+            dist.destroy_process_group()
 
 
 @contextlib.contextmanager
