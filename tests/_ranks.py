@@ -19,6 +19,7 @@ import hyperfields as hf
 import hyperfields.training.distributed as distributed
 import hyperfields.training.fit as fitting
 from hyperfields.cameras import Rays
+from hyperfields.cli import main
 from hyperfields.data import Pixels, Points
 from hyperfields.errors import InputError
 from hyperfields.runs import shards
@@ -32,6 +33,7 @@ from ._analytic import Balls, Discs
 
 STEPS = {"images": 200, "views": 40}  # of the fits that are compared
 END, KILLED_AT = 24, 9  # steps of the fit that is killed
+TINY = ("--preset", "tiny", "--steps", str(END))
 NAMES = tuple(f"scene{number}" for number in range(11))
 IMAGES = hf.ModelConfig(hf.ImageField(hf.FactoredGrid(2, 2, 2, 6, 4, 8, bases=3), hidden=(8,)), hf.Full(), 4)
 VIEWS = hf.ModelConfig(
@@ -124,28 +126,24 @@ def many_things(folder: Path, world: World) -> dict[str, Any]:
     return found
 
 
-SINGLE = Many(Discs(), dtype=torch.float32)  # states are read in 32 bits
-
-
-def killed(folder: Path, world: World) -> dict[str, Any]:
-    """A fit of which one rank dies."""
+def killed(folder: Path) -> int:
+    """A fit by the command, of which one rank dies: the exit code of the other."""
     fitting.CHECKPOINT_SECONDS = 0.0
-    fit = make(SINGLE, folder / "killed", world, END)
-    step = fit.trainer.step
+    step = PartsTrainer.step
 
-    def dies(progress: Progress) -> None:
-        if world.rank == 1 and progress.step == KILLED_AT:
+    def dies(self: PartsTrainer, progress: Progress) -> None:
+        if self.world.rank == 1 and progress.step == KILLED_AT:
             os.kill(os.getpid(), signal.SIGKILL)
-        step(progress)
+        step(self, progress)
 
-    fit.trainer.step = dies  # type: ignore[method-assign]
-    fit.run()
-    return {}
+    PartsTrainer.step = dies  # type: ignore[method-assign]
+    return main(["fit", str(folder / "family"), "--out", str(folder / "killed"), *TINY])
 
 
 def resumed(folder: Path, world: World) -> dict[str, Any]:
     """The same fit on another number of ranks."""
-    fit = make(SINGLE, folder / "on three", world, END, resume=True)
+    data = hf.open_family(folder / "family")
+    fit = Fit(data, folder / "on three", FitSettings("tiny", steps=END), resume=True, world=world)
     assert isinstance(fit.trainer, PartsTrainer)
     begun, codes = fit.progress.step, fit.model.latents.codes.detach()
     parts = world.gather((fit.trainer.scenes.tolist(), codes.tolist()))
@@ -155,8 +153,9 @@ def resumed(folder: Path, world: World) -> dict[str, Any]:
 
 if __name__ == "__main__":
     distributed.HEAD_START = 0.0
-    task, folder = {"many": many_things, "killed": killed, "resumed": resumed}[sys.argv[1]], Path(sys.argv[2])
-    torch.set_num_threads(1)
+    task, folder = sys.argv[1], Path(sys.argv[2])
+    if task == "killed":
+        raise SystemExit(killed(folder))
     with hf.distributed() as world:
-        result = task(folder, world)
-        (folder / f"{sys.argv[1]}-{world.rank}.json").write_text(json.dumps(result))
+        result = {"many": many_things, "resumed": resumed}[task](folder, world)
+        (folder / f"{task}-{world.rank}.json").write_text(json.dumps(result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,12 +15,16 @@ from typing import Any
 import pytest
 import torch
 
+import hyperfields as hf
+from hyperfields.cli import main
 from hyperfields.errors import InputError
 from hyperfields.runs import shards
+from hyperfields.runs.config import FitSettings
 from hyperfields.runs.run import load_run
-from hyperfields.training.parts import divide, parts_of_fit
+from hyperfields.training.fit import Fit
+from hyperfields.training.parts import PartsTrainer, divide, parts_of_fit
 
-from ._ranks import END, FAMILIES, KILLED_AT, NAMES, SINGLE, STEPS, make
+from ._ranks import FAMILIES, KILLED_AT, NAMES, STEPS, TINY, make
 
 # Modules of tests import each other as parts of a package, which pytest makes of the folder.
 AS_A_MODULE = f"""
@@ -66,13 +71,26 @@ def found(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def killed(folder: Path) -> Path:
-    """A fit of two ranks, of which one was killed."""
+def family(folder: Path) -> Path:
+    """Pictures of 8x8, as many as there are names."""
+    (folder / "family").mkdir()
+    drawing = torch.Generator().manual_seed(0)
+    for name in NAMES:
+        hf.write_image(folder / "family" / f"{name}.png", torch.rand(8, 8, 3, generator=drawing))
+    return folder / "family"
+
+
+@pytest.fixture(scope="module")
+def killed(folder: Path, family: Path) -> Path:
+    """A fit by the command on two ranks, of which one was killed."""
     ranks = start("killed", folder, 2)
-    errors = [rank.communicate(timeout=240)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [1, -9], errors  # a traceback is no matter of the library
-    assert "rank 0: lost the other ranks (" in errors[0].splitlines()[-1]
-    assert "go on from the last state with --resume" in errors[0].splitlines()[-1]
+    (out, error), (nothing, _) = (rank.communicate(timeout=240) for rank in ranks)
+    assert [rank.returncode for rank in ranks] == [2, -9], error
+    assert error.startswith("hyperfields: error: rank 0: lost the other ranks (")
+    assert error.endswith("); go on from the last state with --resume\n")
+    assert error.count("\n") == 1
+    assert "2 ranks, the scenes in 2 parts" in out
+    assert nothing == ""  # only the first rank prints
     return folder / "killed"
 
 
@@ -137,17 +155,16 @@ def test_what_goes_wrong_on_one_rank_ends_all_with_one_line(
     assert not list((folder / "full").rglob("*.safetensors"))  # nothing is left of a state that was not finished
 
 
-def test_a_fit_goes_on_after_a_rank_died_on_one_process(killed: Path, folder: Path) -> None:
+def test_a_fit_goes_on_after_a_rank_died_on_one_process(killed: Path, family: Path, folder: Path) -> None:
     """To the same bits as one that nothing happened to: parts stay what they were."""
     shutil.copytree(killed, folder / "on one")
     manifest = shards.read_manifest(killed)
     assert manifest is not None
     assert manifest.step == KILLED_AT
-    fit = make(SINGLE, folder / "on one", steps=END, resume=True)
-    assert (fit.settings.parts, fit.progress.step) == (2, KILLED_AT)
-    gone_on, whole = fit.run(), make(SINGLE, None, steps=END, parts=2).run()
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, gone_on.model.state_dict()[name]), name
+    assert main(["fit", str(family), "--out", str(folder / "on one"), "--resume"]) == 0
+    assert main(["fit", str(family), "--out", str(folder / "whole"), *TINY, "--parts", "2"]) == 0
+    assert load_run(folder / "on one").config.fit.parts == 2
+    assert (folder / "on one/model.safetensors").read_bytes() == (folder / "whole/model.safetensors").read_bytes()
 
 
 def test_a_fit_goes_on_with_other_ranks(killed: Path, folder: Path) -> None:
@@ -159,18 +176,21 @@ def test_a_fit_goes_on_with_other_ranks(killed: Path, folder: Path) -> None:
     codes = torch.tensor([row for _, rows in found[0]["codes"] for row in rows])
     assert sorted(numbers) == list(range(len(NAMES)))
     assert torch.equal(codes, before[numbers])
-    assert load_run(folder / "on three").names == NAMES
+    assert sorted(load_run(folder / "on three").names) == sorted(NAMES)
 
 
-def test_a_fit_of_one_process_goes_on_in_parts(tmp_path: Path) -> None:
-    make(SINGLE, tmp_path / "run", steps=3).run()
-    codes = make(SINGLE, None, steps=3).run().model.latents.codes
-    fit = make(SINGLE, tmp_path / "run", steps=6, parts=2, resume=True)
+def test_a_fit_of_one_process_goes_on_in_parts(family: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(["fit", str(family), "--out", str(run), "--preset", "tiny", "--steps", "3"]) == 0
+    codes = load_run(run).model.latents.codes
+    data, settings = hf.open_family(family), FitSettings("tiny", steps=6, parts=2)
+    fit = Fit(data, run, settings, resume=True)
+    assert isinstance(fit.trainer, PartsTrainer)
     assert fit.progress.step == 3
     torch.testing.assert_close(fit.model.latents.codes, codes[fit.trainer.scenes], rtol=1e-3, atol=1e-6)
     fit.run()
-    assert not (tmp_path / "run/state/resume.safetensors").exists()
-    assert stored(tmp_path / "run")["trainer.steps"] == 6
+    assert not (run / "state/resume.safetensors").exists()
+    assert stored(run)["trainer.steps"] == 6
 
 
 @pytest.mark.parametrize(
@@ -182,11 +202,15 @@ def test_a_fit_of_one_process_goes_on_in_parts(tmp_path: Path) -> None:
     ],
     ids=["missing", "cut", "changed"],
 )  # fmt: skip
-def test_a_shard_that_is_not_what_was_written_is_named(damage: Any, line: str, killed: Path, tmp_path: Path) -> None:
+def test_a_shard_that_is_not_what_was_written_is_named(
+    damage: Any, line: str, killed: Path, family: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(killed, tmp_path / "run")
     damage(tmp_path / f"run/state/{KILLED_AT:08}/part-00001.safetensors")
-    with pytest.raises(InputError, match=line):
-        make(SINGLE, tmp_path / "run", steps=END, resume=True)
+    assert main(["fit", str(family), "--out", str(tmp_path / "run"), "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(line, error)
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 1}', '{"format": 7, "step": 1}'])
