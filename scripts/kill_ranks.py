@@ -1,6 +1,6 @@
 """Kill one of two ranks of a fit at a random moment, many times: every fit has to end, about as well as undisturbed.
 
-    python scripts/kill_ranks.py --times 10 --steps 3000
+    python scripts/kill_ranks.py --times 10
 
 Ranks are started by torchrun with `--max-restarts`, and save their state twice a second instead of every 30 s. Prints a
 line a fit (when it was killed, how often ranks were started, its loss), and ends with code 1 if one did not end well.
@@ -61,13 +61,13 @@ def as_rank(words: list[str]) -> int:
     from hyperfields.cli import main
 
     fitting.CHECKPOINT_SECONDS = 0.5
-    return main(["fit", *words, "--preset", "tiny"])
+    return main(["fit", *words, "--preset", "tiny", "--limit", "32", "--size", "32x32"])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--longest", type=float, default=5.0, help="seconds after the first state; less than a fit")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -32,7 +32,7 @@ from hyperfields.training.trainer import Progress
 from ._analytic import Balls, Discs
 
 STEPS = {"images": 200, "views": 40}  # of the fits that are compared
-END, KILLED_AT = 24, 9  # steps of the fit that is killed
+END, KILLED_AT = 24, 5  # steps of the fit that is killed
 TINY = ("--preset", "tiny", "--steps", str(END))
 NAMES = tuple(f"scene{number}" for number in range(11))
 IMAGES = hf.ModelConfig(hf.ImageField(hf.FactoredGrid(2, 2, 2, 6, 4, 8, bases=3), hidden=(8,)), hf.Full(), 4)

@@ -167,6 +167,24 @@ def test_a_fit_goes_on_after_a_rank_died_on_one_process(killed: Path, family: Pa
     assert (folder / "on one/model.safetensors").read_bytes() == (folder / "whole/model.safetensors").read_bytes()
 
 
+def test_a_fit_goes_on_in_other_parts(killed: Path, family: Path, folder: Path) -> None:
+    """Codes and moments go with their scenes."""
+    before = stored(killed)
+    shutil.copytree(killed, folder / "in three")
+    fit = Fit(hf.open_family(family), folder / "in three", FitSettings("tiny", steps=12, parts=3), resume=True)
+    assert isinstance(fit.trainer, PartsTrainer)
+    numbers = fit.trainer.scenes
+    assert [len(part.scenes) for part in fit.trainer.parts] == [4, 4, 3]
+    assert torch.equal(fit.model.latents.codes, before["rows.model.latents.codes"][numbers])
+    moments = fit.trainer.state_dict()[1]
+    assert {name: torch.equal(value, before[f"rows.trainer.{name}"][numbers]) for name, value in moments.items()} == {
+        "optimizer.1/0/exp_avg": True, "optimizer.1/0/exp_avg_sq": True,
+    }  # fmt: skip
+    fit.run()
+    assert stored(folder / "in three")["trainer.steps"] == 12
+
+
+@pytest.mark.slow
 def test_a_fit_goes_on_with_other_ranks(killed: Path, folder: Path) -> None:
     before = stored(killed)["rows.model.latents.codes"]
     shutil.copytree(killed, folder / "on three")

@@ -426,8 +426,10 @@ class Fit:
         """Final codes of all scenes into the table of the model, in their order."""
         latents = self.model.latents
         if isinstance(self.trainer, PartsTrainer):
-            one = self.world.size == 1 or not isinstance(self.state, StateParts)
-            codes = self.trainer.in_order(latents.codes) if one else self.state.codes()
+            if isinstance(self.state, StateParts) and self.world.size > 1:
+                codes = self.state.codes()
+            else:
+                codes = self.trainer.in_order(latents.codes)
             self.model.latents = LatentTable(len(codes), codes.shape[1], start=codes).to(self.device)
         elif self.source is not None:
             assert isinstance(self.trainer, Trainer)
