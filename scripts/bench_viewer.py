@@ -166,21 +166,23 @@ def jobs(server: Server, clients: int, frames: int = 60) -> list[Row]:
                 time.sleep(0.05)
         waits.extend(page.waits)
 
-    def make(what: str, **job: Any) -> None:
+    def make(made: str, **job: Any) -> None:
         page = Page(server)
         with page.socket:
             began = time.monotonic()
             page.send("job", **job)
             page.until(lambda header: header["type"] == "file")
-            took[what] = time.monotonic() - began
+            took[made] = time.monotonic() - began
 
     def makers() -> None:
-        scenes = Page(server).scenes
-        together(
-            lambda: make("film", what="walk", suffix=".mp4", walk=scenes[:3], frames=frames, **size),
-            lambda: make("mesh", what="export", suffix=".glb", latent={"scene": scenes[-1]}),
-        )
-        done.set()
+        try:
+            scenes = Page(server).scenes
+            together(
+                lambda: make("film", what="walk", suffix=".mp4", walk=scenes[:3], frames=frames, **size),
+                lambda: make("mesh", what="export", suffix=".glb", latent={"scene": scenes[-1]}),
+            )
+        finally:
+            done.set()
 
     together(makers, *(partial(use, number) for number in range(clients)))
     measured = f"{len(waits)} pictures, {summary(waits)}; film {took['film']:.0f} s, mesh {took['mesh']:.0f} s"
