@@ -109,6 +109,7 @@ def render(
 
     if (run is None) == (compose is None):
         raise InputError(f"RUN {run}, --compose {compose}: give one of the two")
+    shown: Scene
     single = {"--scene": scene, "--compose": compose, "--sample": sample is not None, "--uncertainty": uncertainty}
     if require_each(out, shard, single) and run is not None:
         with Meter("render") as meter:
@@ -121,7 +122,6 @@ def render(
                 count += 1
         print(f"wrote {out}: {scene_count(count)}")
         return
-    shown: Scene
     if compose is not None:
         if scene is not None or codes is not None or uncertainty or sample is not None:
             raise InputError("--compose: says its scenes; leave --scene, --codes, --sample and --uncertainty out")

@@ -140,10 +140,9 @@ class PackedViews(Packed):
         first = int(self._first_view[scene])
         numbers = range(first, first + int(self._views[scene]))
         return [
-            Camera(self._poses[i].clone(), *self._intrinsics[i].tolist(), int(self._sizes[i, 1]),
-                   int(self._sizes[i, 0]), self._lenses[self._lens_of[i]])
-            for i in numbers
-        ]  # fmt: skip
+            _camera(self._poses[i], self._intrinsics[i].tolist(), self._sizes[i].tolist(), self._lenses[lens])
+            for i, lens in zip(numbers, self._lens_of[numbers.start : numbers.stop], strict=True)
+        ]
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Pixels:
         """See `Views.batch`."""
@@ -183,9 +182,8 @@ class PackedViews(Packed):
         def view(number: int) -> View:
             name, intrinsics, lens = beside[split][number]
             rgba = training[number] if training else tensors[f"rgba.{split}.{number}"]
-            height, width = rgba.shape[:2]
             given = None if lens is None else Lens(lens[0], tuple(lens[1]))
-            camera = Camera(tensors[f"poses.{split}"][number].clone(), *intrinsics, width, height, given)
+            camera = _camera(tensors[f"poses.{split}"][number], intrinsics, rgba.shape[:2], given)
             return View(camera, unit(rgba), tensors.get(f"mask.{split}.{number}"), name)
 
         return LazyViews(len(beside[split]), view)
@@ -378,6 +376,11 @@ def _narrow(rgba: Tensor) -> Tensor:
     """A picture in 8 bits where these hold it exactly."""
     narrow = (rgba * 255.0).round().to(torch.uint8)
     return narrow if torch.equal(unit(narrow), rgba) else rgba
+
+
+def _camera(pose: Tensor, intrinsics: Sequence[float], size: Sequence[int], lens: Lens | None) -> Camera:
+    fx, fy, cx, cy = intrinsics
+    return Camera(pose.clone(), fx, fy, cx, cy, size[1], size[0], lens)
 
 
 def _intrinsics(camera: Camera) -> list[float]:

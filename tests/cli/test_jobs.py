@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.merged import part_of
 from hyperfields.runs.run import load_run
@@ -122,7 +123,13 @@ def test_a_file_for_each_scene(verb: str, suffix: str, run: Path, tmp_path: Path
     assert tree(tmp_path / verb) == [f"{name}{suffix}" for name in NAMES]
     alone = tmp_path / f"dog{suffix}"
     assert run_cli(verb, run, "--scene", "dog", "--out", alone) == 0
-    assert alone.read_bytes() == (tmp_path / verb / f"dog{suffix}").read_bytes()
+    ours, theirs = alone, tmp_path / verb / f"dog{suffix}"
+    if verb == "render":
+        assert ours.read_bytes() == theirs.read_bytes()
+    else:  # the order of a header's entries is not the same in two files
+        (a, said), (b, says) = read_tensors(ours), read_tensors(theirs)
+        assert said == says
+        assert all(torch.equal(a[name], b[name]) for name in a.keys() | b.keys())
     assert "leave --scene out" in refused(verb, run, "--out", out, "--scene", "dog")
     assert "is of many files" in refused(verb, run, "--out", alone, "--shard", "1/2", "--scene", "dog")
     assert "wanted a part of so many" in refused(verb, run, "--out", out, "--shard", "3/2")
