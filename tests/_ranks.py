@@ -113,6 +113,22 @@ def many_things(folder: Path, world: World) -> dict[str, Any]:
     found["not finite"] = refused(make(Spoilt(Discs()), folder / "nan", world).run)
     found["no folder"] = refused(lambda: make(Many(Discs()), None, world))
 
+    fit = make(Many(Discs()), folder / "stopped", world)
+    step = fit.trainer.step
+
+    def signalled(progress: Progress) -> None:
+        if world.rank == 1 and progress.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        step(progress)
+
+    fit.trainer.step = signalled  # type: ignore[method-assign]
+    found["stopped"] = refused(fit.run)
+
+    assert isinstance(world, distributed.Ranks)
+    world.compress = "bf16"
+    found["short"] = make(Many(Discs()), folder / "short", world, steps=STEPS["images"]).run().summary
+    world.compress = None
+
     write = shards.write_file
 
     def full(*arguments: Any) -> Any:

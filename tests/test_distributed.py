@@ -125,6 +125,19 @@ def test_what_is_sent_is_what_all_scenes_share(folder: Path, found: list[dict[st
     assert found[1]["images"]["summary"] == summary
 
 
+def test_short_gradients_are_half_of_the_bytes_of_single_ones(found: list[dict[str, Any]]) -> None:
+    summary, whole = found[0]["short"], found[0]["images"]["summary"]
+    assert summary["reduced_bytes_a_step"] == 2 * whole["parameters"]
+    assert whole["loss"] != summary["loss"] < 1.5 * whole["loss"]
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(folder: Path, found: list[dict[str, Any]]) -> None:
+    assert [rank["stopped"] for rank in found] == [143, 143]
+    manifest = shards.read_manifest(folder / "stopped")
+    assert manifest is not None
+    assert manifest.step == 4
+
+
 def test_the_run_is_an_ordinary_one(folder: Path, found: list[dict[str, Any]]) -> None:
     run = load_run(folder / "images")
     codes = stored(folder / "images")["rows.model.latents.codes"]

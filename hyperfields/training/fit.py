@@ -398,7 +398,7 @@ class Fit:
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
         if isinstance(self.trainer, PartsTrainer) and self.world.size > 1:
-            summary |= {"ranks": self.world.size, "reduced_bytes_a_step": self.world.sent // max(self.trainer.taken, 1)}
+            summary |= {"ranks": self.world.size, "reduced_bytes_a_step": self.trainer.bytes_a_step}
         if self.curve is not None:
             summary["curve"] = [dataclasses.astuple(point) for point in self.curve.points]
         if self.finished and self.out is not None:

@@ -179,7 +179,7 @@ class PartsTrainer:
         self.optimizers = Optimizers(groups, config)
         self.gradients = SharedGradients(self.optimizers.dense)
         self.steps = 0
-        self.taken = 0  # steps by this process
+        self._taken, self._sent = 0, world.sent  # steps by this process; bytes before them
         self.clock: Callable[[], float] = lambda: 0.0  # seconds of the fit
 
     def fit(
@@ -225,8 +225,13 @@ class PartsTrainer:
         if self.steps % SYNC_STEPS == 0:
             for part in self.parts:
                 part.objective.sync()
-        self.steps, self.taken = self.steps + 1, self.taken + 1
+        self.steps, self._taken = self.steps + 1, self._taken + 1
         progress.step, progress.seconds = progress.step + 1, max(seconds, progress.seconds)
+
+    @property
+    def bytes_a_step(self) -> int:
+        """Bytes of gradients that this process gives to the sum of a step."""
+        return (self.world.sent - self._sent) // max(self._taken, 1)
 
     def _backward(self, fraction: float) -> tuple[float, int]:
         """(loss of the data, parts that had a gradient) of this process; gradients are where optimisers look."""
