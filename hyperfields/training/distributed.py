@@ -9,8 +9,10 @@ a full disk) is agreed on at fixed places, so that no rank ever waits for one th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
+import secrets
 import signal
 import sys
 import time
@@ -27,6 +29,7 @@ from hyperfields.training.interrupt import Terminated
 Compression = Literal["bf16"]
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # of the environment, as torchrun sets them
 FAILED, USED_WRONG = 1, 2  # exit codes
+POLL = 0.05  # seconds between looks whether all ranks have come
 HEAD_START = 0.5  # seconds in which the first rank says what is wrong, before the others end
 
 
@@ -201,7 +204,10 @@ def distributed(compress: Compression | None = None) -> Iterator[World]:
 
     _take_share_of_cores()
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        store, rank, size = next(dist.rendezvous("env://"))
+        fresh = dist.PrefixStore(_agreed_name(store, rank, size), store)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=fresh, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
@@ -213,6 +219,22 @@ def distributed(compress: Compression | None = None) -> Iterator[World]:
     finally:
         with contextlib.suppress(RuntimeError):  # others may be gone
             dist.destroy_process_group()
+
+
+def _agreed_name(store: Any, rank: int, size: int) -> str:
+    """A name that all ranks of this start agree on, and none of one before.
+
+    torchrun keeps its store when it starts ranks again, with the addresses that those before have left in it. Each rank
+    leaves a new number. Whoever has seen the numbers of all has seen this one's, and so is of this start.
+    """
+    store.set(f"here/{rank}", secrets.token_hex(8))
+    while True:
+        numbers = b"".join(store.get(f"here/{other}") for other in range(size))
+        name = hashlib.sha256(numbers).hexdigest()[:16]
+        store.set(f"seen/{rank}", name)
+        if all(store.get(f"seen/{other}").decode() == name for other in range(size)):
+            return name
+        time.sleep(POLL)
 
 
 @contextlib.contextmanager
