@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hyperfields.errors import InputError
 from hyperfields.runs import shards
 from hyperfields.runs.config import FitSettings
 from hyperfields.runs.run import load_run
+from hyperfields.training.distributed import _agreed_name
 from hyperfields.training.fit import Fit
 from hyperfields.training.parts import PartsTrainer, divide, parts_of_fit
 
@@ -250,6 +252,19 @@ def test_a_damaged_manifest_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "state/manifest.json").write_text(content)
     with pytest.raises(InputError, match=r"state/manifest.json: "):
         shards.read_manifest(tmp_path)
+
+
+def test_ranks_of_a_new_start_take_nothing_that_those_before_have_left() -> None:
+    """torchrun keeps its store over restarts: ranks found addresses of dead ones in it, and could not join or hung."""
+    store, names = torch.distributed.HashStore(), []
+    for key in ("here/0", "here/1", "seen/0", "seen/1"):
+        store.set(key, "0" * 16)
+    for _ in range(2):
+        with ThreadPoolExecutor(2) as ranks:
+            found = list(ranks.map(lambda rank: _agreed_name(store, rank, 2), range(2)))
+        assert found[0] == found[1]
+        names.append(found[0])
+    assert names[0] != names[1]
 
 
 def test_parts() -> None:
