@@ -117,6 +117,7 @@ def test_batches_are_those_that_were_packed(name: str, tmp_path: Path) -> None:
         assert_same(data.batch(scenes, 9, ours), again.batch(scenes, 9, theirs))
         if step % 4:  # what is expected may come or not
             expect(again, torch.randperm(len(data.names), generator=order)[: 1 + step % 2])
+    assert len(again._cache.block) <= 3  # as many as a batch had
     assert_same(data.batch(torch.tensor([1, 1]), 2**10, ours), again.batch(torch.tensor([1, 1]), 2**10, theirs))
 
 
