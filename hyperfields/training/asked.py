@@ -24,6 +24,7 @@ from hyperfields.ops.devices import Precision, require_precision, usable_device
 from hyperfields.runs.config import FitSettings, RunConfig
 from hyperfields.tasks import Task, TrainConfig
 from hyperfields.training.distributed import USED_WRONG, World
+from hyperfields.training.step import Progress
 from hyperfields.weights import numel
 
 
@@ -96,7 +97,6 @@ def chosen_model(
     """
     capture = settings.capture
     options = capture.model_options(data.kind, picture)
-    independent = codes is not None and codes.independent
     if settings.individually and codes is not None:
         raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
     side = max(picture.get("size", (1, 1)))
@@ -110,9 +110,9 @@ def chosen_model(
         raise InputError("--individually: learns nothing of single pictures; leave --refine-poses, --appearance out")
     model = model or chosen[0]
     require_model(model, task)
-    if (settings.individually or independent) and shares_networks(model.generator):
+    if settings.individually and shares_networks(model.generator):
         model = alone(model)
-    if codes is not None and not independent and not shares_networks(model.generator):
+    if codes is not None and not shares_networks(model.generator):
         name = type(model.generator).__name__
         raise InputError(
             f"codes: {type(codes).__name__} needs networks to serve, {name} has none; take another generator"
@@ -169,6 +169,14 @@ def require_same(out: Path, old: RunConfig, config: RunConfig) -> None:
         fit = dataclasses.replace(fit, minutes=ours.minutes, steps=ours.steps, parts=ours.parts)
     if found := _difference(_asked(dataclasses.replace(old, fit=fit)), _asked(config)):
         raise InputError(f"{out}: holds another fit: {found}; resume with the same family and settings")
+
+
+def nothing_to_do(settings: FitSettings, progress: Progress) -> str:
+    """Where a fit is that was asked for no more, and what to ask for."""
+    if settings.steps is not None:
+        return f"{progress.step:,} steps, nothing to do; give --steps above {progress.step}"
+    minutes = f"{progress.seconds / 60.0:.3g}"
+    return f"{minutes} minutes ({progress.step:,} steps), nothing to do; give --minutes above {minutes}"
 
 
 def _asked(config: RunConfig) -> dict[str, Any]:

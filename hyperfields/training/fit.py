@@ -24,7 +24,7 @@ from hyperfields.data import SceneDataset, fingerprint, require_scenes
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.ops.devices import Precision, saying_what_to_lower
+from hyperfields.ops.devices import Precision, require_float32, saying_what_to_lower
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import write_atomically
@@ -42,8 +42,8 @@ from hyperfields.runs.run import (
 )
 from hyperfields.tasks import Objective, Task, TrainConfig, task_of
 from hyperfields.tasks.captures import CaptureSettings, SpaceName
+from hyperfields.training import asked
 from hyperfields.training.alone import AloneTrainer
-from hyperfields.training.asked import chosen_model, codes_of, device_for, require_alike, require_parts, require_same
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs, graphs_for
 from hyperfields.training.curve import Curve, Point, points_of
@@ -52,8 +52,9 @@ from hyperfields.training.interrupt import Terminated, between_steps
 from hyperfields.training.log import Log
 from hyperfields.training.parts import PartsTrainer, parts_of_fit, parts_trainer
 from hyperfields.training.progress import OnStep, shown
-from hyperfields.training.regularizers import GaussianPrior
-from hyperfields.training.state import State, StateFile, StateParts
+from hyperfields.training.regularizers import Penalties, penalties_of
+from hyperfields.training.state import StateParts, state_of
+from hyperfields.training.symmetry import Watch
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer
 from hyperfields.training.verdict import in_one_line, verdict
 
@@ -99,6 +100,9 @@ def fit(
     A fit of so many steps gives the same bits again on the same machine, resumed or not; one of so many minutes follows
     the clock. On a GPU the last bits may change from run to run. No global random state is read or changed.
 
+    Where scenes of views have eight pictures or fewer and turn out to be symmetric, each picture also counts as its
+    mirror image; `Run.summary["mirror"]` then has the axis.
+
     Args:
         data: scenes of one kind, see `data.SceneDataset`: `hf.Images`, `hf.Shapes`, `hf.Views`, `hf.open_family`, or
             your own.
@@ -108,7 +112,7 @@ def fit(
         preset: "tiny", "default" or "faithful": a named model and recipe for the kind of data.
         model: instead of the preset's; see `hf.preset`.
         train: instead of the preset's.
-        codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Reptile()`, `hf.Sequence()`,
+        codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Sequence()`,
             a name as on the command line such as "vae", or your own; default a table that is fitted with the networks
             (an auto-decoder).
         loss: `loss(prediction, batch)` -> unreduced errors, instead of the task's; see `tasks.Task.objective`.
@@ -185,11 +189,12 @@ class Fit:
     ) -> None:
         self.world, self.out, self.length = world, out, Length(settings.minutes, settings.steps)
         with world.together():
+            require_float32()
             require_scenes(data)
-            self.data, self.task, codes = data, task or task_of(data.kind), codes_of(codes)
-            self.device, self.precision = device_for(world.device(device), precision), precision
+            self.data, self.task, codes = data, task or task_of(data.kind), asked.codes_of(codes)
+            self.device, self.precision = asked.device_for(world.device(device), precision), precision
             picture = self.task.describe(data)
-            model, train = chosen_model(self.task, data, settings, model, train, codes, loss, picture)
+            model, train = asked.chosen_model(self.task, data, settings, model, train, codes, loss, picture)
             self.config = RunConfig(
                 kind=data.kind,
                 scenes=tuple(data.names),
@@ -212,14 +217,14 @@ class Fit:
             self.source: CodeSource | None = None
             self.trainer: Trainer | AloneTrainer | PartsTrainer
             self._build(regularizers, graphs)
-            self.state = self._state()
+            self.state = state_of(out, self.model, self.source, self.trainer, len(data.names), world, self.watch)
             self.curve = self._curve() if curve else None
             if out is not None:
                 to_json(self.config)  # raises before there is a folder when something has no name to be saved by
         self.on_point: Callable[[Point], None] = lambda point: None  # called with each point of the curve
         self.finished = False  # it was at its end when it was resumed
         self.remarks: list[str] = []  # about scenes that came to nothing, once it has run
-        require_alike(self.config, world)
+        asked.require_alike(self.config, world)
         for value in self.model.hypernet.state_dict().values():  # other processors round first values differently
             world.spread(value)
         self.lock: FolderLock | None = None
@@ -236,7 +241,7 @@ class Fit:
         settings = dataclasses.replace(settings, parts=parts)
         self.config = dataclasses.replace(self.config, fit=settings)
         if parts is not None:
-            require_parts(self.config, curve, self.out, self.world.size)
+            asked.require_parts(self.config, curve, self.out, self.world.size)
         return settings
 
     def _build(self, regularizers: Sequence[Regularizer], graphs: bool) -> None:
@@ -248,11 +253,12 @@ class Fit:
                 context = FitContext(self.data, self.task, config.model.latent_size, config.model.field.spec)
                 self.source = config.codes.build(context).to(self.device)
         self.model.to(self.device)
-        regularizers = (GaussianPrior(config.train.prior), *regularizers)
+        self.watch: Watch | None = None
+        penalties = penalties_of(config.train, self.model.bind, regularizers)
         if settings.parts is not None:
             self.trainer = parts_trainer(
                 self.model, self.data, self.config.train, settings.seed, settings.parts, self.world, self.device,
-                bind=self._bind, objective=self._objective, regularizers=regularizers,
+                bind=self._bind, objective=self._objective, penalties=penalties,
             )  # fmt: skip
         elif settings.individually:
             self.trainer = AloneTrainer(
@@ -260,9 +266,11 @@ class Fit:
             )
         else:
             made = graphs_for(self.data, self.device, self.source is None) if graphs else None
-            self.trainer = self._trainer(regularizers, made)
+            self.trainer = self._trainer(penalties, made)
+            if self.source is None:
+                self.watch = Watch(self.model, self.task, self.trainer, self.data)
 
-    def _trainer(self, regularizers: Sequence[Regularizer], graphs: Graphs | None) -> Trainer:
+    def _trainer(self, penalties: Penalties, graphs: Graphs | None) -> Trainer:
         groups = parameter_groups(self.model)
         if self.source is not None:
             groups["networks"], groups["latents"] = groups["networks"] + self.source.networks(), self.source.tables()
@@ -270,20 +278,13 @@ class Fit:
         objective = self._objective(self.data, train, count)
         return Trainer(
             self._bind, groups | objective.groups(), objective, torch.arange(count), train, self.settings.seed,
-            regularizers=regularizers, graphs=graphs,
+            regularizers=penalties(objective), graphs=graphs,
         )  # fmt: skip
 
     def _objective(self, data: SceneDataset, train: TrainConfig, scenes: int) -> Objective:
         return self.task.objective(
             data, self.config.model.field, train, scenes, device=self.device, precision=self.precision, loss=train.loss
         )
-
-    def _state(self) -> State | None:
-        if self.out is None:
-            return None
-        if isinstance(self.trainer, PartsTrainer):
-            return StateParts(self.out, self.model, self.trainer, len(self.data.names), self.world)
-        return StateFile(self.out, self.model, self.source, self.trainer)
 
     def _bind(self, local: Tensor, generator: torch.Generator) -> Fields:
         penalty: Tensor | None = None
@@ -347,6 +348,8 @@ class Fit:
         def look() -> None:
             if self.world.first:
                 on_step(self.progress)
+            if self.watch is not None:
+                self.watch.follow(self.progress)
             stop_if_asked()
 
         def after_step(progress: Progress) -> float:
@@ -399,6 +402,8 @@ class Fit:
         }
         if isinstance(self.trainer, PartsTrainer) and self.world.size > 1:
             summary |= {"ranks": self.world.size, "reduced_bytes_a_step": self.trainer.bytes_a_step}
+        if self.watch is not None and self.watch.axis is not None:
+            summary["mirror"] = "xyz"[self.watch.axis]
         if self.curve is not None:
             summary["curve"] = [dataclasses.astuple(point) for point in self.curve.points]
         if self.finished and self.out is not None:
@@ -472,7 +477,7 @@ class Fit:
         if self.out is None or self.state is None:
             raise InputError("resume: wanted the folder of the fit to go on with, out=")
         old = read_config(self.out, parts_of(self.config))
-        require_same(self.out, old, self.config)
+        asked.require_same(self.out, old, self.config)
         self.config = dataclasses.replace(self.config, sources=self.config.sources or old.sources)
         if not self.state.exists():
             warnings.warn(f"{self.out}: stopped before a state was saved; starts again at step 0", stacklevel=2)
@@ -490,9 +495,4 @@ class Fit:
 
     def nothing_to_do(self) -> str:
         """A line about a fit that is at its end already."""
-        if self.settings.steps is not None:
-            at, more = f"{self.progress.step:,} steps", f"--steps above {self.progress.step}"
-        else:
-            minutes = f"{self.progress.seconds / 60.0:.3g}"
-            at, more = f"{minutes} minutes ({self.progress.step:,} steps)", f"--minutes above {minutes}"
-        return f"{self.out}: already at {at}, nothing to do; give {more}"
+        return f"{self.out}: already at {asked.nothing_to_do(self.settings, self.progress)}"

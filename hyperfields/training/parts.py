@@ -301,14 +301,14 @@ def parts_trainer(
     *,
     bind: Bind,
     objective: Callable[[SceneDataset, TrainConfig, int], Objective],
-    regularizers: Sequence[Regularizer],
+    penalties: Callable[[Objective], Sequence[Regularizer]],
 ) -> PartsTrainer:
     """The trainer of the parts of this process; the table of `model`, which comes without scenes, gets their codes.
 
     Args:
         config: of the whole step.
         parts: their number on all ranks.
-        objective: (data, recipe, number of scenes) -> that of a part.
+        objective: (data, recipe, number of scenes) -> that of a part. penalties: its regularizers.
 
     Raises:
         InputError: fewer scenes in the family, or in a step, than parts.
@@ -319,7 +319,7 @@ def parts_trainer(
     for number in range(world.rank, parts, world.size):
         scenes, recipe = divided[number], recipes[number]
         made = objective(data, recipe, len(scenes))
-        mine.append(Part(number, first, recipe.scenes / total, bind, made, scenes, recipe, seed, regularizers))
+        mine.append(Part(number, first, recipe.scenes / total, bind, made, scenes, recipe, seed, penalties(made)))
         first += len(scenes)
     size = model.config.latent_size
     codes = torch.cat([first_codes(seed, part.number, len(part.scenes), size) for part in mine])

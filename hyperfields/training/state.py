@@ -20,6 +20,7 @@ from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.run import STATE
 from hyperfields.training.distributed import World
 from hyperfields.training.parts import PartsTrainer
+from hyperfields.training.symmetry import Watch
 from hyperfields.training.trainer import Progress, with_prefix
 
 CODES = "model.latents.codes"
@@ -50,8 +51,10 @@ class State(Protocol):
 class StateFile:
     """The state of a fit by one process."""
 
-    def __init__(self, out: Path, model: HyperField, source: nn.Module | None, trainer: Resumable) -> None:
-        self.path, self.trainer = out / STATE, trainer
+    def __init__(
+        self, out: Path, model: HyperField, source: nn.Module | None, trainer: Resumable, watch: Watch | None
+    ) -> None:
+        self.path, self.trainer, self.watch = out / STATE, trainer, watch
         self.modules: dict[str, nn.Module] = {"model.": model} | ({} if source is None else {"source.": source})
 
     def exists(self) -> bool:
@@ -65,6 +68,8 @@ class StateFile:
             for name, value in module.state_dict().items()
         }
         tensors |= {f"trainer.{name}": value for name, value in self.trainer.state_dict().items()}
+        if self.watch is not None:
+            tensors |= _named("symmetry.", self.watch.state())
         header = {"progress": json.dumps(dataclasses.asdict(progress))}
         write_atomically(self.path, codec.pieces(tensors, header))  # of very many scenes it is gigabytes
 
@@ -75,6 +80,8 @@ class StateFile:
             for prefix, module in self.modules.items():
                 module.load_state_dict(with_prefix(tensors, prefix))
             self.trainer.load_state_dict(with_prefix(tensors, "trainer."))
+            if self.watch is not None:
+                self.watch.restore(with_prefix(tensors, "symmetry."))
         return progress
 
 
@@ -174,6 +181,23 @@ class StateParts:
             ]
             shared = {name: value for name, value in tensors.items() if name not in rows}
             return shared, found, json.loads(header["progress"])
+
+
+def state_of(
+    out: Path | None,
+    model: HyperField,
+    source: nn.Module | None,
+    trainer: Resumable | PartsTrainer,
+    scenes: int,
+    world: World,
+    watch: Watch | None,
+) -> State | None:
+    """The state of a fit of so many scenes; None without a folder."""
+    if out is None:
+        return None
+    if isinstance(trainer, PartsTrainer):
+        return StateParts(out, model, trainer, scenes, world)
+    return StateFile(out, model, source, trainer, watch)
 
 
 _Stored = tuple[dict[str, Tensor], list[dict[str, Tensor]], Any]  # shared, of each part of this process, progress
