@@ -201,11 +201,12 @@ def distributed(compress: Compression | None = None) -> Iterator[World]:
         yield ALONE
         return
     from torch import distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     _take_share_of_cores()
     try:
-        store, rank, size = next(dist.rendezvous("env://"))
-        fresh = dist.PrefixStore(_agreed_name(store, rank, size), store)
+        store, rank, size = next(rendezvous("env://"))
+        fresh = dist.PrefixStore(_agreed_name(store, rank, size), store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=fresh, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
