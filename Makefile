@@ -37,6 +37,7 @@ test-gpu: $(STAMP)
 	@.venv/bin/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('error: torch sees no CUDA device here; on a machine with one, KEEP_TORCH=1 keeps its torch')" || exit 2
 	@echo "new random numbers: TEST_SEED=$(TEST_SEED) make test-gpu draws the same again"
 	@TEST_SEED=$(TEST_SEED) .venv/bin/python -m pytest tests/ops/test_triton.py tests/gpu
+	@HYPERFIELDS_KERNELS=all .venv/bin/python -m pytest tests/ops/test_triton_compiled.py
 
 campaign: $(STAMP)
 	@.venv/bin/python scripts/campaign.py

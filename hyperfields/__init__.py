@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Adam": "tasks.config",
     "Bayes": "hypernets",
+    "Between": "tasks",
     "BoundField": "fields",
     "Box": "ops",
     "CAVIA": "codes",
@@ -34,6 +35,7 @@ _EXPORTS = {
     "Contracted": "ops",
     "Cosine": "tasks.config",
     "Cppn": "hypernets",
+    "Displaced": "fields",
     "DistanceLoss": "tasks.losses",
     "Dynamic": "hypernets",
     "Encoder": "codes",
@@ -76,7 +78,6 @@ _EXPORTS = {
     "Rays": "cameras",
     "RelativeClip": "tasks.config",
     "Rendered": "rendering",
-    "Reptile": "codes",
     "Run": "runs.run",
     "SDFField": "fields",
     "Scene": "runs.scene",
@@ -156,7 +157,6 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.codes import Encoder as Encoder
     from hyperfields.codes import FitContext as FitContext
     from hyperfields.codes import FrameTimes as FrameTimes
-    from hyperfields.codes import Reptile as Reptile
     from hyperfields.codes import Sequence as Sequence
     from hyperfields.codes import Variational as Variational
     from hyperfields.codes import interpolate as interpolate
@@ -177,6 +177,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.evaluation.report import evaluate as evaluate
     from hyperfields.evaluation.report import format_report as format_report
     from hyperfields.fields import BoundField as BoundField
+    from hyperfields.fields import Displaced as Displaced
     from hyperfields.fields import Encoding as Encoding
     from hyperfields.fields import FactoredGrid as FactoredGrid
     from hyperfields.fields import Field as Field
@@ -233,6 +234,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.scenes import open_family as open_family
     from hyperfields.scenes import pack_family as pack_family
     from hyperfields.tasks import TASKS as TASKS
+    from hyperfields.tasks import Between as Between
     from hyperfields.tasks import Metric as Metric
     from hyperfields.tasks import Objective as Objective
     from hyperfields.tasks import Task as Task

@@ -76,34 +76,54 @@ def cut_out(picture: Pixels, color: Color) -> Pixels:
     enclosed patches of them that are too large for a highlight. Pixels beside it are mixed: their alpha is the place of
     their colour between the background's and that of the pixels further inside.
     """
-    rgb = picture[..., :3].astype(np.float32)
-    behind = np.array(color, dtype=np.float32)
-    alike = np.abs(rgb - behind).max(axis=-1) <= _tolerance(rgb, behind)
-    clear = _clear(alike)
+    rgb = picture[..., :3]
+    red, green, blue = np.moveaxis(np.abs(rgb.astype(np.int16) - np.array(color, dtype=np.int16)), -1, 0)
+    off = np.maximum(np.maximum(red, green), blue)
+    clear = _clear(off <= _tolerance(off))
     edge = ~clear & _spread(clear)
-    inner = (~clear & ~edge).astype(np.float32)
-    weight = _sum5(inner)
-    inside = _sum5(rgb * inner[..., None]) / np.maximum(weight, 1.0)[..., None]
-    across = inside - behind
+    cut = picture.copy()
+    cut[..., 3] = 255
+    cut[clear] = 0
+    mixed, straight = _unmixed(rgb, edge, ~clear & ~edge, np.array(color, dtype=np.float32))
+    cut[mixed] = straight
+    return cut
+
+
+def _unmixed(
+    rgb: NDArray[np.uint8], edge: NDArray[np.bool_], inner: NDArray[np.bool_], behind: NDArray[np.float32]
+) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], Pixels]:
+    """Places of the pixels of `edge` that are mixed of the background and of what is in `inner`, and their rgba."""
+    v, u = np.nonzero(edge)
+    colors, inside = np.pad(rgb, ((2, 2), (2, 2), (0, 0))), np.pad(inner, 2)
+    own = rgb[v, u].astype(np.int16)
+    alike = np.zeros(len(v), dtype=bool)  # to one of the 5 x 5 neighbours in `inner`: edges that are not soft
+    weight, total = np.zeros(len(v), np.float32), np.zeros((len(v), 3), np.float32)
+    for j in range(5):
+        for i in range(5):
+            near, counts = colors[v + i, u + j], inside[v + i, u + j]
+            alike |= counts & (np.abs(near - own).max(-1) <= SPREAD)
+            weight += counts
+            total += near * counts[:, None]
+    own, across = own.astype(np.float32), total / np.maximum(weight, 1.0)[:, None] - behind
     length = np.square(across).sum(-1)
-    mixed = edge & (weight > 0.0) & (length > 0.0) & ~_like_neighbour(rgb, inner > 0.0)
-    share = ((rgb - behind) * across).sum(-1) / np.maximum(length, 1e-9)
-    alpha = np.where(clear, 0.0, np.where(mixed, np.clip(share, 0.0, 1.0), 1.0))
+    share = ((own - behind) * across).sum(-1) / np.maximum(length, 1e-9)
+    alpha = np.clip(share, 0.0, 1.0)
     # A mixed colour further from the background than its inside is not mixed; and straight colours stay in range.
-    straight = (rgb - (1.0 - alpha[..., None]) * behind) / np.maximum(alpha, 1e-3)[..., None]
-    bad = (straight.min(-1) < -2.0) | (straight.max(-1) > 257.0)
-    alpha, straight = np.where(bad & ~clear, 1.0, alpha), np.where((bad & ~clear)[..., None], rgb, straight)
-    straight = np.where((alpha > 0.0)[..., None], straight, 0.0)
-    result = np.concatenate((straight, alpha[..., None] * 255.0), axis=-1)
-    return np.asarray(np.clip(result, 0.0, 255.0) + 0.5, dtype=np.uint8)
+    straight = (own - (1.0 - alpha[:, None]) * behind) / np.maximum(alpha, 1e-3)[:, None]
+    good = (straight.min(-1, initial=0.0) >= -2.0) & (straight.max(-1, initial=0.0) <= 257.0)
+    mixed = (weight > 0.0) & (length > 0.0) & ~alike & good
+    straight = np.where((alpha > 0.0)[:, None], straight, 0.0)
+    rgba = np.concatenate((straight, alpha[:, None] * 255.0), axis=-1)[mixed]
+    return (v[mixed], u[mixed]), np.asarray(np.clip(rgba, 0.0, 255.0) + 0.5, dtype=np.uint8)
 
 
-def _tolerance(rgb: NDArray[np.float32], behind: NDArray[np.float32]) -> float:
-    """How far the background strays on the border: 1 level where it is exact, more after JPEG."""
-    border = np.concatenate((rgb[0], rgb[-1], rgb[1:-1, 0], rgb[1:-1, -1]))
-    off = np.abs(border - behind).max(axis=-1)
-    off = off[off <= SPREAD]
-    return float(max(1.0, off.max(initial=0.0)))
+def _tolerance(off: NDArray[np.int16]) -> int:
+    """How far the background strays on the border: 1 level where it is exact, more after JPEG.
+
+    off: `[h w]`, largest difference of a channel from its colour.
+    """
+    border = np.concatenate((off[0], off[-1], off[1:-1, 0], off[1:-1, -1]))
+    return max(1, int(border[border <= SPREAD].max(initial=0)))
 
 
 def _clear(alike: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -117,46 +137,30 @@ def _clear(alike: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _patches(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number of the patch (4 neighbours) of each pixel, the lowest index in it; -1 outside of `mask`."""
-    label = np.where(mask, np.arange(mask.size).reshape(mask.shape), mask.size)
-    while True:  # the lowest label of each unbroken run, along rows and columns in turn
-        new = np.where(mask, _lowest(_lowest(label, mask).T, mask.T).T, mask.size)
+    """Number of the patch (4 neighbours) of each pixel; -1 outside of `mask`.
+
+    Unbroken runs of the rows get numbers, and then the lowest one of those that they touch above and below.
+    """
+    first = mask.copy()
+    first[:, 1:] &= ~mask[:, :-1]
+    run = np.cumsum(first).reshape(mask.shape) - 1
+    both = mask[1:] & mask[:-1]
+    touch = both.copy()
+    touch[:, 1:] &= ~both[:, :-1]
+    above, below = run[:-1][touch], run[1:][touch]
+    label = np.arange(max(int(run[-1, -1]) + 1, 1))
+    while True:
+        lowest, new = np.minimum(label[above], label[below]), label.copy()
+        np.minimum.at(new, above, lowest)
+        np.minimum.at(new, below, lowest)
+        new = new[new]
         if np.array_equal(new, label):
-            return np.asarray(np.where(mask, label, -1), dtype=np.int64)
+            return np.where(mask, label[run], -1)
         label = new
-
-
-def _lowest(label: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The lowest label of the run in its row that a pixel is part of."""
-    first = np.ones(mask.shape, dtype=bool)
-    first[:, 1:] = mask[:, 1:] != mask[:, :-1]
-    starts = np.flatnonzero(first)
-    lowest = np.minimum.reduceat(np.ascontiguousarray(label).reshape(-1), starts)
-    return np.asarray(np.repeat(lowest, np.diff(starts, append=mask.size)).reshape(mask.shape))
-
-
-def _like_neighbour(rgb: NDArray[np.float32], inner: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels that have the colour of one of their 5 x 5 neighbours in `inner`: edges that are not soft."""
-    h, w = inner.shape
-    colors, inside = np.pad(rgb, ((2, 2), (2, 2), (0, 0))), np.pad(inner, 2)
-    alike = np.zeros((h, w), dtype=bool)
-    for i in range(5):
-        for j in range(5):
-            near = np.abs(colors[i : i + h, j : j + w] - rgb).max(-1) <= SPREAD
-            alike |= near & inside[i : i + h, j : j + w]
-    return alike
 
 
 def _spread(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask and its 8 neighbours."""
     padded = np.pad(mask, 1)
-    h, w = mask.shape
-    return np.asarray(np.any([padded[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=0))
-
-
-def _sum5(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sums over the 5 x 5 neighbours of each pixel."""
-    padded = np.pad(values, ((2, 2), (2, 2)) + ((0, 0),) * (values.ndim - 2))
-    h, w = values.shape[:2]
-    rows = np.sum([padded[i : i + h] for i in range(5)], axis=0)
-    return np.asarray(np.sum([rows[:, j : j + w] for j in range(5)], axis=0), dtype=np.float32)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]

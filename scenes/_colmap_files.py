@@ -107,6 +107,8 @@ def names_in(folder: Path) -> dict[int, str]:
 def count_images(folder: Path) -> int:
     """How many pictures a model says that it has."""
     path = folder / f"images{suffix_of(folder)}"
+    if not path.is_file():
+        return 0  # a pipe would be waited for
     try:
         if path.suffix == ".bin":
             with path.open("rb") as stream:

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import threading
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +47,8 @@ NESTED = 32  # levels of JSON
 DEPTH = 3  # of the search for what a folder holds further down
 MOST_BYTES = 2**29  # of a decoded picture: a few bytes of a file can announce any size
 BAND = 2**21  # pixels that are converted at once: what is made in between stays small
+QUIET = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "PPM", "TGA")  # formats whose decoders print nothing
+_ALONE = threading.Lock()  # held while filters of warnings or sys.stdout, which are the process's own, are changed
 
 
 def one_line(error: BaseException) -> str:
@@ -75,21 +78,48 @@ def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-@contextlib.contextmanager
-def silent() -> Iterator[None]:
-    """Within it, what C libraries print about errors goes nowhere: those come as exceptions too."""
-    copy = None
-    with contextlib.suppress(OSError):  # a process without standard error
-        copy = os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is the old one or all of the new one.
+
+    Raises:
+        OSError: it cannot be written; its name is the file's.
+    """
+    part = path.with_name(f".{path.name}.tmp")
     try:
-        yield
-    finally:
-        if copy is not None:
-            os.dup2(copy, 2)
-            os.close(copy)
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+class _Silence(contextlib.AbstractContextManager[None]):
+    """Standard error is the process's own: the first thread that wants silence turns it off, the last one on again."""
+
+    def __init__(self) -> None:
+        self._lock, self._threads, self._copy = threading.Lock(), 0, -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                with contextlib.suppress(OSError):  # a process without standard error
+                    self._copy = os.dup(2)
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, 2)
+                    os.close(nowhere)
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0 and self._copy >= 0:
+                os.dup2(self._copy, 2)
+                os.close(self._copy)
+                self._copy = -1
+
+
+SILENT = _Silence()  # within it, what C libraries print about errors goes nowhere: those come as exceptions too
 
 
 @contextlib.contextmanager
@@ -116,6 +146,25 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(
         p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in JUNK and p.is_dir()
     )
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """True for a path `folder / name` that lies in the folder, or below a folder that is linked in it.
+
+    Only a folder of the folder itself may be a link (pictures on another disk), not to one that holds the folder; what
+    is further down may not lead out of it again.
+
+    Raises:
+        OSError, ValueError, RuntimeError: no path.
+    """
+    base, target = folder.resolve(), path.resolve()
+    if target.is_relative_to(base):
+        return True
+    if not path.is_relative_to(folder) or ".." in path.parts:
+        return False
+    first = folder / path.relative_to(folder).parts[0]
+    linked = first.resolve()
+    return first.is_dir() and target.is_relative_to(linked) and not base.is_relative_to(linked)
 
 
 def folders_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
@@ -206,7 +255,7 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
                 raise ValueError("floats outside of 0 to 1")
             return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
         if image.width * image.height <= BAND:
-            return np.array(image.convert("RGBA"))
+            return np.asarray(image if image.mode == "RGBA" else image.convert("RGBA"))
         image.load()
         rgba = np.empty((image.height, image.width, 4), dtype=np.uint8)
         for rows in row_bands(image.height, image.width):
@@ -235,12 +284,13 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
         InputError: the file cannot be decoded, or announces more than `MOST_BYTES`.
     """
     try:
-        with warnings.catch_warnings(), silent():
+        with _ALONE, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `require_size` decides
-            with Image.open(path) as image:
-                deep = image.mode == "F" or image.mode.startswith("I")
-                require_size(path, image.height, image.width, 16 if deep else 4)
-                yield image
+            image = Image.open(path)
+        with image, contextlib.nullcontext() if image.format in QUIET else SILENT:
+            deep = image.mode == "F" or image.mode.startswith("I")
+            require_size(path, image.height, image.width, 16 if deep else 4)
+            yield image
     except InputError:
         raise
     except Exception as error:  # a damaged file makes decoders raise nearly anything
@@ -269,7 +319,7 @@ def _read_exr(path: Path) -> FloatArray:
     except ImportError as error:
         raise InputError(f'{path}: reading EXR needs OpenEXR; pip install "hyperfields[exr]"') from error
     try:
-        with silent(), contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not read
+        with _ALONE, SILENT, contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not read
             _require_exr_size(path, OpenEXR)
             opened = OpenEXR.File(str(path), separate_channels=True)
         with opened:

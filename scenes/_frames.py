@@ -120,13 +120,13 @@ def same_shape(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return abs(one[1] * other[0] / (one[0] * other[1]) - 1.0) <= ASPECT
 
 
-def fitted(camera: Camera, image: Path, says: str) -> Camera:
-    """A camera brought to the size that its picture has.
+def fitted(camera: Camera, image: Path, says: str, size: tuple[int, int] | None = None) -> Camera:
+    """A camera brought to the size (height, width) that its picture has, which is looked at where it is not given.
 
     Raises:
         InputError: the picture has another shape.
     """
-    height, width = picture_size(image)
+    height, width = size or picture_size(image)
     if (height, width) == (camera.height, camera.width):
         return camera
     if not same_shape((camera.height, camera.width), (height, width)):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import no_log, one_line
+from hyperfields.scenes._common import is_inside, no_log, one_line
 from hyperfields.scenes._frames import Array
 
 MOST = 100_000  # points that are kept
@@ -23,7 +23,7 @@ def read_points(folder: Path, name: Any, where: str) -> Array | None:
     """
     try:
         path = folder / name
-        inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+        inside, there = is_inside(folder, path), path.is_file()
     except (TypeError, ValueError, OSError, RuntimeError):
         raise InputError(f"{where} {name!r:.60}: wanted the path of a .ply in the scene's folder") from None
     if not inside:

@@ -6,6 +6,8 @@ pictures of a scene its background is found (`_background`), then its box (`data
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from hyperfields.cameras import Camera
 from hyperfields.data import LazyViews, Pictures, View, Views
-from hyperfields.data.boxes import Box, find_box, seen_rays, up_of_cameras, widened
+from hyperfields.data.boxes import Box, find_box, outside, seen_rays, up_of_cameras, widened
 from hyperfields.data.pictures import MEMORY
 from hyperfields.data.shapes import Progress
 from hyperfields.data.views import blind_notes, counting_pixels, some
@@ -40,6 +42,7 @@ from hyperfields.scenes._frames import Frame
 T = TypeVar("T")
 R = TypeVar("R")
 SEEN = 0.5  # share of the border pixels below which a given background is doubtful
+FEW = 8  # training pictures, below which cameras of others say where the scene is
 SHAPE = 0.02  # by which the ratio of a picture's sides may differ from its camera's
 
 
@@ -82,7 +85,8 @@ def open_posed(
             numbers of views that are not there; a background for pictures with alpha; a full disk.
     """
     frames = [_chosen(capture, views) for capture in captures]
-    pictures, scenes = Pictures(memory), [_Scene(capture, size) for capture in captures]
+    pixels = sum(math.prod(size or (f.camera.height, f.camera.width)) for chosen in frames for f in chosen)
+    pictures, scenes = Pictures(memory, pixels), [_Scene(capture, size) for capture in captures]
     total, blind = sum(map(len, frames)), {}
     for scene, chosen in zip(scenes, frames, strict=True):
         unseen = _fill(
@@ -174,10 +178,22 @@ class _Scene:
         whole: NDArray[np.bool_] = resize_area(mask, (camera.height, camera.width))[..., 0] > 0.999
         return whole if circle is None else whole & circle
 
-    def training(self, frame: Frame) -> tuple[Camera, NDArray[np.uint8], NDArray[np.bool_] | None]:
-        """A frame's camera, its pixels in 8 bits, and where they count."""
+    def training(self, frame: Frame) -> _Decoded:
+        """A frame for the fit."""
         camera, pixels = self.decode(frame)
-        return camera, _bytes(pixels), self.mask(frame, camera)
+        mask = self.mask(frame, camera)
+        counting, unseen = counting_pixels(camera, mask)
+        return _Decoded(camera, _bytes(pixels), counting, unseen, mask)
+
+
+class _Decoded(NamedTuple):
+    """A training picture."""
+
+    camera: Camera
+    pixels: NDArray[np.uint8]  # [h w 4]
+    counting: NDArray[np.bool_] | None  # [h w], where they count
+    unseen: int  # pixels with which its lens sees nothing
+    mask: NDArray[np.bool_] | None  # [h w], the part of `counting` that the files say
 
 
 def _chosen(capture: Capture, views: Sequence[int] | None) -> Sequence[Frame]:
@@ -199,11 +215,10 @@ def _fill(
 ) -> float:
     """Decode a scene's training pictures and decide about it; the share of pixels with which its lenses see nothing."""
     numbers, borders, unseen, area = [], [], 0, 0
-    for camera, pixels, mask in in_order(scene.training, frames):
-        counting, missing = counting_pixels(camera, mask)
-        if pixels[..., 3].min() == 255:
-            borders.append(border_pixels(pixels, mask))
+    for camera, pixels, counting, missing, mask in in_order(scene.training, frames):
         numbers.append(pictures.add(pixels, counting))
+        if pictures.opaque[numbers[-1]]:
+            borders.append(border_pixels(pixels, mask))
         scene.cameras.append(camera)
         unseen, area = unseen + missing, area + pixels.shape[0] * pixels.shape[1]
         progress(scene.name)
@@ -212,6 +227,7 @@ def _fill(
         raise InputError(
             f"--background {given}: the pictures of {scene.name} have alpha, which says what is scene; leave it out"
         )
+    scene.remarks += _empty(scene.name, numbers, pictures)
     solid = sum(pictures.opaque[number] for number in numbers)
     if 0 < solid < len(numbers):
         scene.remarks.append(
@@ -232,6 +248,19 @@ def _fill(
     return unseen / area
 
 
+def _empty(name: str, numbers: Sequence[int], pictures: Pictures) -> list[str]:
+    """Lines about pictures that say nothing."""
+    lines = []
+    blank = sum(pictures.counting[number] == 0 for number in numbers)
+    if blank:
+        lines.append(
+            f"masks: in {blank} of {len(numbers)} pictures of {name} no pixel counts; mask 0 is what is left out"
+        )
+    if not any(pictures.visible_count(number) for number in numbers) and blank < len(numbers):
+        lines.append(f"alpha: all pictures of {name} are transparent all over, so there is nothing to fit")
+    return lines
+
+
 def _cut(scene: _Scene, numbers: Sequence[int], pictures: Pictures, certain: bool) -> None:
     """Cut the background out of a scene's pictures, unless nothing is left of them."""
     color = scene.background
@@ -248,15 +277,26 @@ def _cut(scene: _Scene, numbers: Sequence[int], pictures: Pictures, certain: boo
 def _found_box(scene: _Scene, numbers: Sequence[int], pictures: Pictures) -> Box:
     """The box by the cameras and what is transparent, not larger than the files say.
 
-    Where some of the training pictures are used, by the cameras of all: one camera does not tell how far its scene is.
+    Where some of the training pictures are used, by the cameras of all, and where they are few, also by those of the
+    pictures for the test: one camera does not tell how far its scene is. Pixels are those of the pictures in use.
     """
-    cameras = [frame.camera for frame in scene.capture.frames("train")]
+    cameras = _box_cameras(scene.capture)
     opaque = all(pictures.opaque[number] for number in numbers)
     visible = [pictures.visible_count(number) for number in numbers]
     rays = seen_rays(scene.cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     box, largest = find_box(cameras, None if opaque else rays, scene.capture.points), scene.capture.largest
     box = widened(box, cameras, rays) if opaque else box
-    return largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
+    box = largest if largest is not None and box.scale > largest.scale and not box.is_identity else box
+    return box._replace(lost=outside(box, rays))
+
+
+def _box_cameras(capture: Capture) -> list[Camera]:
+    """Cameras that say where a scene is."""
+    cameras = [frame.camera for frame in capture.frames("train")]
+    if len(cameras) < FEW:
+        with contextlib.suppress(InputError):
+            cameras += [frame.camera for frame in capture.frames("test")]
+    return cameras
 
 
 def _background_notes(scenes: Sequence[_Scene]) -> list[str]:

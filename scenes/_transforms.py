@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from hyperfields.errors import InputError
-from hyperfields.scenes._common import IMAGE_SUFFIXES, one_line, picture_size, read_json
+from hyperfields.scenes._common import IMAGE_SUFFIXES, is_inside, one_line, picture_size, read_json, visible_folders
 from hyperfields.scenes._frames import (
     Array,
     Divided,
@@ -54,6 +54,7 @@ class _File:
             raise InputError(f"{path}: its frames have several times; a scene that moves is not read, give one a time")
         self.numbers = numbers_of(content, str(path))
         self.notes = [f"{path}: {key}: {text}" for key, text in SAID.items() if self._says(key)]
+        self.notes += [f"{link} is a link: pictures are read from {link.resolve()}" for link in self._links()]
         if _moved(content, str(path)):
             self.notes.append(
                 f"{path}: exports are in the coordinates of its transform_matrix, which applied_transform and "
@@ -62,6 +63,11 @@ class _File:
 
     def _says(self, key: str) -> bool:
         return any(is_set(entry.get(key)) for entry in (self.content, *self.entries))
+
+    def _links(self) -> list[Path]:
+        """Folders of the scene that hold pictures and are links."""
+        first = {path.parts[0] for path in map(PurePosixPath, self.paths()) if len(path.parts) > 1}
+        return [path for path in visible_folders(self.folder) if path.name in first and path.is_symlink()]
 
     def where(self, number: int) -> str:
         return f"{self.path}: frame {number}"
@@ -79,10 +85,11 @@ class _File:
         pose = tensor_pose(_pose(entry, where))
         model = model_of(entry, self.content, where)
         numbers = merged(self.numbers, numbers_of(entry, where)) | _coefficients(entry, self.content, model, where)
-        camera = camera_of(pose, numbers, model, picture_size(image), f"{where}: {image.name}")
+        size = picture_size(image)
+        camera = camera_of(pose, numbers, model, size, f"{where}: {image.name}")
         return Frame(
-            image, fitted(camera, image, "its transforms file"), mask, hides, self._circle(entry, camera.width, image),
-            _beside(image, f"{image.stem}.alpha{image.suffix}"),
+            image, fitted(camera, image, "its transforms file", size), mask, hides,
+            self._circle(entry, size[1] / camera.width), _beside(image, f"{image.stem}.alpha{image.suffix}"),
         )  # fmt: skip
 
     def _mask(self, entry: dict[str, Any], image: Path, where: str) -> tuple[Path | None, bool]:
@@ -96,13 +103,14 @@ class _File:
         dynamic = _beside(image, f"dynamic_mask_{image.stem}.png")  # instant-ngp's: white is what moves
         return dynamic, dynamic is not None
 
-    def _circle(self, entry: dict[str, Any], width: int, image: Path) -> float | None:
+    def _circle(self, entry: dict[str, Any], scale: float) -> float | None:
+        """The radius in pixels of the picture, which is `scale` times as wide as the file says."""
         radius = entry.get("fisheye_crop_radius", self.content.get("fisheye_crop_radius"))
         if not radius:
             return None
         if not is_finite(radius) or radius < 0:
             raise InputError(f"{self.path}: fisheye_crop_radius is {radius!r:.60}; wanted pixels")
-        return float(radius) * picture_size(image)[1] / width
+        return float(radius) * scale
 
     def paths(self) -> list[str]:
         return [_plain(str(entry.get("file_path"))) for entry in self.entries]
@@ -121,6 +129,11 @@ class _File:
                 f"{self.path}: none of its {len(missing)} pictures is there ({named(missing)}); restore them"
             )
         return kept, missing
+
+    def distinct(self, numbers: Sequence[int]) -> set[int]:
+        """Those of some frames that do not repeat another: a picture must not be both for training and for the test."""
+        paths, first = self.paths(), dict[tuple[str, str], int]()
+        return {first.setdefault((paths[i], repr(self.entries[i].get("transform_matrix"))), i) for i in numbers}
 
     def hints(self) -> Hints:
         return _hints(self.content, self.path)
@@ -174,7 +187,9 @@ def read_transforms(folder: Path, rule: Rule | None, size: tuple[int, int] | Non
                 f"{file.path}: {len(missing)} of {len(file.entries)} pictures are not there and left out "
                 f"({named(missing)})"
             )
-        here = set(kept)
+        here = file.distinct(kept)
+        if len(here) < len(kept):
+            notes.append(f"{file.path}: {len(kept) - len(here)} frames repeat others and are left out")
         listed += [(path, file, i) for i, path in enumerate(file.paths()) if i in here]
     # Files of several splits may repeat pictures: val and test are often the same.
     listed = list({path: (path, file, i) for path, file, i in reversed(listed)}.values()) if len(files) > 1 else listed
@@ -295,11 +310,13 @@ def _image_path(folder: Path, file_path: Any, where: str, key: str) -> Path | No
     try:
         image = next((p for s in SUFFIXES if (p := folder / (file_path + s)).is_file()), None)
         image = image or _similar(folder, file_path.replace("\\", "/"))
-        inside = (image or folder / file_path).resolve().is_relative_to(folder.resolve())
+        inside = is_inside(folder, image or folder / file_path)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{where}: {key} {file_path!r:.200} cannot be used ({one_line(error)})") from error
     if not inside:
-        raise InputError(f"{where}: {key} {file_path!r:.200} leaves the scene's folder; move the picture there")
+        raise InputError(
+            f"{where}: {key} {file_path!r:.200} leaves the scene's folder; move the picture there, or link its folder"
+        )
     return image
 
 

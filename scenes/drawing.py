@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from hyperfields.scenes._common import write_whole
 
 FloatArray = NDArray[np.float64]
 PAGE = Path(__file__).with_name("cameras.html")
@@ -116,7 +119,9 @@ def write_png(path: Path, drawing: Drawing) -> None:
             ((i * PANEL + 12) * SHARPER, 8 * SHARPER), text, fill=INK, font=ImageFont.load_default(14 * SHARPER)
         )
     small = picture.resize((picture.width // SHARPER, picture.height // SHARPER), Image.Resampling.BOX)
-    small.quantize(128).save(path, "PNG", optimize=True)
+    stored = io.BytesIO()
+    small.quantize(128).save(stored, "PNG", optimize=True)
+    write_whole(path, stored.getvalue())
 
 
 def _draw(draw: ImageDraw.ImageDraw, drawing: Drawing, elevation: float, turn: float) -> None:
@@ -157,7 +162,7 @@ def write_html(path: Path, drawings: Sequence[Drawing]) -> None:
     """A page that turns with the mouse."""
     content = json.dumps([_plain(drawing) for drawing in drawings], separators=(",", ":"))
     page = PAGE.read_text().replace("/*SCENES*/[]", content.replace("<", "\\u003c"))
-    path.write_text(page)
+    write_whole(path, page.encode())
 
 
 def _plain(drawing: Drawing) -> dict[str, Any]:

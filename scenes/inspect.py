@@ -17,6 +17,7 @@ from hyperfields.cameras import Camera
 from hyperfields.data import Mesh, SceneDataset, Views
 from hyperfields.errors import InputError
 from hyperfields.scenes import READERS, _reader, open_family, views
+from hyperfields.scenes._common import write_whole
 from hyperfields.scenes.drawing import Drawing, write_html, write_png
 
 Progress = Callable[[int, int, str], None]
@@ -192,7 +193,7 @@ def _write(out: Path, found: dict[str, Any], drawings: list[Drawing]) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; wanted a folder")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "family.json").write_text(json.dumps(found, indent=1))
+    write_whole(out / "family.json", json.dumps(found, indent=1).encode())
     if drawings:
         write_png(out / "cameras.png", drawings[0])
         write_html(out / "cameras.html", drawings[:DRAWN])

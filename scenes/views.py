@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -137,6 +138,7 @@ def _capture(
         scale, x, y, z = measured.frames.get(name, (1.0, 0.0, 0.0, 0.0))
         box = Box(scale, (x, y, z), "as it was fitted")
 
+    @functools.cache  # it looks at the heads of all pictures
     def frames(split: str) -> Sequence[Frame]:
         if measured is None or split != "train":
             return found.frames(split)

@@ -108,7 +108,7 @@ def requests(rng: random.Random, host: str, cookie: str) -> Iterator[bytes]:
         )
 
 
-def answer(port: int, data: bytes, seconds: float = 5.0) -> bytes:
+def answer(port: int, data: bytes, seconds: float = 60.0) -> bytes:
     """What comes back for raw bytes, until the other end closes; empty when it just does."""
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:

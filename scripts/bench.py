@@ -10,6 +10,7 @@ python scripts/bench.py scale FAMILY                 many scenes against few: st
                                                     batches of FAMILY costs; imports; a second start
 python scripts/bench.py many                        20,000 procedural pictures, bases from 2,000 of them
 python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
+python scripts/bench.py reading FAMILY              pictures a second that are read, and the memory that it takes
 python scripts/bench.py singles FAMILY             short fits of every scene by itself: how many come to nothing
 python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
 """
@@ -28,6 +29,7 @@ import bench_fit
 import bench_gpu
 import bench_many
 import bench_ops
+import bench_reading
 import bench_scale
 import bench_singles
 
@@ -122,7 +124,12 @@ def main() -> None:
     singles.add_argument("--steps", type=int, default=300, help="of each fit, default %(default)s")
     singles.add_argument("--preset", default="default", help="default %(default)s")
     singles.add_argument("--limit", type=int, help="first scenes only")
-    for one in (kernels, part, whole, growth, lots, two, singles):
+    reads = parts.add_parser("reading", help="pictures a second that are read")
+    reads.add_argument("family", type=Path, help="of views")
+    reads.add_argument("--size", help="HxW of the pictures, default: as they are")
+    reads.add_argument("--rounds", type=int, default=3, help="default %(default)s, the fastest counts")
+    reads.add_argument("--memory", type=int, help="MB of pictures that stay in memory, default 2048")
+    for one in (kernels, part, whole, growth, lots, two, singles, reads):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     result: object
@@ -148,6 +155,14 @@ def main() -> None:
         print(json.dumps(result, indent=1))
     elif options.what == "singles":
         result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)
+    elif options.what == "reading":
+        size = sides(options.size) if options.size else None
+        memory = None if options.memory is None else options.memory * 2**20
+        try:
+            result = bench_reading.reading(options.family, size, options.rounds, memory)
+        except InputError as error:
+            parser.exit(2, f"error: {error}\n")
+        bench_reading.print_reading(result)
     elif options.what == "scale":
         result = bench_scale.scale(options.family, options.rounds, [int(n) for n in options.counts.split(",")])
         bench_scale.print_scale(result)

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,7 +78,8 @@ class Page:
         hello = json.loads(self.socket.recv())
         self.view = hello["camera"] or {"window": [0, 0, 1, 1]}
         self.scenes: list[str] = hello["scenes"]
-        self.waits: list[float] = []  # for the next picture, or for the whole one when nothing moves
+        self.waits: list[float] = []  # for the next picture
+        self.whole: list[float] = []  # for the finished one, when nothing moves
         self.sharp: list[float] = []  # until it is as large as was asked for
         self._number = 0
 
@@ -87,20 +89,22 @@ class Page:
         latent = {"at": list(at)}
         began = time.monotonic()
         self.send("view", view=self.view, size=[256, 256], latent=latent, moving=moving)
-        level = "moving" if moving else "still"
-        header = self.until(lambda header: header.get("id") == self._number and header.get("level") == level)
+        self.until(lambda header: header.get("id") == self._number)
         self.waits.append(time.monotonic() - began)
-        while not moving and header.get("size") != [256, 256]:
+        if moving:
+            return
+        header = self.until(lambda header: header.get("id") == self._number and header["level"] == "still")
+        self.whole.append(time.monotonic() - began)
+        while header.get("size") != [256, 256]:
             header = self.until(lambda header: header.get("id") == self._number)
-        if not moving:
-            self.sharp.append(time.monotonic() - began)
+        self.sharp.append(time.monotonic() - began)
 
     def send(self, kind: str, **more: Any) -> None:
         self.socket.send(json.dumps({"type": kind, "id": self._number, **more}))
 
     def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         while True:
-            data = self.socket.recv(120.0)
+            data = self.socket.recv(600.0)
             if isinstance(data, bytes):
                 (length,) = struct.unpack("<I", data[:4])
                 data = data[4 : 4 + length].decode()
@@ -118,8 +122,12 @@ def together(*workers: Callable[[], None]) -> None:
             future.result()
 
 
-def summary(waits: list[float]) -> str:
-    return f"longest {max(waits):.2f} s, median {statistics.median(waits):.2f} s"
+def summary(pages: list[Page]) -> str:
+    def row(kind: str) -> str:
+        seconds = list(chain.from_iterable(getattr(page, kind) for page in pages))
+        return f"{len(seconds)}, longest {max(seconds):.2f} s, median {statistics.median(seconds):.2f} s"
+
+    return f"next pictures {row('waits')}; whole ones {row('whole')}; with all pixels {row('sharp')}"
 
 
 # Many pages -------------------------------------------------------------------------------------------
@@ -127,8 +135,7 @@ def summary(waits: list[float]) -> str:
 
 def crowd(server: Server, clients: int, steps: int = 12, rounds: int = 3) -> list[Row]:
     """Clients that each drag over the map and then want a finished picture."""
-    waits: list[float] = []
-    sharp: list[float] = []
+    pages: list[Page] = []
     memory = [server.memory]
 
     def use(number: int) -> None:
@@ -136,24 +143,20 @@ def crowd(server: Server, clients: int, steps: int = 12, rounds: int = 3) -> lis
         with page.socket:
             for step in range(steps):
                 page.look((0.1 * (number % 10) - 0.4, 0.05 * step - 0.5), moving=step < steps - 1)
-        waits.extend(page.waits)
-        sharp.extend(page.sharp)
+        pages.append(page)
 
     for _ in range(rounds):
         together(*(partial(use, number) for number in range(clients)))
         memory.append(server.memory)
     sizes = ", ".join(f"{size:.0f}" for size in memory)
-    measured = (
-        f"{len(waits)} of {rounds * clients * steps}, {summary(waits)}, all pixels after {max(sharp):.2f} s; "
-        f"memory {sizes} MB before and after {rounds} rounds"
-    )
+    measured = f"of {rounds * clients * steps}: {summary(pages)}; memory {sizes} MB before and after {rounds} rounds"
     return [(f"{clients} clients at once", "all answered, 2 s", measured)]
 
 
-def jobs(server: Server, clients: int, frames: int = 60) -> list[Row]:
+def jobs(server: Server, clients: int, frames: int = 24) -> list[Row]:
     """A film and a mesh are made while others look."""
     done = threading.Event()
-    waits: list[float] = []
+    pages: list[Page] = []
     took: dict[str, float] = {}
     size = {"size": [256, 256]}
 
@@ -164,7 +167,7 @@ def jobs(server: Server, clients: int, frames: int = 60) -> list[Row]:
                 step += 1
                 page.look((0.1 * number - 0.4, 0.04 * (step % 25) - 0.5), moving=step % 12 != 0)
                 time.sleep(0.05)
-        waits.extend(page.waits)
+        pages.append(page)
 
     def make(made: str, **job: Any) -> None:
         page = Page(server)
@@ -185,7 +188,7 @@ def jobs(server: Server, clients: int, frames: int = 60) -> list[Row]:
             done.set()
 
     together(makers, *(partial(use, number) for number in range(clients)))
-    measured = f"{len(waits)} pictures, {summary(waits)}; film {took['film']:.0f} s, mesh {took['mesh']:.0f} s"
+    measured = f"{summary(pages)}; film {took['film']:.0f} s, mesh {took['mesh']:.0f} s"
     return [(f"a film of {frames} frames and a mesh while {clients} look", "1 s", measured)]
 
 
@@ -243,7 +246,7 @@ def attack(server: Server, minutes: float) -> list[Row]:
     code = server.process.poll()
     done = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     state = "alive" if code is None else f"ended with {code}"
-    measured = f"{state}; {done}; another page: {summary(page.waits)}; memory {memory:.0f}, {server.memory:.0f} MB"
+    measured = f"{state}; {done}; another page: {summary([page])}; memory {memory:.0f}, {server.memory:.0f} MB"
     page.socket.close()
     return [(f"{minutes:g} minutes of random messages and requests, floods and silence", "alive, 2 s", measured)]
 

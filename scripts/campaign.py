@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -36,10 +37,13 @@ COUNTS = {"kills": 100, "inputs": 300}
 # What commands import on their way, so that forks need not.
 MODULES = (
     "evaluation.added", "evaluation.compare", "evaluation.health", "evaluation.plots", "evaluation.report",
-    "evaluation.uncertainty", "runs.export", "runs.field_file", "runs.inspect", "runs.render", "runs.tcnn",
+    "evaluation.uncertainty", "ops._cpu", "runs.export", "runs.field_file", "runs.inspect", "runs.render", "runs.tcnn",
     "runs.video", "scenes", "training.continual", "training.cost", "training.fit", "training.inference",
 )  # fmt: skip
-OTHERS = ("open3d", "trimesh", "skimage.measure", "matplotlib.figure", "av", "OpenEXR", "PIL.ImageOps", "scipy.spatial")
+OTHERS = (
+    "PIL.ImageOps", "av", "matplotlib.figure", "open3d", "OpenEXR", "pycolmap", "scipy.spatial", "skimage.measure",
+    "torch._dynamo", "torch._refs", "trimesh",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -78,7 +82,9 @@ def main() -> int:
     for failure in failures:
         console.print(f"FAILED {failure}", markup=False, soft_wrap=True)
     minutes = (time.monotonic() - begin) / 60.0
-    console.print(f"{len(failures)} failed, {minutes:.1f} minutes")
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    core = sum(usage.ru_utime + usage.ru_stime for usage in used) / 60.0
+    console.print(f"{len(failures)} failed, {minutes:.1f} minutes, {core:.1f} of one core")
     return 1 if failures else 0
 
 

@@ -279,6 +279,8 @@ def promises(path: Path, rng: Random) -> None:
         data[80:84] = struct.pack("<I", side)
     elif suffix == ".glb":
         data[8:16] = struct.pack("<II", HUGE, HUGE)
+    elif suffix == ".bin":
+        data[:8] = struct.pack("<Q", rng.choice((side, 2**40, 2**63)))
     elif suffix == ".npy":
         data = bytearray(re.sub(rb"\(\d+", b"(9" + b"9" * rng.randrange(1, 10), bytes(data), count=1))
     else:  # counts as text

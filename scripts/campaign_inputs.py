@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import campaign_captures as captures
 import campaign_families as families
 import numpy as np
 from campaign_damage import NO_FILES, WAYS
@@ -22,6 +24,8 @@ from PIL import Image
 
 MEMORY = 3 * 2**30  # bytes that a command may take for a file of some kilobytes
 REALLY = 29  # one case of so many is a process as a user starts it
+WHOLE = "not damaged"
+UNBOUNDED = ("--space", "contracted", "--refine-poses", "--appearance")
 PICTURES = ("png", "jpg", "webp", "gif", "bmp", "tif", "tga", "ppm", "exr")
 MESHES = ("ply", "binary.ply", "obj", "off", "stl", "binary.stl", "glb")
 
@@ -33,8 +37,9 @@ class Format(NamedTuple):
     kind: str  # binary, text, json, tensors: see `campaign_damage.Way`
     make: Callable[[Path], object]  # writes what is read into a folder
     file: str  # in this folder
-    words: tuple[object, ...]  # {in} is the folder, {out} does not exist
+    words: Sequence[object]  # {in} is the folder, {out} does not exist
     silent: bool = False  # the command does without this file, and says so or shows nothing of it
+    several: bool = False  # one of several files that are one thing: the message may name the scene
 
 
 class Inputs:
@@ -47,17 +52,24 @@ class Inputs:
         self.run, self.encoder = scratch / "run", scratch / "run-encoder"
         self.codes, self.packed = scratch / "codes.safetensors", scratch / "tcnn.safetensors"
         self.field, self.compared = scratch / "field.safetensors", scratch / "compared"
+        self.views, self.capture, self.bytes = scratch / "run-views", scratch / "run-capture", scratch / "b.safetensors"
         new = made["images-new"]
+        single_transforms(scratch / "capture")
+        captures.photographs(scratch / "photographs")
         for words in (
             ["fit", made["images"], "--out", self.run, *families.TINY, 4],
             ["fit", made["images"], "--out", self.encoder, *families.TINY, 2, "--by", "encoder"],
             ["infer", self.run, new, "--out", self.codes, "--steps", 2, "--refine"],
             ["export", self.run, "--scene", "picture0", "--format", "tcnn", "--out", self.packed],
             ["export", self.run, "--scene", "picture0", "--out", self.field],
+            ["infer", self.run, new, "--out", self.bytes, "--steps", 2, "--bytes", 400],
             ["compare", made["images"], "--out", self.compared, "--generators", "low-rank", *families.TINY, 2],
+            ["fit", made["views"], "--out", self.views, *families.TINY, 4],
+            ["fit", scratch / "capture", "--out", self.capture, *families.TINY, 2, *UNBOUNDED],
+            ["poses", scratch / "photographs/p", "--out", scratch / "photographs/out"],  # it finds nothing
         ):
             done = run(words, scratch)
-            if done.code != 0:
+            if done.code != (1 if words[0] == "poses" else 0):
                 raise RuntimeError(f"{' '.join(map(str, words))}: {done.code}: {done.error}")
         self.formats = [form for form in self._formats() if match in form.name]
         self.whole: dict[str, Path] = {}
@@ -69,6 +81,8 @@ class Inputs:
 
     def _formats(self) -> list[Format]:
         fit = ("fit", "{in}", "--out", "{out}", *families.TINY, 1)
+        again = ("poses", self.root / "made/photographs/p", "--out", "{in}/out", "--resume")
+        film = ("render", self.views, "--scene", "scene0", "--size", "8x8", "--out", "{out}.gif")
         found = [Format(f"picture .{suffix}", "binary", picture_as(suffix), f"a.{suffix}", fit) for suffix in PICTURES]
         for suffix in MESHES:
             kind = "binary" if suffix.startswith("binary") or suffix == "glb" else "text"
@@ -101,6 +115,11 @@ class Inputs:
             families.copied(self.packed, folder / "t.safetensors")
             families.copied(self.packed.with_suffix(".json"), folder / "t.json")
 
+        found.append(
+            Format("transforms.json, contracted", "json", single_transforms, "transforms.json", (*fit, *UNBOUNDED))
+        )
+        for form in captures.captures(("inspect", "{in}")):
+            found.append(Format(*form, several=form[0].startswith(("COLMAP", "list of"))))
         return [
             *found,
             Format("config.json, inspect", "json", copy_of(self.run), "run/config.json", ("inspect", "{in}/run")),
@@ -114,6 +133,29 @@ class Inputs:
                 "inferred codes", "tensors", lambda folder: families.copied(self.codes, folder / "c.safetensors"),
                 "c.safetensors", with_codes,
             ),
+            Format(
+                "packed codes", "tensors", lambda folder: families.copied(self.bytes, folder / "c.safetensors"),
+                "c.safetensors", with_codes,
+            ),
+            Format(
+                "config.json of a capture", "json", copy_of(self.capture), "run/config.json",
+                ("render", "{in}/run", "--scene", "capture", "--size", "4x4", "--out", "{out}.png"),
+            ),
+            Format(
+                "photographs.safetensors", "tensors", copy_of(self.capture), "run/photographs.safetensors",
+                ("render", "{in}/run", "--scene", "capture", "--size", "4x4", "--out", "{out}.png"),
+            ),
+            Format("camera path", "json", captures.camera_path, "p.json", (*film, "--path", "{in}/p.json")),
+            Format(
+                "composition", "json", captures.composition(self.views), "c.json",
+                ("render", "--compose", "{in}/c.json", "--size", "4x4", "--out", "{out}.png"),
+            ),
+            Format(
+                "settings of poses", "json",
+                lambda folder: shutil.copytree(self.root / "made/photographs", folder, dirs_exist_ok=True),
+                "out/colmap/settings.json", again,
+            ),
+            Format("samples of a mesh", "binary", captures.pool, "pool.npz", ("load_pool", "{in}/pool.npz"), True),
             Format(
                 "field", "tensors", lambda folder: families.copied(self.field, folder / "f.safetensors"),
                 "f.safetensors", ("load_field", "{in}/f.safetensors"),
@@ -129,16 +171,18 @@ class Inputs:
         ]  # fmt: skip
 
     def _cases(self, count: int) -> list[tuple[Format, str]]:
-        """Formats and ways to damage them: each pair once, as far as `count` goes, spread over both."""
+        """Formats and ways to damage them, each pair once, `count` of them spread over both; then whole files."""
         rng, pairs = Random(f"{self.seed} inputs"), []
         for form in self.formats:
             ways = [name for name, way in WAYS.items() if way.kinds is None or form.kind in way.kinds]
             rng.shuffle(ways)
             pairs.append([(form, way) for way in ways])
         turns = [pair[i] for i in range(max(map(len, pairs))) for pair in pairs if i < len(pair)]
-        by_hand = [(form, name) for form in self.formats for name, (file, _) in BY_HAND.items() if file == form.name]
+        by_hand = [
+            (form, name) for form in self.formats for name, (file, _) in ALL_BY_HAND.items() if file == form.name
+        ]
         rest = max(count - len(by_hand), 0)
-        return by_hand + [turns[i % len(turns)] for i in range(rest)]
+        return by_hand + [turns[i % len(turns)] for i in range(rest)] + [(form, WHOLE) for form in self.formats]
 
     def case(self, number: int) -> dict[str, Any]:
         """What a command says to a damaged file."""
@@ -148,12 +192,13 @@ class Inputs:
         folder = scratch / "in"
         shutil.copytree(self.whole[form.name], folder, symlinks=True)
         path = folder / form.file
-        change = BY_HAND[way][1] if way in BY_HAND else WAYS[way].change
-        change(path, rng)
+        if way != WHOLE:
+            change = ALL_BY_HAND[way][1] if way in ALL_BY_HAND else WAYS[way].change
+            change(path, rng)
         before = set(scratch.rglob("*"))
         words = [str(word).replace("{in}", str(folder)).replace("{out}", str(scratch / "out")) for word in form.words]
         as_nobody = way == "locked" and os.getuid() == 0
-        really = number % REALLY == 7 and not as_nobody and words[0] != "load_field"
+        really = number % REALLY == 7 and not as_nobody and words[0] not in CALLS
         if as_nobody:
             for open_to_all in (scratch, folder, path.parent):
                 open_to_all.chmod(0o777)
@@ -161,16 +206,16 @@ class Inputs:
         def prepare() -> None:
             little_memory(MEMORY)
             if as_nobody:
-                # torch imports these when it first needs them, from folders that only their owner may read.
+                # These are imported when they are first needed, from a folder that only its owner may read.
                 import cProfile  # noqa: F401
-
-                import torch._dynamo  # noqa: F401
+                import encodings.utf_8_sig  # noqa: F401
 
                 os.seteuid(65534)
 
-        call = load_field if words[0] == "load_field" else None
-        done = run(words, scratch, prepare=prepare, limit=180.0, really=really, call=call)
-        names = [path.name, path.stem] + ([str(folder)] if way in NO_FILES or way == "locked" else [])
+        done = run(words, scratch, prepare=prepare, limit=180.0, really=really, call=CALLS.get(words[0]))
+        names = [path.name, path.stem] + ([str(folder)] if way in NO_FILES or way == "locked" or form.several else [])
+        if way in NO_FILES:  # without it, an option may have no meaning
+            names += [str(word) for word in form.words if str(word).startswith("--sp")]
         left = set(scratch.rglob("*")) - before - {scratch / "stderr"}
         failure = self._wrong(form, way, done, names, left)
         if not failure:
@@ -178,6 +223,9 @@ class Inputs:
         return {"name": form.name, "how": way, "code": done.code, "failure": failure, "line": done.line[:300]}
 
     def _wrong(self, form: Format, way: str, done: Outcome, names: Sequence[str], left: set[Path]) -> str:
+        if way == WHOLE:
+            read = done.code in ((0, 1) if form.words[0] == "poses" else (0,))
+            return "" if read else f"is not even read whole: {done.code}: {done.line}"
         readable = form.silent or way in NO_FILES or (way in WAYS and WAYS[way].readable)
         if done.code in (0, 1) and "Traceback" not in done.error:
             return "" if readable else f"read, exit code {done.code}: {done.line}"
@@ -188,8 +236,6 @@ class Inputs:
 
 def load_field(words: list[str]) -> int:
     """`hyperfields.load_field`, which no verb reads, as a verb would."""
-    import sys
-
     from hyperfields.errors import InputError
     from hyperfields.runs import field_file
 
@@ -199,6 +245,17 @@ def load_field(words: list[str]) -> int:
         print(f"hyperfields: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def load_pool(words: list[str]) -> int:
+    """What the cache of meshes keeps; damaged, it is made again."""
+    from hyperfields.data import Sampling
+    from hyperfields.scenes.meshes import _load_pool
+
+    return 0 if _load_pool(Path(words[1]), Sampling(points=4)) is not None else 1
+
+
+CALLS = {"load_field": load_field, "load_pool": load_pool}
 
 
 # ------------------------------------------------------------------------------------------------ whole files
@@ -238,6 +295,7 @@ def mesh_as(suffix: str) -> Callable[[Path], object]:
 def single_transforms(folder: Path) -> None:
     """A scene of one transforms.json, as instant-ngp has it, with masks."""
     frames = []
+    folder.mkdir(exist_ok=True)
     for i in range(4):
         Image.fromarray(families.picture(i)).save(folder / f"{i}.png")
         angle = 0.5 * np.pi * i
@@ -349,3 +407,4 @@ BY_HAND: dict[str, tuple[str, Callable[[Path, Random], None]]] = {
     "results without a metric": ("results.jsonl", text('{"generator": "full", "bytes_per_scene": null}\n')),
     "other modules": ("tcnn .json", with_key("modules", {})),
 }  # fmt: skip
+ALL_BY_HAND = BY_HAND | captures.BY_HAND

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
-from hyperfields.codes import interpolate
 from hyperfields.data import Mesh
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.images import write_image
 from hyperfields.runs.run import Run, load_run
+from hyperfields.runs.timing import timed_path
 from hyperfields.scenes import open_family
 from hyperfields.tasks import render_picture
 from hyperfields.tasks.mesh_picture import mesh_picture
@@ -85,7 +85,7 @@ def write_picture(path: Path, out: Path, parts: Sequence[Part], columns: int = 1
     rows = []
     for part in parts:
         run = load_run(out / part.name)
-        codes = interpolate(run.codes(*part.walk[:4]), columns)
+        codes = timed_path(run, run.codes(*part.walk[:4]), columns)
         cameras = orbit_cameras(run, 1, (side, side)) * columns
         if run.kind == "views":
             names = list(dict.fromkeys((*part.walk, *part.compared)))[: columns // 2]

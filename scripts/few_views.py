@@ -47,7 +47,7 @@ def main() -> None:
     folder = asked.run or asked.out / "run"
     if not (folder / "model.safetensors").is_file():
         known = open_family(asked.family, kind="views", size=size, scenes=hold_out(names, asked.unseen)[0])
-        fit(known, folder, steps=asked.steps)
+        fit(known, folder, steps=asked.steps, resume=(folder / "config.json").is_file())
     run = load_run(folder)
     unseen = asked.scenes.split(",") if asked.scenes else [name for name in names if name not in run.names]
     rows: list[dict[str, Any]] = []

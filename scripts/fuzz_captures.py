@@ -6,6 +6,7 @@ Where a format has several files, the first byte of an input tells which of them
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def capture(name: str, files: Callable[[Room], Files]) -> Callable[[Room, bytes]
         scene, valid = f"{name}/scene", files(room)
         if not (room.folder / scene).is_dir():
             for stem, content in zip("ab", pictures("PNG", "RGBA", "RGB")(room), strict=True):
-                for folder in ("images", "rgb", "."):
+                for folder in ("images", "rgb", "keyframes/images", "."):
                     room.put(f"{scene}/{folder}/{stem}.png", content)
             room.put(f"{scene}/c.png", pictures("PNG", "L")(room)[0])
             for path, content in valid.items():
@@ -98,6 +99,19 @@ def srn(room: Room) -> Files:
         "pose/a.txt": pose,
         "pose/b.txt": pose,
     }
+
+
+def polycam(room: Room) -> Files:
+    """A camera of Polycam's raw data for each picture."""
+    del room
+    camera = {f"t_{i}{j}": POSE[i, j] for i in range(3) for j in range(4)} | {
+        "fx": 7.0,
+        "fy": 7.0,
+        "cx": 3.0,
+        "cy": 2.5,
+    }
+    content = json.dumps({**camera, "width": 6, "height": 5, "blur_score": 9.0}).encode()
+    return {f"keyframes/cameras/{stem}.json": content for stem in "ab"}
 
 
 def photograph(room: Room, data: bytes) -> object:

@@ -54,10 +54,15 @@ class Room:
         return run.save(self.folder / "run")
 
     @functools.cached_property
+    def radiance(self) -> Run:
+        """A run of radiance, in memory."""
+        field = RadianceField(Identity(3), hidden=(4,), geometry=1, color_hidden=(), occupancy=8)
+        return run_of(field, Hierarchical(2), size=[8, 8], fov=0.7, radius=3.5, elevation=0.5)
+
+    @functools.cached_property
     def views(self) -> SharedState:
         """What the viewer's pages talk to."""
-        field = RadianceField(Identity(3), hidden=(4,), geometry=1, color_hidden=(), occupancy=8)
-        return SharedState(run_of(field, Hierarchical(2), size=[8, 8], fov=0.7, radius=3.5, elevation=0.5))
+        return SharedState(self.radiance)
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:

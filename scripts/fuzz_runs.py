@@ -19,11 +19,13 @@ from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import FactoredGrid, Fourier, HashGrid
 from hyperfields.hypernets import GENERATORS, Bayes, Extension, Hierarchical, Stability
 from hyperfields.model import ModelConfig
+from hyperfields.runs.compose import read_composition
 from hyperfields.runs.config import CONFIG
 from hyperfields.runs.field_file import load_field
 from hyperfields.runs.inferred import InferredCodes, load_codes, write_codes
 from hyperfields.runs.inspect import inspect_run
 from hyperfields.runs.run import SOURCE, STATE, load_run, write_source
+from hyperfields.runs.scene import Scene
 from hyperfields.runs.tcnn import read_tcnn, write_tcnn
 from hyperfields.tasks import task_of
 from hyperfields.training.fit import Fit
@@ -196,6 +198,28 @@ def result_files(room: Room) -> list[bytes]:
     return [
         b"\n".join(json.dumps(line).encode() for line in ({**result, **whole}, {**result, **whole, "seed": 1}, result))
     ]
+
+
+# Compositions -------------------------------------------------------------------------------------
+
+
+def composed(room: Room, data: bytes) -> object:
+    """Scenes of a run in one picture."""
+
+    def scene_of(place: Path, name: str | None, codes: Path | None) -> Scene:
+        if codes is not None:
+            load_codes(codes, room.radiance)
+        return room.radiance[room.radiance.names[0] if name is None else name]
+
+    return read_composition(room.put("composition.json", data), scene_of)
+
+
+def compositions(room: Room) -> list[bytes]:
+    """Two scenes with their places."""
+    del room
+    turned = [[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]
+    scenes = [{"run": "run", "scene": "a", "position": [0, 0, 0], "turn": 90, "scale": 1}]
+    return [json.dumps({"scenes": [*scenes, {"run": "run", "scene": "b", "rotation": turned}]}).encode()]
 
 
 # The viewer ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from fuzz_captures import (
     photograph,
     photograph_files,
     points,
+    polycam,
     seeds,
     srn,
     video,
@@ -28,6 +29,8 @@ from fuzz_runs import (
     codes,
     codes_files,
     comparison,
+    composed,
+    compositions,
     configs,
     field_files,
     fields,
@@ -67,6 +70,7 @@ from hyperfields.runs.run import METRICS, MODEL, SUMMARY
 
 COLMAP_WORDS = ("SIMPLE_RADIAL", "OPENCV_FISHEYE", "EQUIRECTANGULAR", "FOV", "1e999", "nan", "-1", "a.png", "../a.png")
 PLY_WORDS = ("element vertex ", "element face ", "property list uchar int vertex_indices", "ascii 1.0", "tristrips")
+COMPOSITION_WORDS = ("run", "scene", "codes", "position", "turn", "rotation", "scale", "../a", "1e999")
 TARGETS: dict[str, Target] = {
     "png": Target(picture(".png"), pictures("PNG", "RGBA", "P", "1", "I;16")),
     "jpeg": Target(picture(".jpg"), pictures("JPEG", "RGB", "L", "CMYK")),
@@ -90,6 +94,7 @@ TARGETS: dict[str, Target] = {
     "points": Target(capture("points", points), lambda room: seeds(points)(room)[::-1], words=PLY_WORDS),
     "llff": Target(capture("llff", llff), seeds(llff)),
     "srn": Target(capture("srn", srn), seeds(srn)),
+    "polycam": Target(capture("polycam", polycam), seeds(polycam)),
     "photograph": Target(photograph, photograph_files),
     "video": Target(video, videos),
     "run_config": Target(in_run(CONFIG), configs, "json"),
@@ -104,6 +109,7 @@ TARGETS: dict[str, Target] = {
     "tcnn_json": Target(tcnn_json, lambda room: tcnn_files(room)[1:], "json"),
     "compare": Target(comparison, lambda room: [COMPARISON], "json"),
     "compare_results": Target(results, result_files, "lines"),
+    "composition": Target(composed, compositions, "json", COMPOSITION_WORDS),
     "camera_path": Target(camera_path, camera_paths, "json", named=False),
     "message": Target(messages, message_files, "json", named=False),
 }

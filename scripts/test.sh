@@ -39,7 +39,7 @@ PY
     rm -rf "$room"
 }
 
-tests() { pytest -n "${WORKERS:-logical}" --maxprocesses=4 --dist loadfile -m "not smoke"; }
+tests() { pytest -n "${WORKERS:-logical}" --maxprocesses=4 --dist loadfile --no-loadscope-reorder -m "not smoke"; }
 
 step "lint" ruff check .
 step "format" ruff format --check .

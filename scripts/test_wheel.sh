@@ -26,6 +26,10 @@ cd "$away"
 where=$(python -c 'import hyperfields.scenes as s; print(s.__path__[0])')
 case "$where" in "$room"/venv/*) ;; *) echo "hyperfields.scenes comes from $where, not from the wheel"; exit 1 ;; esac
 
+# Kernels of the same sources are compiled already; numba takes them if they fit, and compiles what is missing.
+mkdir -p "$where/../ops/_cpu/__pycache__"
+find "$root/hyperfields/ops/_cpu/__pycache__" -name '*.nb?' -exec cp -t "$where/../ops/_cpu/__pycache__" {} + || true
+
 say "images, without extras"
 hyperfields fit "$where/samples/emoji" --out images --preset tiny --steps 10 --limit 2 --size 16x16
 hyperfields eval images --out images.json

@@ -6,9 +6,10 @@ import contextlib
 import io
 import json
 import struct
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hyperfields.viewer.app import Viewer
 
 from ._octahedra import run_of
 
+PATIENCE = 300.0  # seconds for what comes at once on an idle machine
 CAMERA = {"position": [-2.0, -2.0, 1.5], "target": [0.0, 0.0, 0.0], "fov": 0.7}
 
 
@@ -34,6 +36,14 @@ def viewing(kind: Kind, **scenes: float) -> Iterator[Viewer]:
         yield viewer
     finally:
         viewer.close()
+
+
+def wait_until(true: Callable[[], Any], pause: Callable[[float], object] = time.sleep) -> None:
+    """Returns when something is true; fails when it never becomes so."""
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline
+        pause(0.01)
 
 
 def saved(kind: Kind, folder: Path) -> Path:
@@ -58,7 +68,7 @@ def get(viewer: Viewer, path: str, *, cookie: bool = True, **headers: str) -> tu
         headers["Cookie"] = viewer.gate.cookie.partition(";")[0]
     request = urllib.request.Request(viewer.gate.origin + path, headers=headers)
     try:
-        with _opener.open(request, timeout=20) as answer:
+        with _opener.open(request, timeout=PATIENCE) as answer:
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -92,7 +102,7 @@ class Client:
     def send(self, **message: Any) -> None:
         self.socket.send(json.dumps(message))
 
-    def hear(self, timeout: float = 300.0) -> dict[str, Any]:
+    def hear(self, timeout: float = PATIENCE) -> dict[str, Any]:
         """The next message; a picture's is in "image", `[h w 3]`, other bytes in "bytes"."""
         data = self.socket.recv(timeout)
         if isinstance(data, str):

@@ -1,4 +1,4 @@
-"""What every test gets: fixed seeds, and caches of its own."""
+"""What every test gets: fixed seeds, and caches of its own. Files of slow tests come first."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No worker is left alone with a long file in the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
 import hyperfields as hf
+from hyperfields.cameras.nerfstudio import read_camera_path
 from hyperfields.data import Images
 from hyperfields.errors import InputError
+from hyperfields.evaluation import compare
 from hyperfields.runs import atomic
 from hyperfields.runs.atomic import append, holds_files, new_folder, require_suffix, write_together
 from hyperfields.runs.codec import read_tensors
+from hyperfields.runs.compose import read_composition
 from hyperfields.runs.run import MODEL, SOURCE, SUMMARY
+from hyperfields.runs.tcnn import read_tcnn
+from hyperfields.scenes._common import SILENCE, write_whole
 from hyperfields.training import continual
 from hyperfields.training.continual import add
 from hyperfields.training.inference import infer
@@ -144,3 +150,116 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "codes.safetensors")
     with pytest.raises(InputError, match=r"codes.safetensors: is no file"):
         read_tensors(tmp_path / "codes.safetensors")
+
+
+@pytest.mark.parametrize("way", ["pipe", "zeros"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "a.json"
+    if way == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (read_camera_path, lambda path: read_composition(path, none), read_tcnn):
+        with pytest.raises(InputError, match=r"a\.json: is no file; wanted"):
+            read(path)
+
+
+def none(*_: object) -> NoReturn:
+    raise InputError("nowhere: not a run")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"run": "nowhere"}, "scene 0: nowhere: not a run"),
+        ({"run": "x", "turn": 10**400}, "scene 0: wanted numbers"),
+        ({"run": "x", "scale": 10**400}, "scene 0: .*wanted numbers"),
+    ],
+)
+def test_compositions_are_refused_with_their_file(tmp_path: Path, entry: dict[str, object], message: str) -> None:
+    (tmp_path / "c.json").write_text(json.dumps({"scenes": [entry]}))
+    with pytest.raises(InputError, match=rf"c\.json: {message}"):
+        read_composition(tmp_path / "c.json", none)
+
+
+def test_results_of_a_comparison_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"\xff\xfe{}\n")
+    assert compare._read_results(tmp_path) == []
+
+
+def test_files_of_captures_are_the_old_ones_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "transforms.json"
+    path.write_bytes(b"old")
+
+    def full(file: Path, data: bytes) -> None:
+        with open(file, "wb") as stream:
+            stream.write(data[:2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*/transforms\.json'"):
+            write_whole(path, b"newer")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("transforms.json", b"old")]
+    write_whole(path, b"newer")
+    assert path.read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("settings.json", "[]"),
+        ("settings.json", {"photographs": [], "settings": {}, "photos": ""}),
+        ("settings.json", {"photographs": {}, "settings": {"lens": "MY_LENS"}, "photos": ""}),
+        ("frames.json", '{"a.png": 3}'),
+    ],
+)
+def test_what_was_begun_with_poses_and_is_damaged_is_refused(tmp_path: Path, name: str, content: object) -> None:
+    pytest.importorskip("pycolmap")
+    from hyperfields.scenes.poses import _settings, find_poses
+
+    video = tmp_path / "walk.mp4"
+    video.write_bytes(b"0")
+    given: dict[str, object] = dict.fromkeys(("cameras", "lens", "frames", "feature_size", "matching"))
+    whole = {"photos": str(video.resolve()), "settings": _settings(given, True), "photographs": {}}
+    (tmp_path / "out" / "colmap").mkdir(parents=True)
+    (tmp_path / "out" / "colmap" / "settings.json").write_text(json.dumps(whole))
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "out" / "colmap" / name).write_text(text)
+    with pytest.raises(InputError, match=rf"{name}: damaged"):
+        find_poses(video, tmp_path / "out", resume=True)
+
+
+def test_double_precision_by_default_is_refused_in_a_line(images: Images, tmp_path: Path) -> None:
+    fit(images, tmp_path / "run", 1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for call in (lambda: fit(images, tmp_path / "other"), lambda: hf.load_run(tmp_path / "run")):
+            with pytest.raises(InputError, match=r"set_default_dtype\(torch.float64\): .*float32\) first"):
+                call()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not (tmp_path / "other").exists()
+
+
+def test_threads_that_decode_at_once_leave_standard_error_as_it_was() -> None:
+    before = os.fstat(2)
+    SILENCE.__enter__()  # one begins, another begins, the first ends before the second
+    SILENCE.__enter__()
+    assert not os.path.samestat(os.fstat(2), before)
+    SILENCE.__exit__()
+    assert not os.path.samestat(os.fstat(2), before)
+    SILENCE.__exit__()
+    assert os.path.samestat(os.fstat(2), before)
+
+
+def test_a_pipe_in_a_model_of_colmap_is_not_waited_for(tmp_path: Path) -> None:
+    from hyperfields.scenes._colmap_files import check_model, count_images
+
+    (tmp_path / "cameras.bin").write_bytes(bytes(8))
+    os.mkfifo(tmp_path / "images.bin")
+    assert count_images(tmp_path) == 0
+    with pytest.raises(InputError, match=r"images\.(txt|bin): is missing"):
+        check_model(tmp_path)

@@ -68,7 +68,7 @@ def test_the_prior_is_the_negative_log_density_without_its_constant() -> None:
     torch.testing.assert_close(gaussian_prior(codes), normal - math.log(2 * math.pi))
 
 
-@pytest.mark.parametrize("mode", ["lerp", "slerp"])
+@pytest.mark.parametrize("mode", ["lerp", "slerp", "smooth"])
 @pytest.mark.parametrize("frames", [2, 5, 9, 33])
 def test_a_path_goes_through_every_code(mode: str, frames: int) -> None:
     codes = torch.randn(3, 16, dtype=torch.float64) * torch.tensor([[1.0], [2.0], [0.5]])
@@ -115,5 +115,5 @@ def test_a_path_needs_two_codes_two_frames_and_a_known_mode() -> None:
         interpolate(codes[:1], 5)
     with pytest.raises(ValueError, match="interpolate: got 2 codes and 1 frames"):
         interpolate(codes, 1)
-    with pytest.raises(ValueError, match="interpolate mode 'cubic': wanted 'lerp' or 'slerp'"):
+    with pytest.raises(ValueError, match="interpolate mode 'cubic': wanted 'lerp', 'slerp' or 'smooth'"):
         interpolate(codes, 5, "cubic")

@@ -23,12 +23,12 @@ from hyperfields.training.fit import Fit, fit
 from hyperfields.training.inference import infer
 
 HOLD = """
-    import sys, time
+    import sys
     from pathlib import Path
     from hyperfields.runs.lock import FolderLock
     lock = FolderLock(Path(sys.argv[1]))
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -40,19 +40,11 @@ def test_a_second_process_is_refused_by_name(tmp_path: Path) -> None:
     run = tmp_path / "run"
     fit(data(), run, steps=1, progress=False)
     assert not (run / LOCK).exists()  # nothing stays behind
-    holder = subprocess.Popen(
-        [sys.executable, "-P", "-c", textwrap.dedent(HOLD), str(run)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held(run, "FolderLock") as number:
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-        with pytest.raises(InputError, match=rf"run: process {holder.pid} is writing into it; wait until it ends"):
+        with pytest.raises(InputError, match=rf"run: process {number} is writing into it; wait until it ends"):
             fit(data(), run, steps=2, resume=True, progress=False)
         assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    finally:
-        holder.kill()
-        holder.communicate()
     assert (run / LOCK).exists()  # left by a kill, and no hindrance
     (run / ".model.safetensors.0badcafe.tmp").write_bytes(b"of another process")
     assert fit(data(), run, steps=2, resume=True, progress=False).summary["steps"] == 2
@@ -89,9 +81,11 @@ def test_a_lock_can_be_taken_again(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def held(path: Path, kind: str) -> Iterator[int]:
-    """The number of a process that holds the lock on a folder or a file."""
+    """The number of a process that holds the lock on a folder or a file, until it is killed."""
     code = textwrap.dedent(HOLD).replace("FolderLock", kind)
-    holder = subprocess.Popen([sys.executable, "-P", "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-P", "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

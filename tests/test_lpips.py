@@ -136,7 +136,7 @@ def test_values_equal_the_published_package(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(REFERENCE), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     if done.stdout.startswith("cannot import:"):

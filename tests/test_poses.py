@@ -23,6 +23,7 @@ from ._photographs import arc, photograph, write_photographs
 pycolmap = pytest.importorskip("pycolmap", reason="pycolmap (hyperfields[captures]) is missing")
 from hyperfields.scenes.poses import colmap, find_poses  # noqa: E402
 from hyperfields.scenes.poses import world as frame_of  # noqa: E402
+from hyperfields.scenes.poses.report import nothing_found  # noqa: E402
 
 COUNT = 8
 TURNED = 2  # number of the photograph that is stored lying on its side
@@ -270,6 +271,7 @@ def test_nothing_overlaps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["poses", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), *small]) == 1
     out, error = capsys.readouterr()
     assert "next:" not in out
+    assert out.count(" features, but it matches no other photograph\n") == 4
     error = error.splitlines()[-1]
     assert "none of 4 photographs matches another; they have to overlap" in error
     assert not (tmp_path / "out" / "transforms.json").exists()
@@ -277,6 +279,13 @@ def test_nothing_overlaps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [photo["others"] for photo in content["photographs"]] == [0, 0, 0, 0]
     with pytest.raises(InputError):
         open_family(tmp_path / "out")
+
+
+def test_photographs_that_hang_together_are_named() -> None:
+    matches = {"a": "b", "b": "a", "c": "d", "d": "c", "e": ""}
+    seen = {name: colmap.Seen(500, {other: 20} if other else {}, set()) for name, other in matches.items()}
+    line = nothing_found(seen)
+    assert "only 2 of 10 pairs match: a, b | c, d; 1 match none (e); take photographs from places" in line
 
 
 def test_turned_on_the_spot(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from hyperfields.rendering.meshing import mesh_from_field
 from hyperfields.runs.config import FitSettings
 from hyperfields.runs.run import METRICS, MODEL, STATE, load_run
 from hyperfields.scenes import open_family
-from hyperfields.tasks import RADIANCE, TASKS
+from hyperfields.tasks import RADIANCE, TASKS, TrainConfig
 from hyperfields.tasks.base import Pair
 from hyperfields.training.curve import Curve
 from hyperfields.training.fit import Fit
@@ -241,8 +241,12 @@ def test_pictures_are_shrunk_and_places_spread() -> None:
 # The curve ------------------------------------------------------------------------------------------------
 
 
+FEW = TrainConfig(4, 2**13, rate_grid=3e-2)  # a quarter of the preset's samples
+
+
 def views_fit(out: Path | None, *, curve: bool, steps: int = 64, resume: bool = False, **settings: Any) -> Fit:
-    return Fit(FAMILIES["views"], out, FitSettings(steps=steps, preset="tiny", **settings), curve=curve, resume=resume)
+    chosen = FitSettings(steps=steps, preset="tiny", **settings)
+    return Fit(FAMILIES["views"], out, chosen, train=FEW, curve=curve, resume=resume)
 
 
 @pytest.mark.parametrize("individually", [False, True])
@@ -250,7 +254,7 @@ def test_a_curve_changes_no_bit_of_a_fit(tmp_path: Path, individually: bool) -> 
     data = Balls(names=("red",)) if individually else FAMILIES["views"]
     for name, curve in (("with", True), ("without", False)):
         settings = FitSettings(steps=32, preset="tiny", individually=individually)
-        Fit(data, tmp_path / name, settings, curve=curve).run()
+        Fit(data, tmp_path / name, settings, train=FEW, curve=curve).run()
     assert (tmp_path / "with" / MODEL).read_bytes() == (tmp_path / "without" / MODEL).read_bytes()
     states = [load_tensors(tmp_path / name / STATE) for name in ("with", "without")]
     assert states[0].keys() == states[1].keys()

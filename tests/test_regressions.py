@@ -114,8 +114,8 @@ def test_a_log_that_was_cut_does_not_stop_a_fit_from_going_on(tail: str, tmp_pat
 @pytest.mark.parametrize(
     ("codes", "individually"),
     [(None, False), (hf.Variational(), False), (hf.Encoder(width=8, depth=1, heads=2), False), (hf.CAVIA(), False),
-     (hf.Reptile(steps=2), False), (None, True)],
-    ids=["table", "variational", "encoder", "cavia", "reptile", "individually"],
+     (None, True)],
+    ids=["table", "variational", "encoder", "cavia", "individually"],
 )  # fmt: skip
 def test_a_fit_that_was_stopped_ends_as_one_that_was_not(
     codes: hf.Codes | None, individually: bool, tmp_path: Path
@@ -187,7 +187,7 @@ def test_nothing_reads_or_changes_the_global_random_numbers(tmp_path: Path) -> N
     calls: list[Callable[[], Any]] = [
         lambda: hf.fit(Discs(), steps=2, model=MODEL, train=TRAIN, progress=False),
         lambda: hf.fit(Discs(), steps=8, model=MODEL, train=TRAIN, individually=True, progress=False),
-        lambda: hf.fit(Discs(), steps=2, model=MODEL, train=TRAIN, codes=hf.Reptile(steps=1), progress=False),
+        lambda: hf.fit(Discs(), steps=2, model=MODEL, train=TRAIN, codes=hf.CAVIA(steps=1), progress=False),
         lambda: hf.load_run(tmp_path / "run"),
         lambda: hf.infer(run, unseen, steps=2, refine=True, progress=False),
         lambda: hf.infer(run, unseen, steps=2, by="posterior", progress=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from hyperfields.cameras import look_at
 from hyperfields.data import Pixels, SceneDataset, View, fingerprint
 from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
+from hyperfields.scenes._common import read_rgba
+from hyperfields.scenes._posed import in_order
 
 SAMPLES = Path(hyperfields.scenes.__file__).parent / "samples"
 HEIGHT, WIDTH = 5, 7
@@ -238,6 +241,57 @@ def test_what_is_wrong_is_named(folder: Path, name: str) -> None:
     assert "two" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert open_family(folder, scenes=("one",)).names == ("one",)  # the others can still be used
+
+
+def test_what_says_nothing_is_said(tmp_path: Path) -> None:
+    """Frames that repeat others, of which one would be for the test, and pictures without a visible pixel."""
+    make_scene(tmp_path / "s", [ABOVE, BESIDE, ABOVE], fl_x=5.0)
+    path = tmp_path / "s" / "transforms.json"
+    content = json.loads((tmp_path / "s" / "transforms_train.json").read_text())
+    (tmp_path / "s" / "transforms_train.json").unlink()
+    path.write_text(json.dumps(content | {"frames": content["frames"] * 2}))
+    opened = open_family(tmp_path, split="every-3")
+    assert [note for note in opened.notes if "transforms.json: 3 frames repeat others and are left out" in note]
+    assert [len(opened.reference(0, split)) for split in ("train", "test")] == [2, 1]
+    for number in range(3):
+        clear = picture(number)
+        clear[..., 3] = 0
+        Image.fromarray(clear).save(tmp_path / "s" / "train" / f"r_{number}.png")
+    assert [note for note in open_family(tmp_path).notes if "all pictures of s are transparent all over" in note]
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "s" / "black.png")
+    content["frames"][1]["mask_path"] = "black.png"
+    path.write_text(json.dumps(content))
+    notes = open_family(tmp_path, split="all").notes
+    assert [note for note in notes if "masks: in 1 of 3 pictures of s no pixel counts" in note]
+
+
+def test_pictures_on_another_disk(folder: Path, tmp_path: Path) -> None:
+    """A folder of the scene may be a link; what is in it may not lead further."""
+    whole = fingerprint(open_family(folder))
+    away = tmp_path / "disk" / "pictures"
+    away.parent.mkdir()
+    shutil.move(folder / "two" / "train", away)
+    (folder / "two" / "train").symlink_to(away)
+    opened = open_family(folder)
+    assert fingerprint(opened) == whole
+    assert [note for note in opened.notes if f"two/train is a link: pictures are read from {away}" in note]
+    shutil.move(away / "r_1.png", away.parent / "r_1.png")
+    (away / "r_1.png").symlink_to(away.parent / "r_1.png")
+    with pytest.raises(InputError, match=r"train/r_1' leaves the scene's folder; move the picture there, or link"):
+        open_family(folder)
+
+
+def test_standard_error_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is turned off while libtiff decodes, on any thread."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for suffix in ("tif", "png"):
+        Image.fromarray(picture(0, 64, 64)).save(tmp_path / f"a.{suffix}")
+    paths = [tmp_path / name for name in ("a.tif", "a.png")] * 60
+    assert len({pixels.tobytes() for pixels in in_order(read_rgba, paths)}) == 1
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
 
 
 def test_a_broken_test_split_is_found_when_asked_for(folder: Path) -> None:

@@ -225,7 +225,7 @@ def test_names_do_not_speak_to_the_terminal(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["file_path", "mask_path", "ply_file_path"])
-@pytest.mark.parametrize("way", ["up", "absolute", "link", "folder link", "backslash"])
+@pytest.mark.parametrize("way", ["up", "absolute", "link", "link to what holds it", "link in a link", "backslash"])
 def test_pictures_outside_of_a_scene_are_refused(tmp_path: Path, way: str, key: str) -> None:
     scene, secret = tmp_path / "family" / "scene", tmp_path / "family" / "secret.png"
     scene.mkdir(parents=True)
@@ -233,7 +233,11 @@ def test_pictures_outside_of_a_scene_are_refused(tmp_path: Path, way: str, key: 
         Image.new("RGBA", (4, 4), "red").save(path)
     (scene / "link.png").symlink_to(secret)
     (scene / "up").symlink_to(tmp_path / "family")
-    there = {"up": "../secret.png", "absolute": str(secret), "link": "link.png", "folder link": "up/secret.png"}
+    (tmp_path / "disk").mkdir()
+    (scene / "disk").symlink_to(tmp_path / "disk")  # may be followed, but not this:
+    (tmp_path / "disk" / "link.png").symlink_to(secret)
+    there = {"up": "../secret.png", "absolute": str(secret), "link": "link.png"}
+    there |= {"link to what holds it": "up/secret.png", "link in a link": "disk/link.png"}
     given = there.get(way, "..\\secret.png")
     pose = [[1, 0, 0, 0], [0, 0, -1, -4], [0, 1, 0, 0], [0, 0, 0, 1]]
     content: dict[str, Any] = {"camera_angle_x": 0.7, "frames": [{"file_path": "a.png", "transform_matrix": pose}]}

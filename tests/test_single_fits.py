@@ -90,11 +90,12 @@ CASES = [CASES[i * 61 % 200] for i in range(200)]
 PRESETS = ("default", "tiny", "default", "default", "faithful")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "number", "seed"), CASES[:BATTERY])
 def test_a_single_fit_lives(kind: str, number: int, seed: int) -> None:
     data = data_of(kind, number)
     preset = PRESETS[number % 5] if BATTERY >= 200 else "tiny"
-    run = fit(data, steps=300 if BATTERY >= 200 else 150, preset=preset, seed=seed, progress=False)  # a warning fails
+    run = fit(data, steps=300 if BATTERY >= 200 else STEPS, preset=preset, seed=seed, progress=False)  # a warning fails
     assert verdict(run, data) == []
 
 

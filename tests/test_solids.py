@@ -71,6 +71,22 @@ EXACT: dict[str, tuple[Mesh, Known]] = {
         lambda p: to_box(p, LONG),
     ),
     "touching, one inverted": (together(LEFT, inverted(RIGHT)), lambda p: to_box(p, LONG)),
+    "touching, one inverted, other diagonals": (
+        together(LEFT, inverted(box(CUBE, (0.4, 0, 0), OTHERWISE))),
+        lambda p: to_box(p, LONG),
+    ),
+    "four, two of them inverted": (
+        together(
+            *(
+                (inverted if i == j else tuple)(
+                    box((0.4, 0.4, 0.4), (0.8 * i - 0.4, 0.8 * j - 0.4, 0), (FACES, OTHERWISE)[i])
+                )
+                for i in (0, 1)
+                for j in (0, 1)
+            )
+        ),
+        lambda p: to_box(p, (0.8, 0.8, 0.4)),
+    ),
     "touching, both inverted": (together(inverted(LEFT), inverted(RIGHT)), lambda p: to_box(p, LONG)),
     "doubled": (together(box(CUBE), box(CUBE)), lambda p: to_box(p, CUBE)),
     "doubled, with two sides": (together(box(CUBE), inverted(box(CUBE))), lambda p: to_box(p, CUBE)),

@@ -15,8 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +32,7 @@ from hyperfields.viewer.app import Viewer
 from hyperfields.viewer.connection import Allowance
 from hyperfields.viewer.lock import FairLock, Turn
 
-from ._viewer import Client, get, saved, viewing
+from ._viewer import PATIENCE, Client, get, saved, viewing, wait_until
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "attack_viewer.py"
 COOKIE_AND_HOST = "Host: 127.0.0.1\r\nCookie: {}\r\n"
@@ -62,14 +61,6 @@ def viewer(capfd: pytest.CaptureFixture[str]) -> Iterator[Viewer]:
 
 def cookie(viewer: Viewer) -> str:
     return viewer.gate.cookie.partition(";")[0]
-
-
-def wait_until(true: Callable[[], Any]) -> None:
-    """Returns when something is true; fails when it never becomes so."""
-    deadline = time.monotonic() + 60.0
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # Requests ---------------------------------------------------------------------------------------------
@@ -147,7 +138,7 @@ def test_what_is_too_large_is_not_read(viewer: Viewer, attack: ModuleType) -> No
         f"GET / HTTP/1.1\r\n{head}".encode() + b"X: y\r\n" * 2_000_000,
         f"POST /live HTTP/1.1\r\n{head}Content-Length: 20000000\r\n\r\n".encode() + b"x" * 20_000_000,
     ):
-        client = socket.create_connection(("127.0.0.1", viewer.port), timeout=20.0)
+        client = socket.create_connection(("127.0.0.1", viewer.port), timeout=PATIENCE)
         with client, contextlib.suppress(ConnectionError):
             client.sendall(data)
             while client.recv(2**16):
@@ -159,10 +150,17 @@ def test_what_is_too_large_is_not_read(viewer: Viewer, attack: ModuleType) -> No
 
 def test_who_asks_nothing_is_let_go(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slowloris, half-open connections, and those that browsers open in advance."""
+    made = connection.Connection.connection_made
+    accepted: list[object] = []
+    monkeypatch.setattr(
+        connection.Connection, "connection_made", lambda self, transport: accepted.append(made(self, transport))
+    )
     monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.5)
-    slow = [socket.create_connection(("127.0.0.1", viewer.port), timeout=20.0) for _ in range(20)]
+    slow = [socket.create_connection(("127.0.0.1", viewer.port), timeout=PATIENCE) for _ in range(20)]
     for number, client in enumerate(slow):
         client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: y"[: 2 * number])
+    wait_until(lambda: len(accepted) == 20)
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", PATIENCE)
     assert get(viewer, "/")[0] == 200
     for client in slow:
         with contextlib.suppress(ConnectionError):
@@ -173,11 +171,11 @@ def test_who_asks_nothing_is_let_go(viewer: Viewer, monkeypatch: pytest.MonkeyPa
 def test_the_silent_make_room_for_those_who_ask(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MOST_CONNECTIONS", 6)
     with Client(viewer) as page:
-        silent = [socket.create_connection(("127.0.0.1", viewer.port), timeout=20.0) for _ in range(30)]
+        silent = [socket.create_connection(("127.0.0.1", viewer.port), timeout=PATIENCE) for _ in range(30)]
         assert get(viewer, "/")[0] == 200
         page.request(moving=True)
         assert page.until(type="picture")
-        assert len(viewer._server._connections()) <= 6
+        wait_until(lambda: len(viewer._server._connections()) <= 6)
         for client in silent:
             client.close()
 
@@ -233,7 +231,7 @@ def frame(text: str, *, opcode: int = 1, fin: bool = True) -> bytes:
 def drain(client: ClientConnection) -> None:
     """Read until the connection is closed, which raises."""
     while True:
-        client.recv(20.0)
+        client.recv(PATIENCE)
 
 
 def test_pings_without_end_and_messages_in_thousands_of_parts_end_the_connection(viewer: Viewer) -> None:
@@ -258,7 +256,7 @@ def test_a_client_that_floods_is_read_slowly_and_the_others_are_served(viewer: V
 
     viewer._handle = counted  # type: ignore[method-assign]
     with raw(viewer) as flood:
-        assert flood.recv(20.0)  # the first message: its session is there
+        assert flood.recv(PATIENCE)  # the first message: its session is there
         (flooding,) = viewer._sessions
         text = json.dumps(
             {"type": "view", "id": 1, "latent": {"seed": 1}, "size": [8, 8], "view": {"window": [0, 0, 1, 1]}}
@@ -274,13 +272,14 @@ def test_a_client_that_floods_is_read_slowly_and_the_others_are_served(viewer: V
 
         sender = threading.Thread(target=send)
         sender.start()
+        wait_until(lambda: sent > handled + 100)
         with Client(viewer) as page:
             for number in range(1, 21):
                 page.request(number, moving=True)
                 assert page.until(type="picture", id=number)
         enough.set()
         flood.close_socket()
-        sender.join(20.0)
+        sender.join(PATIENCE)
     assert handled < sent
 
 
@@ -378,7 +377,7 @@ def test_jobs_of_several_run_side_by_side_and_those_of_one_after_another(viewer:
         running.append((job.owner, job.number))
         most.append(len(viewer.jobs._running))
         assert len({other.owner for other in viewer.jobs._running}) == len(viewer.jobs._running)
-        assert go.wait(60.0)
+        assert go.wait(PATIENCE)
 
     viewer.jobs._makers["export"] = make
     heard: list[dict[str, Any]] = []
@@ -397,7 +396,7 @@ def test_jobs_of_several_run_side_by_side_and_those_of_one_after_another(viewer:
     assert running[-1] == ("d", 1)
 
 
-def test_more_than_the_pages_that_are_allowed_are_told(monkeypatch: pytest.MonkeyPatch, viewer: Viewer) -> None:
+def test_more_than_the_pages_that_are_allowed_are_told(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert app.MOST_CLIENTS >= 50
     monkeypatch.setattr(app, "MOST_CLIENTS", 1)
     with Client(viewer), pytest.raises(ConnectionClosed, match="1013"):
@@ -433,6 +432,7 @@ def killed_in_the_end(process: subprocess.Popen[str]) -> Iterator[None]:
         process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_folder_may_be_damaged_and_the_end_is_clean(tmp_path: Path, number: signal.Signals) -> None:
     run = saved("shapes", tmp_path / "run")
@@ -477,7 +477,7 @@ def test_the_folder_may_be_damaged_and_the_end_is_clean(tmp_path: Path, number: 
         late.send(type="job", id=9, what="walk", suffix=".gif", walk=["small", "big"], frames=480, size=[256, 256])
         late.until(type="progress", job=9)
         process.send_signal(number)
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=PATIENCE)
         for client in (page.socket, late.socket, slow):
             client.close_socket()
         silent.close()

@@ -7,10 +7,11 @@ they cannot be had these tests are skipped, but in CI that is a failure.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from hyperfields.data import Kind
 from hyperfields.tasks import task_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SECONDS = 60_000  # ms that anything may take
 
 
 def missing() -> str:
@@ -41,7 +41,7 @@ from playwright.sync_api import Browser, Page, WebSocket, sync_playwright  # noq
 
 from hyperfields.viewer.app import Viewer  # noqa: E402
 
-from ._viewer import decoded, viewing  # noqa: E402
+from ._viewer import PATIENCE, decoded, viewing, wait_until  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ class Visit:
 
     def __init__(self, browser: Browser, viewer: Viewer, **options: Any) -> None:
         self.page: Page = browser.new_page(viewport={"width": 1280, "height": 720}, **options)
-        self.page.set_default_timeout(SECONDS)
+        self.page.set_default_timeout(1e3 * PATIENCE)
         self.wrong: list[str] = []
         self.asked: list[str] = []
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
@@ -94,17 +94,25 @@ class Visit:
     def pictures(self) -> int:
         return int(self.page.evaluate("Number(document.body.dataset.pictures)"))
 
-    def await_pictures(self, count: int) -> None:
-        """Until so many have been drawn, however slow the machine is."""
-        for _ in range(SECONDS // 20):
-            if self.pictures() >= count:
-                return
-            self.page.wait_for_timeout(20)
-        pytest.fail(f"{self.pictures()} pictures, wanted {count}")
+    def until(self, true: Callable[[], Any]) -> None:
+        """Returns when something is true of the page, which goes on meanwhile."""
+        wait_until(true, lambda _: self.page.wait_for_timeout(30))
 
     def await_caption(self, text: str) -> None:
         self.page.wait_for_selector(f"#caption:text-is('{text}')")
         self.still()
+
+    def settled(self, canvas: str) -> Tensor:
+        """Pixels of a canvas that does not change any more, `[h w 3]`."""
+        seen = [pixels(self, canvas)]
+
+        def again() -> bool:
+            self.page.wait_for_timeout(100)
+            seen.append(pixels(self, canvas))
+            return torch.equal(*seen[-2:])
+
+        self.until(again)
+        return seen[-1]
 
     def download(self, click: str, box: str) -> bytes:
         """The file that a job makes."""
@@ -120,6 +128,7 @@ class Visit:
         assert not self.wrong, self.wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["images", "shapes", "views"])
 def test_a_person_explores_a_run(browser: Browser, shots: Path, kind: Kind) -> None:
     with viewing(kind, small=0.5, middle=0.65, big=0.8) as viewer:
@@ -146,8 +155,7 @@ def test_a_person_explores_a_run(browser: Browser, shots: Path, kind: Kind) -> N
         come_back(visit, kind)
         page.set_viewport_size({"width": 400, "height": 760})
         visit.still()
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        visit.until(lambda: page.evaluate("document.documentElement.scrollWidth") <= 400)
         page.screenshot(path=shots / f"{kind}_narrow.png")
         visit.close()
 
@@ -160,14 +168,17 @@ def drag_the_map(visit: Visit) -> None:
     x, y = box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.4
     page.mouse.move(x, y)
     page.mouse.down()
-    for picture in range(1, 4):  # the mouse waits for each, so that none is passed over
-        page.mouse.move(x + 20 * picture, y + 8 * picture)
-        visit.await_pictures(before + picture)
+    steps = itertools.cycle(range(12))
+
+    def drawn() -> bool:
+        step = next(steps)
+        page.mouse.move(x + 5 * step, y + 2 * step)
+        return visit.pictures() >= before + 3
+
+    visit.until(drawn)
     page.mouse.up()
-    visit.still()
-    assert visit.caption.startswith("between ")
-    page.wait_for_timeout(200)
-    assert "key=" in page.url
+    visit.until(lambda: visit.caption.startswith("between "))
+    visit.until(lambda: "key=" in page.url)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("r")
     visit.still()
@@ -175,8 +186,7 @@ def drag_the_map(visit: Visit) -> None:
     page.keyboard.press("ArrowRight")
     visit.still()
     page.click("#nearest li:nth-child(2) button")
-    visit.still()
-    assert visit.caption in ("small", "middle", "big")
+    visit.until(lambda: visit.caption in ("small", "middle", "big"))
     page.keyboard.press("]")
     page.keyboard.press("0")
     visit.await_caption("small")
@@ -188,11 +198,14 @@ def walk(visit: Visit, shot: Path) -> None:
     page.fill("#stop-name", "big")
     page.click("#add-stop")
     assert page.locator("#stops li").count() == 3
+    page.fill("#stop-name", "big - small + middle")
+    page.click("#add-stop")
+    assert page.locator("#stops li").count() == 4
     page.fill("#pace", "0.6")
     page.locator("#pace").blur()
     before = visit.pictures()
     page.keyboard.press("Space")
-    visit.await_pictures(before + 4)
+    visit.until(lambda: visit.pictures() >= before + 4)
     page.screenshot(path=shot)
     page.keyboard.press("Space")
     visit.still()
@@ -226,11 +239,11 @@ def film(visit: Visit) -> None:
     page.fill("#seconds", "0.5")
     page.fill("#fps", "8")
     page.select_option("#path-size", "128")
-    page.wait_for_timeout(200)
-    before = visit.pictures()
     page.locator("#fps").blur()
+    visit.until(lambda: page.evaluate("viewer.cameraTab.frames.length") == 4)
+    before = visit.pictures()
     page.keyboard.press("p")
-    visit.await_pictures(before + 1)
+    visit.until(lambda: visit.pictures() > before)
     video = ".mp4" if importlib.util.find_spec("av") else ".gif"
     page.select_option("#path-suffix", video)
     film = visit.download("#path-render", "#path-jobs")
@@ -259,24 +272,28 @@ def drag(visit: Visit, canvas: str) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 + 150, box["y"] + box["height"] / 2 + 40, steps=5)
     page.mouse.up()
-    page.wait_for_timeout(300)
+
+
+def turned(visit: Visit, before: Tensor) -> None:
+    """What WebGL draws changes."""
+    visit.until(lambda: float((pixels(visit, "#solid") - before).abs().mean()) > 0.005)
 
 
 def overview(visit: Visit, shot: Path) -> None:
     """The path from outside: it turns without the server."""
     page = visit.page
     page.click("#circle")
-    page.wait_for_timeout(300)
+    visit.until(lambda: page.evaluate("viewer.cameraTab.frames.length") > 0)
     page.keyboard.press("v")
-    page.wait_for_selector("body[data-level=still]")
     page.wait_for_selector("body[data-covered=true]")
-    page.wait_for_timeout(300)
+    visit.still()
+    before = visit.settled("#solid")
+    sent = len(visit.sent)
     page.screenshot(path=shot)
-    before, sent = pixels(visit, "#solid"), len(visit.sent)
     orange = torch.tensor([0.835, 0.369, 0.0])  # of the keyframes
     assert float(((before - orange).abs().amax(-1) < 0.1).float().mean()) > 2e-4
     drag(visit, "#solid")
-    assert float((pixels(visit, "#solid") - before).abs().mean()) > 0.005
+    turned(visit, before)
     assert not visit.sent[sent:]
     page.keyboard.press("v")
     page.wait_for_selector("body[data-covered=false]")
@@ -289,20 +306,19 @@ def mesh(visit: Visit, shot: Path) -> None:
     page.keyboard.press("h")
     page.keyboard.press("4")
     visit.still()
-    page.wait_for_timeout(300)
-    picture = pixels(visit, "#picture")
+    picture = visit.settled("#picture")
     page.check("#show-mesh")
     page.wait_for_selector("body[data-covered=true]")
-    page.wait_for_timeout(300)
+    visit.still()
+    drawn = visit.settled("#solid")
     page.screenshot(path=shot)
-    drawn = pixels(visit, "#solid")
     scene, solid = ((image - image[0, 0]).abs().amax(-1) > 0.1 for image in (picture, drawn))
     assert float((scene & solid).sum() / (scene | solid).sum()) > 0.95
     sent = len(visit.sent)
     drag(visit, "#picture")
-    assert float((pixels(visit, "#solid") - drawn).abs().mean()) > 0.005
+    turned(visit, drawn)
     assert not visit.sent[sent:]
-    assert "mesh=1" in page.url
+    visit.until(lambda: "mesh=1" in page.url)
     page.uncheck("#show-mesh")
     visit.still()
 
@@ -319,9 +335,7 @@ def look_closer(visit: Visit) -> None:
     page.keyboard.press("c")
     page.keyboard.press("ArrowUp")
     visit.still()
-    page.wait_for_timeout(200)
-    window = page.url.split("window=")[1].split("&")[0].split("%2C")
-    assert 0.1 < float(window[2]) < 0.7
+    visit.until(lambda: 0.1 < float(page.url.split("window=")[1].split("&")[0].split("%2C")[2]) < 0.7)
 
 
 def choose(visit: Visit, kind: Kind) -> None:
@@ -346,9 +360,13 @@ def choose(visit: Visit, kind: Kind) -> None:
 def come_back(visit: Visit, kind: Kind) -> None:
     """A link reopens what was seen."""
     page = visit.page
-    page.wait_for_timeout(300)
-    url = page.url
     position = page.evaluate("viewer.camera.text()")
+    wanted = {"scene": "big", "tab": "scene", "camera" if task_of(kind).has_camera else "window": position}
+    if "depth" in task_of(kind).channels:
+        wanted["channel"] = "depth"
+    address = "Object.entries(wanted).every(([k, v]) => new URLSearchParams(location.hash.slice(1)).get(k) === v)"
+    visit.until(lambda: page.evaluate(f"(wanted) => {address}", wanted))
+    url = page.evaluate("location.href")
     page.reload()
     visit.still()
     assert visit.caption == "big"
@@ -357,7 +375,7 @@ def come_back(visit: Visit, kind: Kind) -> None:
     if "depth" in task_of(kind).channels:
         assert page.is_checked("input[value=depth]")
     page.wait_for_timeout(300)
-    assert page.url == url
+    assert page.evaluate("location.href") == url
 
 
 def test_a_page_says_when_the_viewer_has_gone(browser: Browser) -> None:

@@ -52,7 +52,7 @@ def run(page: Path, code: str, **values: Any) -> Any:
     """
     assert NODE is not None
     done = subprocess.run(
-        [NODE, "--input-type=module", "-e", script], cwd=page, capture_output=True, text=True, timeout=30
+        [NODE, "--input-type=module", "-e", script], cwd=page, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -143,5 +143,5 @@ def test_types_of_the_page() -> None:
     options = ["--noEmit", "--allowJs", "--strict", "--target", "es2022", "--module", "es2022"]
     options += ["--moduleResolution", "bundler"]
     command = ["tsc", *options, "--lib", "es2022,dom,dom.iterable", str(PAGE / "main.js")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout

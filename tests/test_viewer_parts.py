@@ -14,13 +14,13 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera, look_at
 from hyperfields.cameras.keyframes import camera
+from hyperfields.codes.latent_map import latent_map
 from hyperfields.data import Kind, Mesh, View
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.tasks import task_of
 from hyperfields.tasks.mesh_picture import mesh_picture
-from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.lock import FairLock, Turn
 from hyperfields.viewer.reference import photograph_picture, reference_picture
 from hyperfields.viewer.session import mesh_bytes, moving_size, pack
@@ -223,7 +223,8 @@ class Queue:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(300.0)
+            assert not thread.is_alive()
 
 
 def test_the_lock_goes_round_in_order_looks_before_pictures_before_jobs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -21,7 +22,6 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras.nerfstudio import from_nerfstudio
-from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.report import scene_places
@@ -31,6 +31,7 @@ from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import MESH_SUFFIXES
 from hyperfields.runs.render import FPS
 from hyperfields.runs.scene import Scene
+from hyperfields.runs.timing import timed_path
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks import Metric
 from hyperfields.viewer import requests
@@ -224,6 +225,13 @@ class Jobs:
             yield item
             job.progress(min(done, total), total)
 
+    @contextlib.contextmanager
+    def _turn(self, job: Job) -> Iterator[None]:
+        """Holds the lock for something short."""
+        with self.shared.lock.held():
+            job.check()
+            yield
+
     def _pause(self, job: Job) -> Callable[[], None]:
         """A function for between blocks while the lock is held: it gives way, and ends a cancelled job."""
 
@@ -266,7 +274,8 @@ class Jobs:
         suffix = _suffix(message, ANIMATION_SUFFIXES)
         size = requests.pair(message.get("size"), "size", 16, requests.MOST_SIDE)
         _require_room(frames, size)
-        codes = interpolate(torch.cat([shared.code(stop) for stop in stops]), frames, requests.mode(message))
+        places, mode, timing = [shared.code(stop) for stop in stops], requests.mode(message), requests.timing(message)
+        codes = timed_path(shared.run, torch.cat(places), frames, mode, timing, turn=functools.partial(self._turn, job))
         views: list[Any] = [shared.first_view(size)] * frames
         if message.get("orbit") is True and shared.task.has_camera:
             views = list(orbit_cameras(shared.run, frames, size))

@@ -12,8 +12,8 @@ class Turn(IntEnum):
     """What a thread wants to compute. The number is its patience: how many who come later may go first."""
 
     LOOK = 0  # somebody drags and waits
-    PICTURE = 8  # all is still: a whole picture
-    JOB = 24  # films, meshes, thumbnails
+    PICTURE = 4  # all is still: a whole picture
+    JOB = 16  # films, meshes, thumbnails
     SHARP = 32  # a picture that is whole already, with all pixels and smooth edges
 
 
@@ -21,7 +21,7 @@ class _Waiting:
     """A place in the queue."""
 
     def __init__(self, turn: Turn, ticket: int) -> None:
-        self.turn, self.ticket = turn, ticket
+        self.turn, self.ticket, self.patience = turn, ticket, int(turn)
         self.due = 0  # at this count of arrivals it goes before whoever comes
         self.go = threading.Event()
 
@@ -31,7 +31,8 @@ class FairLock:
 
     Within a kind of turn, who began first goes first, also after giving way: so few large pictures are in memory at a
     time. Between kinds, each comes at its due, the count of arrivals when it queued plus its patience: whoever waits
-    for a look already when a job queues gets it before the job's next block, and nobody waits for ever.
+    for a look already when a job queues gets it before the job's next block, and nobody waits for ever. Patience for a
+    whole picture halves each time it gives way: many blocks do not make it late while others look without a pause.
     """
 
     def __init__(self) -> None:
@@ -67,6 +68,8 @@ class FairLock:
             if not any(self._queues.values()):
                 return
             ours.go.clear()
+            if ours.turn is Turn.PICTURE:
+                ours.patience //= 2
             self._queue(ours)
             self._hand_over()
         ours.go.wait()
@@ -81,7 +84,7 @@ class FairLock:
 
     def _queue(self, ours: _Waiting) -> None:
         self._arrivals += 1
-        ours.due = self._arrivals + ours.turn
+        ours.due = self._arrivals + ours.patience
         self._queues[ours.turn].append(ours)
         self._queues[ours.turn].sort(key=lambda one: one.ticket)
 

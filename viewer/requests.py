@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -12,17 +13,17 @@ from torch import Tensor
 from hyperfields.cameras import Camera, look_at
 from hyperfields.cameras.keyframes import camera
 from hyperfields.cameras.poses import from_opengl
-from hyperfields.codes import interpolate
+from hyperfields.codes.expressions import code_sum, terms
+from hyperfields.codes.latent_map import LIMIT
+from hyperfields.codes.paths import MODES, path_at
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
-from hyperfields.viewer.latent_map import LIMIT
+from hyperfields.runs.timing import Timing
 from hyperfields.viewer.shared import SharedState
 
 MOST_SIDE = 1024  # pixels of a live picture
 MOST_WALK = 32  # scenes on a walk
 AXES = 8  # sliders
-WALK_STEPS = 256  # of the path between two stops: places between its steps are interpolated
-Mode = Literal["lerp", "slerp"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +86,20 @@ def view_request(message: dict[str, Any], shared: SharedState) -> ViewRequest:
 def latent(value: Any, shared: SharedState) -> Tensor:
     """Coordinates `[k]` of a latent: one of {scene}, {at: [x, y]}, {key, coordinates}, {walk, time, mode}, {seed}.
 
+    A scene is a name, or a sum of codes, `A - B + C`.
+
     Raises:
         InputError: as above.
     """
     if not isinstance(value, dict):
         raise InputError(f"latent: got {short(value)}, wanted an object")
     if "scene" in value:
-        return shared.map.coordinates[shared.index(_text(value["scene"], "scene"))]
+        parts = terms(_text(value["scene"], "scene"), shared.names)
+        numbers = {name: shared.index(name) for _, name in parts}
+        if len(parts) == 1:
+            return shared.map.coordinates[numbers[parts[0][1]]]
+        total = code_sum(parts, lambda name: shared.codes[[numbers[name]]])
+        return shared.map.coordinates_of(total[0]).clamp(-LIMIT, LIMIT)
     if "at" in value:
         x, y = vector(value["at"], "at", 2, 100.0)
         return shared.map.at(x, y)
@@ -112,14 +120,10 @@ def _on_walk(value: dict[str, Any], shared: SharedState) -> Tensor:
     """Coordinates of a place on a walk: in code space, as `hyperfields interpolate` walks, then back."""
     stops = walk(value["walk"], shared)
     place = number(value.get("time", 0.0), "time", 0.0, 1.0) * (len(stops) - 1)
-    first = min(int(place), len(stops) - 2)
-    if place in (first, first + 1):
+    if place == int(place):
         return stops[int(place)]
-    ends = torch.cat([shared.code(stop) for stop in stops[first : first + 2]])
-    path = interpolate(ends, WALK_STEPS + 1, mode(value))
-    t = (place - first) * WALK_STEPS
-    low = min(int(t), WALK_STEPS - 1)
-    return shared.map.coordinates_of(torch.lerp(path[low], path[low + 1], t - low))
+    codes = torch.cat([shared.code(stop) for stop in stops])
+    return shared.map.coordinates_of(path_at(codes, torch.tensor([place], dtype=torch.float64), mode(value))[0])
 
 
 def walk(value: Any, shared: SharedState) -> list[Tensor]:
@@ -136,15 +140,28 @@ def walk(value: Any, shared: SharedState) -> list[Tensor]:
     return [latent(stop if isinstance(stop, dict) else {"scene": stop}, shared) for stop in value]
 
 
-def mode(value: dict[str, Any]) -> Mode:
+def mode(value: dict[str, Any]) -> str:
     """
     Raises:
         InputError: an unknown one.
     """
-    given = value.get("mode", "lerp")
-    if given not in get_args(Mode):
-        raise InputError(f"mode: got {short(given)}, wanted lerp or slerp")
-    return "slerp" if given == "slerp" else "lerp"
+    return _choice(value, "mode", MODES)
+
+
+def timing(value: dict[str, Any]) -> str:
+    """
+    Raises:
+        InputError: an unknown one.
+    """
+    return _choice(value, "timing", get_args(Timing))
+
+
+def _choice(value: dict[str, Any], name: str, known: Sequence[str]) -> str:
+    """One of those that are known, the first when none is given."""
+    given = value.get(name, known[0])
+    if given not in known:
+        raise InputError(f"{name}: got {short(given)}, wanted {' or '.join(known)}")
+    return str(given)
 
 
 def view(value: Any, shared: SharedState, size: tuple[int, int]) -> Camera | Window:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from hyperfields.cameras import Camera
+from hyperfields.codes.latent_map import latent_map
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
@@ -22,7 +23,6 @@ from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import native_size, orbit_cameras
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
-from hyperfields.viewer.latent_map import latent_map
 from hyperfields.viewer.lock import FairLock
 from hyperfields.viewer.reference import References
 

@@ -39,6 +39,8 @@ def read_camera_path(path: Path, size: tuple[int, int] | None = None) -> Film:
     Raises:
         InputError: not readable, damaged, too large, or with something in it that is not done here, like a crop.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: is no file; wanted nerfstudio's camera_path.json")
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InputError(f"{path}: is larger than {MOST_BYTES / 1e6:.0f} MB; wanted nerfstudio's camera_path.json")

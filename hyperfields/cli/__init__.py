@@ -20,7 +20,7 @@ from typing import Any
 
 import tyro
 
-from hyperfields.cli import add, compare, evaluate, fit, inspect, merge, pack, poses, show
+from hyperfields.cli import add, compare, evaluate, fit, inspect, latents, merge, pack, poses, show
 from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
@@ -35,6 +35,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "calibrate": show.calibrate,
     "render": show.render,
     "interpolate": show.interpolate,
+    "latents": latents.latents,
     "export": show.export,
     "add": add.add,
     "merge": merge.merge,

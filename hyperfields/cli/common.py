@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,6 +181,12 @@ def _data_of_source(
         from hyperfields.scenes.views import Measured
 
         options["measured"] = Measured(measured, run.config.picture.get("frames", {}))
+    if source.views is not None:
+        try:
+            return read_data(folder, **options, views=source.views)
+        except InputError:  # pictures that are not measured may be missing
+            if measured is None:
+                raise
     return read_data(folder, **options)
 
 
@@ -239,23 +244,18 @@ def require_splits(run: Run, given: Mapping[str, object]) -> None:
 
 def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
     """The scene asked for, fitted or inferred (from the file of codes `path`)."""
+    from hyperfields.runs.named import scene_of
+
     if path is None:
         if scene is None:
             raise InputError(f"--scene: give a scene of {run.label}, e.g. {run.names[0]!r}, or --codes FILE")
-        scene = typed(scene, run.names)
-        return run[scene]
+        return scene_of(run, scene)
     from hyperfields.runs.inferred import load_codes
 
     inferred = load_codes(path, run)
     if scene is None and len(inferred.names) > 1:
         raise InputError(f"--scene: give one of the {len(inferred.names)} of {path}, e.g. {inferred.names[0]!r}")
-    return inferred.scene(run, inferred.names[0] if scene is None else typed(scene, inferred.names))
-
-
-def typed(name: str, names: Sequence[str]) -> str:
-    """A scene's name as it is stored, however its accents were typed."""
-    plain = unicodedata.normalize("NFC", name)
-    return name if name in names else next((n for n in names if unicodedata.normalize("NFC", n) == plain), name)
+    return scene_of(run, inferred.names[0] if scene is None else scene, inferred)
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

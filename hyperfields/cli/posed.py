@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperfields.cli.common import data_of, one_scene, write_json
+from hyperfields.cli.common import data_of, has_data, one_scene, write_json
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +43,20 @@ def export_points(run: Run, scene: str | None, out: Path, family: Path | None, c
         cloud = point_cloud(shown, cameras, count, progress=lambda done, total: meter.count(done, total, "cameras"))
     write_points(out, cloud)
     print(f"wrote {out}: {len(cloud.points):,} points, {out.stat().st_size / 1e6:,.1f} MB")
+
+
+def mesh_cameras(run: Run, scene: Scene, family: Path | None) -> list[Camera]:
+    """The cameras of a scene's training pictures, which its mesh does not go beyond; none where they are not there."""
+    reason = "the family is not there"
+    if family is not None:
+        return _cameras_of(run, scene.name, family, "--family")[2]
+    if has_data(run):
+        try:
+            return _cameras_of(run, scene.name, None, "--family")[2]
+        except InputError as error:
+            reason = str(error)
+    print(f"mesh: what none of the pictures shows may be in it ({reason}); give the pictures with --family")
+    return []
 
 
 def _cameras_of(

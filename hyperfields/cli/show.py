@@ -18,7 +18,6 @@ from hyperfields.cli.common import (
     require_each,
     require_splits,
     scene_count,
-    typed,
     write_json,
 )
 from hyperfields.cli.options import (
@@ -36,12 +35,13 @@ from hyperfields.cli.options import (
     Size,
     parse_size,
 )
-from hyperfields.cli.posed import export_cameras, export_points
+from hyperfields.cli.posed import export_cameras, export_points, mesh_cameras
 from hyperfields.errors import InputError
 
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
     from hyperfields.fields import BoundField
+    from hyperfields.runs.run import Run
     from hyperfields.runs.scene import Scene
 
 SAMPLES = 8  # fields drawn where there is a distribution
@@ -74,13 +74,14 @@ def render(
     $ hyperfields render runs/cars --scene bus --out bus.png --channel normals
     $ hyperfields render runs/cars --scene bus --out bus.png --uncertainty
     $ hyperfields render runs/cars --sample 7 --out new.png
+    $ hyperfields render runs/cars --scene "bus - van + taxi" --out sum.png
     $ hyperfields render --compose street.json --out street.mp4 --orbit 72
     $ hyperfields render runs/cars --out 'pictures/{scene}.png' --shard 3/10
 
     Args:
         out: .png, .jpg or .webp for a picture, .mp4 or .gif for a film; with --path a new folder for a .png a frame.
             With {scene} in it, a file for each scene.
-        scene: name of a scene of the run, or in the file of --codes.
+        scene: name of a scene of the run, or in the file of --codes; or a sum of their codes, "A - B + C".
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         compose: instead of a run, a JSON file of radiance scenes with their places, of one run or several: {"scenes":
             [{"run": "runs/cars", "scene": "bus", "position": [0, 0, 0], "turn": 90, "scale": 1}, ...]}, paths from the
@@ -139,6 +140,8 @@ def render(
         raise InputError(f"--family {family}: is read for --uncertainty alone; leave it out")
     if uncertainty and (any(value is not None for value in (orbit, path, frames)) or channel != "rgb"):
         raise InputError("--uncertainty: is of a picture in colours; leave --path, --frames, --orbit and --channel out")
+    if uncertainty and codes is None and not shown.fitted:
+        raise InputError(f"--scene {scene!r}: is no fitted scene, which --uncertainty wants; leave it out")
     beside = out.with_name(f"{out.stem}.uncertainty{out.suffix}")
     if uncertainty:
         require_suffix(beside, IMAGE_SUFFIXES, "an uncertainty")
@@ -228,13 +231,14 @@ def interpolate(
     scenes: Positional[
         Annotated[
             tuple[str, ...],
-            arg(metavar="A B [C ...]", help_behavior_hint=QUIET, help="two scenes or more, in order."),
+            arg(metavar="A B [C ...]", help_behavior_hint=QUIET, help='two scenes or more, or sums, "A - B + C".'),
         ]
     ],
     *,
     out: Annotated[Path, arg(metavar="FILE|DIR", help_behavior_hint="(required)")],
     frames: Annotated[int, arg(metavar="N")] = 48,
-    mode: Literal["lerp", "slerp"] = "lerp",
+    mode: Literal["lerp", "slerp", "smooth"] = "lerp",
+    timing: Literal["even", "linear"] = "even",
     orbit: Flag = False,
     size: Size = None,
 ) -> None:
@@ -243,25 +247,34 @@ def interpolate(
     $ hyperfields interpolate runs/photos cat dog --out morph.gif
     $ hyperfields interpolate runs/cars bus taxi van --out morph.mp4 --frames 120 --orbit
     $ hyperfields interpolate runs/shapes bus taxi --out meshes --frames 10
+    $ hyperfields interpolate runs/cars bus taxi van --out morph.mp4 --mode smooth
+    $ hyperfields interpolate runs/cars taxi "taxi - bus + van" --out morph.mp4
 
     Args:
         out: .mp4 or .gif, or a new folder for one file a frame: meshes of shapes, pictures of others.
         frames: number of frames of the whole path.
-        mode: interpolation of codes: straight lines, or arcs.
+        mode: interpolation of codes: straight lines, arcs, or one curve without corners through all.
+        timing: even: as much of the picture or of the surface changes from each frame to the next; linear: so does the
+            code.
         orbit: let the camera circle the scene.
         size: height and width of the pictures.
     """
+    import torch
+
+    from hyperfields.runs.named import scene_of
     from hyperfields.runs.render import interpolate_run
     from hyperfields.training.progress import Meter
 
     loaded = load(run)
+    codes = [scene_of(loaded, scene).code for scene in scenes]
     with Meter("interpolate") as meter:
         interpolate_run(
             loaded,
-            loaded.codes(*(typed(scene, loaded.names) for scene in scenes)),
+            torch.cat(codes) if codes else loaded.codes(),
             out,
             frames=frames,
             mode=mode,
+            timing=timing,
             orbit=orbit,
             size=parse_size(size),
             progress=frames_shown(meter),
@@ -294,28 +307,36 @@ def export(
     Args:
         out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
             for cameras. With {scene} in it, a file for each scene.
-        scene: name of a scene of the run, or in the file of --codes.
+        scene: name of a scene of the run, or in the file of --codes; or a sum of their codes, "A - B + C".
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         cameras: write the cameras of the scene's training pictures as a transforms.json, in the coordinates of its
             files: those of fit --refine-poses corrected.
         points: write about so many points with colours, .ply, in the coordinates of the scene's files: where rays of
             the cameras of its training pictures end.
-        family: with --cameras and --points, folder of the data that were fitted; default: as recorded.
+        family: with --cameras, --points and meshes of views, which leave out what no training picture shows: folder of
+            the data that were fitted; default: as recorded.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with its description in a .json beside it.
         shard: with {scene} in --out, only the I-th of N parts of the scenes.
     """
     from hyperfields.runs.export import export_scene, field_facts
+    from hyperfields.runs.meshes import MESH_SUFFIXES
     from hyperfields.runs.tcnn import write_tcnn
     from hyperfields.training.progress import Meter
+
+    def surface(run: Run) -> bool:
+        return run.kind == "views" and codes is None and format is None and out.suffix.lower() in MESH_SUFFIXES
 
     def write(shown: Scene, file: Path) -> None:
         if format == "tcnn":
             write_tcnn(file, shown.field, field_facts(shown))
         else:
-            export_scene(shown, file)
+            seen = mesh_cameras(shown.run, shown, family) if surface(shown.run) else ()
+            export_scene(shown, file, cameras=seen)
 
-    if require_each(out, shard, {"--scene": scene, "--cameras": cameras, "--points": points, "--family": family}):
+    if require_each(out, shard, {"--scene": scene, "--cameras": cameras, "--points": points}):
         loaded, count = load(run), 0
+        if family is not None and not surface(loaded):
+            raise InputError("--family: is read for meshes of views alone; leave it out")
         with Meter("export") as meter:
             for shown, file in each_scene(loaded, codes, out, shard):
                 write(shown, file)
@@ -335,9 +356,10 @@ def export(
             raise InputError("--points: goes with neither --codes nor --format; leave them out")
         export_points(load(run), scene, out, family, points)
         return
-    if family is not None:
-        raise InputError("--family: is read for --cameras and --points alone; leave it out")
-    write(one_scene(load(run), scene, codes), out)
+    loaded = load(run)
+    if family is not None and not surface(loaded):
+        raise InputError("--family: is read for --cameras, --points and meshes of views alone; leave it out")
+    write(one_scene(loaded, scene, codes), out)
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 

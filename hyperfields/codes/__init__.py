@@ -1,10 +1,10 @@
 """Codes: where the latent of each scene comes from.
 
 Lives here: the table of an auto-decoder (`table`), sources that make codes in every step (`variational`, `encoder`,
-`cavia`, `reptile`, `sequence`), and paths through latent space. May import: `ops`, `data`, `weights`, `hypernets`. To
-add a source, write one file with a frozen dataclass on `source.Codes` and the `source.CodeSource` that it builds, and a
-line in `SOURCES` for a name on the command line; from outside the package the two classes are enough:
-docs/extending.md.
+`cavia`, `sequence`), paths through latent space (`paths`) and its map (`latent_map`), sums of scenes as they
+are typed (`expressions`). May import: `ops`, `data`, `weights`, `hypernets`. To add a source, write one file with a
+frozen dataclass on `source.Codes` and the `source.CodeSource` that it builds, and a line in `SOURCES` for a name on the
+command line; from outside the package the two classes are enough: docs/extending.md.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ from typing import Any
 from hyperfields.codes.cavia import CAVIA
 from hyperfields.codes.encoder import Encoder
 from hyperfields.codes.paths import interpolate
-from hyperfields.codes.reptile import Reptile
 from hyperfields.codes.sequence import FrameTimes, Sequence, frame_times_from_names
 from hyperfields.codes.source import Codes, CodeSource, FitContext
 from hyperfields.codes.table import LatentTable
@@ -25,7 +24,6 @@ SOURCES: dict[str, type[Codes]] = {
     "vae": Variational,
     "encoder": Encoder,
     "cavia": CAVIA,
-    "reptile": Reptile,
     "time": Sequence,
 }
 
@@ -38,7 +36,6 @@ __all__ = [
     "FitContext",
     "FrameTimes",
     "LatentTable",
-    "Reptile",
     "Sequence",
     "Variational",
     "frame_times_from_names",

@@ -59,7 +59,6 @@ class Codes:
     Your own needs `build` alone.
     """
 
-    independent: ClassVar[bool] = False  # a code is all weights of a scene: the model gets `hypernets.Independent`
     at_once: ClassVar[bool] = False  # `infer` computes codes of new scenes with it, without a fit
 
     def build(self, context: FitContext) -> CodeSource:

@@ -27,6 +27,8 @@ CUT = 1e-3  # share of the object's rays that may miss [-1, 1]^3, below which it
 WIDE = 0.5  # share of what pictures without alpha show outside of the box, from which it is widened
 ROUND = 0.1  # share from which the pictures show what is all round, not an object
 SILHOUETTE = 99.5  # per cent of the object's rays that pass within the box's inner sphere
+OUTLINES = 4  # places from which an object's outlines tell where it is; of fewer, cameras tell it better ...
+DEEPER = 1.6  # ... and the outlines its size: of one, half a box is at most so many times as large as its radius
 FEW = 20  # points that tell nothing
 HELD = 80  # per cent of the points that a box holds
 FARTHEST = 2.0  # half a box over the median distance of the points, where cameras look outwards or one way
@@ -43,6 +45,7 @@ class Box(NamedTuple):
     scale: float = 1.0  # half its side, the file's unit
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
     how: str = "as it is"
+    lost: float | None = None  # share of what the pictures show that is outside, where it is known
 
     @property
     def is_identity(self) -> bool:
@@ -220,19 +223,18 @@ def _from_cameras(
     silhouette: Seen | None,
     points: FloatArray | None,
 ) -> Box:
-    if silhouette is not None and len(np.unique(silhouette.origins, axis=0)) > 1:
-        center, sound = nearest_point(silhouette.origins, silhouette.directions)
-        if sound > 1e-3 and _ahead(center, origins, axes) >= LOOKING:
-            along = ((center - silhouette.origins) * silhouette.directions).sum(-1, keepdims=True)
-            radius = np.percentile(
-                np.linalg.norm(silhouette.origins + along * silhouette.directions - center, axis=-1), SILHOUETTE
-            )
-            if radius > 0.0:
-                return Box(float(1.05 * radius), _triple(center), "from the outlines of the object")
+    seen = 0 if silhouette is None else len(np.unique(silhouette.origins, axis=0))  # places that saw the object
+    if silhouette is not None and seen >= OUTLINES and (box := _from_outlines(silhouette, origins, axes)):
+        return box
     focus, sound = nearest_point(origins, axes)
     if sound > 1e-3 and _ahead(focus, origins, axes) >= LOOKING:
         depth = ((focus - origins) * axes).sum(-1)
-        return Box(float(np.median(np.abs(depth) * slopes)) / MARGIN, _triple(focus), "where the cameras look")
+        half = float(np.median(np.abs(depth) * slopes)) / MARGIN
+        if silhouette is not None and seen and (radius := _radius(silhouette, focus)) > 0.0:
+            half = min(max(half, 1.05 * radius), DEEPER ** (1.0 / seen) * radius)
+        return Box(half, _triple(focus), "where the cameras look")
+    if silhouette is not None and seen > 1 and (box := _from_outlines(silhouette, origins, axes)):
+        return box
     if points is not None and len(points) >= FEW:
         return _from_points(points, origins)
     middle = origins.mean(axis=0)
@@ -244,6 +246,22 @@ def _from_cameras(
         half = distance * float(np.median(slopes)) / MARGIN
         return Box(half, _triple(middle + distance * forward), "a guess, as all cameras look one way")
     return Box(3.0 * spread if spread > 1e-9 else 1.0, _triple(middle), OUTWARDS)
+
+
+def _from_outlines(silhouette: Seen, origins: FloatArray, axes: FloatArray) -> Box | None:
+    """The box that holds next to all rays through an object; None where they do not say where it is."""
+    center, sound = nearest_point(silhouette.origins, silhouette.directions)
+    if sound <= 1e-3 or _ahead(center, origins, axes) < LOOKING:
+        return None
+    radius = _radius(silhouette, center)
+    return Box(1.05 * radius, _triple(center), "from the outlines of the object") if radius > 0.0 else None
+
+
+def _radius(silhouette: Seen, center: FloatArray) -> float:
+    """How far next to all rays through an object pass from a point."""
+    along = ((center - silhouette.origins) * silhouette.directions).sum(-1, keepdims=True)
+    nearest = silhouette.origins + along * silhouette.directions
+    return float(np.percentile(np.linalg.norm(nearest - center, axis=-1), SILHOUETTE))
 
 
 def _ahead(point: FloatArray, origins: FloatArray, axes: FloatArray) -> float:

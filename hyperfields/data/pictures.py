@@ -38,25 +38,27 @@ class Pictures:
     of them, so it reads few pages, and what it draws depends on its random numbers only, never on what was read before.
     The file is not mapped: what of it is in memory is the system's cache, which gives way to everything else.
 
+    Args:
+        pixels: how many will come, where that is known: they are then written where batches are drawn from.
+
     Raises:
         InputError: the disk is full.
     """
 
-    def __init__(self, memory: int = MEMORY) -> None:
+    def __init__(self, memory: int = MEMORY, pixels: int = 0) -> None:
         self.memory = memory
+        self.nbytes = 0  # of all pictures
         self.sizes: list[tuple[int, int]] = []  # (height, width)
         self.counting: list[int] = []  # pixels that count
         self.opaque: list[bool] = []  # alpha is 255 all over
+        self._shown: list[int] = []  # pixels that count and are not transparent
         self._held: list[NDArray[np.uint8]] = []
+        self._row = np.empty(pixels if 4 * pixels <= memory else 0, np.int32)  # of all pictures, one after another
         self._masks: dict[int, NDArray[np.bool_]] = {}
         self._file: _File | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(4 * height * width for height, width in self.sizes)
 
     @property
     def on_disk(self) -> bool:
@@ -70,22 +72,44 @@ class Pictures:
         number = len(self.sizes)
         if counting is not None and counting.all():
             counting = None
+        place = self.nbytes // 4
+        self.nbytes += 4 * rgba.shape[0] * rgba.shape[1]
         self.sizes.append((rgba.shape[0], rgba.shape[1]))
-        self.opaque.append(bool((rgba[..., 3] == 255).all()))
         self.counting.append(rgba.shape[0] * rgba.shape[1] if counting is None else int(counting.sum()))
+        opaque, shown = self._alpha(rgba, counting, self.counting[-1])
+        self.opaque.append(opaque)
+        self._shown.append(shown)
         if self._file is None and self.nbytes > self.memory:
             self._file = _File()
             for held, picture in enumerate(self._held):
                 self._file.add(picture, self._masks.get(held))
             self._held.clear()
             self._masks.clear()
+            self._row = np.empty(0, np.int32)
         if self._file is not None:
             self._file.add(rgba, counting)
         else:
-            self._held.append(np.ascontiguousarray(rgba))
+            self._held.append(self._kept(rgba, place))
             if counting is not None:
                 self._masks[number] = counting
         return number
+
+    @staticmethod
+    def _alpha(rgba: NDArray[np.uint8], counting: NDArray[np.bool_] | None, count: int) -> tuple[bool, int]:
+        """Whether a picture is opaque, and how many of its `count` pixels that count are not transparent."""
+        if rgba[..., 3].min() == 255:
+            return True, count
+        shown = rgba[..., 3] > 127
+        return False, int(np.count_nonzero(shown if counting is None else shown & counting))
+
+    def _kept(self, rgba: NDArray[np.uint8], place: int) -> NDArray[np.uint8]:
+        """A picture at its place in the row, or by itself where there is no room."""
+        area = rgba.shape[0] * rgba.shape[1]
+        if place + area > len(self._row):
+            return np.ascontiguousarray(rgba)
+        kept = self._row[place : place + area].view(np.uint8).reshape(rgba.shape)
+        kept[...] = rgba
+        return kept
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
         """A picture `[h w 4]`; not to be written to."""
@@ -96,11 +120,13 @@ class Pictures:
     def replace(self, number: int, rgba: NDArray[np.uint8]) -> None:
         """Another picture of the same size at a place; the same pixels count."""
         assert rgba.shape == (*self.sizes[number], 4)
-        self.opaque[number] = bool((rgba[..., 3] == 255).all())
-        if self._file is None:
-            self._held[number] = np.ascontiguousarray(rgba)
-        else:
+        self.opaque[number], self._shown[number] = self._alpha(rgba, self.valid(number), self.counting[number])
+        if self._file is not None:
             self._file.replace(number, rgba)
+        elif self._held[number].base is self._row:
+            self._held[number][...] = rgba
+        else:
+            self._held[number] = np.ascontiguousarray(rgba)
 
     def valid(self, number: int) -> NDArray[np.bool_] | None:
         """Where the pixels of a picture count, `[h w]`; None: everywhere."""
@@ -121,10 +147,7 @@ class Pictures:
 
     def visible_count(self, number: int) -> int:
         """How many pixels of a picture count and are not transparent."""
-        if self.opaque[number]:
-            return self.counting[number]
-        shown, valid = self[number][..., 3] > 127, self.valid(number)
-        return int(np.count_nonzero(shown if valid is None else shown & valid))
+        return self._shown[number]
 
     def drawing(self, scenes: Sequence[int]) -> InMemory | OnDisk:
         """What batches are drawn from; `scenes` are the numbers of pictures of each scene, which lie in order.
@@ -133,8 +156,16 @@ class Pictures:
         """
         if self._file is not None:
             return OnDisk(self._file, self.sizes, self.counting, scenes)
-        made = InMemory(self._held, self.sizes, self._masks, scenes)
-        self._held, self._masks, self.sizes, self.counting = [], {}, [], []
+        held, row, total = self._held, self._row, self.nbytes // 4
+        if total != len(row):  # not all of them are where they were meant to be
+            row, place = np.empty(total, np.int32), 0
+            for number, (height, width) in enumerate(self.sizes):
+                picture, held[number] = held[number], np.empty(0, np.uint8)  # freed as they are copied
+                row[place : place + height * width] = _packed(picture)
+                place += height * width
+        made = InMemory(row, self.sizes, self._masks, scenes)
+        self.nbytes, self.sizes, self.counting, self.opaque, self._shown = 0, [], [], [], []
+        self._held, self._masks, self._row = [], {}, np.empty(0, np.int32)
         return made
 
 
@@ -143,26 +174,22 @@ class InMemory:
 
     def __init__(
         self,
-        pictures: list[NDArray[np.uint8]],
+        pixels: NDArray[np.int32],
         sizes: Sequence[tuple[int, int]],
         masks: dict[int, NDArray[np.bool_]],
         scenes: Sequence[int],
     ) -> None:
+        """pixels: `[p]` of all pictures, an int32 (four bytes) each: a batch is then one gather of single numbers."""
         areas = torch.tensor([height * width for height, width in sizes])
         starts = torch.cumsum(areas, 0) - areas
-        # A pixel is one int32 (four bytes), so drawing a batch is one gather of single numbers.
-        pixels = np.empty(int(areas.sum()), np.int32)
         valid = []
-        for number, start in enumerate(starts.tolist()):
-            picture, pictures[number] = pictures[number], np.empty(0, np.uint8)  # freed as they are copied
-            pixels[start : start + int(areas[number])] = _packed(picture)
-            if masks:
-                here = masks.get(number)
-                valid.append(
-                    torch.arange(start, start + int(areas[number]))
-                    if here is None
-                    else start + torch.from_numpy(here).reshape(-1).nonzero().squeeze(1)
-                )
+        for number, start in enumerate(starts.tolist() if masks else ()):
+            here = masks.get(number)
+            valid.append(
+                torch.arange(start, start + int(areas[number]))
+                if here is None
+                else start + torch.from_numpy(here).reshape(-1).nonzero().squeeze(1)
+            )
         counts = areas if not valid else torch.tensor([len(part) for part in valid])
         per_scene = torch.stack([part.sum() for part in counts.split(list(scenes))])
         self._pixels = torch.from_numpy(pixels)

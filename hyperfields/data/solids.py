@@ -72,6 +72,7 @@ class Solid:
     def __init__(self, points: Floats, faces: Ints) -> None:
         single, cancelled = _without_doubles(faces)
         kept = single[~cancelled] if not cancelled.all() else single
+        kept = kept[~_walls(points, kept)]
         part = _parts(kept)
         oriented = _turned(points, _consistent(points, kept, part), part)
         self.clusters = Clusters(points[oriented])
@@ -152,6 +153,36 @@ def _without_doubles(faces: Ints) -> tuple[Ints, Bools]:
     part = _parts(single, by_corner=True)
     real = np.bincount(part, net != 0)  # triangles of each part that do not cancel
     return single, np.asarray((net == 0) & (real[part] > 0))
+
+
+def _walls(points: Floats, faces: Ints) -> Bools:
+    """Which triangles `[f]` are of two flat patches in one place, cut up in other ways: walls between two parts.
+
+    Of parts that look the same way such walls cancel by themselves; where one was turned inside out they would count
+    twice. Patches end at edges of more than two triangles.
+    """
+    part = _parts(faces)
+    edges = np.concatenate((faces[:, :2], faces[:, 1:], faces[:, ::-2]))
+    _, group, counts = np.unique(np.sort(edges, axis=1), axis=0, return_inverse=True, return_counts=True)
+    group, owner = group.reshape(-1), np.tile(part, 3)
+    shared = counts[group]
+    rim = shared != 2
+    corners = points[faces]
+    normal = 0.5 * np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facing = np.stack([np.bincount(part, normal[:, k]) for k in range(3)], axis=-1)
+    size = np.bincount(part, np.linalg.norm(normal, axis=-1))
+    flat = np.linalg.norm(facing, axis=-1) > (1.0 - 1e-9) * size
+    open_end = np.bincount(owner, rim & ((shared % 2 == 1) | (shared < 4)))
+    may_be = flat & (open_end == 0) & (np.bincount(owner, rim) > 0)
+    # A flat patch is known by its rim: a number for each set of edges.
+    names = np.random.default_rng(0).integers(1, 2**62, len(counts), dtype=np.uint64)
+    name = np.zeros(len(size), dtype=np.uint64)
+    np.add.at(name, owner[rim], names[group[rim]])
+    chosen = np.nonzero(may_be)[0]
+    _, which, copies = np.unique(name[chosen], return_inverse=True, return_counts=True)
+    wall = np.zeros(len(size), dtype=np.bool_)
+    wall[chosen] = copies[which.reshape(-1)] == 2
+    return wall[part] if not wall.all() else np.zeros(len(faces), dtype=np.bool_)
 
 
 def _parts(faces: Ints, by_corner: bool = False) -> Ints:

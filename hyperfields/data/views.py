@@ -230,6 +230,8 @@ def _boxed(
 ) -> tuple[Box, float, bool]:
     """The box of a scene, the share of what its pictures show that is outside, and whether they have no alpha."""
     opaque = all(pictures.opaque[number] for number in numbers)
+    if isinstance(known, Box) and known.lost is not None:
+        return known, known.lost, opaque
     visible = [pictures.visible_count(number) for number in numbers]
     rays = seen_rays(cameras, visible, lambda number, chosen: pictures.visible(numbers[number], chosen))
     if known is None:

@@ -2,7 +2,8 @@
 
 Lives here: `report.py` (quality against the data), `protocols.py` (by what papers measure), `page.py` (as HTML, with
 `charts.py`), `uncertainty.py` (where pictures may be wrong, and its calibration), `health.py` (signals and gradients),
-`compare.py` (generators at equal budgets), `added.py` (scenes added to a run), `lpips.py`, `tables.py` and `plots.py`.
+`compare.py` (generators at equal budgets), `morph.py` (what lies between scenes, with `surfaces.py`), `latents.py`
+(axes, neighbours and samples of codes), `added.py` (scenes added to a run), `lpips.py`, `tables.py` and `plots.py`.
 May import: everything but cli, scenes, viewer.
 
 To add a metric: an entry of `metrics` and a value of `measure` in the task (tasks/); reports, tables and comparisons

@@ -33,6 +33,15 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
+def require_float32() -> None:
+    """Raises InputError where torch makes new tensors in another precision than that of weights and kernels."""
+    if (default := torch.get_default_dtype()) != torch.float32:
+        raise InputError(
+            f"torch.set_default_dtype({default}): networks and kernels are in float32; call "
+            "torch.set_default_dtype(torch.float32) first"
+        )
+
+
 def _require_cuda(name: str, device: torch.device) -> None:
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip

@@ -35,7 +35,7 @@ class Placement:
         try:
             rotation = torch.tensor(self.rotation, dtype=torch.float64)
             numbers = torch.tensor([*self.position, self.scale], dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise InputError(f"placement {self!s:.120}: wanted numbers") from None
         if len(numbers) != 4 or not bool(numbers.isfinite().all()) or not self.scale > 0.0:
             raise InputError(f"placement: position {self.position}, scale {self.scale}; wanted x y z and one above 0")

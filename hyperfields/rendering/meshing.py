@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,16 +54,36 @@ def mesh_from_field(
         InputError: when scikit-image is not installed.
         ValueError: when `resolution` is under 2, or the field gives a value that is not finite.
     """
+    if resolution < 2:
+        raise ValueError(f"mesh_from_field: resolution {resolution} must be at least 2")
+    _require_skimage()
+    return mesh_from_values(_sample(distance, resolution, box, block, level, safety, torch.device(device)), box=box)
+
+
+def _require_skimage() -> Any:
+    """The function `marching_cubes` of scikit-image.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         from skimage.measure import marching_cubes
     except ImportError as error:
         raise InputError(
             f"scikit-image, which meshes need, cannot be imported ({error}): pip install 'hyperfields[shapes]'"
         ) from error
-    if resolution < 2:
-        raise ValueError(f"mesh_from_field: resolution {resolution} must be at least 2")
+    return marching_cubes
+
+
+def mesh_from_values(values: Tensor, *, box: float = 1.0) -> Mesh:
+    """The surface where values `[r+1 r+1 r+1]` (x, y, z) at the corners of cells of [-box, box]^3 change their sign.
+
+    See `mesh_from_field`.
+    """
+    marching_cubes = _require_skimage()
+    resolution = values.shape[0] - 1
     spacing = 2.0 * box / resolution
-    values = _sample(distance, resolution, box, block, level, safety, torch.device(device))
+    values = values.clone()
     # A sample exactly on the surface would make triangles without area. It counts as just inside: outside,
     # the edges of a convex shape would be cut off by a whole cell.
     values[values == 0.0] = -1e-6 * spacing
@@ -74,6 +96,25 @@ def mesh_from_field(
     points = torch.from_numpy(np.ascontiguousarray(vertices)).double() - 1.0
     points = (points.clamp(0.0, float(resolution)) * spacing - box).float()
     return Mesh(points, torch.from_numpy(np.ascontiguousarray(faces)).long())
+
+
+@one_torch_thread()
+def grid_values(
+    distance: Callable[[Tensor], Tensor],
+    resolution: int,
+    device: torch.device | str = "cpu",
+    *,
+    safety: float = math.inf,
+) -> Tensor:
+    """Values of `distance` at the corners of `resolution` cells a side of [-1, 1]^3: `[r+1 r+1 r+1]` (x, y, z), on the
+    CPU. Not differentiable.
+
+    safety: see `mesh_from_field`; by default all are asked.
+
+    Raises:
+        ValueError: a value that is not finite.
+    """
+    return _sample(distance, resolution, 1.0, 2**18, 0.0, safety, torch.device(device))
 
 
 @torch.no_grad()

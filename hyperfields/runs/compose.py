@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
 from hyperfields.rendering.composition import Composition, Placement, turned
 from hyperfields.runs.run import Run
@@ -44,7 +45,7 @@ class ComposedScene(Scene):
     def __call__(self, *_: Any) -> NoReturn:
         raise InputError("compose: several scenes are no function of points; ask each of them")
 
-    def mesh(self, resolution: int = 192) -> NoReturn:
+    def mesh(self, resolution: int = 192, *, cameras: Sequence[Camera] = ()) -> NoReturn:
         raise InputError("compose: several scenes have no surface of their own; mesh each of them")
 
     def save(self, path: str | os.PathLike[str], **_: Any) -> NoReturn:
@@ -84,6 +85,8 @@ def read_composition(path: Path, scene_of: Callable[[Path, str | None, Path | No
     Raises:
         InputError: what cannot be read, unknown keys, or placements that are none.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: is no file; wanted JSON with scenes")
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -110,8 +113,16 @@ def read_composition(path: Path, scene_of: Callable[[Path, str | None, Path | No
             )
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"{where}: wanted numbers: position x y z, turn in degrees, scale above 0") from None
         codes = None if names["codes"] is None else path.parent / names["codes"]
-        parts.append((scene_of(path.parent / entry["run"], names["scene"], codes), placement))
-    return compose(parts)
+        try:
+            parts.append((scene_of(path.parent / entry["run"], names["scene"], codes), placement))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise InputError(f"{where}: run {entry['run']!r:.60} cannot be read ({error})") from None
+    try:
+        return compose(parts)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

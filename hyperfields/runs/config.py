@@ -21,6 +21,7 @@ from hyperfields.ops import Box, Contracted, GridSpec
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.tasks import TASKS, TrainConfig, losses
 from hyperfields.tasks import config as training
+from hyperfields.tasks.between import Between
 from hyperfields.tasks.captures import CaptureSettings
 from hyperfields.tasks.photographs import PhotographConfig
 
@@ -160,9 +161,10 @@ def ours() -> dict[str, Any]:
     return known_as(
         (
             GridSpec, encodings.Identity, encodings.Fourier, encodings.HashGrid, encodings.FactoredGrid,
+            encodings.Displaced,
             encodings.SphericalHarmonics, Box, Contracted, fields.ImageField, fields.SDFField, fields.RadianceField,
             *generators, hypernets.Stability, hypernets.Bayes, hypernets.Extension,
-            *codes.SOURCES.values(), ModelConfig, TrainConfig, PhotographConfig,
+            *codes.SOURCES.values(), ModelConfig, TrainConfig, PhotographConfig, Between,
             training.Cosine, training.Adam, training.RelativeClip,
             *losses.LOSSES, RunConfig, FitSettings, CaptureSettings, DataSource,
         )

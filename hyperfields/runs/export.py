@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyperfields.cameras import Camera
 from hyperfields.errors import InputError
 from hyperfields.runs.atomic import require_suffix
 from hyperfields.runs.field_file import write_field
@@ -22,7 +23,12 @@ Format = Callable[["Scene", Path], None]
 
 
 def export_scene(
-    scene: Scene, out: str | Path, *, resolution: int = MESH_RESOLUTION, formats: Mapping[str, Format] | None = None
+    scene: Scene,
+    out: str | Path,
+    *,
+    resolution: int = MESH_RESOLUTION,
+    cameras: Sequence[Camera] = (),
+    formats: Mapping[str, Format] | None = None,
 ) -> None:
     """Write one scene as a file that needs nothing of the run.
 
@@ -31,6 +37,7 @@ def export_scene(
 
     Args:
         resolution: of a mesh, cells a side.
+        cameras: of a mesh, see `Scene.mesh`.
         formats: more of them, suffix -> a callable that writes a scene to a path; they win over ours.
 
     Raises:
@@ -46,7 +53,7 @@ def export_scene(
     elif suffix == FIELD_SUFFIX:
         write_field(out, scene.field, field_facts(scene))
     elif suffix in meshes:
-        mesh = scene.mesh(resolution)
+        mesh = scene.mesh(resolution, cameras=cameras)
         if not len(mesh.faces):
             raise InputError(f"{out}: scene {scene.name!r} has no surface in the box at this level; nothing written")
         write_mesh(out, mesh)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Film, read_camera_path
-from hyperfields.codes import interpolate
 from hyperfields.errors import InputError
 from hyperfields.rendering.pictures import Channel, require_channel
 from hyperfields.runs.atomic import new_folder, require_suffix
@@ -20,6 +19,7 @@ from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import write_mesh
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
+from hyperfields.runs.timing import Timing, timed_path
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks.base import MESH_RESOLUTION
 
@@ -123,6 +123,7 @@ def interpolate_run(
     *,
     frames: int = FRAMES,
     mode: str = "lerp",
+    timing: Timing = "even",
     orbit: bool = False,
     size: int | tuple[int, int] | None = None,
     resolution: int = MESH_RESOLUTION,
@@ -133,7 +134,8 @@ def interpolate_run(
     Args:
         out: an animation (.gif, .mp4), or a new folder (no suffix) of frame_000.png and so on, meshes
             (frame_000.ply) for shapes.
-        mode: "lerp" or "slerp".
+        mode: "lerp", "slerp" or "smooth", see `codes.interpolate`.
+        timing: "even" or "linear", see `timed_path`.
         orbit: let the camera circle once meanwhile.
         size: (height, width) or one number, default as fitted.
         resolution: of meshes, cells a side.
@@ -159,7 +161,7 @@ def interpolate_run(
     if len(codes) < 2 or frames < 2:
         raise InputError(f"interpolate: got {len(codes)} scenes and {frames} frames, wanted at least 2 of each")
     size = native_size(run) if size is None else picture_size(size)
-    path = interpolate(codes, frames, mode)
+    path = timed_path(run, codes, frames, mode, timing)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
     bounds = (run.model.bind(code[None]) for code in path)
     if animated:

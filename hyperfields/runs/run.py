@@ -33,6 +33,7 @@ from hyperfields.data import SceneDataset, require_scenes
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig
+from hyperfields.ops.devices import require_float32
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import holds_files, new_folder, write_atomically
@@ -261,6 +262,7 @@ def load_run(folder: str | os.PathLike[str], device: torch.device | str = "cpu",
         InputError: no run there, one without a model yet, a damaged one, one of another version, or one that names
             classes which are not trusted.
     """
+    require_float32()
     folder = Path(folder)
     if folder.is_file():
         raise InputError(f"{folder}: is a file, wanted the folder of a run; {_what_reads(folder)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,18 +130,23 @@ class Scene:
             camera = orbit_cameras(self.run, 1, size)[0]
         return self.run.task.picture(self.field, camera, size, channel, background)
 
-    def mesh(self, resolution: int = 192) -> Mesh:
+    def mesh(self, resolution: int = 192, *, cameras: Sequence[Camera] = ()) -> Mesh:
         """Surface of the scene, in the scene frame; its `scale` and `center` lead back to the file that it came from.
 
         Args:
             resolution: cells a side.
+            cameras: of pictures of a radiance scene, in the frame of its box, such as `data.cameras` gives: what none
+                of them sees is left out. By default all that is dense is surface, also where no picture shows it.
 
         Raises:
-            InputError: images have no surface; a resolution that cannot be.
+            InputError: images have no surface; a resolution that cannot be; cameras for another kind.
         """
         if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 2:
             raise InputError(f"resolution {resolution!r:.60}: wanted a whole number of cells a side, at least 2")
-        mesh = self.run.task.mesh(self.field, resolution)
+        if cameras and not hasattr(self.field.field, "space"):
+            raise InputError(f"cameras: scene {self.name!r} is one of {self.run.kind}; they are for radiance (views)")
+        options: dict[str, Any] = {"cameras": cameras} if cameras else {}
+        mesh = self.run.task.mesh(self.field, resolution, **options)
         frame = self.frame
         return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))
 

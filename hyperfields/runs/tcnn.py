@@ -120,6 +120,8 @@ def read_tcnn(path: Path) -> tuple[BoundField, dict[str, Any]]:
         InputError: missing, damaged, or not of this layout.
     """
     beside = path.with_suffix(".json")
+    if beside.exists() and not beside.is_file():  # a pipe would be waited for
+        raise InputError(f"{beside}: is no file; wanted the JSON that export --format tcnn writes")
     try:
         header = json.loads(beside.read_bytes())
     except OSError as error:

@@ -7,6 +7,7 @@ import math
 from typing import Any, ClassVar
 
 from hyperfields.errors import InputError
+from hyperfields.tasks.between import Between
 from hyperfields.tasks.photographs import PhotographConfig
 
 
@@ -58,7 +59,7 @@ class TrainConfig:
     task's.
     rates: of parameter groups of your own, (name, rate) each.
     photographs: what is learned of each training picture; views only. near_gradients: distance from cameras, scene
-    units, within which gradients are scaled down; views only, 0: nowhere.
+    units, within which gradients are scaled down; views only, 0: nowhere. between: what is asked of mixed codes.
     """
 
     deferred: ClassVar[tuple[str, ...]] = ("loss", "schedule")  # what rendering and measuring do without
@@ -76,6 +77,7 @@ class TrainConfig:
     rates: tuple[tuple[str, float], ...] = ()
     photographs: PhotographConfig = dataclasses.field(default_factory=PhotographConfig)
     near_gradients: float = 0.0
+    between: Between = dataclasses.field(default_factory=Between)
 
     def __post_init__(self) -> None:
         if self.scenes < 1 or self.samples < 1:

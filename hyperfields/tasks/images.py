@@ -37,6 +37,7 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
+from hyperfields.tasks.between import color_error
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
@@ -86,7 +87,7 @@ class ImageTask:
         precision: Precision = "float32",
         loss: Loss | None = None,
     ) -> Objective:
-        return PointObjective(data, field, config, loss or self.loss, device=device, precision=precision)
+        return PointObjective(data, field, config, loss or self.loss, color_error, device=device, precision=precision)
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         picture = first_reference(data)

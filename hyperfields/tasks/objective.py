@@ -37,6 +37,7 @@ from hyperfields.rendering.static_shapes import (
 )
 from hyperfields.rendering.surface import scene_interval
 from hyperfields.rendering.volume import Fitting, render_volume
+from hyperfields.tasks.between import Mixture, MixtureLoss, at_both, color_error, radiance_error
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.photographs import Photographs
 
@@ -72,6 +73,18 @@ class Objective(Protocol):
         local: `[s]`, their indices among the scenes of this objective.
         """
 
+    def between(
+        self, bound: BoundField, mixed: BoundField, share: Tensor, scenes: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Loss `[]` of fields of mixed codes, which no scene has; see `between.Between`.
+
+        Args:
+            bound: the fields of this step's scenes, those of pair i at i and p + i.
+            mixed: fields of the codes of `p` pairs.
+            share: `[p]` of the second scene of each pair.
+            scenes: `[s]`, indices of the step's scenes in the data.
+        """
+
     def expect(self, scenes: Tensor) -> None:
         """Tell the scenes `[s]` (indices in the data) of the next step: data that are read from a store read ahead."""
 
@@ -97,12 +110,13 @@ class PointObjective:
         field: Field,
         config: TrainConfig,
         loss: Loss,
+        mixture_loss: MixtureLoss = color_error,
         *,
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        """loss: (answer `[s n c]`, `Points`) -> unreduced `[s n ...]`."""
-        self.field, self.config, self.loss = field, config, loss
+        """loss: (answer `[s n c]`, `Points`) -> unreduced `[s n ...]`. mixture_loss: of mixed codes."""
+        self.field, self.config, self.loss, self.mixture_loss = field, config, loss, mixture_loss
         self.device, self.precision = torch.device(device), precision
         self.data = on_device(data, self.device)
 
@@ -119,6 +133,17 @@ class PointObjective:
             if not isinstance(batch, Points):
                 raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Points")
             return _errors(self.loss, bound(batch.x), batch, batch.x).mean()
+
+    def between(
+        self, bound: BoundField, mixed: BoundField, share: Tensor, scenes: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        pairs = mixed.scenes
+        points = self.config.between.points(self.config.samples, pairs)
+        with products(self.precision, self.device):
+            batch = self.data.batch(scenes[: 2 * pairs], points // 2, generator)
+            assert isinstance(batch, Points)
+            x = torch.cat((batch.x[:pairs], batch.x[pairs:]), 1)
+            return self.mixture_loss(Mixture(mixed, x, at_both(bound, mixed, x), share[:, None, None]))
 
     def expect(self, scenes: Tensor) -> None:
         expect(self.data, scenes)
@@ -196,6 +221,21 @@ class RayObjective:
             loss = _errors(self.loss, rendered, batch, rendered.alpha).mean()
             empty = self._empty(local)
             return loss + self._revival(bound, batch, empty) if bool(empty.any()) else loss
+
+    def between(
+        self, bound: BoundField, mixed: BoundField, share: Tensor, scenes: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """At points anywhere along rays of both scenes."""
+        pairs = mixed.scenes
+        points = self.config.between.points(self.config.samples, pairs)
+        with products(self.precision, self.device):
+            rays = self._batch(scenes[: 2 * pairs], points // 2, generator).rays
+            near, far = scene_interval(rays, self.field.space)
+            place = torch.rand(near.shape, generator=generator, device=self.device)
+            along = torch.where(far > near, near + place * (far - near), 0.0)[..., None]
+            middles = rays.origins + along * rays.directions
+            x, d = (torch.cat((part[:pairs], part[pairs:]), 1) for part in (middles, rays.directions))
+            return radiance_error(mixed, share[:, None, None], x, d, at_both(bound, mixed, x, d))
 
     def _from_photographs(self, batch: Pixels) -> tuple[Pixels, Fitting]:
         """The batch with its rays where the corrected poses have them, and what is asked of the renderer."""

@@ -29,6 +29,7 @@ from hyperfields.rendering.pictures import (
     render_rays,
     require_channel,
 )
+from hyperfields.rendering.seen import cells_at, looked_at, seen_parts
 from hyperfields.rendering.surface import surface_normals
 from hyperfields.rendering.volume import render_volume
 from hyperfields.tasks import losses
@@ -278,14 +279,29 @@ class RadianceTask:
             return pictures[:, :, right], truth[:, :, right], counting[:, :, right], rendered
         return pictures, truth, counting, rendered
 
-    def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
-        """The surface in the scene box where a sample becomes more opaque than clear."""
-        step = bound.field.step
+    def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION, *, cameras: Sequence[Camera] = ()) -> Mesh:
+        """The surface in the scene box where a sample becomes more opaque than clear.
+
+        cameras: of pictures of the scene; places that none of them has in its picture are clear, and parts of the
+            surface that none of them sees are left out.
+        """
+        step, known = bound.field.step, looked_at(cameras).to(bound.device) if cameras else None
 
         def clearness(x: Tensor) -> Tensor:
-            return torch.exp(-step * bound.density(x)) - 0.5
+            clear = torch.exp(-step * bound.density(x)) - 0.5
+            return clear if known is None else clear.where(cells_at(known, x)[..., None], 0.5)
 
-        return mesh_from_field(clearness, resolution=resolution, safety=math.inf, device=bound.device)
+        mesh = mesh_from_field(clearness, resolution=resolution, safety=math.inf, device=bound.device)
+        if not cameras or not len(mesh.faces):
+            return mesh
+
+        def depth(camera: Camera) -> Tensor:
+            rays = camera.to(bound.device).rays()
+            shown = self.render_rays(bound, Rays(*(part[None] for part in rays)))
+            ends = shown.depth.where(shown.alpha > 0.5, math.inf)
+            return ends.reshape(camera.height, camera.width)
+
+        return seen_parts(mesh, cameras, depth, 2.0 * step + 4.0 / resolution)
 
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator

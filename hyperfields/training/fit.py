@@ -26,7 +26,7 @@ from hyperfields.fields import BoundField
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops import devices
-from hyperfields.ops.devices import Precision, require_precision, saying_what_to_lower, usable_device
+from hyperfields.ops.devices import Precision, require_float32, require_precision, saying_what_to_lower, usable_device
 from hyperfields.process import seeded
 from hyperfields.runs import codec
 from hyperfields.runs.atomic import append, write_atomically
@@ -53,7 +53,8 @@ from hyperfields.training.cuda_graphs import Graphs
 from hyperfields.training.curve import Curve, Point, points_of
 from hyperfields.training.interrupt import Terminated, between_steps
 from hyperfields.training.progress import OnStep, shown
-from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.regularizers import GaussianPrior, MixedCodes
+from hyperfields.training.symmetry import Watch
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
 from hyperfields.training.verdict import in_one_line, verdict
 
@@ -97,6 +98,9 @@ def fit(
     A fit of so many steps gives the same bits again on the same machine, resumed or not; one of so many minutes follows
     the clock. On a GPU the last bits may change from run to run. No global random state is read or changed.
 
+    Where scenes of views have eight pictures or fewer and turn out to be symmetric, each picture also counts as its
+    mirror image; `Run.summary["mirror"]` then has the axis.
+
     Args:
         data: scenes of one kind, see `data.SceneDataset`: `hf.Images`, `hf.Shapes`, `hf.Views`, `hf.open_family`, or
             your own.
@@ -106,7 +110,7 @@ def fit(
         preset: "tiny", "default" or "faithful": a named model and recipe for the kind of data.
         model: instead of the preset's; see `hf.preset`.
         train: instead of the preset's.
-        codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Reptile()`, `hf.Sequence()`,
+        codes: where codes come from: `hf.Variational()`, `hf.Encoder()`, `hf.CAVIA()`, `hf.Sequence()`,
             a name as on the command line such as "vae", or your own; default a table that is fitted with the networks
             (an auto-decoder).
         loss: `loss(prediction, batch)` -> unreduced errors, instead of the task's; see `tasks.Task.objective`.
@@ -177,6 +181,7 @@ class Fit:
         task: Task | None = None,
         curve: bool = False,
     ) -> None:
+        require_float32()
         require_scenes(data)
         codes = codes_of(codes)
         self.data, self.out, self.settings = data, out, settings
@@ -218,6 +223,9 @@ class Fit:
             self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
         else:
             self.trainer = self._trainer(regularizers, precision, self._graphs(graphs))
+        self.watch = None
+        if isinstance(self.trainer, Trainer) and self.source is None:
+            self.watch = Watch(self.model, self.task, self.trainer, data)
         if out is not None:
             to_json(self.config)  # raises before there is a folder when something has no name to be saved by
         # From here on nobody else writes into the folder, until `run` has ended.
@@ -246,7 +254,6 @@ class Fit:
         """The preset's model and recipe with what was asked for instead."""
         capture = self.settings.capture
         options = capture.model_options(self.data.kind, picture)
-        independent = codes is not None and codes.independent
         if self.settings.individually and codes is not None:
             raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
         side = max(picture.get("size", (1, 1)))
@@ -262,9 +269,9 @@ class Fit:
             )
         model = model or chosen[0]
         require_model(model, self.task)
-        if (self.settings.individually or independent) and shares_networks(model.generator):
+        if self.settings.individually and shares_networks(model.generator):
             model = alone(model)
-        if codes is not None and not independent and not shares_networks(model.generator):
+        if codes is not None and not shares_networks(model.generator):
             name = type(model.generator).__name__
             raise InputError(
                 f"codes: {type(codes).__name__} needs networks to serve, {name} has none; take another generator"
@@ -289,9 +296,10 @@ class Fit:
         objective = self.task.objective(
             self.data, self.config.model.field, train, count, device=self.device, precision=precision, loss=train.loss
         )
+        mixed = (MixedCodes(self.model.bind, objective),) if train.between.weight else ()
         return Trainer(
             self._bind, groups | objective.groups(), objective, torch.arange(count), train, self.settings.seed,
-            regularizers=(GaussianPrior(train.prior), *regularizers), graphs=graphs,
+            regularizers=(GaussianPrior(train.prior), *mixed, *regularizers), graphs=graphs,
         )  # fmt: skip
 
     def _bind(self, local: Tensor, generator: torch.Generator) -> Fields:
@@ -351,6 +359,8 @@ class Fit:
 
         def after_step(progress: Progress) -> float:
             on_step(progress)
+            if self.watch is not None:
+                self.watch.follow(progress)
             stop_if_asked()
             if progress.seconds - logged[0] > LOG_SECONDS:
                 logged[0] = progress.seconds
@@ -392,6 +402,8 @@ class Fit:
             "parameters": self.model.networks_numel(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+        if self.watch is not None and self.watch.axis is not None:
+            summary["mirror"] = "xyz"[self.watch.axis]
         if self.curve is not None:
             summary["curve"] = [dataclasses.astuple(point) for point in self.curve.points]
         if self.finished and self.out is not None:
@@ -448,6 +460,8 @@ class Fit:
         if self.source is not None:
             tensors |= {f"source.{name}": value for name, value in self.source.state_dict().items()}
         tensors |= {f"trainer.{name}": value for name, value in self.trainer.state_dict().items()}
+        if self.watch is not None:
+            tensors |= {f"symmetry.{name}": value for name, value in self.watch.state().items()}
         header = {"progress": json.dumps(dataclasses.asdict(self.progress))}
         write_atomically(self.out / STATE, codec.pieces(tensors, header))  # of very many scenes it is gigabytes
 
@@ -487,6 +501,8 @@ class Fit:
             if self.source is not None:
                 self.source.load_state_dict(with_prefix(tensors, "source."))
             self.trainer.load_state_dict(with_prefix(tensors, "trainer."))
+            if self.watch is not None:
+                self.watch.restore(with_prefix(tensors, "symmetry."))
         except (KeyError, ValueError, RuntimeError, TypeError) as error:  # RecursionError is one
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise InputError(f"{path}: damaged: {reason}; fit again into another folder") from None

@@ -36,6 +36,7 @@ from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.refinement import refine as refined
 from hyperfields.training.regularizers import GaussianPrior
+from hyperfields.training.symmetry import Mirrored, with_mirrored
 from hyperfields.training.trainer import Bind, Fields, Length, Progress, Trainer
 
 By = Literal["descent", "posterior", "encoder", "steps"]
@@ -77,6 +78,9 @@ def infer(
         source: facts about the data to store in the file: their folder, the views that were used.
         progress: True shows a bar; or called with the `Progress` after each step.
 
+    Where the run's family of views is symmetric and pictures of a new scene are few, each also counts as its mirror
+    image; `source["mirror"]` then has the axis.
+
     The run is not changed. No global random state is read or changed.
 
     Raises:
@@ -102,6 +106,7 @@ def _inferred(
     bytes_per_scene: int | None, prior: float, weight: float, seed: int, source: Mapping[str, Any] | None,
     progress: bool | OnStep,
 ) -> InferredCodes:  # fmt: skip
+    seen = data
     if by in ("encoder", "steps"):
         if minutes is not None or steps is not None:
             raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
@@ -127,9 +132,14 @@ def _inferred(
             if by == "posterior":
                 inferred = _posterior(run, data, length, weight, seed, report)
             else:
-                inferred = _descent(run, data, length, refine, bytes_per_scene, prior, seed, report)
-    frames = run.task.describe(data).get("frames") if run.task.has_mesh else None
-    return dataclasses.replace(inferred, source={**(source or {}), **({"frames": frames} if frames else {})})
+                seen = with_mirrored(run, data)
+                inferred = _descent(run, seen, length, refine, bytes_per_scene, prior, seed, report)
+    facts = dict(source or {})
+    if frames := run.task.describe(data).get("frames") if run.task.has_mesh else None:
+        facts["frames"] = frames
+    if isinstance(seen, Mirrored):
+        facts["mirror"] = "xyz"[seen.axis]
+    return dataclasses.replace(inferred, source=facts)
 
 
 class frozen:
@@ -238,7 +248,7 @@ def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
     """Codes by the source that the run was fitted with."""
     config: Codes | None = run.config.codes
     if config is None or not config.at_once or (by == "encoder") != (type(config).__name__ == "Encoder"):
-        how = "--by encoder" if by == "encoder" else "--by cavia or reptile"
+        how = "--by encoder" if by == "encoder" else "--by cavia"
         what = "without an encoder" if by == "encoder" else "not for a few steps"
         raise InputError(f"{run.label}: was fitted {what}; make such a run with: hyperfields fit {how}")
     source = code_source(run, data, config)

@@ -42,14 +42,18 @@ def spreads(model: HyperField) -> dict[str, float]:
     return {name: float(value.mean()) for name, value in spread(model).items()}
 
 
-def pull_of(run: Run, data: SceneDataset) -> float:
-    """Weight of the pull: that of one picture over the number of pictures. Points show all of a scene: no pull."""
-    if run.task.batch is not Pixels:
-        return 0.0
+def pictures_of(data: SceneDataset) -> int:
+    """How many pictures the first scene is seen in; 0 for points, which show all of a scene."""
     batch = data.batch(torch.zeros(1, dtype=torch.int64), RAYS, torch.Generator().manual_seed(0))
-    assert isinstance(batch, Pixels)
-    seen = batch.rays.origins[0] if batch.images is None else batch.images[0]
-    return PULL / len(torch.unique(seen, dim=0))
+    if not isinstance(batch, Pixels):
+        return 0
+    return len(torch.unique(batch.rays.origins[0] if batch.images is None else batch.images[0], dim=0))
+
+
+def pull_of(data: SceneDataset) -> float:
+    """Weight of the pull: that of one picture over the number of pictures. Points show all of a scene: no pull."""
+    pictures = pictures_of(data)
+    return PULL / pictures if pictures else 0.0
 
 
 def groups_of(codes: Tensor) -> tuple[Tensor, ...]:
@@ -77,7 +81,7 @@ def refine(
         length: of all of inference, of which the fraction `first` is over; the groups share what is left evenly.
     """
     field = run.model.config.field
-    sizes, pull = spreads(run.model), pull_of(run, data)
+    sizes, pull = spreads(run.model), pull_of(data)
     spec = field.spec
     rates = {
         name: (RATE_NETWORKS if spec[name].source == "generated" else RATE_TABLES) * size

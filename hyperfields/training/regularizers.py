@@ -6,10 +6,14 @@ One of your own is any such callable: `fit(..., regularizers=[mine])`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from hyperfields.codes.table import gaussian_prior
+from hyperfields.fields import BoundField
+from hyperfields.tasks import Objective
 from hyperfields.training.trainer import StepState
 
 
@@ -23,3 +27,29 @@ class GaussianPrior:
         if state.fields.codes is None:
             return None
         return self.weight * gaussian_prior(state.fields.codes).mean()
+
+
+class MixedCodes:
+    """What the objective asks of fields between scenes, see `tasks.between`: pairs of the step's scenes, mixed.
+
+    Codes get no gradient of it: where scenes lie is for the data to say.
+    """
+
+    def __init__(self, bind: Callable[[Tensor], BoundField], objective: Objective) -> None:
+        """bind: codes `[p z]` -> their fields."""
+        self.bind, self.objective, self.config = bind, objective, objective.config.between
+
+    def phase(self, fraction: float) -> bool:
+        """True at fractions of a fit at which there is a term; see `Trainer.prepare`."""
+        return self.config.weight > 0.0 and fraction >= self.config.start
+
+    def __call__(self, state: StepState) -> Tensor | None:
+        codes = state.fields.codes
+        if codes is None or len(codes) < 2 or not self.phase(state.fraction):
+            return None
+        pairs = min(self.config.pairs, len(codes) // 2)
+        share = torch.rand(pairs, generator=state.generator, device=codes.device)
+        first, second = codes[: 2 * pairs].detach().chunk(2)
+        mixed = self.bind(torch.lerp(first, second, share[:, None]))
+        term = self.objective.between(state.fields.bound, mixed, share, state.scenes, state.generator)
+        return self.config.weight * term

@@ -181,7 +181,11 @@ class Trainer:
         self.local.copy_(self.sampler.draw(self.generator))
         if (following := self.sampler.upcoming()) is not None:
             self.objective.expect(self.scenes[following])
-        return self.objective.plan(self.steps)
+        plan = self.objective.plan(self.steps)
+        # Regularizers that launch other kernels at other times say so.
+        asked = (getattr(part, "phase", None) for part in self.regularizers)
+        phases = [phase(self.fraction) for phase in asked if callable(phase)]
+        return (plan, *phases) if phases else plan
 
     def loss(self) -> tuple[Tensor, Tensor]:
         """(loss to minimise, the data's part of it) of the scenes of this step, `[]` each."""

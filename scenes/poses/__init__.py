@@ -1,6 +1,6 @@
 """Photographs or a video in, a capture out: cameras found by structure from motion, in a folder that `fit` reads.
 
-May import: cameras, data, errors and what readers share. Needs pycolmap (extra `captures`).
+May import: cameras, data, errors, and what readers share. Needs pycolmap (extra `captures`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hyperfields.errors import InputError
+from hyperfields.scenes._common import write_whole
 from hyperfields.scenes.drawing import Drawing, write_html, write_png
 from hyperfields.scenes.poses import colmap, photographs, report, video, world
 from hyperfields.scenes.poses.colmap import Lens, Matching
@@ -24,6 +25,7 @@ Cameras = Literal["one", "each", "folder"]
 Progress = Callable[[str, int, int, str], None]  # (stage, done, total, name)
 FEATURE_SIZE = 1600
 ENOUGH, FEW = 0.8, 40  # with less than this share posed, of not more than so many photographs, another way is tried
+MOST = 100_000  # frames, and pixels that features are found at
 MANY = 150  # photographs up to which all pairs are matched
 
 
@@ -149,9 +151,10 @@ def _settings(given: dict[str, Any], is_video: bool) -> dict[str, Any]:
         if given[name] is not None and given[name] not in get_args(kinds):
             raise InputError(f"{name}: {given[name]!r} came, wanted one of {', '.join(get_args(kinds))}")
     for name, least in (("frames", photographs.FEWEST), ("feature_size", photographs.SMALLEST)):
-        if given[name] is not None and given[name] < least:
+        value = given[name]
+        if value is not None and not (isinstance(value, int) and least <= value <= MOST):
             option = name.replace("_", "-")
-            raise InputError(f"--{option} {given[name]}: wanted {least} at least")
+            raise InputError(f"--{option} {value!r:.40}: wanted a whole number from {least} to {MOST}")
     if given["frames"] is not None and not is_video:
         raise InputError(f"--frames {given['frames']}: is for videos; leave it out, all photographs are used")
     defaults = {"cameras": "one", "frames": video.FRAMES if is_video else None, "feature_size": FEATURE_SIZE}
@@ -199,10 +202,13 @@ def _begin(
     state = {photo.name: [photo.source.stat().st_size, photo.source.stat().st_mtime_ns] for photo in found}
     if resume:
         try:
-            old = json.loads(path.read_text())
+            old = json.loads(path.read_bytes())
             before, begun = old["photographs"], old["settings"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}: damaged; begin again in another --out") from None
+            known = isinstance(before, dict) and "photos" in old and _settings(begun, not found) == begun
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # InputError is a ValueError
+            known = False
+        if not known:
+            raise InputError(f"{path}: damaged; begin again in another --out")
         for name, value in given.items():
             if value is not None and value != begun[name]:
                 option = name.replace("_", "-")
@@ -219,9 +225,7 @@ def _begin(
             raise InputError(f"{photos}: {changed[0]} has changed since this was begun; choose another --out")
         settings = begun
     content = {"photos": str(photos.resolve()), "settings": settings, "photographs": state}
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(path)
+    write_whole(path, json.dumps(content, indent=1).encode())
     return settings
 
 
@@ -229,9 +233,13 @@ def _frames(photos: Path, count: int, images: Path, work: Path, tell: Progress) 
     """The frames of a video, chosen once; name -> (height, width)."""
     listed = work / "frames.json"
     if listed.is_file():
-        return {name: (size[0], size[1]) for name, size in json.loads(listed.read_text()).items()}
+        try:
+            content = json.loads(listed.read_bytes())
+            return {str(name): (int(height), int(width)) for name, (height, width) in content.items()}
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            raise InputError(f"{listed}: damaged; remove it, and the frames are chosen again") from None
     sizes = video.write_frames(photos, count, images, _stage(tell, "video"))
-    listed.write_text(json.dumps(sizes))
+    write_whole(listed, json.dumps(sizes).encode())
     return sizes
 
 
@@ -304,7 +312,7 @@ def _report(
 def _write(poses: Poses, model: Any) -> None:
     """Write the capture; transforms.json, which makes it one, comes last."""
     out = poses.folder
-    (out / "poses.json").write_text(json.dumps(poses.as_json(), indent=1))
+    write_whole(out / "poses.json", json.dumps(poses.as_json(), indent=1).encode())
     if model is None:
         for name in ("transforms.json", "points.ply", "cameras.png", "cameras.html"):
             (out / name).unlink(missing_ok=True)

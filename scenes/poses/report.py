@@ -109,11 +109,19 @@ def nothing_found(seen: Mapping[str, Seen]) -> str:
         )
     if turned > ONLY_TURNED * pairs:
         return f"no cameras found: {_turned(turned, pairs)}"
-    sizes = ", ".join(str(len(group)) for group in groups_of(seen)[:6])
+    groups = groups_of(seen)
+    together = [_some(group) for group in groups if len(group) > 1]
+    lone = [group[0] for group in groups if len(group) == 1]
+    alone = f"; {len(lone)} match none ({_some(lone)})" if lone else ""
     return (
-        f"no cameras found: only {pairs} of {count * (count - 1) // 2} pairs match, in groups of {sizes}; take "
-        "photographs from places in between, each overlapping the next by two thirds"
+        f"no cameras found: only {pairs} of {count * (count - 1) // 2} pairs match: {' | '.join(together[:4])}{alone}; "
+        "take photographs from places in between, each overlapping the next by two thirds"
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of several, and how many more there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
 
 
 def _turned(turned: int, pairs: int) -> str:
@@ -159,11 +167,12 @@ def text_of(poses: Poses) -> str:
         sizes = ", ".join(map(str, poses.models))
         lines.append(f"the photographs fall apart into models of {sizes}; the largest is taken")
     left = [photo for photo in poses.photographs if not photo.posed]
-    if left and poses.posed:
+    if left:
         lines.append(f"without a pose: {len(left)} of {count}")
         lines += [f"  {photo.name}: {photo.why}" for photo in left[:LISTED]]
         if left[LISTED:]:
             lines.append(f"  ... and {len(left) - LISTED} more, in {poses.folder / 'poses.json'}")
+    if left and poses.posed:
         lines.append(
             "what to do: take sharp photographs from places between these and their neighbours, put them beside the "
             "others and go on with --resume; or fit without them"

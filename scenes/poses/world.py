@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperfields.data.boxes import nearest_point
+from hyperfields.scenes._common import write_whole
 
 FloatArray = NDArray[np.float64]
 DISTANCE = 4.0  # median of the cameras from the origin
@@ -115,9 +116,7 @@ def _intrinsics(camera: Any) -> dict[str, Any]:
 
 def write_transforms(posed: Posed, path: Path) -> None:
     """Write transforms.json whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(transforms(posed), indent=1))
-    part.replace(path)
+    write_whole(path, json.dumps(transforms(posed), indent=1).encode())
 
 
 def write_ply(points: FloatArray, colors: NDArray[np.uint8], path: Path) -> None:
@@ -130,4 +129,4 @@ def write_ply(points: FloatArray, colors: NDArray[np.uint8], path: Path) -> None
         rows[color] = colors[:, i]
     kinds = "".join(f"property {'float' if kind == '<f4' else 'uchar'} {name}\n" for name, kind in layout)
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(rows)}\n{kinds}end_header\n"
-    path.write_bytes(header.encode() + rows.tobytes())
+    write_whole(path, header.encode() + rows.tobytes())

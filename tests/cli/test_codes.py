@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hyperfields.codes import CAVIA, SOURCES, Codes, Reptile, Variational
+from hyperfields.codes import CAVIA, SOURCES, Codes, Variational
 from hyperfields.hypernets import Bayes, Chunked, Dynamic, Stability, WeightTokens
 from hyperfields.runs.inferred import load_codes
 from hyperfields.runs.run import load_run
@@ -21,7 +21,7 @@ from hyperfields.training.inference import draw_fields, fields_of
 
 from ._families import TINY, make_images, make_views, run_cli
 
-BY = ("vae", "encoder", "cavia", "reptile", "time")
+BY = ("vae", "encoder", "cavia", "time")
 
 
 def frames(folder: Path, count: int = 4) -> Path:
@@ -73,7 +73,7 @@ def test_a_run_is_an_ordinary_one_wherever_its_codes_come_from(
         assert torch.equal(codes[0, :-1], codes[3, :-1])  # one sequence, one code
 
 
-STOPPED = [("--by", "vae"), ("--by", "encoder"), ("--by", "cavia"), ("--by", "reptile"), ("--bayes", "factors")]
+STOPPED = [("--by", "vae"), ("--by", "encoder"), ("--by", "cavia"), ("--bayes", "factors")]
 
 
 class Killed(BaseException):
@@ -107,7 +107,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(
 
 def test_codes_at_once(fitted: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = make_images(tmp_path / "new", ("ape", "bat"))
-    for by, how in (("encoder", "encoder"), ("cavia", "steps"), ("reptile", "steps")):
+    for by, how in (("encoder", "encoder"), ("cavia", "steps")):
         path, out = fitted("--by", by), tmp_path / f"{by}.safetensors"
         assert run_cli("infer", path, new, "--out", out, "--by", how) == 0
         found = load_codes(out, load_run(path))
@@ -184,7 +184,6 @@ def test_weights_that_are_drawn(kind: str, fitted: Callable[..., Path], tmp_path
     [
         (("--by", "vae:weight=1e-6"), Variational(1e-6), Bayes()),
         (("--by", "cavia:order=2:steps=2"), CAVIA(steps=2, order=2), Bayes()),
-        (("--by", "reptile:steps=4"), Reptile(steps=4), Bayes()),
         (("--bayes", "factors:weight=1e-9"), None, Bayes("factors", weight=1e-9)),
         (("--bayes", "noise:numbers=3"), None, Bayes("noise", numbers=3)),
     ],
@@ -225,9 +224,8 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     assert "order 1 or 2" in error_of(capsys, *fit, "--by", "cavia:order=3")
     assert "--by vae: no setting 'weight=-1', wanted weight=X" in error_of(capsys, *fit, "--by", "vae:weight=-1")
     assert "wanted one of none, factors, noise" in error_of(capsys, *fit, "--bayes", "gauss")
-    for option in ("--individually", "--by reptile"):
-        said = error_of(capsys, *fit, *option.split(), "--generator", "full", "--stability", "share=1")
-        assert f"{option}: fits weights themselves, nothing generates them; leave --generator, --stability out" in said
+    said = error_of(capsys, *fit, "--individually", "--generator", "full", "--stability", "share=1")
+    assert "--individually: fits weights themselves, nothing generates them; leave --generator, --stability out" in said
     assert "--stability: no setting 'x=1', wanted init=WORD, share=X" in error_of(capsys, *fit, "--stability", "x=1")
     assert "stability share 2.0: wanted" in error_of(capsys, *fit, "--stability", "share=2")
     assert not run.exists()

@@ -1,12 +1,17 @@
 """Every triton kernel, compiled without a GPU for the chips that are supported: it compiles, and it fits.
 
 What a kernel needs is read from what the assembler made: shared memory has to be there, and registers that do not
-suffice spill into a stack, which is memory.
+suffice spill into a stack, which is memory. triton keeps what it has compiled in build/triton, under a hash of itself,
+of the kernel and of all that it calls: the next run compiles only what has changed.
+
+`make test` compiles for each chip what the presets need, and what takes longer for two that differ: 7.5 has no matrix
+units that triton uses, 9.0 has units of its own. `make test-gpu` compiles all for all (HYPERFIELDS_KERNELS=all).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -24,7 +29,9 @@ if ops.interpreting():
 # Compute capability -> bytes of shared memory that a program may have. 8.6 and 8.9 run what is made for 8.0, with less.
 SHARED = {75: 65_536, 80: 101_376, 90: 232_448, 120: 101_376}
 REGISTERS = 255
+EVERY = os.environ.get("HYPERFIELDS_KERNELS") == "all"
 each_chip = pytest.mark.parametrize("chip", SHARED)
+some_chips = pytest.mark.parametrize("chip", SHARED if EVERY else (75, 90))
 
 RAY = {"starts": "*i64", "counts": "*i64", "first": "*i64", "cells": "*u8", "layout": "*i32"}
 NUMBERS = {"scenes": "i32", "n_params": "i32", "stride": "i32", "rays": "i32", "of_scene": "i32", "size": "i32"}
@@ -63,8 +70,8 @@ def compiled(kernel: Any, chip: int, constants: dict[str, Any], options: dict[st
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+def kept_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(Path(__file__).parents[2] / "build" / "triton"))
 
 
 def encode_kernels(
@@ -153,15 +160,15 @@ def test_networks_of_the_presets_fit(chip: int, tmp_path: Path) -> None:
         assert_networks_fit((16, 32, 32, 16), precision, chip, tmp_path)
 
 
-@each_chip
+@some_chips
 def test_networks_64_wide_fit(chip: int, tmp_path: Path) -> None:
     for precision in ("float32", "mixed") if chip >= 80 else ("float32",):
         assert_networks_fit((32, 64, 64, 16), precision, chip, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dims", [2, 3])
-@each_chip
+@pytest.mark.parametrize("dims", [2, 3] if EVERY else [3])  # images have half the corners
+@some_chips
 def test_grids_of_any_features_fit(chip: int, dims: int, tmp_path: Path) -> None:
     """The widest has 128 columns."""
     for features, levels in ((1, 16), (4, 5), (8, 16)):
@@ -170,25 +177,27 @@ def test_grids_of_any_features_fit(chip: int, dims: int, tmp_path: Path) -> None
             assert needs.stack == 0, (name, features, needs)
 
 
-def precisions(chip: int, widest: int) -> list[str]:
-    """Those that a network may ask for (mlp.why_too_large, product_precision); all 16-bit ones on one chip alone."""
-    return ["float32"] * (widest <= 64) + ["mixed"] * (chip >= 80) + ["float16", "bfloat16"] * (chip == 90)
-
-
 DEEP = [(16, 32, 32, 32, 32, 4), (64, 64, 64, 64, 64, 16)]
+LARGEST = (128, 128, 128, 128, 128, 128)
+
+
+def precisions(chip: int, sizes: tuple[int, ...]) -> list[str]:
+    """Those that a network may ask for (mlp.why_too_large, product_precision); all 16-bit ones on one chip alone."""
+    every = ["float16", "bfloat16"] if chip == 90 and (EVERY or sizes == LARGEST) else []  # "mixed" has both
+    return ["float32"] * (max(sizes) <= 64) + ["mixed"] * (chip >= 80) + every
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1, 1), (16, 16, 16), (32, 16, 16, 16, 16, 16), *DEEP], ids=str)
-@each_chip
+@some_chips
 def test_narrow_and_deep_networks_fit(sizes: tuple[int, ...], chip: int, tmp_path: Path) -> None:
-    for precision in precisions(chip, max(sizes)):
+    for precision in precisions(chip, sizes):
         assert_networks_fit(sizes, precision, chip, tmp_path, STACK_OF_DEEP[chip] if sizes in DEEP else None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(64, 128, 16), (64, 128, 128, 16), (128, 128, 128, 128, 128, 128)], ids=str)
-@pytest.mark.parametrize("chip", [80, 90, 120])
+@pytest.mark.parametrize("sizes", [*[(64, 128, 16), (64, 128, 128, 16)] * EVERY, LARGEST], ids=str)
+@pytest.mark.parametrize("chip", [80, 90, 120] if EVERY else [90])
 def test_wide_networks_fit(sizes: tuple[int, ...], chip: int, tmp_path: Path) -> None:
-    for precision in precisions(chip, max(sizes)):
+    for precision in precisions(chip, sizes):
         assert_networks_fit(sizes, precision, chip, tmp_path, STACK_OF_LARGE)

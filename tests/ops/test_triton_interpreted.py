@@ -11,20 +11,11 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-@pytest.mark.parametrize("file", ["ops/test_triton.py", "test_budget.py"])
-def test_the_kernels_pass_their_tests_in_the_interpreter(file: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        str(Path(__file__).parents[1] / file),
-        "-k",
-        "triton",
-    ]
+def test_the_kernels_pass_their_tests_in_the_interpreter() -> None:
+    files = [Path(__file__).parent / "test_triton.py", Path(__file__).parents[1] / "test_budget.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, files), "-k", "triton"]
     done = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False
     )

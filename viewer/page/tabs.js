@@ -22,6 +22,7 @@ export class WalkTab {
       app.jobs.start($("walk-jobs"), "morph", {
         what: "walk", walk: this.stops, mode: $("mode").value, suffix: $("walk-suffix").value,
         frames: Number($("walk-frames").value), orbit: $("walk-orbit").checked, size,
+        timing: $("walk-even").checked ? "even" : "linear",
       });
     });
     this.draw();
@@ -31,14 +32,20 @@ export class WalkTab {
 
   read(text) {
     const stops = text.split("|").slice(0, 32).map((part) => (part.startsWith("*") ? { key: part.slice(1) } : decodeURIComponent(part)));
-    this.stops = stops.filter((stop) => typeof stop !== "string" || this.app.thumbs.number.has(stop));
+    this.stops = stops.filter((stop) => typeof stop !== "string" || this.known(stop));
     this.draw();
+  }
+
+  // A scene, or a sum of scenes, A - B + C.
+  known(text) {
+    const { number } = this.app.thumbs;
+    return number.has(text) || text.split(/\s[+-]\s/).every((name) => number.has(name.trim()));
   }
 
   add(name) {
     if (!name) return;
     const names = this.app.about.scenes;
-    const scene = this.app.thumbs.number.has(name) ? name : names.find((n) => n.toLowerCase().includes(name.toLowerCase()));
+    const scene = this.known(name) ? name : names.find((n) => n.toLowerCase().includes(name.toLowerCase()));
     if (!scene) return this.app.note($("notice"), `${name}: no such scene`);
     $("stop-name").value = "";
     this.push(scene);
