@@ -74,7 +74,12 @@ class Many:
         from hyperfields.training.many import finish
 
         source = config.sources[0]
-        reading: dict[str, Any] = {"kind": config.kind, "size": source.size, **reading_of(source)}
+        reading: dict[str, Any] = {
+            "kind": config.kind,
+            "size": source.size,
+            "views": source.views,
+            **reading_of(source),
+        }
 
         def read(names: list[str]) -> SceneDataset:
             return read_data(family, scenes=names, **reading)

@@ -41,6 +41,7 @@ from hyperfields.errors import InputError
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
     from hyperfields.fields import BoundField
+    from hyperfields.runs.run import Run
     from hyperfields.runs.scene import Scene
 
 SAMPLES = 8  # fields drawn where there is a distribution
@@ -322,14 +323,20 @@ def export(
     from hyperfields.runs.tcnn import write_tcnn
     from hyperfields.training.progress import Meter
 
+    def surface(run: Run) -> bool:
+        return run.kind == "views" and codes is None and format is None and out.suffix.lower() in MESH_SUFFIXES
+
     def write(shown: Scene, file: Path) -> None:
         if format == "tcnn":
             write_tcnn(file, shown.field, field_facts(shown))
         else:
-            export_scene(shown, file)
+            seen = mesh_cameras(shown.run, shown, family) if surface(shown.run) else ()
+            export_scene(shown, file, cameras=seen)
 
-    if require_each(out, shard, {"--scene": scene, "--cameras": cameras, "--points": points, "--family": family}):
+    if require_each(out, shard, {"--scene": scene, "--cameras": cameras, "--points": points}):
         loaded, count = load(run), 0
+        if family is not None and not surface(loaded):
+            raise InputError("--family: is read for meshes of views alone; leave it out")
         with Meter("export") as meter:
             for shown, file in each_scene(loaded, codes, out, shard):
                 write(shown, file)
@@ -350,14 +357,9 @@ def export(
         export_points(load(run), scene, out, family, points)
         return
     loaded = load(run)
-    surface = loaded.kind == "views" and codes is None and format is None and out.suffix.lower() in MESH_SUFFIXES
-    if family is not None and not surface:
+    if family is not None and not surface(loaded):
         raise InputError("--family: is read for --cameras, --points and meshes of views alone; leave it out")
-    shown = one_scene(loaded, scene, codes)
-    if surface:
-        export_scene(shown, out, cameras=mesh_cameras(loaded, shown, family))
-    else:
-        write(shown, out)
+    write(one_scene(loaded, scene, codes), out)
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 
