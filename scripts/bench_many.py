@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import hyperfields as hf
+from hyperfields.data import Points, Subset
+from hyperfields.evaluation.report import evaluate
+from hyperfields.runs.run import Run
 from hyperfields.training import many as fitting
+from hyperfields.training.fit import fit
 
 DISCS = 3
 SIDE = 64  # pixels of what is measured
@@ -30,9 +33,9 @@ class Discs:
         self.discs = torch.rand(scenes, DISCS, 6, generator=generator)  # x, y, radius, colour
         self.ground = torch.rand(scenes, 7, generator=generator)  # two colours, direction
 
-    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> hf.Points:
+    def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
         x = torch.rand(len(scenes), n, 2, generator=generator)
-        return hf.Points(x, self.colors(x, scenes))
+        return Points(x, self.colors(x, scenes))
 
     def reference(self, scene: int, split: str = "test") -> Tensor:
         rows, columns = torch.meshgrid(*[(torch.arange(SIDE) + 0.5) / SIDE] * 2, indexing="ij")
@@ -59,10 +62,10 @@ def many(scenes: int, bases: int, minutes: float | None, steps: int | None, visi
     chosen = fitting.part_names(data.names, bases, seed=0)
     places = {name: place for place, name in enumerate(data.names)}
 
-    def read(names: list[str]) -> hf.Subset:
-        return hf.Subset(data, [places[name] for name in names])
+    def read(names: list[str]) -> Subset:
+        return Subset(data, [places[name] for name in names])
 
-    run = hf.fit(read(chosen), minutes=minutes, steps=steps)
+    run = fit(read(chosen), minutes=minutes, steps=steps)
     took, rows = time.perf_counter() - began, []
     for number in visits:
         fitting.VISITS = number
@@ -76,7 +79,7 @@ def many(scenes: int, bases: int, minutes: float | None, steps: int | None, visi
     return {"scenes": scenes, "bases_from": bases, "steps": run.summary["steps"], "seconds": took, "codes": rows}
 
 
-def quality(run: hf.Run, data: Discs, names: list[str]) -> float:
+def quality(run: Run, data: Discs, names: list[str]) -> float:
     """Mean psnr in dB."""
-    value: float = hf.evaluate(run, data, scenes=names, perceptual=False)["mean"]["psnr"]
+    value: float = evaluate(run, data, scenes=names, perceptual=False)["mean"]["psnr"]
     return value

@@ -104,7 +104,7 @@ class PackedViews(Packed):
         self.background, self.unbounded = facts["background"], bool(facts["unbounded"])
         self.frames: tuple[Frame, ...] = tuple(tuple(frame) for frame in _column(store, "frames", 4).tolist())
         self._counts = _column(store, "counting")  # [s] pixels that count
-        self._views = _column(store, "views")  # [s] pictures
+        self._views = _column(store, "pictures")  # [s] pictures
         self._poses, self._intrinsics = tensors["poses"], tensors["intrinsics"]  # [p 4 4], [p 4] float64
         self._sizes, self._lens_of = tensors["sizes"].long(), tensors["lens_of"].tolist()  # [p 2] height and width, [p]
         self._lenses = [None if lens is None else Lens(lens[0], tuple(lens[1])) for lens in facts["lenses"]]
@@ -198,9 +198,9 @@ class PackedViews(Packed):
 
 
 READERS: dict[str, Callable[[Store, int], Any]] = {
-    "images": PackedImages,
-    "shapes": PackedShapes,
-    "views": PackedViews,
+    Images.kind: PackedImages,
+    Shapes.kind: PackedShapes,
+    Views.kind: PackedViews,
 }
 
 
@@ -316,7 +316,7 @@ class Packer:
         self.tensors = {
             "frames": torch.tensor(data.frames, dtype=torch.float64),
             "counting": torch.tensor(counting),
-            "views": torch.tensor([len(posed) for posed in data.cameras]),
+            "pictures": torch.tensor([len(posed) for posed in data.cameras]),
             "poses": torch.stack([camera.T_world_camera for camera in cameras]),
             "intrinsics": torch.tensor([(c.fx, c.fy, c.cx, c.cy) for c in cameras], dtype=torch.float64),
             "sizes": torch.tensor([(c.height, c.width) for c in cameras], dtype=torch.int32),
