@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 
 import hyperfields as hf
 from hyperfields.cli import main
 from hyperfields.cli.common import data_of, read_alike
+from hyperfields.evaluation.added import add_and_measure
+from hyperfields.evaluation.morph import measure_morphs
 from hyperfields.ops import _tcnn
 from hyperfields.runs.export import field_facts
 from hyperfields.runs.inferred import load_codes
+from hyperfields.scenes.inspect import family_rows, inspect_family
 
 from ._captures import cameras, gl_pose, intrinsics, photograph, save
 
@@ -179,3 +184,50 @@ def test_fits_learn_also_where_gradients_are_off() -> None:
         assert torch.equal(codes(), expected)
     with torch.inference_mode():
         assert torch.equal(codes(), expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("render --out OUT.png", "neither came; give the folder of a run, or a composition"),
+        ("interpolate RUN a --out OUT.gif", "one scene came; a walk is between two or more, e.g. a b"),
+        ("interpolate RUN a b --frames 1 --out OUT.gif", "--frames 1: wanted at least 2"),
+        ("fit DATA --out OUT --aspect pad", "--aspect pad: is of pictures that are resized; give --size HxW too"),
+        ("fit DATA --out OUT --views 0", "--views: is for views, but the family holds images"),
+    ],
+)
+def test_refusals_say_what_is_missing(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    places = {"RUN": str(fitted), "DATA": str(fitted.parent / "wide"), "OUT": str(tmp_path / "out")}
+    line = words
+    for word, place in places.items():
+        line = line.replace(word, place)
+    assert main(line.split()) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_morphs_of_pictures_too_small_for_lpips_say_so(fitted: Path) -> None:
+    report = measure_morphs(hf.load_run(fitted), pairs=1)
+    assert report["figures"]["ppl"]["morph"] is None
+    assert any(note.startswith("ppl, pdv: n/a, lpips: image is 8x8") for note in report["notes"])
+
+
+def test_weights_that_begin_at_zero_have_a_drift(fitted: Path, tmp_path: Path) -> None:
+    """Displacements start at 0, so that their move has no initial deviation as its unit; it was NaN."""
+    pixels = torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    model, train = hf.preset("tiny", "images", 2, 8, displacement=3)
+    run = hf.fit(hf.Images(pixels[:2]), steps=4, model=model, train=train, progress=False)
+    new = hf.Images(pixels[2:], names=["new"])
+    for method, moved in (("extension", False), ("output", True)):
+        report = add_and_measure(run, new, tmp_path / method, method=method, steps=4, progress=False)  # type: ignore[arg-type]
+        assert math.isfinite(report["drift"])
+        assert (report["drift"] > 0.0) == moved
+
+
+def test_families_of_shapes_with_several_axes_say_how_many_have_each(tmp_path: Path) -> None:
+    ball = trimesh.creation.icosphere(1)
+    for name in ("a.glb", "b.ply", "c.ply"):
+        ball.export(tmp_path / name)
+    assert ("up", "z of 2, y of 1") in family_rows(inspect_family(tmp_path))

@@ -99,7 +99,8 @@ def render(
     from hyperfields.training.progress import Meter
 
     if (run is None) == (compose is None):
-        raise InputError(f"RUN {run}, --compose {compose}: give one of the two")
+        both = "both came" if run is not None else "neither came"
+        raise InputError(f"RUN, --compose FILE: {both}; give the folder of a run, or a composition of scenes")
     shown: Scene
     if compose is not None:
         if scene is not None or codes is not None or uncertainty or sample is not None:
