@@ -120,6 +120,9 @@ def test_a_folder_with_no_scene_of_a_run_is_refused_though_the_old_ones_are_ther
         ("calibrate RUN --out OUT.png --views 3", "--views 3: is for views, but the run holds images"),
         ("render RUN --scene a --out OUT.png --family RUN", "is read for --uncertainty alone"),
         ("doctor --family RUN", "give the run before it"),
+        ("add RUN RUN --out OUT --method frozen --numbers 4", "--numbers 4: has no meaning for --method frozen"),
+        ("add RUN RUN --out OUT --method frozen --bases 2", "--bases 2: has no meaning for --method frozen"),
+        ("add RUN RUN --out OUT --weight 3", "--weight 3: has no meaning for --method extension"),
     ],
 )
 def test_options_without_a_meaning_are_refused(
@@ -189,6 +192,7 @@ def test_fits_learn_also_where_gradients_are_off() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("inspect OUT", "out: is not there; give the folder of a run or of a family"),
         ("render --out OUT.png", "neither came; give the folder of a run, or a composition"),
         ("interpolate RUN a --out OUT.gif", "one scene came; a walk is between two or more, e.g. a b"),
         ("interpolate RUN a b --frames 1 --out OUT.gif", "--frames 1: wanted at least 2"),
