@@ -16,8 +16,9 @@ from PIL import Image
 import hyperfields as hf
 from hyperfields.cli import main
 from hyperfields.cli.common import data_of, read_alike
+from hyperfields.evaluation import morph
 from hyperfields.evaluation.added import add_and_measure
-from hyperfields.evaluation.morph import measure_morphs
+from hyperfields.evaluation.lpips import Lpips
 from hyperfields.ops import _tcnn
 from hyperfields.runs.export import field_facts
 from hyperfields.runs.inferred import load_codes
@@ -212,8 +213,13 @@ def test_refusals_say_what_is_missing(
     assert not list(tmp_path.iterdir())
 
 
-def test_morphs_of_pictures_too_small_for_lpips_say_so(fitted: Path) -> None:
-    report = measure_morphs(hf.load_run(fitted), pairs=1)
+def test_morphs_of_pictures_too_small_for_lpips_say_so(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Alex:
+        net = "alex"
+        require_size = Lpips.require_size
+
+    monkeypatch.setattr(morph, "load_lpips", lambda net, weights: Alex())
+    report = morph.measure_morphs(hf.load_run(fitted), pairs=1)
     assert report["figures"]["ppl"]["morph"] is None
     assert any(note.startswith("ppl, pdv: n/a, lpips: image is 8x8") for note in report["notes"])
 
