@@ -30,7 +30,7 @@ def read_off(content: bytes) -> Triangles:
         ValueError: another format, or rows are missing.
     """
     plain = re.sub(rb"#[^\r\n]*", b"", content.removeprefix(b"\xef\xbb\xbf"))
-    head = re.match(rb"\s*(?:ST)?C?N?(4?)(n?)OFF(?:\s+(BINARY)\b|(?![A-Za-z]))", plain)
+    head = re.match(rb"\s*(?:ST)?C?N?(4?)(n?)(?:OFF|off)(?:\s+(BINARY)\b|(?![A-Za-z]))", plain)
     if head is None and not re.match(rb"\s*\d+\s+\d+", plain):  # the word may be left out
         raise ValueError("no OFF at its start")
     if head is not None and any(head.groups()):

@@ -133,4 +133,6 @@ READER = Reader(
     detect=lambda folder: bool(visible_files(folder, IMAGE_SUFFIXES)),
     open=open_images,
     options=frozenset({"size", "aspect"}),
+    names=lambda folder: list(by_stem(visible_files(folder, IMAGE_SUFFIXES))),
+    apart=True,
 )

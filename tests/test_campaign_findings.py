@@ -21,7 +21,7 @@ from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.compose import read_composition
 from hyperfields.runs.run import MODEL, SOURCE, SUMMARY
 from hyperfields.runs.tcnn import read_tcnn
-from hyperfields.scenes._common import SILENCE, write_whole
+from hyperfields.scenes._common import SILENT, write_whole
 from hyperfields.training import continual
 from hyperfields.training.continual import add
 from hyperfields.training.inference import infer
@@ -246,12 +246,12 @@ def test_double_precision_by_default_is_refused_in_a_line(images: Images, tmp_pa
 
 def test_threads_that_decode_at_once_leave_standard_error_as_it_was() -> None:
     before = os.fstat(2)
-    SILENCE.__enter__()  # one begins, another begins, the first ends before the second
-    SILENCE.__enter__()
+    SILENT.__enter__()  # one begins, another begins, the first ends before the second
+    SILENT.__enter__()
     assert not os.path.samestat(os.fstat(2), before)
-    SILENCE.__exit__()
+    SILENT.__exit__()
     assert not os.path.samestat(os.fstat(2), before)
-    SILENCE.__exit__()
+    SILENT.__exit__()
     assert os.path.samestat(os.fstat(2), before)
 
 

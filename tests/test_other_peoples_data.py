@@ -443,7 +443,7 @@ def test_orbits_round_any_axis(up: tuple[float, float, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", ["OFF\n", "OFF", "COFF\n", "OFF # by me\n", "# by me\nOFF\n", "\ufeffOFF\r\n", "", "NOFF "]
+    "head", ["OFF\n", "OFF", "off\n", "COFF\n", "OFF # by me\n", "# by me\nOFF\n", "\ufeffOFF\r\n", "", "NOFF "]
 )
 def test_off_files_of_all_sorts(tmp_path: Path, head: str) -> None:
     (tmp_path / "a.off").write_text(head + off())

@@ -183,6 +183,11 @@ class FactoredGrid(GridEncoding):
 
     bases: int = 16
 
+    def __post_init__(self) -> None:
+        if self.bases < 1:
+            raise InputError(f"FactoredGrid: bases {self.bases}: wanted at least one; HashGrid is a table without")
+        super().__post_init__()
+
     @property
     def spec(self) -> dict[str, WeightEntry]:
         shape = (self.grid.rows, self.features)

@@ -64,7 +64,9 @@ def test_refused(make: Callable[[Path], object], text: str, tmp_path: Path, refu
 def test_options_that_do_not_fit(tmp_path: Path, refused: Callable[..., str]) -> None:
     photos, out = some(tmp_path / "photos"), tmp_path / "out"
     assert "--frames 10: is for videos" in refused("poses", photos, "--out", out, "--frames", 10)
-    assert "--feature-size 8: wanted 32 at least" in refused("poses", photos, "--out", out, "--feature-size", 8)
+    assert "--feature-size 8: wanted a whole number from 32 to 100000" in refused(
+        "poses", photos, "--out", out, "--feature-size", 8
+    )
     assert "holds no poses that were begun" in refused("poses", photos, "--out", out, "--resume")
     assert "exists already" in refused("poses", photos, "--out", photos)
 
