@@ -92,7 +92,7 @@ def open_family(
     for option, value in given.items():
         if value is not None and option not in reader.options:
             kinds = " and ".join(dict.fromkeys(other.kind for other in readers if option in other.options))
-            dashes = "--" if option in ("aspect", "background", "up", "split") else ""
+            dashes = "--" if option in ("views", "aspect", "background", "up", "split") else ""
             raise InputError(
                 f"{dashes}{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
             )

@@ -175,7 +175,7 @@ def evaluate(
     if html is not None:
         with Meter("page") as meter:
             write_page(html, loaded, data, report, inferred=inferred, progress=meter.count)
-        print(f"wrote {html}: {html.stat().st_size / 1e6:,.1f} MB")
+        print(f"wrote {html}: {html.stat().st_size / 1e3:,.1f} kB")
 
 
 def _measure_morphs(

@@ -109,7 +109,8 @@ def render(
     from hyperfields.training.progress import Meter
 
     if (run is None) == (compose is None):
-        raise InputError(f"RUN {run}, --compose {compose}: give one of the two")
+        both = "both came" if run is not None else "neither came"
+        raise InputError(f"RUN, --compose FILE: {both}; give the folder of a run, or a composition of scenes")
     shown: Scene
     single = {"--scene": scene, "--compose": compose, "--sample": sample is not None, "--uncertainty": uncertainty}
     if require_each(out, shard, single) and run is not None:
