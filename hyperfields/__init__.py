@@ -97,12 +97,15 @@ _EXPORTS = {
     "View": "data",
     "Views": "data",
     "WeightTokens": "hypernets",
+    "World": "training.distributed",
     "add": "training.continual",
     "compare": "evaluation.compare",
     "compose": "runs.compose",
+    "distributed": "training.distributed",
     "evaluate": "evaluation.report",
     "export_scene": "runs.export",
     "fit": "training.fit",
+    "fit_many": "training.many",
     "format_report": "evaluation.report",
     "infer": "training.inference",
     "interpolate": "codes",
@@ -117,6 +120,7 @@ _EXPORTS = {
     "open_family": "scenes",
     "orbit": "cameras",
     "orbit_cameras": "runs.cameras",
+    "pack_family": "scenes",
     "parameter_groups": "model",
     "preset": "tasks",
     "psnr": "tasks.metrics",
@@ -230,6 +234,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.runs.scene import Scene as Scene
     from hyperfields.runs.video import write_animation as write_animation
     from hyperfields.scenes import open_family as open_family
+    from hyperfields.scenes import pack_family as pack_family
     from hyperfields.tasks import TASKS as TASKS
     from hyperfields.tasks import Between as Between
     from hyperfields.tasks import Metric as Metric
@@ -250,8 +255,11 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.tasks.metrics import ssim as ssim
     from hyperfields.tasks.photographs import PhotographConfig as PhotographConfig
     from hyperfields.training.continual import add as add
+    from hyperfields.training.distributed import World as World
+    from hyperfields.training.distributed import distributed as distributed
     from hyperfields.training.fit import fit as fit
     from hyperfields.training.inference import infer as infer
+    from hyperfields.training.many import fit_many as fit_many
     from hyperfields.training.regularizers import GaussianPrior as GaussianPrior
     from hyperfields.training.trainer import Fields as Fields
     from hyperfields.training.trainer import Progress as Progress

@@ -132,7 +132,11 @@ def parts_of(value: Any) -> set[Any]:
     if isinstance(value, types.FunctionType):
         return {value}
     if isinstance(value, tuple | list):
-        return set().union(*map(parts_of, value))
+        found = set[Any]()
+        for part in value:  # names of a million scenes, say
+            if not isinstance(part, str):
+                found |= parts_of(part)
+        return found
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {type(value)}.union(*(parts_of(getattr(value, f.name)) for f in dataclasses.fields(value)))
     return set()

@@ -16,11 +16,22 @@ from typing import Any
 from hyperfields.data import Images, Kind, SceneDataset, Shapes, Views
 from hyperfields.data.shapes import Progress
 from hyperfields.errors import InputError
-from hyperfields.scenes import images, meshes, views
-from hyperfields.scenes._common import MOST_BYTES, UNREAD_IMAGES, UNREAD_MESHES, folders_below, visible_files
+from hyperfields.scenes import images, meshes, packed, views
+from hyperfields.scenes._common import MOST_BYTES, UNREAD_IMAGES, UNREAD_MESHES, folders_below, select, visible_files
 from hyperfields.scenes.reader import Aspect, Reader
 
-__all__ = ["READERS", "SAMPLES", "Images", "Reader", "Shapes", "Views", "detect_kind", "open_family"]
+__all__ = [
+    "READERS",
+    "SAMPLES",
+    "Images",
+    "Reader",
+    "Shapes",
+    "Views",
+    "detect_kind",
+    "family_names",
+    "open_family",
+    "pack_family",
+]
 
 SAMPLES = Path(__file__).parent / "samples"  # emoji, shapes_cars, cars_views and toy_cars
 READERS: tuple[Reader, ...] = (images.READER, meshes.READER, views.READER)  # of one kind, the first that detects reads
@@ -43,10 +54,11 @@ def open_family(
     progress: Progress | None = None,
     readers: Sequence[Reader] = READERS,
 ) -> SceneDataset:
-    """Open a folder of images, meshes or scene folders; its `kind` says which it was.
+    """Open a folder of images, meshes or scene folders, or a packed family; its `kind` says which it was.
 
     Args:
-        path: a folder of pictures, of meshes, of scene folders (see docs/captures.md), or one such scene.
+        path: a folder of pictures, of meshes, of scene folders (see docs/captures.md), or one such scene; or what
+            `pack_family` wrote, a folder or a URL.
         kind: needed only when the folder holds several kinds.
         size: (height, width) of the pictures, for images and views.
         scenes: names or fnmatch patterns; default all.
@@ -58,7 +70,7 @@ def open_family(
         split: how the pictures of views are divided, see `open_views`.
         measured: what is known of views that are only measured, see `Measured`.
         memory: bytes of the training pictures of views that are kept in memory, default 2 GiB; more of them go to a
-            temporary file.
+            temporary file. Of packed families, bytes of the scenes that are kept in memory, default 1 GiB.
         progress: called as (done, total, name) after each shape, or each picture of views.
         readers: the formats to try.
 
@@ -66,24 +78,85 @@ def open_family(
         InputError: the folder or something in it cannot be used: see `open_images`, `open_meshes`,
             `open_views`.
     """
+    options: dict[str, Any] = {"size": size, "views": views, "aspect": aspect, "background": background, "up": up}
+    options |= {"split": split}
+    if (place := packed.place_of(path)) is not None:
+        return packed.open_packed(place, kind=kind, scenes=scenes, limit=limit, memory=memory, **options)
     folder = Path(path)
     reader = _reader(folder, kind, readers)
     if size is not None and not (min(size) >= 1 and size[0] * size[1] <= MOST_BYTES // 4):
         raise InputError(
             f"size: {size[0]}x{size[1]} came, wanted HxW of at least 1x1 and at most {MOST_BYTES // 4:,} pixels"
         )
-    given: dict[str, Any] = {"size": size, "views": views, "aspect": aspect, "background": background, "up": up}
-    given |= {"split": split, "measured": measured, "memory": memory}
+    given = {**options, "measured": measured, "memory": memory}
     for option, value in given.items():
         if value is not None and option not in reader.options:
             kinds = " and ".join(dict.fromkeys(other.kind for other in readers if option in other.options))
-            dashes = "--" if option in ("aspect", "background", "up", "split") else ""
+            dashes = "--" if option in ("views", "aspect", "background", "up", "split") else ""
             raise InputError(
                 f"{dashes}{option}: is for {kinds or 'other formats'}, but the family holds {reader.kind}; leave it out"
             )
     given["progress"] = progress
     options = {option: value for option, value in given.items() if option in reader.options}
     return reader.open(folder, scenes=scenes, limit=limit, **options)
+
+
+def family_names(
+    path: str | PathLike[str], *, kind: Kind | None = None, scenes: Sequence[str] | None = None,
+    limit: int | None = None, readers: Sequence[Reader] = READERS,
+) -> list[str]:  # fmt: skip
+    """Names of the scenes that `open_family` would open, in its order, found without reading them.
+
+    Raises:
+        InputError: as `open_family` for names and folders.
+    """
+    if (place := packed.place_of(path)) is not None:
+        return list(packed.open_packed(place, kind=kind, scenes=scenes, limit=limit).names)
+    folder = Path(path)
+    reader = _reader(folder, kind, readers)
+    if reader.names is None:
+        return list(reader.open(folder, scenes=scenes, limit=limit).names)
+    return select(reader.names(folder), scenes, limit)
+
+
+def pack_family(
+    path: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    kind: Kind | None = None,
+    scenes: Sequence[str] | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    readers: Sequence[Reader] = READERS,
+    **options: Any,
+) -> list[str]:
+    """Write a family into a few large files, which `open_family` reads with bounded memory, also from a URL.
+
+    Images and shapes are read in parts, so they may be larger than memory; of views, what is over `memory` lies in a
+    temporary file meanwhile.
+
+    Args:
+        out: an empty folder; what is written last is its pack.json.
+        options: of `open_family`: size, aspect, background, up, split, views, memory.
+        progress: called as (done, total, name) after each scene.
+
+    Returns:
+        Names of the scenes.
+
+    Raises:
+        InputError: as `open_family`; a family that is packed already.
+    """
+    if packed.place_of(path) is not None:
+        raise InputError(f"{path}: is packed already; copy it as it is")
+    folder = Path(path)
+    reader = _reader(folder, kind, readers)
+    names = family_names(folder, kind=kind, scenes=scenes, limit=limit, readers=readers)
+
+    def read(part: Sequence[str] | None) -> SceneDataset:
+        return open_family(folder, kind=reader.kind, scenes=part, readers=readers, **options)
+
+    packed.write(Path(out), names, read if reader.apart else lambda part: read(names), reader.apart, options, progress)
+    return names
 
 
 def detect_kind(path: str | PathLike[str], readers: Sequence[Reader] = READERS) -> Kind:

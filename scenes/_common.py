@@ -209,10 +209,11 @@ def select(names: Sequence[str], scenes: Sequence[str] | None, limit: int | None
     Raises:
         InputError: a name or pattern that nothing answers to (lists the nearest names), a limit below 1.
     """
-    chosen = set(names) if scenes is None else set()
+    known = set(names)
+    chosen = known if scenes is None else set()
     for wanted in map(plain_name, scenes or ()):
         # A name wins over a pattern, so that a file called "a[1]" can be asked for.
-        found = [wanted] if wanted in names else fnmatch.filter(names, wanted)
+        found = [wanted] if wanted in known else fnmatch.filter(names, wanted)
         if not found:
             near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or sorted(names)[:3]
             comma = "; write a comma in a name as \\," if any("," in name for name in near) else ""

@@ -59,6 +59,8 @@ def open_images(
     """
     if aspect not in (None, *get_args(Aspect)):
         raise InputError(f"aspect: {aspect!r} came, wanted one of {', '.join(get_args(Aspect))}")
+    if aspect is not None and size is None:
+        raise InputError(f"--aspect {aspect}: is of pictures that are resized; give --size HxW too, or leave it out")
     files = by_stem(visible_files(folder, IMAGE_SUFFIXES))
     if not files:
         raise InputError(f"{folder}: holds no picture; wanted {', '.join(IMAGE_SUFFIXES)} files")
@@ -131,4 +133,6 @@ READER = Reader(
     detect=lambda folder: bool(visible_files(folder, IMAGE_SUFFIXES)),
     open=open_images,
     options=frozenset({"size", "aspect"}),
+    names=lambda folder: list(by_stem(visible_files(folder, IMAGE_SUFFIXES))),
+    apart=True,
 )

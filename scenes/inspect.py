@@ -214,7 +214,9 @@ def family_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         sides = [2.0 * scene["box"]["half_side"] for scene in scenes]
         rows.append(("triangles", _span([scene["triangles"] for scene in scenes], "{:,}")))
         rows.append(("box", f"side {_span(sides, '{:.4g}')}, unit of the files"))
-        rows.append(("up", _axis(scenes[0]["up"])))
+        axes = Counter(_axis(scene["up"]) for scene in scenes)
+        several = ", ".join(f"{axis} of {count:,}" for axis, count in axes.most_common())
+        rows.append(("up", several if len(axes) > 1 else next(iter(axes))))
     else:
         rows.append(("pictures", ", ".join(dict.fromkeys(scene["size"] for scene in scenes)) + " (height x width)"))
     rows += [("left out", text) for text in found["left_out"]]

@@ -248,6 +248,8 @@ READER = Reader(
     detect=lambda folder: bool(visible_files(folder, MESH_SUFFIXES) or _one_a_folder(folder)),
     open=open_meshes,
     options=frozenset({"progress", "up"}),
+    names=lambda folder: list(by_stem(visible_files(folder, MESH_SUFFIXES)) or _one_a_folder(folder)),
+    apart=True,
 )
 
 

@@ -33,3 +33,5 @@ class Reader:
     open: Callable[..., SceneDataset]
     options: frozenset[str] = frozenset()
     claims: Callable[[Path], bool] = _never  # does all of the folder belong to it, whatever others detect?
+    names: Callable[[Path], list[str]] | None = None  # of all scenes of a folder, found without opening a file
+    apart: bool = False  # a scene is read alike alone and among others

@@ -165,4 +165,5 @@ READER = Reader(
     open=open_views,
     options=frozenset({"size", "views", "background", "up", "split", "measured", "memory", "progress"}),
     claims=_claims,
+    names=lambda folder: list(scene_folders(folder)),
 )

@@ -6,7 +6,9 @@ python scripts/bench.py fit VIEWS [--profile]       a whole fitting step, beside
                                                     time goes
 python scripts/bench.py render RUN --scene NAME     frames a second round a scene: it is bound and its empty space found
                                                     before the clock starts, as for a viewer
-python scripts/bench.py scale PICTURES              many scenes against few; imports; a second start
+python scripts/bench.py scale FAMILY                 many scenes against few: steps, memory, checkpoints; what drawing
+                                                    batches of FAMILY costs; imports; a second start
+python scripts/bench.py many                        20,000 procedural pictures, bases from 2,000 of them
 python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
 python scripts/bench.py reading FAMILY              pictures a second that are read, and the memory that it takes
 python scripts/bench.py singles FAMILY             short fits of every scene by itself: how many come to nothing
@@ -25,6 +27,7 @@ from pathlib import Path
 import bench_beside
 import bench_fit
 import bench_gpu
+import bench_many
 import bench_ops
 import bench_reading
 import bench_scale
@@ -104,8 +107,15 @@ def main() -> None:
     whole.add_argument("--profile", action="store_true", help="say where a step's time goes")
     whole.add_argument("--no-plain", action="store_true", help="leave the step in plain torch out: it is slow")
     growth = parts.add_parser("scale", help="many scenes, imports, a second start")
-    growth.add_argument("family", type=Path, help="any family, for the second start")
+    growth.add_argument("family", type=Path, help="any family, packed or not, for its batches and the second start")
     growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    growth.add_argument("--counts", default="100,10000,1000000", help="numbers of scenes, default %(default)s")
+    lots = parts.add_parser("many", help="bases from a part")
+    lots.add_argument("--scenes", type=int, default=20_000, help="default %(default)s")
+    lots.add_argument("--bases-from", type=int, default=2_000, help="default %(default)s")
+    lots.add_argument("--minutes", type=float, help="of the bases' fit, default 30, unless there are --steps")
+    lots.add_argument("--steps", type=int, help="of the bases' fit")
+    lots.add_argument("--visits", default=str(bench_many.fitting.VISITS), help="of each code, default %(default)s")
     two = parts.add_parser("beside", help="two fits at once")
     two.add_argument("--seconds", type=float, default=12.0, help="of each measurement, default %(default)s")
     singles = parts.add_parser("singles", help="every scene by itself")
@@ -119,7 +129,7 @@ def main() -> None:
     reads.add_argument("--size", help="HxW of the pictures, default: as they are")
     reads.add_argument("--rounds", type=int, default=3, help="default %(default)s, the fastest counts")
     reads.add_argument("--memory", type=int, help="MB of pictures that stay in memory, default 2048")
-    for one in (kernels, part, whole, growth, two, singles, reads):
+    for one in (kernels, part, whole, growth, lots, two, singles, reads):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     result: object
@@ -138,6 +148,11 @@ def main() -> None:
         bench_fit.print_fit(result, options.profile)
     elif options.what == "beside":
         result = bench_beside.beside(options.seconds)
+    elif options.what == "many":
+        minutes = 30.0 if options.minutes is None and options.steps is None else options.minutes
+        visits = [int(number) for number in options.visits.split(",")]
+        result = bench_many.many(options.scenes, options.bases_from, minutes, options.steps, visits)
+        print(json.dumps(result, indent=1))
     elif options.what == "singles":
         result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)
     elif options.what == "reading":
@@ -149,7 +164,7 @@ def main() -> None:
             parser.exit(2, f"error: {error}\n")
         bench_reading.print_reading(result)
     elif options.what == "scale":
-        result = bench_scale.scale(options.family, options.rounds)
+        result = bench_scale.scale(options.family, options.rounds, [int(n) for n in options.counts.split(",")])
         bench_scale.print_scale(result)
     else:
         height, width = sides(options.size)

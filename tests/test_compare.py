@@ -232,7 +232,10 @@ def test_a_row_is_the_mean_over_seeds_and_the_best_comes_first() -> None:
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     results = [result_of("full", 0, 30.0), result_of("lora", 0, 33.0)]
-    plot({"settings": {"kind": "images"}, "results": results, "table": summarize(results)}, tmp_path / "p.png")
+    plot(
+        {"settings": {"kind": "images", "scenes": ["a"]}, "results": results, "table": summarize(results)},
+        tmp_path / "p.png",
+    )
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -105,9 +105,9 @@ def test_a_fit_on_a_card_without_triton_says_that_it_is_slow(
     card((9, 0))
     monkeypatch.setattr(dispatch, "_why_no_triton", lambda: "triton is not installed: pip install triton")
     monkeypatch.setattr(
-        sys.modules["hyperfields.training.fit"], "usable_device", lambda name: SimpleNamespace(type="cuda")
+        sys.modules["hyperfields.training.asked"], "usable_device", lambda name: SimpleNamespace(type="cuda")
     )
-    monkeypatch.setattr(Fit, "_trainer", lambda *_: None)
+    monkeypatch.setattr(Fit, "_trainer", lambda *_: SimpleNamespace(objective=None))
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: module)
     pictures = Images(torch.rand(2, 4, 4, 3))
     with pytest.warns(UserWarning, match="^--device cuda: triton is not installed: .*; fitting in plain torch"):

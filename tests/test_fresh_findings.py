@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ from PIL import Image
 import hyperfields as hf
 from hyperfields.cli import main
 from hyperfields.cli.common import data_of, read_alike
+from hyperfields.evaluation import morph
+from hyperfields.evaluation.added import add_and_measure
+from hyperfields.evaluation.lpips import Lpips
 from hyperfields.ops import _tcnn
 from hyperfields.runs.export import field_facts
 from hyperfields.runs.inferred import load_codes
+from hyperfields.scenes.inspect import family_rows
 
 from ._captures import cameras, gl_pose, intrinsics, photograph, save
 
@@ -115,6 +120,9 @@ def test_a_folder_with_no_scene_of_a_run_is_refused_though_the_old_ones_are_ther
         ("calibrate RUN --out OUT.png --views 3", "--views 3: is for views, but the run holds images"),
         ("render RUN --scene a --out OUT.png --family RUN", "is read for --uncertainty alone"),
         ("doctor --family RUN", "give the run before it"),
+        ("add RUN RUN --out OUT --method frozen --numbers 4", "--numbers 4: has no meaning for --method frozen"),
+        ("add RUN RUN --out OUT --method frozen --bases 2", "--bases 2: has no meaning for --method frozen"),
+        ("add RUN RUN --out OUT --weight 3", "--weight 3: has no meaning for --method extension"),
     ],
 )
 def test_options_without_a_meaning_are_refused(
@@ -179,3 +187,59 @@ def test_fits_learn_also_where_gradients_are_off() -> None:
         assert torch.equal(codes(), expected)
     with torch.inference_mode():
         assert torch.equal(codes(), expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("inspect OUT", "out: is not there; give the folder of a run or of a family"),
+        ("render --out OUT.png", "neither came; give the folder of a run, or a composition"),
+        ("interpolate RUN a --out OUT.gif", "one scene came; a walk is between two or more, e.g. a b"),
+        ("interpolate RUN a b --frames 1 --out OUT.gif", "--frames 1: wanted at least 2"),
+        ("fit DATA --out OUT --aspect pad", "--aspect pad: is of pictures that are resized; give --size HxW too"),
+        ("fit DATA --out OUT --views 0", "--views: is for views, but the family holds images"),
+    ],
+)
+def test_refusals_say_what_is_missing(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    places = {"RUN": str(fitted), "DATA": str(fitted.parent / "wide"), "OUT": str(tmp_path / "out")}
+    line = words
+    for word, place in places.items():
+        line = line.replace(word, place)
+    assert main(line.split()) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_morphs_of_pictures_too_small_for_lpips_say_so(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Alex:
+        net = "alex"
+        require_size = Lpips.require_size
+
+    monkeypatch.setattr(morph, "load_lpips", lambda net, weights: Alex())
+    report = morph.measure_morphs(hf.load_run(fitted), pairs=1)
+    assert report["figures"]["ppl"]["morph"] is None
+    assert any(note.startswith("ppl, pdv: n/a, lpips: image is 8x8") for note in report["notes"])
+
+
+def test_weights_that_begin_at_zero_have_a_drift(fitted: Path, tmp_path: Path) -> None:
+    """Displacements start at 0, so that their move has no initial deviation as its unit; it was NaN."""
+    pixels = torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    model, train = hf.preset("tiny", "images", 2, 8, displacement=3)
+    run = hf.fit(hf.Images(pixels[:2]), steps=4, model=model, train=train, progress=False)
+    new = hf.Images(pixels[2:], names=["new"])
+    for method, moved in (("extension", False), ("output", True)):
+        report = add_and_measure(run, new, tmp_path / method, method=method, steps=4, progress=False)  # type: ignore[arg-type]
+        assert math.isfinite(report["drift"])
+        assert (report["drift"] > 0.0) == moved
+
+
+def test_families_of_shapes_with_several_axes_say_how_many_have_each() -> None:
+    scenes = [
+        {"name": name, "triangles": 8, "box": {"half_side": 1.0, "center": [0.0] * 3}, "up": up}
+        for name, up in (("a", [0.0, 1.0, 0.0]), ("b", [0.0, 0.0, 1.0]), ("c", [0.0, 0.0, 1.0]))
+    ]
+    found = {"path": "shapes", "kind": "shapes", "format": "meshes", "scenes": scenes, "left_out": [], "notes": []}
+    assert ("up", "z of 2, y of 1") in family_rows(found)
+    assert ("up", "z") in family_rows({**found, "scenes": scenes[1:]})

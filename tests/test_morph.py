@@ -189,6 +189,9 @@ def test_the_command(
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
             return (a - b).abs().mean((1, 2, 3))
 
+        def require_size(self, height: int, width: int) -> None:
+            """Any."""
+
     monkeypatch.setattr(morph, "load_lpips", lambda net, weights: Mean())
     monkeypatch.setattr(morph, "PICTURE_STEPS", 4)
     monkeypatch.setattr(morph, "CAMERAS", 1)

@@ -271,5 +271,5 @@ def test_a_reader_from_outside(tmp_path: Path) -> None:
 
 
 def test_views_are_chosen_for_views_only(folder: Path) -> None:
-    with pytest.raises(InputError, match="views: is for views, but the family holds images; leave it out"):
+    with pytest.raises(InputError, match="--views: is for views, but the family holds images; leave it out"):
         open_family(folder, views=[0])

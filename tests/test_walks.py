@@ -84,6 +84,7 @@ def test_even_timing_shows_even_changes(tmp_path: Path) -> None:
 def test_terms() -> None:
     names = ("a", "b", "a - b", "k_tractor-shovel", "two words", "caf\u00e9")
     assert terms("a - b", names) == [(1.0, "a - b")]  # a name first
+    assert terms("b + a - b - a", names) == [(1.0, "b"), (1.0, "a - b"), (-1.0, "a")]  # in sums, too
     assert terms("b - a + two words", names) == [(1.0, "b"), (-1.0, "a"), (1.0, "two words")]
     assert terms("k_tractor-shovel", names) == [(1.0, "k_tractor-shovel")]
     assert terms("a + cafe\u0301", names) == [(1.0, "a"), (1.0, "caf\u00e9")]

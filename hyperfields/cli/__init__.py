@@ -20,7 +20,7 @@ from typing import Any
 
 import tyro
 
-from hyperfields.cli import add, compare, evaluate, fit, inspect, latents, poses, show
+from hyperfields.cli import add, compare, evaluate, fit, inspect, latents, merge, pack, poses, show
 from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
@@ -28,6 +28,7 @@ from hyperfields.process import tune_process
 # The first line of a verb's docstring is its line in `hyperfields --help`; lines with $ are its examples.
 VERBS: dict[str, Callable[..., None]] = {
     "poses": poses.poses,
+    "pack": pack.pack,
     "fit": fit.fit,
     "eval": evaluate.evaluate,
     "infer": fit.infer,
@@ -37,6 +38,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "latents": latents.latents,
     "export": show.export,
     "add": add.add,
+    "merge": merge.merge,
     "compare": compare.compare,
     "view": show.view,
     "import": show.import_,

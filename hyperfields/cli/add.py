@@ -10,6 +10,7 @@ from tyro.conf import arg
 from hyperfields.cli.common import data_of, has_data, load, notes_of, read_alike, size_of, source_of
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
+    QUIET,
     AspectChoice,
     Background,
     Count,
@@ -35,9 +36,9 @@ def add(
     old: Folder = None,
     minutes: Minutes = None,
     steps: Count = None,
-    numbers: Annotated[int, arg(metavar="N")] = 16,
+    numbers: Count = None,
     bases: Count = None,
-    weight: Annotated[float, arg(metavar="W")] = 2.0,
+    weight: Annotated[float | None, arg(metavar="W", help_behavior_hint=QUIET)] = None,
     bytes: Count = None,
     aspect: AspectChoice = None,
     background: Background = None,
@@ -62,9 +63,9 @@ def add(
         old: folder of the data of the old scenes, to measure them; default: as recorded.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
-        numbers: numbers added to each code; they are 0 for old scenes.
-        bases: tables added to a hash grid; default: one for every four new scenes.
-        weight: weight of the penalty of --method output.
+        numbers: numbers added to each code, not with frozen; they are 0 for old scenes; default: 16.
+        bases: tables added to a hash grid, not with frozen; default: one for every four new scenes.
+        weight: weight of the penalty of --method output; default: 2.
         bytes: bytes that a new scene may take with --method frozen; default: 16 bits for each of its weights.
         aspect: how images come to the size of the run, as for fit; default: as the run.
         background: colour behind the objects of pictures without alpha, as for fit; default: as the run.
@@ -77,6 +78,13 @@ def add(
     from hyperfields.runs.atomic import holds_files
 
     require_length(minutes, steps)
+    for option, value, fits in (
+        ("--numbers", numbers, method != "frozen"),
+        ("--bases", bases, method != "frozen"),
+        ("--weight", weight, method == "output"),
+    ):
+        if value is not None and not fits:
+            raise InputError(f"{option} {value:g}: has no meaning for --method {method}; leave it out")
     if minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
     if out.is_file() or (out.is_dir() and holds_files(out)):  # said before the old scenes are measured, which is long
@@ -103,12 +111,11 @@ def add(
         minutes=minutes,
         steps=steps,
         method=method,
-        numbers=numbers,
         bases=bases,
-        weight=weight,
         bytes_per_scene=bytes,
         seed=seed,
         sources=(source_of(family, data, size, None, **reading),),
+        **present(numbers=numbers, weight=weight),
     )
     print(format_added(report))
     print(f"wrote {out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +42,67 @@ def load(run: Path, device: str = "cpu") -> Run:
     return load_run(run, usable_device(device))
 
 
-def read_data(path: Path, **options: Any) -> SceneDataset:
-    """A data set, with a meter while shapes are sampled."""
+EACH = "{scene}"  # in --out: a file for each scene
+
+
+def recorded(path: Path) -> str:
+    """A family's folder or URL, as runs and files of codes record it."""
+    from hyperfields.data.store import location
+
+    return location(path)
+
+
+def is_there(place: str) -> bool:
+    """True for a folder that is there; whether a URL is shows when it is read."""
+    from hyperfields.data.store import is_url, location
+
+    return is_url(location(place)) or Path(place).is_dir()
+
+
+def each_scene(run: Run, codes: Path | None, out: Path, shard: str | None) -> Iterator[tuple[Scene, Path]]:
+    """The scenes of a run, or of a file of codes, with the file that each is written to; of a part, those in it.
+
+    Raises:
+        InputError: more parts than scenes, a name that cannot be a file's.
+    """
+    from hyperfields.cli.options import parse_shard
+    from hyperfields.runs.inferred import load_codes
+    from hyperfields.runs.merged import part_of
+
+    inferred = None if codes is None else load_codes(codes, run)
+    names = part_of((run if inferred is None else inferred).names, parse_shard(shard))
+    for name in names:
+        if "/" in name or name in (".", "..") or name.startswith("."):
+            raise InputError(f"scene {name!r:.100}: cannot be the name of a file; write it alone with --scene")
+    for name in names:
+        path = Path(str(out).replace(EACH, name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield (run[name] if inferred is None else inferred.scene(run, name)), path
+
+
+def require_each(out: Path, shard: str | None, given: Mapping[str, object]) -> bool:
+    """True where `out` asks for a file for each scene.
+
+    Raises:
+        InputError: options that are of one scene, or a part of the scenes in one file.
+    """
+    if EACH not in str(out):
+        if shard is not None:
+            raise InputError(f"--shard {shard}: is of many files; give --out 'folder/{EACH}{out.suffix}'")
+        return False
+    for option, value in given.items():
+        if value:
+            raise InputError(f"--out {out}: is a file for each scene; leave {option} out")
+    return True
+
+
+def read_data(path: Path, shown: bool = True, /, **options: Any) -> SceneDataset:
+    """A data set, with a meter, if it is to be shown, while shapes are sampled."""
     from hyperfields.scenes import open_family
     from hyperfields.training.progress import Meter
 
     with Meter("sampling") as meter:
-        return open_family(path, **options, progress=meter.count)
+        return open_family(path, **options, progress=meter.count if shown else lambda *_: None)
 
 
 def source_of(
@@ -60,7 +114,7 @@ def source_of(
     if getattr(data, "background", None) is not None:  # as it was found, so that other pictures are cut out alike
         reading["background"] = data.background  # type: ignore[attr-defined]
     views = None if views is None else tuple(views)
-    return DataSource(str(path.absolute()), tuple(data.names), size, views, **reading)
+    return DataSource(recorded(path), tuple(data.names), size, views, **reading)
 
 
 def reading_of(source: DataSource | None) -> dict[str, str]:
@@ -99,8 +153,8 @@ def data_of(
         if path is None:
             raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
         return read_data(path, kind=run.kind, size=size_of(run), scenes=names)
-    sources = [dataclasses.replace(source, **changes) for source in run.config.sources]
-    chosen = [(source, [name for name in source.scenes if name in names]) for source in sources]
+    sources, asked = [dataclasses.replace(source, **changes) for source in run.config.sources], set(names)
+    chosen = [(source, [name for name in source.scenes if name in asked]) for source in sources]
     wanted, parts, missed = [(source, scenes) for source, scenes in chosen if scenes], [], 0
     for source, scenes in wanted:
         if path is not None:
@@ -112,7 +166,7 @@ def data_of(
                 if missed == len(wanted):  # it has the scenes of no source
                     raise
         folder = Path(source.path)
-        if not folder.is_dir():
+        if not is_there(source.path):
             raise InputError(f"{folder}: the family of {run.label}, is not there; say where with --family DIR")
         parts.append(_data_of_source(run, source, scenes, folder, measured))
     return parts[0] if len(parts) == 1 else Concat(parts)
@@ -156,7 +210,7 @@ def read_alike(run: Run, path: Path, given: Mapping[str, str], **options: Any) -
 
 def has_data(run: Run) -> bool:
     """True when the data of a run are where they were."""
-    return bool(run.config.sources) and all(Path(source.path).is_dir() for source in run.config.sources)
+    return bool(run.config.sources) and all(is_there(source.path) for source in run.config.sources)
 
 
 def size_of(run: Run) -> tuple[int, int] | None:
@@ -174,7 +228,7 @@ def observed_data(run: Run, names: Sequence[str], path: Path | None, inferred: I
         return data_of(run, path, names)
     folder = path or (Path(inferred.source["path"]) if "path" in inferred.source else None)
     size, views = pair(inferred.source.get("size")) or size_of(run), inferred.source.get("views")
-    if folder is None or not folder.is_dir():
+    if folder is None or not is_there(str(folder)):
         where = f"{folder} is not there" if folder else "nothing says where it was"
         raise InputError(f"the data of scene {names[0]!r}: {where}; say where with --family DIR")
     reading = {key: value for key in READING if isinstance(value := inferred.source.get(key), str)}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hyperfields.training.curve import Curve
 
 
 def table(rows: list[tuple[str, str]]) -> str:
@@ -63,3 +66,11 @@ def _settings(values: dict[str, Any]) -> str:
             value = "x".join(map(str, value))
         parts.append(f"{key} {value}")
     return name + ", ".join(parts)
+
+
+def curve_table(curve: Curve) -> str:
+    """Points of a curve as a table."""
+    from hyperfields.evaluation.tables import text_table
+
+    rows = [(f"{point.seconds:,.0f}", f"{point.step:,}", f"{point.psnr:.2f}") for point in curve.points]
+    return text_table(("seconds", "step", "held-out psnr [dB]"), rows, rules=False)

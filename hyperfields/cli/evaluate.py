@@ -19,6 +19,8 @@ from hyperfields.cli.options import (
     Folder,
     Minutes,
     RunPath,
+    ShardText,
+    parse_shard,
     require_length,
 )
 from hyperfields.errors import InputError
@@ -42,6 +44,7 @@ def evaluate(
     refine: Flag = False,
     seeds: Count = None,
     limit: Count = None,
+    shard: ShardText = None,
     out: File = None,
     html: File = None,
     lpips_weights: File = None,
@@ -57,6 +60,7 @@ def evaluate(
     $ hyperfields eval runs/photos
     $ hyperfields eval runs/cars --split val --out cars.json --html cars.html
     $ hyperfields eval runs/cars --codes newcars.safetensors
+    $ hyperfields eval runs/cars --shard 3/10 --out reports/3.json
     $ hyperfields eval runs/cars --protocol srn-1view --family cars_test --minutes 10 --seeds 3
     $ hyperfields eval runs/lego --protocol nerf-synthetic --html lego.html
     $ hyperfields eval runs/photos --family /data/photos --lpips-weights ~/checkpoints
@@ -74,6 +78,7 @@ def evaluate(
         refine: then also fit all weights of each scene, as for infer.
         seeds: infer so many times with other random numbers; mean and standard deviation are reported.
         limit: only the first N unseen scenes by name.
+        shard: measure the I-th of N parts of the scenes; put the reports together with: hyperfields merge.
         out: JSON file to write the report to: of each view, each scene, and the mean.
         html: page to write, .html, with truth, result, error and depth of the worst, the median and the best views; it
             holds its pictures and needs no network.
@@ -90,8 +95,12 @@ def evaluate(
     from hyperfields.evaluation.report import format_report
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.inferred import load_codes
+    from hyperfields.runs.merged import part_of, shard_text
     from hyperfields.training.progress import Meter
 
+    part = parse_shard(shard)
+    if part is not None and (protocol is not None or html is not None):
+        raise InputError(f"--shard {shard}: goes with neither --protocol nor --html; leave them out")
     if out is not None:
         require_suffix(out, (".json",), "a report")
     if html is not None:
@@ -141,15 +150,20 @@ def evaluate(
             report["notes"].append(f"--limit {limit}: not all scenes of the family were measured")
     else:
         inferred = None if codes is None else load_codes(codes, loaded)
+        names = None if part is None else part_of((loaded if inferred is None else inferred).names, part)
         if inferred is not None:
-            data = observed_data(loaded, inferred.names, family, inferred)
+            data = observed_data(loaded, names or inferred.names, family, inferred)
         elif protocol is not None and chosen is not None:
             data = _fitted_data(loaded, protocol, chosen, family)
             require_held_out(protocol, loaded, data)
         else:
-            data = data_of(loaded, family, measured=split)
+            data = data_of(loaded, family, names, measured=split)
         with Meter("eval") as meter:
-            report = measure(loaded, data, split, inferred=inferred, lpips_weights=lpips_weights, progress=meter.count)
+            report = measure(
+                loaded, data, split, scenes=names, inferred=inferred, lpips_weights=lpips_weights, progress=meter.count
+            )
+        if part is not None:
+            report["shard"] = shard_text(part)
         if protocol is not None:
             report["protocol"] = protocol
     print(format_report(report))
@@ -161,7 +175,7 @@ def evaluate(
     if html is not None:
         with Meter("page") as meter:
             write_page(html, loaded, data, report, inferred=inferred, progress=meter.count)
-        print(f"wrote {html}: {html.stat().st_size / 1e6:,.1f} MB")
+        print(f"wrote {html}: {html.stat().st_size / 1e3:,.1f} kB")
 
 
 def _measure_morphs(

@@ -20,11 +20,13 @@ from hyperfields.cli.common import (
     read_alike,
     read_data,
     reading_of,
+    recorded,
     scene_count,
     size_of,
     source_of,
     space_line,
 )
+from hyperfields.cli.many import Many
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
@@ -40,11 +42,13 @@ from hyperfields.cli.options import (
     Name,
     PresetChoice,
     RunPath,
+    ShardText,
     Size,
     Split,
     Text,
     parse_names,
     parse_numbers,
+    parse_shard,
     parse_size,
     present,
     require_length,
@@ -58,7 +62,6 @@ if TYPE_CHECKING:
     from hyperfields.model import ModelConfig
     from hyperfields.runs.config import FitSettings, RunConfig
     from hyperfields.tasks import TrainConfig
-    from hyperfields.training.curve import Curve
     from hyperfields.training.fit import Fit
     from hyperfields.training.trainer import Progress
 
@@ -94,11 +97,15 @@ def fit(
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
     no_graphs: Flag = False,
+    bases_from: Count = None,
+    parts: Count = None,
+    compress: Annotated[Literal["bf16"] | None, arg(help_behavior_hint=QUIET)] = None,
     resume: Flag = False,
 ) -> None:
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
 
     Ctrl-C or SIGTERM stops a fit and keeps its state. With --resume, options that are left out are those of the run.
+    Several processes: torchrun --nproc-per-node 4 -m hyperfields fit FAMILY --out RUN, see docs/scale.md.
 
     $ hyperfields fit photos --out runs/photos --size 64x64 --minutes 5
     $ hyperfields fit cars --out runs/cars --preset tiny --limit 16 --steps 2000
@@ -106,6 +113,7 @@ def fit(
     $ hyperfields fit photos --out runs/read --by encoder --generator weight-tokens
     $ hyperfields fit photos --out runs/meta --by cavia:order=2
     $ hyperfields fit frames --out runs/film --by time --generator dynamic
+    $ hyperfields fit packed --out runs/many --bases-from 2000 --minutes 30
 
     Args:
         out: folder of the new run; with --resume, of the run to go on with.
@@ -151,61 +159,97 @@ def fit(
         device: "cpu", "cuda" or "cuda:N"; default: "cpu".
         precision: "mixed" rounds the inputs of matrix products to 16 bits, on NVIDIA GPUs; default: "float32".
         no_graphs: on a GPU, do not record steps as CUDA graphs.
+        bases_from: fit networks and bases to N scenes, drawn at random, for the length that was asked for; then find
+            codes of all others with these, which takes as long as there are others.
+        parts: draw batches as N processes do; the processes that torchrun starts must divide N; default: as many.
+        compress: bf16 halves the bytes of gradients that processes send each other.
         resume: go on with the fit in RUN.
     """
     from hyperfields import codes as sources
     from hyperfields.ops.devices import require_precision, usable_device
+    from hyperfields.runs.config import CONFIG
     from hyperfields.tasks.captures import CaptureSettings
+    from hyperfields.training.distributed import distributed, restarted
     from hyperfields.training.fit import Fit
 
-    old = _require_room(out, resume)
-    where: dict[str, Any] = {
-        "device": device or (old.device if old else "cpu"),
-        "precision": precision or (old.precision if old else "float32"),
-    }
-    require_precision(where["precision"], usable_device(where["device"]))
-    if old and old.added:
-        raise InputError(
-            f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
-        )
-    asked: dict[str, Any] = {
-        "generator": generator, "bayes": bayes, "stability": stability, "displacement": displacement, "between": between
-    }  # fmt: skip
-    if old and (by or present(**asked)):
-        raise InputError("--resume: a run keeps its model and where its codes come from; leave the options out")
-    given = present(preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None)
-    if space or refine_poses or appearance:
-        given["capture"] = CaptureSettings(space, refine_poses, appearance)
-    settings = _fit_settings(old, given)
-    codes = old.codes if old else sources.parse(by or "descent", "--by")
-    before = old.sources[0] if old and old.sources else None
-    pixels = parse_size(size) or (before.size if before else None)
-    names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-    reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
-    kind_of = kind or (old.kind if old else None)
-    chosen = parse_numbers(views) or (list(before.views) if before and before.views else None)
-    data = read_data(family, kind=kind_of, size=pixels, scenes=names, limit=limit, views=chosen, **reading)
-    if getattr(data, "pictures", None) == 1:
-        raise InputError(f"{family}: one training picture came; a scene needs pictures from two places at least")
-    model: ModelConfig | None
-    train: TrainConfig | None
-    if old:
-        model, train = old.model, old.train
-    else:
-        model, train = _model(data, settings, codes, **asked)
-    fitting = Fit(
-        data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-        sources=(source_of(family, data, pixels, chosen, **reading),), **where, curve=curve or _alone(data, codes),
-    )  # fmt: skip
-    how = "as the run" if resume else "as asked" if kind else "detected"
-    print(kind_line(data, fitting.config.picture, how))
-    for note in notes_of(data):
-        print(note)
-    if line := space_line(fitting.config):
-        print(line)
-    if minutes is None and steps is None and not resume:
-        print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    _run_fit(fitting, out, shlex.join(["hyperfields", "fit", str(family), "--out", str(out), "--resume"]))
+    with distributed(compress) as world:
+        with world.together():
+            many = Many.begun(out, bases_from, resume)
+            if many is not None:
+                many.require(by, individually, refine_poses or appearance)
+                if world.size > 1:
+                    raise InputError(
+                        "--bases-from: needs one process; on several ranks, fit some scenes with --limit, then give "
+                        f"the others codes: hyperfields infer {out} {family} --rest --out codes.safetensors"
+                    )
+                if not resume:
+                    _require_room(out, False)
+                out = many.bases
+            again = restarted() and (out / CONFIG).is_file()  # by torchrun, with the options of the first start
+            resume = resume or again
+            old = _require_room(out, resume)
+            where: dict[str, Any] = {
+                "device": device or (old.device if old else "cpu"),
+                "precision": precision or (old.precision if old else "float32"),
+            }
+            require_precision(where["precision"], usable_device(world.device(where["device"])))
+            if old and old.added:
+                raise InputError(
+                    f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
+                )
+            asked: dict[str, Any] = {
+                "generator": generator, "bayes": bayes, "stability": stability, "displacement": displacement,
+                "between": between,
+            }  # fmt: skip
+            if old and not again and (by or present(**asked)):
+                raise InputError("--resume: a run keeps its model and where its codes come from; leave the options out")
+            given = present(
+                preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None, parts=parts
+            )
+            if space or refine_poses or appearance:
+                given["capture"] = CaptureSettings(space, refine_poses, appearance)
+            settings = _fit_settings(old, given)
+            codes = old.codes if old else sources.parse(by or "descent", "--by")
+            before = old.sources[0] if old and old.sources else None
+            pixels = parse_size(size) or (before.size if before else None)
+            names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
+            reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
+            kind_of = kind or (old.kind if old else None)
+            if many is not None:
+                first = many.choose(family, kind_of, parse_names(scenes), limit, settings.seed)
+                names, limit = (list(old.scenes) if old else first), None
+            chosen = parse_numbers(views) or (list(before.views) if before and before.views else None)
+            data = read_data(
+                family, world.first, kind=kind_of, size=pixels, scenes=names, limit=limit, views=chosen, **reading
+            )
+            if getattr(data, "pictures", None) == 1:
+                raise InputError(
+                    f"{family}: one training picture came; a scene needs pictures from two places at least"
+                )
+            model, train = (old.model, old.train) if old else _model(data, settings, codes, **asked)
+        fitting = Fit(
+            data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
+            sources=(source_of(family, data, pixels, chosen, **reading),), **where, world=world,
+            curve=curve or (world.size == 1 and settings.parts is None and _alone(data, codes)),
+        )  # fmt: skip
+        how = "as the run" if resume else "as asked" if kind else "detected"
+        print(kind_line(data, fitting.config.picture, how))
+        for note in notes_of(data):
+            print(note)
+        if line := space_line(fitting.config):
+            print(line)
+        if world.size > 1:
+            print(f"{world.size} ranks, the scenes in {fitting.settings.parts} parts")
+        if minutes is None and steps is None and not resume:
+            print(f"fitting for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
+        run = out if many is None else many.out
+        command = shlex.join([*world.command, "fit", str(family), "--out", str(run), "--resume"])
+        if many is None:
+            _run_fit(fitting, out, command)
+            return
+        many.record()
+        _run_fit(fitting, out, command, last=False)
+        many.finish(family, fitting.config, command)
 
 
 def infer(
@@ -224,6 +268,8 @@ def infer(
     by: Annotated[str, arg(metavar="NAME")] = "descent",
     scenes: Text = None,
     limit: Count = None,
+    rest: Flag = False,
+    shard: ShardText = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
     device: Device = "cpu",
 ) -> None:
@@ -235,6 +281,7 @@ def infer(
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --views 0,7 --refine
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --bytes 4000
     $ hyperfields infer runs/cars newcars --out newcars.safetensors --by posterior
+    $ hyperfields infer runs/cars newcars --out codes/3.safetensors --shard 3/10
     $ hyperfields render runs/cars --codes newcars.safetensors --scene bus --out bus.gif
 
     Args:
@@ -254,10 +301,14 @@ def infer(
             encoder; steps, after fit --by cavia.
         scenes: names, or patterns with *, of the scenes; default: all.
         limit: only the first N scenes by name.
+        rest: only scenes that the run was not fitted to, by name.
+        shard: the I-th of N parts of these scenes; put the files together with: hyperfields merge.
         seed: seed of all random numbers.
         device: "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.runs.atomic import require_suffix
+    from hyperfields.runs.merged import part_of
+    from hyperfields.scenes import family_names
     from hyperfields.training.inference import POSTERIOR_WEIGHT
     from hyperfields.training.inference import infer as find_codes
 
@@ -271,14 +322,21 @@ def infer(
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
-    size, chosen = size_of(loaded), parse_numbers(views)
+    size, chosen, names = size_of(loaded), parse_numbers(views), parse_names(scenes)
+    part = parse_shard(shard)
+    if rest or part is not None:
+        every = family_names(family, kind=loaded.kind, scenes=names, limit=limit)
+        known = set(loaded.names) if rest else set()
+        if not (others := [name for name in every if name not in known]):
+            raise InputError(f"--rest: {run} was fitted to all {len(every)} scenes of {family}; leave it out")
+        names, limit = part_of(others, part), None
     data, reading = read_alike(
         loaded,
         family,
         present(aspect=aspect, background=background, split=split),
         kind=loaded.kind,
         size=size,
-        scenes=parse_names(scenes),
+        scenes=names,
         limit=limit,
         views=chosen,
     )
@@ -288,7 +346,7 @@ def infer(
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": str(family.absolute()), **present(size=size, views=chosen), **reading}
+    source = {"path": recorded(family), **present(size=size, views=chosen, shard=shard), **reading}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     found = find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     if axis := found.source.get("mirror"):
@@ -387,16 +445,18 @@ def _model(
     )
 
 
-def _run_fit(fitting: Fit, out: Path, again: str) -> None:
-    """Run a fit with its progress, and say what came out and what to type next."""
+def _run_fit(fitting: Fit, out: Path, again: str, last: bool = True) -> None:
+    """Run a fit with its progress, and say what came out and, if it is the `last` work, what to type next."""
+    from hyperfields.cli.console import curve_table
     from hyperfields.runs.run import MODEL
     from hyperfields.training.interrupt import Terminated
     from hyperfields.training.progress import Meter, clock, step_text
 
     if fitting.finished:
         fitting.run()
-        print(fitting.nothing_to_do())
-        _say_next(fitting, out)
+        if last:
+            print(fitting.nothing_to_do())
+            _say_next(fitting, out)
         return
     try:
         with Meter("fit", fitting.done()) as meter:  # not 0 when the fit goes on
@@ -407,7 +467,8 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
             fitting.on_point = lambda point: meter.say(
                 f"held out: {point.psnr:.2f} dB after {clock(point.seconds)}, step {point.step:,}"
             )
-            meter.show(fitting.done(), "getting ready; the first fit on a machine compiles kernels")
+            if fitting.world.first:
+                meter.show(fitting.done(), "getting ready; the first fit on a machine compiles kernels")
             run = fitting.run(report)
     except KeyboardInterrupt:
         raise Stopped(f"stopped; go on with: {again}") from None
@@ -421,16 +482,9 @@ def _run_fit(fitting: Fit, out: Path, again: str) -> None:
     if axis := run.summary.get("mirror"):
         print(f"symmetric across {axis}: the few pictures of each scene counted as their mirror images too")
     if fitting.curve is not None:
-        print(_curve_table(fitting.curve))
-    _say_next(fitting, out)
-
-
-def _curve_table(curve: Curve) -> str:
-    """Points of a curve as a table."""
-    from hyperfields.evaluation.tables import text_table
-
-    rows = [(f"{point.seconds:,.0f}", f"{point.step:,}", f"{point.psnr:.2f}") for point in curve.points]
-    return text_table(("seconds", "step", "held-out psnr [dB]"), rows, rules=False)
+        print(curve_table(fitting.curve))
+    if last:
+        _say_next(fitting, out)
 
 
 def _say_next(fitting: Fit, out: Path) -> None:

@@ -72,7 +72,8 @@ def inspect(
     from hyperfields.runs.config import CONFIG
 
     if (path is None) == (preset is None):
-        raise InputError(f"inspect: got {path or 'no folder'} and --preset {preset}; give a run, a family, or a preset")
+        both = "neither came" if path is None else "both came"
+        raise InputError(f"RUN|FAMILY, --preset: {both}; give the folder of a run or of a family, or a preset")
     reading = {"--out": out, "--limit": limit, "--background": background, "--up": up, "--split": split}
     counting = {"--scenes": scenes, "--generator": generator}
     if preset is not None:
@@ -80,6 +81,8 @@ def inspect(
         _preset(preset, kind, size, 32 if scenes is None else scenes, generator, json)
         return
     assert path is not None
+    if not path.exists():
+        raise InputError(f"{path}: is not there; give the folder of a run or of a family")
     if path.is_dir() and not (path / CONFIG).is_file():
         _refuse(counting, "a family")
         chosen = {"limit": limit, "background": background, "up": up, "split": split}

@@ -42,6 +42,7 @@ SceneName = Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)]
 Flag = Annotated[bool, arg(help_behavior_hint=QUIET)]
 KindChoice = Annotated[Literal["images", "shapes", "views"] | None, arg(help_behavior_hint=QUIET)]
 ChannelChoice = Literal["rgb", "depth", "normals"]
+ShardText = Annotated[str | None, arg(metavar="I/N", help_behavior_hint=QUIET)]
 Device = Annotated[str, arg(metavar="NAME")]
 PresetChoice = Annotated[Literal["tiny", "default", "faithful"] | None, arg(help_behavior_hint=QUIET)]
 
@@ -74,6 +75,16 @@ def parse_numbers(text: str | None) -> list[int] | None:
     if not all(part.isdecimal() for part in parts):
         raise InputError(f"--views {text!r}: wanted numbers with commas between them, e.g. --views 0,7")
     return [int(part) for part in parts]
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """ "3/10" -> (3, 10), the third of ten parts."""
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise InputError(f"--shard {text!r}: wanted a part of so many, from 1/10 to 10/10, for one")
+    return int(number), int(count)
 
 
 def present(**values: Any) -> dict[str, Any]:

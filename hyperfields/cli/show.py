@@ -9,12 +9,15 @@ from tyro.conf import Positional, arg
 
 from hyperfields.cli.common import (
     data_of,
+    each_scene,
     frames_shown,
     has_data,
     load,
     observed_data,
     one_scene,
+    require_each,
     require_splits,
+    scene_count,
     write_json,
 )
 from hyperfields.cli.options import (
@@ -28,6 +31,7 @@ from hyperfields.cli.options import (
     Folder,
     RunPath,
     SceneName,
+    ShardText,
     Size,
     parse_size,
 )
@@ -37,6 +41,8 @@ from hyperfields.errors import InputError
 if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
     from hyperfields.fields import BoundField
+    from hyperfields.runs.run import Run
+    from hyperfields.runs.scene import Scene
 
 SAMPLES = 8  # fields drawn where there is a distribution
 
@@ -56,6 +62,7 @@ def render(
     uncertainty: Flag = False,
     family: Folder = None,
     sample: Count = None,
+    shard: ShardText = None,
     device: Device = "cpu",
 ) -> None:
     """Render a scene as a picture, or as a film from a camera that moves round it.
@@ -69,9 +76,11 @@ def render(
     $ hyperfields render runs/cars --sample 7 --out new.png
     $ hyperfields render runs/cars --scene "bus - van + taxi" --out sum.png
     $ hyperfields render --compose street.json --out street.mp4 --orbit 72
+    $ hyperfields render runs/cars --out 'pictures/{scene}.png' --shard 3/10
 
     Args:
         out: .png, .jpg or .webp for a picture, .mp4 or .gif for a film; with --path a new folder for a .png a frame.
+            With {scene} in it, a file for each scene.
         scene: name of a scene of the run, or in the file of --codes; or a sum of their codes, "A - B + C".
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         compose: instead of a run, a JSON file of radiance scenes with their places, of one run or several: {"scenes":
@@ -85,6 +94,7 @@ def render(
         uncertainty: also write FILE.uncertainty.png, bright where the standard deviation is large.
         family: for --uncertainty, folder of the data of the scene; default: as recorded.
         sample: instead of a scene, render a random new one; N is the seed.
+        shard: with {scene} in --out, only the I-th of N parts of the scenes.
         device: "cpu", "cuda" or "cuda:N".
     """
     from hyperfields.evaluation.uncertainty import misfit, std_picture, uncertainty_image
@@ -99,8 +109,21 @@ def render(
     from hyperfields.training.progress import Meter
 
     if (run is None) == (compose is None):
-        raise InputError(f"RUN {run}, --compose {compose}: give one of the two")
+        both = "both came" if run is not None else "neither came"
+        raise InputError(f"RUN, --compose FILE: {both}; give the folder of a run, or a composition of scenes")
     shown: Scene
+    single = {"--scene": scene, "--compose": compose, "--sample": sample is not None, "--uncertainty": uncertainty}
+    if require_each(out, shard, single) and run is not None:
+        with Meter("render") as meter:
+            count = 0
+            for shown, file in each_scene(load(run, device), codes, out, shard):
+                rendering.render_scene(
+                    shown, file, path=path, frames=frames, orbit=orbit, size=parse_size(size), channel=channel,
+                    progress=frames_shown(meter),
+                )  # fmt: skip
+                count += 1
+        print(f"wrote {out}: {scene_count(count)}")
+        return
     if compose is not None:
         if scene is not None or codes is not None or uncertainty or sample is not None:
             raise InputError("--compose: says its scenes; leave --scene, --codes, --sample and --uncertainty out")
@@ -270,6 +293,7 @@ def export(
     cameras: Flag = False,
     points: Count = None,
     family: Folder = None,
+    shard: ShardText = None,
 ) -> None:
     """Write one scene as a file that does not need the run: picture, mesh, standalone field, cameras or points.
 
@@ -279,10 +303,11 @@ def export(
     $ hyperfields export runs/cars --scene bus --format tcnn --out bus.safetensors
     $ hyperfields export runs/fox --scene fox --cameras --out transforms.json
     $ hyperfields export runs/fox --scene fox --points 500000 --out fox.ply
+    $ hyperfields export runs/shapes --out 'meshes/{scene}.ply' --shard 3/10
 
     Args:
         out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
-            for cameras.
+            for cameras. With {scene} in it, a file for each scene.
         scene: name of a scene of the run, or in the file of --codes; or a sum of their codes, "A - B + C".
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         cameras: write the cameras of the scene's training pictures as a transforms.json, in the coordinates of its
@@ -292,11 +317,34 @@ def export(
         family: with --cameras, --points and meshes of views, which leave out what no training picture shows: folder of
             the data that were fitted; default: as recorded.
         format: "tcnn" writes a standalone field in tiny-cuda-nn's layout, with its description in a .json beside it.
+        shard: with {scene} in --out, only the I-th of N parts of the scenes.
     """
     from hyperfields.runs.export import export_scene, field_facts
     from hyperfields.runs.meshes import MESH_SUFFIXES
     from hyperfields.runs.tcnn import write_tcnn
+    from hyperfields.training.progress import Meter
 
+    def surface(run: Run) -> bool:
+        return run.kind == "views" and codes is None and format is None and out.suffix.lower() in MESH_SUFFIXES
+
+    def write(shown: Scene, file: Path) -> None:
+        if format == "tcnn":
+            write_tcnn(file, shown.field, field_facts(shown))
+        else:
+            seen = mesh_cameras(shown.run, shown, family) if surface(shown.run) else ()
+            export_scene(shown, file, cameras=seen)
+
+    if require_each(out, shard, {"--scene": scene, "--cameras": cameras, "--points": points}):
+        loaded, count = load(run), 0
+        if family is not None and not surface(loaded):
+            raise InputError("--family: is read for meshes of views alone; leave it out")
+        with Meter("export") as meter:
+            for shown, file in each_scene(loaded, codes, out, shard):
+                write(shown, file)
+                count += 1
+                meter.show(0.0, f"{count} written")
+        print(f"wrote {out}: {scene_count(count)}")
+        return
     if cameras:
         if points is not None:
             raise InputError("--cameras, --points: give one of the two")
@@ -310,14 +358,9 @@ def export(
         export_points(load(run), scene, out, family, points)
         return
     loaded = load(run)
-    surface = loaded.kind == "views" and codes is None and format is None and out.suffix.lower() in MESH_SUFFIXES
-    if family is not None and not surface:
+    if family is not None and not surface(loaded):
         raise InputError("--family: is read for --cameras, --points and meshes of views alone; leave it out")
-    shown = one_scene(loaded, scene, codes)
-    if format == "tcnn":
-        write_tcnn(out, shown.field, field_facts(shown))
-    else:
-        export_scene(shown, out, cameras=mesh_cameras(loaded, shown, family) if surface else ())
+    write(one_scene(loaded, scene, codes), out)
     print(f"wrote {out}: {out.stat().st_size / 1e3:,.1f} kB")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
@@ -182,15 +183,27 @@ def shortened(names: Sequence[str]) -> str:
     return f"{len(names)} scene{'' if len(names) == 1 else 's'}: {first}"
 
 
-def frames_of(dataset: SceneDataset) -> dict[str, tuple[float, ...]]:
-    """(scale, centre x y z) by name of the scenes that are not in the frame of their files: p_file = p * scale + c."""
+def known_frames(dataset: SceneDataset) -> dict[str, tuple[float, ...]]:
+    """(scale, centre x y z) by name of the scenes whose frame a data set tells: p_file = p * scale + c."""
     frames: Any = getattr(dataset, "frames", None)
     if frames is not None:
-        named = dict(zip(dataset.names, frames, strict=True))
-    else:
-        parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())  # of Subset and Concat
-        named = {name: frame for part in parts for name, frame in frames_of(part).items()}
-    return {name: named[name] for name in dataset.names if named.get(name, IDENTITY) != IDENTITY}
+        return dict(zip(dataset.names, frames, strict=True))
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())  # of Subset and Concat
+    named = {name: frame for part in parts for name, frame in known_frames(part).items()}
+    return {name: named[name] for name in dataset.names if name in named}
+
+
+def frames_of(dataset: SceneDataset) -> dict[str, tuple[float, ...]]:
+    """Those of `known_frames` of the scenes that are not in the frame of their files."""
+    return {name: frame for name, frame in known_frames(dataset).items() if frame != IDENTITY}
+
+
+def expect(dataset: SceneDataset, scenes: Tensor) -> None:
+    """Tell a data set that reads from a store which scenes `[s]` the next batch is of, so that it reads ahead."""
+    if isinstance(dataset, HostDrawn):
+        expect(dataset.dataset, scenes.cpu())
+    elif (told := getattr(dataset, "expect", None)) is not None:
+        told(scenes)
 
 
 def pictures_of(dataset: SceneDataset) -> int:
@@ -255,7 +268,7 @@ def scene_names(names: Iterable[str] | None, count: int) -> tuple[str, ...]:
         raise InputError(f"names: {wrong[0]!r:.60} holds characters that cannot be shown; rename it")
     if len(names) != count:
         raise InputError(f"names: {len(names)} came for {count} scenes, wanted one for each")
-    if twice := sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < count else []:
+    if twice := sorted(name for name, times in collections.Counter(names).items() if times > 1):
         raise InputError(f"names: {', '.join(twice)} came more than once, wanted names that differ")
     return names
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Rays
-from hyperfields.data.base import Kind, Mesh, Pixels, Points, SceneDataset, View, on_device, pictures_of
+from hyperfields.data.base import Kind, Mesh, Pixels, Points, SceneDataset, View, expect, on_device, pictures_of
 from hyperfields.errors import InputError
 
 
@@ -36,6 +36,9 @@ class Subset:
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Points | Pixels:
         return self.dataset.batch(self._numbers[scenes], n, generator)
+
+    def expect(self, scenes: Tensor) -> None:
+        expect(self.dataset, self._numbers[scenes])
 
     def reference(self, scene: int, split: str = "test") -> Tensor | Mesh | Sequence[View]:
         return self.dataset.reference(self.scenes[scene], split)

@@ -42,12 +42,7 @@ class Images:
         pixels = as_colors("pixels", pixels)
         self.height, self.width = int(pixels.shape[1]), int(pixels.shape[2])
         self._pixels = pixels.reshape(-1, 3).contiguous()  # [s * h * w, 3]: one gather draws a batch
-        v, u = torch.meshgrid(
-            (torch.arange(self.height, dtype=torch.float32, device=pixels.device) + 0.5) / self.height,
-            (torch.arange(self.width, dtype=torch.float32, device=pixels.device) + 0.5) / self.width,
-            indexing="ij",
-        )
-        self._centres = torch.stack((u, v), dim=-1).reshape(-1, 2)  # [h * w, 2]
+        self._centres = pixel_centres(self.height, self.width, pixels.device)
 
     def __repr__(self) -> str:
         return f"Images({shortened(self.names)}; {self.height}x{self.width})"
@@ -64,15 +59,7 @@ class Images:
         Returns:
             x `[s n 2]` in [0, 1]^2 (right, down) and target `[s n 3]` in [0, 1].
         """
-        count = self.height * self.width
-        if n >= count:
-            index = torch.arange(count, device=scenes.device).expand(len(scenes), count)
-            x = self._centres.expand(len(scenes), count, 2).contiguous()
-        else:
-            index = torch.randint(count, (len(scenes), n), generator=generator, device=generator.device)
-            x = gather_rows(self._centres, index.reshape(-1)).reshape(*index.shape, 2)
-        rows = (scenes[:, None] * count + index).reshape(-1)
-        return Points(x, _unit(gather_rows(self._pixels, rows)).reshape(*index.shape, 3))
+        return drawn_pixels(self._pixels, self._centres, scenes, n, generator)
 
     def to(self, device: torch.device | str) -> Images:
         """The same with its pictures on `device`, where batches then come from; `generator` must be there too."""
@@ -83,7 +70,7 @@ class Images:
     def reference(self, scene: int, split: str = "test") -> Tensor:
         """The picture `[h w 3]` float32 in [0, 1], on the CPU; an image has no splits, whatever `split` says."""
         count = self.height * self.width
-        return _unit(self._pixels[scene * count : (scene + 1) * count].cpu()).reshape(self.height, self.width, 3)
+        return unit(self._pixels[scene * count : (scene + 1) * count].cpu()).reshape(self.height, self.width, 3)
 
 
 def _as_pixels(given: Any) -> Tensor:
@@ -118,5 +105,29 @@ def _as_picture(given: Any) -> Tensor:
     return torch.as_tensor(given)
 
 
-def _unit(pixels: Tensor) -> Tensor:
+def pixel_centres(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """Centres of pixels (right, down) in [0, 1]^2, row by row: `[h * w, 2]`."""
+    v, u = torch.meshgrid(
+        (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height,
+        (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width,
+        indexing="ij",
+    )
+    return torch.stack((u, v), dim=-1).reshape(-1, 2)
+
+
+def drawn_pixels(pixels: Tensor, centres: Tensor, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
+    """The batch of `Images`, of pictures that lie one after another in `pixels` `[s * h * w, 3]`."""
+    count = len(centres)
+    if n >= count:
+        index = torch.arange(count, device=scenes.device).expand(len(scenes), count)
+        x = centres.expand(len(scenes), count, 2).contiguous()
+    else:
+        index = torch.randint(count, (len(scenes), n), generator=generator, device=generator.device)
+        x = gather_rows(centres, index.reshape(-1)).reshape(*index.shape, 2)
+    rows = (scenes[:, None] * count + index).reshape(-1)
+    return Points(x, unit(gather_rows(pixels, rows)).reshape(*index.shape, 3))
+
+
+def unit(pixels: Tensor) -> Tensor:
+    """Colours as floats in [0, 1]."""
     return pixels.float() / 255.0 if pixels.dtype == torch.uint8 else pixels

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hyperfields.data.base import Pixels, Points, SceneDataset, on_device
+from hyperfields.data.base import Pixels, Points, SceneDataset, expect, on_device
 from hyperfields.errors import InputError
 
 
@@ -25,6 +25,11 @@ class SceneSampler:
             self.order, self.place = order, 0
         self.place += self.batch_size
         return self.order[self.place - self.batch_size : self.place]
+
+    def upcoming(self) -> Tensor | None:
+        """Those that the next `draw` gives; None where it draws a new order."""
+        rest = self.order[self.place : self.place + self.batch_size]
+        return rest if len(rest) == self.batch_size else None
 
 
 class SceneLoader:
@@ -65,4 +70,6 @@ class SceneLoader:
 
     def __next__(self) -> tuple[Tensor, Points | Pixels]:
         scenes = self.sampler.draw(self.generator)
+        if (following := self.sampler.upcoming()) is not None:
+            expect(self.data, following)
         return scenes, self.data.batch(scenes, self.each, self.generator)

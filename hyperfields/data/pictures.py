@@ -220,6 +220,14 @@ class InMemory:
         start = int(self._starts[number])
         return self._pixels[start : start + size[0] * size[1]].cpu().view(torch.uint8).reshape(*size, 4)
 
+    def counting(self, number: int, size: tuple[int, int]) -> Tensor | None:
+        """Places in a picture of the pixels that count, row by row, int64; None: all."""
+        if self._valid is None:
+            return None
+        start = int(self._starts[number])
+        first, last = torch.searchsorted(self._valid, torch.tensor([start, start + size[0] * size[1]]))
+        return self._valid[first:last] - start
+
     def to(self, device: torch.device | str) -> InMemory:
         """The same on a device."""
         moved = copy.copy(self)
@@ -262,6 +270,13 @@ class OnDisk:
     def picture(self, number: int, size: tuple[int, int]) -> Tensor:
         """A picture `[h w 4]` uint8."""
         return torch.from_numpy(self._file.picture(number, size))
+
+    def counting(self, number: int, size: tuple[int, int]) -> Tensor | None:
+        """Places in a picture of the pixels that count, row by row, int64; None: all."""
+        count = int(self._lengths[number])
+        if count == size[0] * size[1]:
+            return None
+        return torch.from_numpy(np.flatnonzero(self._file.valid(number, size, count)))
 
     def to(self, device: torch.device | str) -> OnDisk:
         """The same: it stays where it is."""

@@ -42,6 +42,21 @@ class PixelRays:
         directions /= torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
         return Rays(table[:, 9:12].contiguous(), directions)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that it is made of, for `of_tensors`."""
+        bent = {} if self._lenses is None else vars(self._lenses)
+        lenses = {f"lens.{name}": part for name, part in bent.items() if isinstance(part, Tensor)}
+        return {"widths": self._widths, "tables": self._tables, **lenses}
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor]) -> PixelRays:
+        """One from what `tensors` gave."""
+        made = cls.__new__(cls)
+        made._widths, made._tables = tensors["widths"], tensors["tables"]
+        made._width = int(made._widths[0]) if bool((made._widths == made._widths[0]).all()) else None
+        made._lenses = _Lenses.of_tensors(tensors) if "lens.table" in tensors else None
+        return made
+
     def to(self, device: torch.device | str) -> PixelRays:
         """The same on a device."""
         moved = copy.copy(self)
@@ -68,6 +83,14 @@ class _Lenses:
         self.sideways = torch.tensor(sideways) if any(sideways) else None
         round_ = [lens is not None and lens.model == "EQUIRECTANGULAR" for lens in lenses]
         self.all_round = torch.tensor(round_) if any(round_) else None
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor]) -> _Lenses:
+        made = cls.__new__(cls)
+        for name in ("places", "rotations", "lens", "table", "scale", "coefficients"):
+            setattr(made, name, tensors[f"lens.{name}"])
+        made.sideways, made.all_round = tensors.get("lens.sideways"), tensors.get("lens.all_round")
+        return made
 
     def __call__(self, image: Tensor, u: Tensor, v: Tensor) -> Tensor:
         place = self.places.index_select(0, image)

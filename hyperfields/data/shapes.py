@@ -93,10 +93,7 @@ class Shapes:
         Returns:
             x `[s n 3]` in [-1, 1]^3 and target `[s n 1]`, the signed distance (scene units, negative inside).
         """
-        index = torch.randint(self._points_each, (len(scenes), n), generator=generator, device=generator.device)
-        rows = (scenes[:, None] * self._points_each + index).reshape(-1)
-        drawn = gather_rows(self._pool, rows).reshape(len(scenes), n, 4)
-        return Points(drawn[..., :3].contiguous(), drawn[..., 3:].contiguous())
+        return drawn_points(self._pool, self._points_each, scenes, n, generator)
 
     def to(self, device: torch.device | str) -> Shapes:
         """The same with its samples on `device`, where batches then come from; `generator` must be there too."""
@@ -107,6 +104,14 @@ class Shapes:
     def reference(self, scene: int, split: str = "test") -> Mesh:
         """The mesh in the scene frame; a shape has no splits, so `split` makes no difference."""
         return self._meshes[scene]
+
+
+def drawn_points(pool: Tensor, each: int, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
+    """The batch of `Shapes`, of pools of `each` points that lie one after another in `pool` `[s * each, 4]`."""
+    index = torch.randint(each, (len(scenes), n), generator=generator, device=generator.device)
+    rows = (scenes[:, None] * each + index).reshape(-1)
+    drawn = gather_rows(pool, rows).reshape(len(scenes), n, 4)
+    return Points(drawn[..., :3].contiguous(), drawn[..., 3:].contiguous())
 
 
 def sample_pool(mesh: Mesh, sampling: Sampling, seed: int) -> NDArray[np.float32]:

@@ -491,12 +491,12 @@ def format_table(report: dict[str, Any]) -> str:
         sizes = (latent, f"{row['amortised']:,.0f}", f"{row['marginal']:,}", f"{row['steps']:,.0f}", f"{row['seeds']}")
         rows.append((name, *sizes, quality, cell(row, "worst"), cell(row, "unseen", "unseen_spread")))
     head = ("generator", "latent", "bytes a scene", "one more", "steps", "seeds", "fitted", "worst", "unseen")
+    many, others = len(settings["scenes"]), len(settings["unseen"])
     text = (
-        f"{metric.heading}, mean over {len(settings['scenes'])} scenes; ± standard deviation over seeds; "
-        "worst: of a scene"
+        f"{metric.heading}, mean over {many} scene{'s' * (many > 1)}; ± standard deviation over seeds; worst: a scene's"
     )
-    if settings["unseen"]:
-        text += f"; unseen: {len(settings['unseen'])} others, codes inferred"
+    if others:
+        text += f"; unseen: {others} other{'s' * (others > 1)}, codes inferred"
     unseen = [row for result in report["results"] for row in result.get("unseen_rows", []) if result["seed"] == 0]
     if unseen:
         text += f"\n\n{format_unseen([*unseen, *settings.get('files', [])], metric)}"

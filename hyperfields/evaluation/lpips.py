@@ -81,15 +81,17 @@ class Lpips(nn.Module):
         if image.shape != reference.shape or image.ndim != 4 or image.shape[-1] != 3:
             shapes = f"image {list(image.shape)} and reference {list(reference.shape)}"
             raise ValueError(f"lpips: {shapes} must be equal [b h w 3]")
-        smallest = _PLANS[self.net].smallest
-        if min(image.shape[1:3]) < smallest:
-            raise ValueError(
-                f"lpips: image is {image.shape[1]}x{image.shape[2]}, {self.net} needs at least {smallest} pixels a side"
-            )
+        self.require_size(image.shape[1], image.shape[2])
         value = torch.zeros(len(image), dtype=image.dtype, device=image.device)
         for a, b, head in zip(self._features(image), self._features(reference), self.heads, strict=True):
             value = value + ((a - b).square() * head).sum(1).mean((-2, -1))
         return value
+
+    def require_size(self, height: int, width: int) -> None:
+        """ValueError for pictures that are too small for the trunk."""
+        smallest = _PLANS[self.net].smallest
+        if min(height, width) < smallest:
+            raise ValueError(f"lpips: image is {height}x{width}, {self.net} needs at least {smallest} pixels a side")
 
     def _features(self, image: Tensor) -> list[Tensor]:
         """Outputs of the taps, `[b c h' w']`, each pixel's channels scaled to length 1."""

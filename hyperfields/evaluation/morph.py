@@ -189,12 +189,14 @@ def _mean(name: str, rows: Sequence[Row], notes: dict[str, None]) -> dict[str, f
 
 
 def _load_alex(run: Run, weights: Path | None, notes: dict[str, None]) -> Lpips | None:
-    """The network of LPIPS for kinds that are pictures, where its weights are there; else a note."""
+    """The network of LPIPS for pictures, where its weights are there and it takes the size; or a note."""
     if run.task.has_mesh and not run.task.sized:
         return None
     try:
-        return load_lpips("alex", weights)
-    except LpipsUnavailable as error:
+        lpips = load_lpips("alex", weights)
+        lpips.require_size(*_size(run))
+        return lpips
+    except (LpipsUnavailable, ValueError) as error:
         notes[f"ppl, pdv: n/a, {error}"] = None
         return None
 
@@ -390,14 +392,10 @@ def render_blend(a: BoundField, b: BoundField, t: float, rays: Rays) -> Rendered
 
 def _lpips_row(lpips: Lpips | None, morph: Tensor, blend: Tensor) -> Row:
     """Sum and variance of the LPIPS of neighbouring frames `[f h w 3]`."""
-    missing: Row = {name: Sides(None, None, None) for name in ("ppl", "pdv")}
     if lpips is None:
-        return missing
-    try:
-        steps = [lpips(frames[:-1], frames[1:]).double() for frames in (morph, blend)]
-        whole = float(lpips(morph[:1], morph[-1:]))
-    except ValueError:  # too small for the trunk
-        return missing
+        return {name: Sides(None, None, None) for name in ("ppl", "pdv")}
+    steps = [lpips(frames[:-1], frames[1:]).double() for frames in (morph, blend)]
+    whole = float(lpips(morph[:1], morph[-1:]))
     return {
         "ppl": Sides(float(steps[0].sum()), float(steps[1].sum()), whole),
         "pdv": Sides(float(steps[0].var(correction=0)), float(steps[1].var(correction=0)), None),

@@ -37,7 +37,8 @@ def plot(report: dict[str, Any], path: Path) -> None:
     panels = {"quality": "fitted scenes"}
     if any(row["unseen"] is not None for row in rows):
         panels["unseen"] = "unseen scenes, codes inferred"
-    panels["time"] = f"along the fit, {WATCHED} scenes"
+    watched = min(WATCHED, len(report["settings"]["scenes"]))
+    panels["time"] = f"along the fit, {watched} scene{'s' * (watched > 1)}"
     figure = Figure(figsize=(4.9 * len(panels), 4.2), layout="constrained")
     axes = dict(zip(panels, figure.subplots(1, len(panels)), strict=True))
     costs = [row["amortised"] for row in rows] or [1.0]

@@ -43,7 +43,7 @@ def evaluate(
 
     Args:
         split: of views: "test", "val" or "train". Images and shapes have no splits.
-        scenes: to measure, or names of some of the run; default all of the run.
+        scenes: to measure, or names of some of the run, or of `inferred`; default all.
         inferred: measure these instead, with what they cost beside the run.
         perceptual: lpips too, which takes longer than all else.
         lpips_weights: torchvision's checkpoint file, or a folder with it, see `load_lpips`.
@@ -66,12 +66,11 @@ def evaluate(
         raise InputError(f"split {split!r:.60}: unknown, wanted one of {', '.join(SPLITS)}")
     if isinstance(scenes, str | Scene):
         raise InputError(f"scenes {scenes!r:.60}: wanted a list, of scenes or of their names")
-    if inferred is not None:
-        if scenes is not None:
-            raise InputError("scenes, inferred: give one of the two")
-        scenes = [inferred.scene(run, name) for name in inferred.names]
-    chosen = None if scenes is None else [run[scene] if isinstance(scene, str) else scene for scene in scenes]
-    names = run.names if chosen is None else [scene.name for scene in chosen]
+    chosen: Sequence[Scene | str] = (run if inferred is None else inferred).names if scenes is None else scenes
+    for scene in chosen if scenes is not None else ():
+        if isinstance(scene, str):
+            (run if inferred is None else inferred).index(scene)  # raises for an unknown name
+    names = [scene if isinstance(scene, str) else scene.name for scene in chosen]
     places = scene_places(run, data, names)
     if not all(bool(value.isfinite().all()) for value in run.model.state_dict().values()):
         raise InputError(f"{run.label}: its model holds numbers that are not finite; fit again, another --seed")
@@ -83,8 +82,11 @@ def evaluate(
     nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
     views: dict[str, list[dict[str, Any]]] = {}
-    for done, name in enumerate(names):
-        bound = run.bind(name) if chosen is None else chosen[done].field
+    for done, (name, scene) in enumerate(zip(names, chosen, strict=True)):
+        if isinstance(scene, str):
+            bound = run.bind(scene) if inferred is None else inferred.bind(run, scene)
+        else:
+            bound = scene.field
         options = dict(learned)
         if task.has_splits:
             options["each"] = _view_rows(views.setdefault(name, []))
@@ -105,7 +107,7 @@ def evaluate(
         "individually": not shares_networks(run.model.config.generator),
         "scenes": rows,
         "per_view": views,
-        "mean": _means(task.metrics, rows, notes),
+        "mean": means_of(task.metrics, rows, notes),
         "bytes_per_scene": sizes,
         "parameters": run.model.networks_numel() + run.model.latents.codes.numel(),
         "fit_seconds": summary.get("seconds"),
@@ -166,7 +168,7 @@ def _load_lpips(metrics: Sequence[Metric], weights: Path | None, notes: dict[str
     return nets
 
 
-def _means(
+def means_of(
     metrics: Sequence[Metric], rows: dict[str, dict[str, float | None]], notes: dict[str, None]
 ) -> dict[str, float | None]:
     """Means over the scenes that have a value; a note when some do not."""

@@ -92,9 +92,9 @@ class RadianceField:
             offset: `[s r]` in [0, 1).
             opaque: opacity from which a ray shows no more of what lies behind.
         """
-        grid, displacement = self.encoding, None
-        if isinstance(grid, Displaced):
-            grid, displacement = grid.inner, grid.displacement(weights)
+        encoding = self.encoding
+        displacement = encoding.displacement(weights) if isinstance(encoding, Displaced) else None
+        grid = encoding.inner if isinstance(encoding, Displaced) else encoding
         if not isinstance(grid, GridEncoding):
             return None
         return ops.visible_samples(

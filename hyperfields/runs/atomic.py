@@ -8,20 +8,22 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hyperfields.errors import InputError
 from hyperfields.runs.lock import LOCK, FolderLock
 
+Buffer = bytes | memoryview
 RUN_FILES = ("config.json", "model.safetensors", "codes.safetensors", "summary.json")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # see `_beside`
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[Buffer]) -> None:
     """Write a file so that it is either the old one or all of the new one, on the disk when this returns.
 
-    The folder is made when it is not there. Permissions are those of any new file.
+    The data may come in pieces, so that a large file is never in memory as a whole. The folder is made when it is not
+    there. Permissions are those of any new file.
 
     Raises:
         InputError: the disk is full or the folder cannot be written; nothing was changed.
@@ -29,7 +31,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     write_together({path: data})
 
 
-def write_together(files: Mapping[Path, bytes]) -> None:
+def write_together(files: Mapping[Path, bytes | Iterable[Buffer]]) -> None:
     """Write files that belong together: none takes its place before all are on the disk. See `write_atomically`."""
     temporary = {path: _beside(path) for path in files}
     path = Path()
@@ -38,7 +40,8 @@ def write_together(files: Mapping[Path, bytes]) -> None:
             for path, data in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(temporary[path], "xb") as file:
-                    file.write(data)
+                    for piece in (data,) if isinstance(data, bytes) else data:
+                        file.write(piece)
                     file.flush()
                     os.fsync(file.fileno())
             for path in files:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import safetensors
+import torch
 from torch import Tensor
 
 from hyperfields.errors import InputError
+
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def encode(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -28,6 +36,28 @@ def round_trip(value: Tensor) -> Tensor:
 
 def _stored(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value
+
+
+def pieces(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, tensor by tensor: those on the CPU are not copied.
+
+    Layout: https://huggingface.co/docs/safetensors, section Format.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that all are aligned
+    entries: dict[str, object] = {"__metadata__": dict(header)}
+    place = 0
+    for name in order:
+        value = tensors[name]
+        size = value.numel() * value.element_size()
+        span = [place, place + size]
+        entries[name] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": span}
+        place += size
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in order:
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        yield memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

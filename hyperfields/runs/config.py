@@ -51,6 +51,7 @@ class FitSettings:
     """Length and seed of a fit; exactly one of `minutes` and `steps`.
 
     capture: of views, how they were taken.
+    parts: that the family was fitted in, see `training.parts`; None: in one.
     """
 
     preset: str = "default"
@@ -59,6 +60,7 @@ class FitSettings:
     seed: int = 0
     individually: bool = False
     capture: CaptureSettings = dataclasses.field(default_factory=CaptureSettings)
+    parts: int | None = None
 
     def __post_init__(self) -> None:
         """Raises InputError for a seed that no generator takes; the length is checked by `training.trainer.Length`."""

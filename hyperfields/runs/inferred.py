@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import zlib
@@ -47,6 +48,10 @@ class InferredCodes:
         refined = ", refined" if self.residual else ""
         return f"InferredCodes({shortened(self.names)}; {self.codes.shape[1]} numbers each{refined})"
 
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
     @property
     def bytes_per_scene(self) -> float:
         """What a scene takes beside the run, in a file: what it was packed to, or its numbers at 16 bits each."""
@@ -61,12 +66,10 @@ class InferredCodes:
         Raises:
             InputError: an unknown name.
         """
-        if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, 3, 0.0)
-            raise InputError(
-                f"scene {name!r:.100}: not among the inferred ones; the nearest names are {', '.join(near)}"
-            )
-        return self.names.index(name)
+        if name in self._numbers:
+            return self._numbers[name]
+        near = difflib.get_close_matches(name, self.names, 3, 0.0)
+        raise InputError(f"scene {name!r:.100}: not among the inferred ones; the nearest names are {', '.join(near)}")
 
     def bind(self, run: Run, *names: str) -> BoundField:
         """Fields of these scenes as one function of points.

@@ -158,8 +158,11 @@ def interpolate_run(
         raise InputError(f"--orbit: no camera circles {what} into {out}; leave it out")
     if as_meshes and size is not None:
         raise InputError(f"size {size}: is of pictures, and {out} gets meshes; leave it out, or use a .gif or .mp4")
-    if len(codes) < 2 or frames < 2:
-        raise InputError(f"interpolate: got {len(codes)} scenes and {frames} frames, wanted at least 2 of each")
+    if len(codes) < 2:
+        count = "one scene" if len(codes) else "no scene"
+        raise InputError(f"interpolate: {count} came; a walk is between two or more, e.g. {' '.join(run.names[:2])}")
+    if frames < 2:
+        raise InputError(f"--frames {frames}: wanted at least 2")
     size = native_size(run) if size is None else picture_size(size)
     path = timed_path(run, codes, frames, mode, timing)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames

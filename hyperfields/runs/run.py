@@ -4,7 +4,7 @@
     model.safetensors   networks, codes and shared tensors, 16 bits a number
     photographs.safetensors   corrections of poses, and appearance, of the training pictures, where they were learned
     codes.safetensors   where codes come from, when they are not found by descent alone (an encoder, distributions)
-    state/              all that an exact resume needs, in one file, 32 bits a number
+    state/              all that an exact resume needs, in one file, 32 bits a number; of a fit in parts, see `shards`
     metrics.jsonl       a line every few seconds of a fit          summary.json   what a finished fit took
 
 Every file is written under a temporary name, synced and renamed: a failed write leaves the last good one. Nothing on
@@ -35,7 +35,7 @@ from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.ops.devices import require_float32
 from hyperfields.process import seeded
-from hyperfields.runs import codec
+from hyperfields.runs import codec, shards
 from hyperfields.runs.atomic import holds_files, new_folder, write_atomically
 from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
 from hyperfields.runs.scene import Scene
@@ -298,7 +298,10 @@ def _what_reads(path: Path) -> str:
 def _steps_there(folder: Path) -> str:
     """The steps that a stopped fit has taken, in words."""
     try:
-        progress = json.loads(codec.read_tensors(folder / STATE)[1]["progress"])
+        if (manifest := shards.read_manifest(folder)) is not None:
+            progress = manifest.progress
+        else:
+            progress = json.loads(codec.read_tensors(folder / STATE)[1]["progress"])
         return f"only a state after {int(progress['step']):,} steps"
     except (InputError, KeyError, ValueError, TypeError, OverflowError, RecursionError):
         return "and no saved steps"

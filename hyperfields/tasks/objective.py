@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperfields.cameras import Rays
-from hyperfields.data import Pixels, Points, SceneDataset, on_device, training_cameras
+from hyperfields.data import Pixels, Points, SceneDataset, expect, on_device, training_cameras
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field
 from hyperfields.ops import devices
@@ -72,6 +72,9 @@ class Objective(Protocol):
 
         local: `[s]`, their indices among the scenes of this objective.
         """
+
+    def expect(self, scenes: Tensor) -> None:
+        """Tell the scenes `[s]` (indices in the data) of the next step: data that are read from a store read ahead."""
 
     def between(
         self, bound: BoundField, mixed: BoundField, share: Tensor, scenes: Tensor, generator: torch.Generator
@@ -130,6 +133,9 @@ class PointObjective:
             if not isinstance(batch, Points):
                 raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Points")
             return _errors(self.loss, bound(batch.x), batch, batch.x).mean()
+
+    def expect(self, scenes: Tensor) -> None:
+        expect(self.data, scenes)
 
     def between(
         self, bound: BoundField, mixed: BoundField, share: Tensor, scenes: Tensor, generator: torch.Generator
@@ -278,6 +284,9 @@ class RayObjective:
         if not isinstance(batch, Pixels):
             raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Pixels")
         return batch
+
+    def expect(self, scenes: Tensor) -> None:
+        expect(self.data, scenes)
 
     def sync(self) -> None:
         if self.static is not None:

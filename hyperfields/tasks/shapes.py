@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays, orbit
-from hyperfields.data import Mesh, Pixels, Points, SceneDataset
+from hyperfields.data import Mesh, Pixels, Points, SceneDataset, known_frames
 from hyperfields.fields import BoundField, Field, SDFField
 from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
@@ -105,12 +105,18 @@ class ShapeTask:
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
         """Frames of the scenes in their files; none of data without reference meshes (NotImplementedError)."""
+        known = known_frames(data)
         try:
-            meshes = {name: data.reference(scene) for scene, name in enumerate(data.names)}
+            if len(known) == len(data.names):  # told without reading a mesh
+                frames = {name: list(frame) for name, frame in known.items()}
+                first = data.reference(0)
+            else:
+                meshes = {name: data.reference(scene) for scene, name in enumerate(data.names)}
+                frames = {name: [mesh.scale, *mesh.center] for name, mesh in meshes.items() if isinstance(mesh, Mesh)}
+                first = next(iter(meshes.values()))
         except NotImplementedError:
             return {"frames": {}}
-        frames = {name: [mesh.scale, *mesh.center] for name, mesh in meshes.items() if isinstance(mesh, Mesh)}
-        up = up_of_mesh(next(iter(meshes.values())))
+        up = up_of_mesh(first)
         return {"frames": frames, **({} if up is None else {"up": up})}
 
     def picture(

@@ -44,11 +44,14 @@ ADDED, CODES = "add.json", "codes.safetensors"
 
 
 def drift(old: HyperField, new: HyperField, scenes: Tensor) -> Tensor:
-    """Mean square by which weights of old scenes, by number `[s]`, have moved, in units of their initial variance."""
+    """Mean square by which weights of old scenes, by number `[s]`, have moved, in units of their initial variance.
+
+    In units of 1 for weights that begin at 0, as displacements do.
+    """
     with torch.no_grad():
         before = old.hypernet(old.latents.codes[scenes])
     after = new.hypernet(new.latents.codes.detach()[scenes])
-    stds = {name: std_of(entry) for name, entry in old.config.field.spec.items()}
+    stds = {name: std_of(entry) or 1.0 for name, entry in old.config.field.spec.items()}
     squares = [((after[k] - before[k]) / stds[k]).square().flatten(1).sum(1).mean() for k in before]
     total: Tensor = torch.stack(squares).sum() / sum(value[0].numel() for value in before.values())
     return total

@@ -8,6 +8,9 @@ from collections.abc import Callable, Hashable
 
 import torch
 
+from hyperfields.data import SceneDataset, stays_on_device
+from hyperfields.ops import devices
+
 WARMUP_CALLS = 16  # calls of a step shape before it is captured; a capture costs as much as some steps
 MAX_GRAPHS = 8  # captured shapes; more mean that steps keep changing
 
@@ -74,3 +77,18 @@ class Graphs:
         self.reason = reason
         self.reset()
         warnings.warn(f"no CUDA graphs: {reason}; fitting goes on without them, more slowly", stacklevel=2)
+
+
+def graphs_for(data: SceneDataset, device: torch.device, table: bool) -> Graphs | None:
+    """Graphs for the steps of a fit; None where the host waits for each.
+
+    table: its codes are rows of one.
+    """
+    if not devices.is_async(device):
+        return None
+    graphs = Graphs(device)
+    if not stays_on_device(data):
+        graphs.disable("the data set draws its batches on the CPU, as it has no `to`")
+    if not table:
+        graphs.disable("codes that do not come from a table take steps of their own")
+    return graphs

@@ -14,49 +14,48 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from hyperfields import ops
 from hyperfields.codes import Codes, CodeSource, FitContext
+from hyperfields.codes.table import LatentTable
 from hyperfields.configs import parts_of, to_json
-from hyperfields.data import SceneDataset, fingerprint, require_scenes, stays_on_device
+from hyperfields.data import SceneDataset, fingerprint, require_scenes
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
-from hyperfields.hypernets import shares_networks
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
-from hyperfields.ops import devices
-from hyperfields.ops.devices import Precision, require_float32, require_precision, saying_what_to_lower, usable_device
+from hyperfields.ops.devices import Precision, require_float32, saying_what_to_lower
 from hyperfields.process import seeded
 from hyperfields.runs import codec
-from hyperfields.runs.atomic import append, write_atomically
-from hyperfields.runs.codec import read_tensors
+from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
 from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import (
-    METRICS,
     MODEL,
-    STATE,
     SUMMARY,
     Run,
+    load_run,
     read_summary,
     write_model,
     write_photographs,
     write_source,
 )
-from hyperfields.tasks import Task, TrainConfig, task_of
+from hyperfields.tasks import Objective, Task, TrainConfig, task_of
 from hyperfields.tasks.captures import CaptureSettings, SpaceName
+from hyperfields.training import asked
 from hyperfields.training.alone import AloneTrainer
-from hyperfields.training.asked import alone, codes_of, difference, name_of, require_model
 from hyperfields.training.cost import require_memory
-from hyperfields.training.cuda_graphs import Graphs
+from hyperfields.training.cuda_graphs import Graphs, graphs_for
 from hyperfields.training.curve import Curve, Point, points_of
+from hyperfields.training.distributed import ALONE, World, exit_code
 from hyperfields.training.interrupt import Terminated, between_steps
+from hyperfields.training.log import Log
+from hyperfields.training.parts import PartsTrainer, parts_of_fit, parts_trainer
 from hyperfields.training.progress import OnStep, shown
-from hyperfields.training.regularizers import GaussianPrior, MixedCodes
+from hyperfields.training.regularizers import Penalties, penalties_of
+from hyperfields.training.state import StateParts, state_of
 from hyperfields.training.symmetry import Watch
-from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer, with_prefix
+from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer
 from hyperfields.training.verdict import in_one_line, verdict
 
 CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
@@ -90,6 +89,8 @@ def fit(
     precision: Precision = "float32",
     graphs: bool = True,
     task: Task | None = None,
+    parts: int | None = None,
+    world: World = ALONE,
 ) -> Run:
     """A run: one hypernetwork fitted to all scenes of `data`, ready to be rendered and measured.
 
@@ -129,6 +130,8 @@ def fit(
         precision: "mixed" takes 16-bit inputs to the products of generated MLPs (NVIDIA GPUs from 8.0 on).
         graphs: record steps on an NVIDIA GPU as CUDA graphs and replay them.
         task: of a kind that is your own.
+        parts: draw batches as so many processes do, whatever their number, which must divide it: docs/scale.md.
+        world: processes that fit together, from `hf.distributed`; `out` is then a folder that all of them see.
 
     Raises:
         InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or
@@ -142,12 +145,13 @@ def fit(
     """
     capture = CaptureSettings(space, refine_poses, appearance)
     fitting = Fit(
-        data, None if out is None else Path(out), FitSettings(preset, minutes, steps, seed, individually, capture),
+        data, None if out is None else Path(out),
+        FitSettings(preset, minutes, steps, seed, individually, capture, parts),
         model=model, train=train, codes=codes, loss=loss, regularizers=regularizers, resume=resume, device=device,
         precision=precision, graphs=graphs, task=task,
-        curve=curve,
+        curve=curve, world=world,
     )  # fmt: skip
-    with shown(progress, "fit", fitting.done()) as on_step:
+    with shown(progress if world.first else False, "fit", fitting.done()) as on_step:
         run = fitting.run(lambda state: on_step(dataclasses.replace(state, fraction=fitting.done())))
     if fitting.finished and fitting.config.fit != fitting.settings:  # the same length again is no mistake
         warnings.warn(fitting.nothing_to_do(), stacklevel=2)
@@ -181,127 +185,106 @@ class Fit:
         graphs: bool = True,
         task: Task | None = None,
         curve: bool = False,
+        world: World = ALONE,
     ) -> None:
-        require_float32()
-        require_scenes(data)
-        codes = codes_of(codes)
-        self.data, self.out, self.settings = data, out, settings
-        self.length = Length(settings.minutes, settings.steps)
-        self.device, self.task = usable_device(device), task or task_of(data.kind)
-        require_precision(precision, self.device)
-        if self.device.type == "cuda" and (reason := ops.backends()["triton"]):
-            warnings.warn(f"--device {device}: {reason}; fitting in plain torch, which is far slower", stacklevel=2)
-        picture = self.task.describe(data)
-        model, train = self._model(model, train, codes, loss, picture)
-        self.config = RunConfig(
-            kind=data.kind,
-            scenes=tuple(data.names),
-            model=model,
-            train=train,
-            fit=settings,
-            codes=codes,
-            regularizers=tuple(getattr(part, "__qualname__", None) or repr(part) for part in regularizers),
-            picture=picture,
-            sources=sources,
-            fingerprint=fingerprint(data),
-            device=device,
-            precision=precision,
-            versions=versions(),
-            task=task,
-        )
-        require_memory(model, len(data.names), 1 if settings.individually else train.scenes)
-        with seeded(settings.seed):  # modules draw their first values from the global generator
-            self.model = HyperField(model, len(data.names), sparse=True).to(self.device)
-            context = FitContext(data, self.task, model.latent_size, model.field.spec)
-            self.source: CodeSource | None = None if codes is None else codes.build(context).to(self.device)
-        self.progress = Progress()
+        self.world, self.out, self.length = world, out, Length(settings.minutes, settings.steps)
+        with world.together():
+            require_float32()
+            require_scenes(data)
+            self.data, self.task, codes = data, task or task_of(data.kind), asked.codes_of(codes)
+            self.device, self.precision = asked.device_for(world.device(device), precision), precision
+            picture = self.task.describe(data)
+            model, train = asked.chosen_model(self.task, data, settings, model, train, codes, loss, picture)
+            self.config = RunConfig(
+                kind=data.kind,
+                scenes=tuple(data.names),
+                model=model,
+                train=train,
+                fit=settings,
+                codes=codes,
+                regularizers=tuple(getattr(part, "__qualname__", None) or repr(part) for part in regularizers),
+                picture=picture,
+                sources=sources,
+                fingerprint=fingerprint(data),
+                device=device,
+                precision=precision,
+                versions=versions(),
+                task=task,
+            )
+            self.settings = settings = self._in_parts(settings, curve, resume)
+            require_memory(model, len(data.names), 1 if settings.individually else train.scenes)
+            self.progress = Progress()
+            self.source: CodeSource | None = None
+            self.trainer: Trainer | AloneTrainer | PartsTrainer
+            self._build(regularizers, graphs)
+            self.state = state_of(out, self.model, self.source, self.trainer, len(data.names), world, self.watch)
+            self.curve = self._curve() if curve else None
+            if out is not None:
+                to_json(self.config)  # raises before there is a folder when something has no name to be saved by
         self.on_point: Callable[[Point], None] = lambda point: None  # called with each point of the curve
         self.finished = False  # it was at its end when it was resumed
-        self.curve = self._curve() if curve else None
         self.remarks: list[str] = []  # about scenes that came to nothing, once it has run
-        self.trainer: Trainer | AloneTrainer
-        if settings.individually:
-            self.trainer = AloneTrainer(self.model, data, self.task, train, settings.seed, self.device, precision)
+        asked.require_alike(self.config, world)
+        for value in self.model.hypernet.state_dict().values():  # other processors round first values differently
+            world.spread(value)
+        self.lock: FolderLock | None = None
+        self.log = Log(out if world.first else None)
+        with world.together():
+            self._open(resume)
+
+    def _in_parts(self, settings: FitSettings, curve: bool, resume: bool) -> FitSettings:
+        """The settings, with the number of parts that the fit is made in; the config has them, too."""
+        before = None
+        if resume and self.out is not None:
+            before = read_config(self.out, parts_of(self.config)).fit.parts
+        parts = parts_of_fit(settings.parts, before, self.world.size)
+        settings = dataclasses.replace(settings, parts=parts)
+        self.config = dataclasses.replace(self.config, fit=settings)
+        if parts is not None:
+            asked.require_parts(self.config, curve, self.out, self.world.size)
+        return settings
+
+    def _build(self, regularizers: Sequence[Regularizer], graphs: bool) -> None:
+        """The model, with the source of its codes, and the trainer."""
+        config, settings, count = self.config, self.settings, len(self.data.names)
+        with seeded(settings.seed):  # modules draw their first values from the global generator
+            self.model = HyperField(config.model, count if settings.parts is None else 0, sparse=True)
+            if config.codes is not None:
+                context = FitContext(self.data, self.task, config.model.latent_size, config.model.field.spec)
+                self.source = config.codes.build(context).to(self.device)
+        self.model.to(self.device)
+        self.watch: Watch | None = None
+        penalties = penalties_of(config.train, self.model.bind, regularizers)
+        if settings.parts is not None:
+            self.trainer = parts_trainer(
+                self.model, self.data, self.config.train, settings.seed, settings.parts, self.world, self.device,
+                bind=self._bind, objective=self._objective, penalties=penalties,
+            )  # fmt: skip
+        elif settings.individually:
+            self.trainer = AloneTrainer(
+                self.model, self.data, self.task, config.train, settings.seed, self.device, self.precision
+            )
         else:
-            self.trainer = self._trainer(regularizers, precision, self._graphs(graphs))
-        self.watch = None
-        if isinstance(self.trainer, Trainer) and self.source is None:
-            self.watch = Watch(self.model, self.task, self.trainer, data)
-        if out is not None:
-            to_json(self.config)  # raises before there is a folder when something has no name to be saved by
-        # From here on nobody else writes into the folder, until `run` has ended.
-        self.lock = None if out is None or (out.exists() and not out.is_dir()) else FolderLock(out)
-        try:
-            if resume:
-                self._resume()
-            elif out is not None:
-                if (out / CONFIG).exists():
-                    raise InputError(
-                        f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
-                    )
-                write_config(out, self.config)
-        except BaseException:
-            self._release()
-            raise
+            made = graphs_for(self.data, self.device, self.source is None) if graphs else None
+            self.trainer = self._trainer(penalties, made)
+            if self.source is None:
+                self.watch = Watch(self.model, self.task, self.trainer, self.data)
 
-    def _model(
-        self,
-        model: ModelConfig | None,
-        train: TrainConfig | None,
-        codes: Codes | None,
-        loss: Callable[..., Tensor] | None,
-        picture: dict[str, Any],
-    ) -> tuple[ModelConfig, TrainConfig]:
-        """The preset's model and recipe with what was asked for instead."""
-        capture = self.settings.capture
-        options = capture.model_options(self.data.kind, picture)
-        if self.settings.individually and codes is not None:
-            raise InputError("--individually: fits the weights of each scene, there are no codes; leave it out")
-        side = max(picture.get("size", (1, 1)))
-        chosen = self.task.model(self.settings.preset, len(self.data.names), side, **options)
-        if train is not None and not isinstance(train, TrainConfig):
-            raise InputError(f"train: {name_of(train)} came, wanted a TrainConfig, such as hf.preset(...)[1]")
-        if train is None:
-            train = chosen[1] if codes is None else codes.adapt_recipe(chosen[1])
-        train = capture.recipe(dataclasses.replace(train, loss=loss or train.loss or self.task.loss))
-        if self.settings.individually and (train.photographs.poses or train.photographs.appearance):
-            raise InputError(
-                "--individually: learns nothing of single pictures; leave --refine-poses, --appearance out"
-            )
-        model = model or chosen[0]
-        require_model(model, self.task)
-        if self.settings.individually and shares_networks(model.generator):
-            model = alone(model)
-        if codes is not None and not shares_networks(model.generator):
-            name = type(model.generator).__name__
-            raise InputError(
-                f"codes: {type(codes).__name__} needs networks to serve, {name} has none; take another generator"
-            )
-        return model, train
-
-    def _graphs(self, wanted: bool) -> Graphs | None:
-        if not wanted or not devices.is_async(self.device):
-            return None
-        graphs = Graphs(self.device)
-        if not stays_on_device(self.data):
-            graphs.disable("the data set draws its batches on the CPU, as it has no `to`")
-        if self.source is not None:
-            graphs.disable("codes that do not come from a table take steps of their own")
-        return graphs
-
-    def _trainer(self, regularizers: Sequence[Regularizer], precision: Precision, graphs: Graphs | None) -> Trainer:
+    def _trainer(self, penalties: Penalties, graphs: Graphs | None) -> Trainer:
         groups = parameter_groups(self.model)
         if self.source is not None:
             groups["networks"], groups["latents"] = groups["networks"] + self.source.networks(), self.source.tables()
         train, count = self.config.train, len(self.data.names)
-        objective = self.task.objective(
-            self.data, self.config.model.field, train, count, device=self.device, precision=precision, loss=train.loss
-        )
-        mixed = (MixedCodes(self.model.bind, objective),) if train.between.weight else ()
+        objective = self._objective(self.data, train, count)
         return Trainer(
             self._bind, groups | objective.groups(), objective, torch.arange(count), train, self.settings.seed,
-            regularizers=(GaussianPrior(train.prior), *mixed, *regularizers), graphs=graphs,
+            regularizers=penalties(objective), graphs=graphs,
         )  # fmt: skip
+
+    def _objective(self, data: SceneDataset, train: TrainConfig, scenes: int) -> Objective:
+        return self.task.objective(
+            data, self.config.model.field, train, scenes, device=self.device, precision=self.precision, loss=train.loss
+        )
 
     def _bind(self, local: Tensor, generator: torch.Generator) -> Fields:
         penalty: Tensor | None = None
@@ -325,7 +308,11 @@ class Fit:
         if self.source is not None or (self.settings.individually and len(self.data.names) > 1):
             how = "--individually" if self.source is None else f"codes by {type(self.config.codes).__name__}"
             raise InputError(f"--curve: cannot be had along a fit with {how}; leave it out")
-        return Curve(self.data, self.task, self.length, self._log_point)
+        return Curve(self.data, self.task, self.length, self._tell)
+
+    def _tell(self, point: Point) -> None:
+        self.log.point(point, self.progress.loss)
+        self.on_point(point)
 
     @torch.no_grad()
     def _field_now(self, scene: int) -> BoundField:
@@ -358,15 +345,19 @@ class Fit:
         saved = [time.monotonic()]
         logged = [self.progress.seconds]
 
-        def after_step(progress: Progress) -> float:
-            on_step(progress)
+        def look() -> None:
+            if self.world.first:
+                on_step(self.progress)
             if self.watch is not None:
-                self.watch.follow(progress)
+                self.watch.follow(self.progress)
             stop_if_asked()
+
+        def after_step(progress: Progress) -> float:
+            due = self.world.agree(look, time.monotonic() - saved[0] > CHECKPOINT_SECONDS)
             if progress.seconds - logged[0] > LOG_SECONDS:
                 logged[0] = progress.seconds
-                self._log()
-            if time.monotonic() - saved[0] > CHECKPOINT_SECONDS:
+                self.log.line(progress)
+            if due:
                 self._save_state()
                 saved[0] = time.monotonic()
             if self.curve is None or not self.curve.due(progress):
@@ -376,26 +367,32 @@ class Fit:
 
         samples = self.config.train.samples
         lower = f"use --preset tiny, fewer scenes (--limit), or a TrainConfig with fewer samples than {samples}"
-        with saying_what_to_lower(lower), between_steps() as stop_if_asked:
+        with saying_what_to_lower(lower), between_steps(patient=self.world.size > 1) as stop_if_asked:
             try:
                 self.trainer.fit(self.length, self.progress, on_step=after_step)
-            except (KeyboardInterrupt, Terminated):
+            except (KeyboardInterrupt, Terminated) as stopped:
                 self._save_state()
-                raise
+                self.world.end(stopped, exit_code(stopped))
         if self.curve is not None and self.progress.step:
             self.curve.measure(self.progress, self._field_now)
-        self._log()
+        self.log.line(self.progress)
         self._save_state()
         return self._finish()
 
     def _finish(self) -> Run:
+        """The run, whole on all ranks."""
+        with self.world.together():
+            if self.world.first:
+                run = self._write_run()
+        with self.world.together():
+            if not self.world.first:
+                assert self.out is not None
+                run = load_run(self.out, self.device, trust=parts_of(self.config))
+        return run
+
+    def _write_run(self) -> Run:
         """The run: final codes in the table, all values rounded to 16 bits as in files."""
-        if self.source is not None:
-            assert isinstance(self.trainer, Trainer)
-            for scenes in torch.arange(len(self.data.names), device=self.device).split(self.config.train.scenes):
-                codes = self.source.final_codes(scenes, self.trainer.generator, self._loss_of(scenes))
-                with torch.no_grad():
-                    self.model.latents.codes[scenes] = codes
+        self._final_codes()
         summary: dict[str, Any] = {
             "steps": self.progress.step,
             "seconds": self.progress.seconds,
@@ -403,6 +400,8 @@ class Fit:
             "parameters": self.model.networks_numel(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+        if isinstance(self.trainer, PartsTrainer) and self.world.size > 1:
+            summary |= {"ranks": self.world.size, "reduced_bytes_a_step": self.trainer.bytes_a_step}
         if self.watch is not None and self.watch.axis is not None:
             summary["mirror"] = "xyz"[self.watch.axis]
         if self.curve is not None:
@@ -428,6 +427,22 @@ class Fit:
         self.remarks = verdict(run, self.data)
         return run
 
+    def _final_codes(self) -> None:
+        """Final codes of all scenes into the table of the model, in their order."""
+        latents = self.model.latents
+        if isinstance(self.trainer, PartsTrainer):
+            if isinstance(self.state, StateParts) and self.world.size > 1:
+                codes = self.state.codes()
+            else:
+                codes = self.trainer.in_order(latents.codes)
+            self.model.latents = LatentTable(len(codes), codes.shape[1], start=codes).to(self.device)
+        elif self.source is not None:
+            assert isinstance(self.trainer, Trainer)
+            for scenes in torch.arange(len(self.data.names), device=self.device).split(self.config.train.scenes):
+                found = self.source.final_codes(scenes, self.trainer.generator, self._loss_of(scenes))
+                with torch.no_grad():
+                    latents.codes[scenes] = found
+
     def _photographs(self) -> dict[str, Tensor]:
         """What was learned of the training pictures; see `Run`."""
         objective = getattr(self.trainer, "objective", None)
@@ -436,103 +451,48 @@ class Fit:
 
     # On disk --------------------------------------------------------------------------------------------------
 
-    def _log(self) -> None:
-        if self.out is None:
-            return
-        line = {
-            "step": self.progress.step,
-            "seconds": round(self.progress.seconds, 3),
-            "loss": self.progress.loss,
-        }
-        append(self.out / METRICS, json.dumps(line) + "\n")
-
-    def _log_point(self, point: Point) -> None:
-        """A line of the log with a point of the curve."""
-        if self.out is not None:
-            line = {"step": point.step, "seconds": round(point.seconds, 3), "loss": self.progress.loss}
-            append(self.out / METRICS, json.dumps({**line, "held_out_psnr": round(point.psnr, 4)}) + "\n")
-        self.on_point(point)
-
     def _save_state(self) -> None:
-        if self.out is None:
-            return
-        self.trainer.sync(self.progress)
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.source is not None:
-            tensors |= {f"source.{name}": value for name, value in self.source.state_dict().items()}
-        tensors |= {f"trainer.{name}": value for name, value in self.trainer.state_dict().items()}
-        if self.watch is not None:
-            tensors |= {f"symmetry.{name}": value for name, value in self.watch.state().items()}
-        header = {"progress": json.dumps(dataclasses.asdict(self.progress))}
-        stored = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}, header)
-        write_atomically(self.out / STATE, stored)
+        if self.state is not None:
+            self.state.save(self.progress)
+
+    def _open(self, resume: bool) -> None:
+        """Take the folder, and what is in it to go on with. Nobody else writes into it until `run` has ended."""
+        out = self.out
+        if out is not None and self.world.first and not (out.exists() and not out.is_dir()):
+            self.lock = FolderLock(out)
+        try:
+            if resume:
+                self._resume()
+            elif out is not None and self.world.first:
+                if (out / CONFIG).exists():
+                    raise InputError(
+                        f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
+                    )
+                write_config(out, self.config)
+        except BaseException:
+            self._release()
+            raise
 
     def _resume(self) -> None:
-        if self.out is None:
+        if self.out is None or self.state is None:
             raise InputError("resume: wanted the folder of the fit to go on with, out=")
-        path = self.out / STATE
         old = read_config(self.out, parts_of(self.config))
-        for key in ("kind", "scenes", "fingerprint", "model", "train", "fit", "codes", "regularizers"):
-            ours, theirs = getattr(self.config, key), getattr(old, key)
-            if key == "fit" and not self.settings.individually:  # its length may be another
-                theirs = dataclasses.replace(theirs, minutes=ours.minutes, steps=ours.steps)
-            if found := difference(to_json(theirs), to_json(ours), key):
-                if key == "fingerprint":
-                    found = "other data or another size"
-                raise InputError(f"{self.out}: holds another fit: {found}; resume with the same family and settings")
+        asked.require_same(self.out, old, self.config)
         self.config = dataclasses.replace(self.config, sources=self.config.sources or old.sources)
-        if not path.is_file():
+        if not self.state.exists():
             warnings.warn(f"{self.out}: stopped before a state was saved; starts again at step 0", stacklevel=2)
         else:
-            self._read_state(path)
-            written = (self.out / MODEL).is_file() and read_summary(self.out).get("steps") == self.progress.step
-            self.finished = self.length.done(self.progress) >= 1.0 and written
+            self.progress = self.state.load()
+            whole = (self.out / MODEL).is_file() and read_summary(self.out).get("steps") == self.progress.step
+            self.finished = self.length.done(self.progress) >= 1.0 and whole
         if self.finished:
             self.config = dataclasses.replace(self.config, fit=old.fit)
-        if json.dumps(to_json(old)) != json.dumps(to_json(self.config)):
+        if self.world.first and json.dumps(to_json(old)) != json.dumps(to_json(self.config)):
             write_config(self.out, self.config)
-        self._cut_log()
-
-    def _read_state(self, path: Path) -> None:
-        """Take over a state that was saved."""
-        tensors, header = read_tensors(path)
-        try:
-            self.progress = Progress(**json.loads(header["progress"]))
-            self.progress.check()
-            self.model.load_state_dict(with_prefix(tensors, "model."))
-            if self.source is not None:
-                self.source.load_state_dict(with_prefix(tensors, "source."))
-            self.trainer.load_state_dict(with_prefix(tensors, "trainer."))
-            if self.watch is not None:
-                self.watch.restore(with_prefix(tensors, "symmetry."))
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:  # RecursionError is one
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise InputError(f"{path}: damaged: {reason}; fit again into another folder") from None
+        lines = self.log.cut(self.progress.step)
+        if self.curve is not None:
+            self.curve.go_on(points_of(lines), self.progress)
 
     def nothing_to_do(self) -> str:
         """A line about a fit that is at its end already."""
-        if self.settings.steps is not None:
-            at, more = f"{self.progress.step:,} steps", f"--steps above {self.progress.step}"
-        else:
-            minutes = f"{self.progress.seconds / 60.0:.3g}"
-            at, more = f"{minutes} minutes ({self.progress.step:,} steps)", f"--minutes above {minutes}"
-        return f"{self.out}: already at {at}, nothing to do; give {more}"
-
-    def _cut_log(self) -> None:
-        """Drop lines of the log after the state that is gone on with, and one that was cut by a kill or a full disk."""
-        assert self.out is not None
-        log = self.out / METRICS
-        if not log.is_file():
-            return
-        kept, lines = [], []
-        for line in log.read_text(errors="replace").splitlines(True):
-            try:
-                entry = json.loads(line)
-                if entry["step"] <= self.progress.step:
-                    kept.append(line)
-                    lines.append(entry)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
-        write_atomically(log, "".join(kept).encode())
-        if self.curve is not None:
-            self.curve.go_on(points_of(lines), self.progress)
+        return f"{self.out}: already at {asked.nothing_to_do(self.settings, self.progress)}"

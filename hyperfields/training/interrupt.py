@@ -19,12 +19,14 @@ class Terminated(SystemExit):
 
 
 @contextlib.contextmanager
-def between_steps() -> Iterator[Callable[[], None]]:
+def between_steps(*, patient: bool = False) -> Iterator[Callable[[], None]]:
     """Holds Ctrl-C and SIGTERM back until the yielded function is called, between two steps, which then raises
     KeyboardInterrupt or `Terminated`.
 
     A second signal ends at once and saves nothing; the last state on disk stays good. A handler of SIGTERM that the
     program has already stays in place.
+
+    patient: a second signal changes nothing, since torchrun passes each on to its ranks, who have had it already.
     """
     asked: int | None = None
     compiling = True  # until the first step is taken
@@ -32,6 +34,8 @@ def between_steps() -> Iterator[Callable[[], None]]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked is not None:
+            if patient:
+                return
             raise SystemExit(128 + number)
         asked = number
         if compiling:

@@ -71,6 +71,14 @@ class Optimizers:
             optimizer.zero_grad()
         with region("rest of backward"):
             loss.backward()
+        self.apply()
+
+    def apply(self) -> None:
+        """A step with the gradients that are there.
+
+        Raises:
+            FloatingPointError: one is not finite; nothing was applied.
+        """
         with region("optimisers"):
             self._clip()
             self._require_finite_latents()

@@ -6,15 +6,17 @@ One of your own is any such callable: `fit(..., regularizers=[mine])`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from hyperfields.codes.table import gaussian_prior
 from hyperfields.fields import BoundField
-from hyperfields.tasks import Objective
-from hyperfields.training.trainer import StepState
+from hyperfields.tasks import Objective, TrainConfig
+from hyperfields.training.trainer import Regularizer, StepState
+
+Penalties = Callable[[Objective], Sequence[Regularizer]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +55,13 @@ class MixedCodes:
         mixed = self.bind(torch.lerp(first, second, share[:, None]))
         term = self.objective.between(state.fields.bound, mixed, share, state.scenes, state.generator)
         return self.config.weight * term
+
+
+def penalties_of(train: TrainConfig, bind: Callable[[Tensor], BoundField], own: Sequence[Regularizer]) -> Penalties:
+    """Objective -> all regularizers of a fit: the recipe's, then the caller's `own`. bind: see `MixedCodes`."""
+
+    def penalties(objective: Objective) -> tuple[Regularizer, ...]:
+        mixed = (MixedCodes(bind, objective),) if train.between.weight else ()
+        return GaussianPrior(train.prior), *mixed, *own
+
+    return penalties

@@ -179,6 +179,8 @@ class Trainer:
     def prepare(self) -> Hashable:
         """Host's part of a step: draws its scenes. Steps of equal plans launch identical kernels."""
         self.local.copy_(self.sampler.draw(self.generator))
+        if (following := self.sampler.upcoming()) is not None:
+            self.objective.expect(self.scenes[following])
         plan = self.objective.plan(self.steps)
         # Regularizers that launch other kernels at other times say so.
         asked = (getattr(part, "phase", None) for part in self.regularizers)
@@ -203,7 +205,9 @@ class Trainer:
 
     def warm_up(self) -> None:
         """One step that changes nothing: compiles the kernels before the clock starts."""
-        before = {name: value.clone() for name, value in self.state_dict().items()}
+        # Nothing is applied, so the moments, which of very many scenes are gigabytes, stay as they are.
+        state = self.state_dict()
+        before = {name: value if name.startswith("optimizer.") else value.clone() for name, value in state.items()}
         self.prepare()
         self.execute.rehearse()
         self.load_state_dict(before)
