@@ -57,7 +57,7 @@ class DistanceLoss:
 class PixelLoss:
     """Squared error on a black and on a white background, averaged (right on both is right on any).
 
-    Of a guessed alpha below 1 only what is seen over `Pixels.behind` is known, and the error is that over it.
+    Where alpha is a guess only what is seen over `Pixels.behind` is known, and the error is that over it.
 
     background_opacity_l1: weight of the absolute error of opacity, whose square does not see thin haze in front of the
     background. distortion: weight of the spread of what a ray sees (`ops.distortion`), which clears fog.
@@ -76,7 +76,7 @@ class PixelLoss:
         error = 0.5 * (on_black.square().mean(-1) + (on_black - denser).square().mean(-1))
         if batch.behind is not None:
             own = (on_black - denser * batch.behind.nan_to_num()).square().mean(-1)
-            error = torch.where(batch.behind.isnan().any(-1) | (target[..., 3] == 1.0), error, own)
+            error = torch.where(batch.behind.isnan().any(-1), error, own)
         error = error + self.background_opacity_l1 * opacity
         return error if rendered.distortion is None else error + self.distortion * rendered.distortion
 
