@@ -122,7 +122,7 @@ def test_shapes() -> None:
         (("--scenes", "3"), "--scenes 3: has no meaning for a family"),
         (("--background", "pink"), "--background"),
         (("--size", "0x3"), "--size '0x3'"),
-        (("--preset", "tiny"), "give a run, a family, or a preset"),
+        (("--preset", "tiny"), "both came; give the folder of a run or of a family, or a preset"),
     ],
 )
 def test_options_that_do_not_fit(options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,7 +184,7 @@ def test_a_walk_as_an_animation_grows_and_may_circle(tmp_path: Path) -> None:
         ("images", "x.png", {}, r"suffix \.png cannot hold a walk; use \.gif, \.mp4 or a folder"),
         ("images", "x.gif", {"orbit": True}, "no camera circles images"),
         ("shapes", "x", {"orbit": True}, "no camera circles meshes"),
-        ("views", "x.gif", {"frames": 1}, "got 2 scenes and 1 frames"),
+        ("views", "x.gif", {"frames": 1}, "--frames 1: wanted at least 2"),
         ("views", "no/x", {"frames": 2}, "no/x: cannot be written"),
     ],
 )
