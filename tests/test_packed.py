@@ -49,7 +49,7 @@ def shapes() -> hf.Shapes:
     return hf.Shapes([(corners * (1.0 + k), faces) for k in range(5)], pool=pool)
 
 
-def views(one_size: bool = True, lens: bool = False, masked: bool = False) -> hf.Views:
+def views(one_size: bool = True, lens: bool = False, masked: bool = False, cut: bool = False) -> hf.Views:
     """Four scenes with 1 to 4 pictures each."""
     cameras, rgba, masks = [], [], []
     for scene in range(4):
@@ -67,7 +67,10 @@ def views(one_size: bool = True, lens: bool = False, masked: bool = False) -> hf
         hidden = [torch.rand(h, w, generator=generator(scene)) > 0.3 for h, w in sizes]
         masks.append(hidden if scene % 2 else None)
     held_out = [posed[:1] for posed in cameras], [held[:1] for held in rgba]
-    return hf.Views(cameras, rgba, test=held_out, masks=masks if masked else None, box=[(2.0, 0.0, 0.1, 0.2)] * 4)
+    return hf.Views(
+        cameras, rgba, test=held_out, masks=masks if masked else None, box=[(2.0, 0.0, 0.1, 0.2)] * 4,
+        behind=[None, (1.0, 1.0, 1.0), None, (0.25, 0.5, 1.0)] if cut else None,
+    )  # fmt: skip
 
 
 FAMILIES: dict[str, Callable[[], Any]] = {
@@ -76,6 +79,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "views": views,
     "views of several sizes": lambda: views(one_size=False),
     "views with masks": lambda: views(one_size=False, masked=True),
+    "views cut out of a colour": lambda: views(cut=True),
     "views with lenses": lambda: views(lens=True, masked=True),
 }
 
@@ -98,7 +102,10 @@ def flat(value: Any) -> Iterator[Any]:
 
 def assert_same(a: Any, b: Any) -> None:
     for one, other in zip(flat(tuple(a)), flat(tuple(b)), strict=True):
-        assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
+        if isinstance(one, Tensor):
+            torch.testing.assert_close(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+        else:
+            assert one == other
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -137,7 +144,7 @@ def test_references_and_facts_are_those_that_were_packed(name: str, tmp_path: Pa
                 assert_same(ours, theirs)
             else:
                 for a, b in zip(ours, theirs, strict=True):
-                    assert_same((a.rgba, a.mask, a.name), (b.rgba, b.mask, b.name))
+                    assert_same((a.rgba, a.mask, a.name, a.behind), (b.rgba, b.mask, b.name, b.behind))
                     assert_same(a.camera.rays(), b.camera.rays())
     if data.kind == "views":
         assert again.frames == data.frames

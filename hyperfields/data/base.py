@@ -67,6 +67,13 @@ class LazyViews(Sequence[View]):
         return self._view(range(self._count)[number])  # raises IndexError, counts from the end
 
 
+def over_own_color(views: Sequence[View], behind: Tensor | None) -> Sequence[View]:
+    """Views with the colour `[3]` over which alone they are known; None, NaN: over any."""
+    if behind is None or bool(behind.isnan().any()):
+        return views
+    return LazyViews(len(views), lambda number: views[number]._replace(behind=behind))
+
+
 class Mesh(NamedTuple):
     """A triangle mesh in the scene frame; `scale` and `center` lead back: p_file = p * scale + center."""
 

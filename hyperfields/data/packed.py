@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Lens, Rays
-from hyperfields.data.base import SPLITS, Kind, LazyViews, Mesh, Pixels, Points, View, shortened
+from hyperfields.data.base import SPLITS, Kind, LazyViews, Mesh, Pixels, Points, View, over_own_color, shortened
 from hyperfields.data.images import Images, drawn_pixels, pixel_centres, unit
+from hyperfields.data.pictures import image_and_pixel
 from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.shapes import Shapes, drawn_points
 from hyperfields.data.store import AGAIN, INDEX, MEMORY, PACK, Cache, Store, Writer, dumped, text_tensor
@@ -105,6 +106,7 @@ class PackedViews(Packed):
         self.frames: tuple[Frame, ...] = tuple(tuple(frame) for frame in _column(store, "frames", 4).tolist())
         self._counts = _column(store, "counting")  # [s] pixels that count
         self._views = _column(store, "pictures")  # [s] pictures
+        self._behind = _column(store, "behind", 3) if "behind" in tensors else None  # as that of `Views`, [s 3]
         self._poses, self._intrinsics = tensors["poses"], tensors["intrinsics"]  # [p 4 4], [p 4] float64
         self._sizes, self._lens_of = tensors["sizes"].long(), tensors["lens_of"].tolist()  # [p 2] height and width, [p]
         self._lenses = [None if lens is None else Lens(lens[0], tuple(lens[1])) for lens in facts["lenses"]]
@@ -158,17 +160,14 @@ class PackedViews(Packed):
             place = torch.where(masked[:, None], flat[listed].long(), place)
         packed = flat.index_select(0, (base + place).reshape(-1))
         index = (place + self._first[scenes][:, None]).reshape(-1)
-        if self._area is not None:
-            image = torch.div(index, self._area, rounding_mode="floor")
-            pixel = (index - image * self._area).int()
-        else:
-            image = torch.searchsorted(self._starts, index, right=True) - 1
-            pixel = (index - self._starts.index_select(0, image)).int()
+        image, pixel = image_and_pixel(index, self._starts, self._area)
         self._cache.read_ahead()
         origins, directions = self._rays(image, pixel)
         shape = (len(scenes), n)
         rgba = packed.view(torch.uint8).reshape(*shape, 4).float() / 255.0
-        return Pixels(Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3)), rgba, image.reshape(shape))
+        rays = Rays(origins.reshape(*shape, 3), directions.reshape(*shape, 3))
+        behind = None if self._behind is None else self._behind[scenes][:, None]
+        return Pixels(rays, rgba, image.reshape(shape), behind)
 
     def reference(self, scene: int, split: str = "test") -> Sequence[View]:
         """See `Views.reference`; the pictures of a scene are read together."""
@@ -186,7 +185,8 @@ class PackedViews(Packed):
             camera = _camera(tensors[f"poses.{split}"][number], intrinsics, rgba.shape[:2], given)
             return View(camera, unit(rgba), tensors.get(f"mask.{split}.{number}"), name)
 
-        return LazyViews(len(beside[split]), view)
+        views = LazyViews(len(beside[split]), view)
+        return over_own_color(views, None if self._behind is None else self._behind[scene])
 
     def _training(self, scene: int) -> list[Tensor]:
         """The training pictures `[h w 4]` uint8 of a scene."""
@@ -323,6 +323,7 @@ class Packer:
             "lens_of": torch.tensor([numbers[camera.lens] for camera in cameras], dtype=torch.int32),
             "files": text_tensor(json.dumps([list(files) for files in data.files])),
             **{f"rays.{name}": value for name, value in data._rays.tensors().items()},
+            **({} if data._behind is None else {"behind": data._behind[:, 0]}),
         }
 
 

@@ -169,6 +169,20 @@ class Pictures:
         return made
 
 
+def image_and_pixel(index: Tensor, starts: Tensor, area: int | None) -> tuple[Tensor, Tensor]:
+    """Numbers `[m]` of pictures, and of their pixels (int32), of pixels that are counted over all pictures.
+
+    Args:
+        starts: `[p]`, first pixel of each picture.
+        area: pixels of every picture, where that is the same.
+    """
+    if area is not None:
+        image = torch.div(index, area, rounding_mode="floor")
+        return image, (index - image * area).int()
+    image = torch.searchsorted(starts, index, right=True) - 1
+    return image, (index - starts.index_select(0, image)).int()
+
+
 class InMemory:
     """All pixels in one row, on any device."""
 
@@ -207,12 +221,7 @@ class InMemory:
         if self._valid is not None:
             index = self._valid.index_select(0, index)
         packed = self._pixels.index_select(0, index)
-        if self._area is not None:
-            image = torch.div(index, self._area, rounding_mode="floor")
-            pixel = (index - image * self._area).int()
-        else:
-            image = torch.searchsorted(self._starts, index, right=True) - 1
-            pixel = (index - self._starts.index_select(0, image)).int()
+        image, pixel = image_and_pixel(index, self._starts, self._area)
         return Drawn(packed.view(torch.uint8).reshape(-1, 4), image, pixel)
 
     def picture(self, number: int, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Rays
-from hyperfields.data.base import HostDrawn, Kind, LazyViews, Pixels, View, scene_names, shortened
+from hyperfields.data.base import HostDrawn, Kind, LazyViews, Pixels, View, over_own_color, scene_names, shortened
 from hyperfields.data.boxes import OUTWARDS, Box, find_box, outside, seen_rays, up_of_cameras, widened
 from hyperfields.data.pictures import MEMORY, Pictures
 from hyperfields.data.pixel_rays import PixelRays
@@ -174,9 +174,7 @@ class Views:
             InputError: the scene has no such split, or it cannot be read.
         """
         views, behind = self._split(scene, split), None if self._behind is None else self._behind[scene, 0].cpu()
-        if behind is None or bool(behind.isnan().any()):
-            return views
-        return LazyViews(len(views), lambda number: views[number]._replace(behind=behind))
+        return over_own_color(views, behind)
 
     def _split(self, scene: int, split: str) -> Sequence[View]:
         frame = self.frames[scene]
