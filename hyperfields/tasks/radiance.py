@@ -311,7 +311,11 @@ class RadianceTask:
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator
     ) -> Tensor:
-        """Rays as Pluecker coordinates with their colours (premultiplied) and opacity."""
+        """Rays as Pluecker coordinates with their colours (premultiplied) and opacity.
+
+        Also where alpha is a guess: they are what an encoder reads and not what it is measured by, and stay what they
+        are whatever colour lies behind.
+        """
         batch = data.batch(scenes, config.points, generator)
         assert isinstance(batch, Pixels)
         origins, directions = batch.rays
