@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hyperfields import cli
 from hyperfields.data import Views
 from hyperfields.errors import InputError
 from hyperfields.scenes import open_family
@@ -90,3 +91,20 @@ def test_coefficients_as_text_are_numbers(tmp_path: Path) -> None:
     change(folder, lambda c: c["frames"][3].update(k1="wide"))
     with pytest.raises(InputError, match="frame 3: k1 is 'wide'; wanted a finite number"):
         opened(folder)
+
+
+@pytest.mark.filterwarnings("ignore:fit:UserWarning")
+def test_a_scene_without_test_pictures_is_measured_by_its_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As instant-ngp's fox, with transforms_train.json and transforms_val.json."""
+    folder = nerfstudio(tmp_path / "s")
+    content = json.loads((folder / "transforms.json").read_text())
+    (folder / "transforms.json").unlink()
+    for split, part in (("train", slice(2, None)), ("val", slice(2))):
+        (folder / f"transforms_{split}.json").write_text(json.dumps({**content, "frames": content["frames"][part]}))
+    words = ["fit", str(folder), "--out", str(tmp_path / "run"), "--preset", "tiny", "--steps", "4", "--space", "box"]
+    cli.main(words)
+    text = capsys.readouterr().out
+    assert "held-out psnr" in text
+    assert f"next: hyperfields eval {tmp_path / 'run'} --split val\n" in text

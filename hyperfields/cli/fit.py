@@ -461,9 +461,11 @@ def _run_fit(fitting: Fit, out: Path, again: str, last: bool = True) -> None:
 
 def _say_next(fitting: Fit, out: Path) -> None:
     """Say what to type next, and whether the fit came to nothing."""
+    from hyperfields.tasks.radiance import held_out
     from hyperfields.training.fit import REMEDY
     from hyperfields.training.verdict import in_one_line
 
-    print(next_line("eval", out))
+    split = (held_out(fitting.data) or "train") if fitting.task.has_splits else "test"
+    print(next_line("eval", out, *([] if split == "test" else ["--split", split])))
     if fitting.remarks:
         raise Unsound(f"{in_one_line(fitting.remarks)}; {REMEDY}")
