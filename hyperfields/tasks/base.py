@@ -24,6 +24,7 @@ from hyperfields.rendering.image import Window
 from hyperfields.rendering.pictures import CELLS
 from hyperfields.tasks import metrics
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.morphs import FieldMorph
 from hyperfields.tasks.objective import Loss, Objective
 from hyperfields.weights import Weights, layers
 
@@ -194,6 +195,12 @@ class Task(Protocol):
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         """The surface of one scene in its frame, from `resolution` cells a side. InputError where there is none."""
+
+    def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
+        """The way from one scene's field to another's, on which what they have in common moves. Takes seconds.
+
+        Kinds without one are walked by codes alone.
+        """
 
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator

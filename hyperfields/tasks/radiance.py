@@ -59,6 +59,7 @@ from hyperfields.tasks.base import (
 )
 from hyperfields.tasks.captures import capture_model
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.morphs import FieldMorph, RadianceMorph
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
 from hyperfields.tasks.photographs import PhotographConfig, fitted_colors
 from hyperfields.weights import Weights
@@ -307,6 +308,9 @@ class RadianceTask:
             return ends.reshape(camera.height, camera.width)
 
         return seen_parts(mesh, cameras, depth, 2.0 * step + 4.0 / resolution)
+
+    def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
+        return RadianceMorph(first, second)
 
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator
