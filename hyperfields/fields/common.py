@@ -93,9 +93,9 @@ def encoded_mlp_error(
 ) -> Tensor | None:
     """Mean error `[]` of `encoded_mlp(...) + shift`, see `ops.encode_mlp_error`.
 
-    None for encodings without a grid, and for targets of another shape.
+    None for encodings without a grid, and for targets of another shape or dtype.
     """
-    outputs = network[-1][0].shape[1]
-    if not isinstance(encoding, GridEncoding) or target.shape != (*x.shape[:-1], outputs):
+    shape = (*x.shape[:-1], network[-1][0].shape[1])
+    if not isinstance(encoding, GridEncoding) or target.shape != shape or target.dtype != x.dtype:
         return None
     return ops.encode_mlp_error(x, target, weights[TABLE], encoding.grid, network, activation, shift=shift, width=width)

@@ -250,7 +250,8 @@ class RayObjective:
 
     def _mean_error(self, rendered: Rendered, batch: Pixels) -> Tensor:
         """Mean error `[]`, as one op of a loss that it knows; one of your own may inherit from that."""
-        if type(self.loss) is PixelLoss and batch.behind is None and rendered.distortion is None:
+        plain = batch.behind is None and rendered.distortion is None and rendered.rgb.dtype == batch.rgba.dtype
+        if plain and type(self.loss) is PixelLoss:
             return ops.pixel_error(rendered.rgb, rendered.alpha, batch.rgba, self.loss.background_opacity_l1)
         return _errors(self.loss, rendered, batch, rendered.alpha).mean()
 

@@ -22,6 +22,7 @@ from hyperfields.ops._cpu.gather import pixel_rays_cpu as pixel_rays_cpu
 from hyperfields.ops._cpu.heads import linear_heads_cpu as linear_heads_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu as mlp_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu_backward as mlp_cpu_backward
+from hyperfields.ops._cpu.occupancy import keep_densities_cpu as keep_densities_cpu
 from hyperfields.ops._cpu.radiance import radiance_head_cpu as radiance_head_cpu
 from hyperfields.ops._cpu.radiance import radiance_head_cpu_backward as radiance_head_cpu_backward
 from hyperfields.ops._cpu.rays import composite_cpu as composite_cpu

@@ -10,7 +10,7 @@ Scratch is flat, with rows at offsets that the compiler knows: only then does LL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -36,15 +36,16 @@ class Grid(NamedTuple):
     dense: np.ndarray  # [l] bool
     smooth: bool
 
-    @classmethod
+    @staticmethod
+    @functools.lru_cache
     def of(
-        cls, dtype: np.dtype, scales: Sequence[float], resolutions: Sequence[int], offsets: Sequence[int], smooth: bool,
-        dims: int,
+        dtype: np.dtype, scales: tuple[float, ...], resolutions: tuple[int, ...], offsets: tuple[int, ...],
+        smooth: bool, dims: int,
     ) -> Grid:  # fmt: skip
-        """Layout as arrays, from the numbers of a `GridSpec`."""
+        """Layout as arrays, from the numbers of a `GridSpec`; kept, since every step asks for the same ones."""
         rows = np.array(offsets, np.int64)
         dense = [n >= r**dims for n, r in zip(np.diff(rows).tolist(), resolutions, strict=True)]
-        return cls(np.array(scales, dtype), np.array(resolutions, np.int64), rows, np.array(dense), smooth)
+        return Grid(np.array(scales, dtype), np.array(resolutions, np.int64), rows, np.array(dense), smooth)
 
 
 def lengths_of(dims: int, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

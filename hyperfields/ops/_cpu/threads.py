@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+from numba import njit
 from torch import Tensor
 
 from hyperfields.ops.threads import kernel_threads
@@ -109,11 +110,16 @@ def starts_of(counts: Tensor) -> np.ndarray:
     return starts
 
 
-def pieces_of(starts: np.ndarray, size: int) -> np.ndarray:
+@njit(cache=True, error_model="numpy")
+def pieces_of(starts, size):
     """Cut packed points into pieces of at most `size` that stay within a scene: rows (scene, begin, end)."""
-    pieces = [
-        (scene, begin, min(begin + size, int(end)))
-        for scene, (start, end) in enumerate(itertools.pairwise(starts.tolist()))
-        for begin in range(start, end, size)
-    ]
-    return np.array(pieces, np.int64).reshape(-1, 3)
+    count = 0
+    for scene in range(len(starts) - 1):
+        count += (starts[scene + 1] - starts[scene] + size - 1) // size
+    pieces, number = np.empty((count, 3), np.int64), 0
+    for scene in range(len(starts) - 1):
+        for begin in range(starts[scene], starts[scene + 1], size):
+            pieces[number, 0], pieces[number, 1] = scene, begin
+            pieces[number, 2] = min(begin + size, starts[scene + 1])
+            number += 1
+    return pieces
