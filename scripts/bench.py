@@ -13,6 +13,8 @@ python scripts/bench.py many                        20,000 procedural pictures, 
 python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
 python scripts/bench.py reading FAMILY              pictures a second that are read, and the memory that it takes
 python scripts/bench.py singles FAMILY             short fits of every scene by itself: how many come to nothing
+python scripts/bench.py backgrounds FAMILY          the same of pictures without alpha on white, black, green, beside
+                                                    those with alpha
 python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
 """
 
@@ -25,6 +27,7 @@ import sys
 import time
 from pathlib import Path
 
+import bench_backgrounds
 import bench_beside
 import bench_fit
 import bench_gpu
@@ -130,12 +133,19 @@ def main() -> None:
     singles.add_argument("--steps", type=int, default=300, help="of each fit, default %(default)s")
     singles.add_argument("--preset", default="default", help="default %(default)s")
     singles.add_argument("--limit", type=int, help="first scenes only")
+    behind = parts.add_parser("backgrounds", help="pictures without alpha beside those with it")
+    behind.add_argument("family", type=Path, help="of views with alpha")
+    behind.add_argument("--scenes", help="A,B,C, default: all")
+    behind.add_argument("--seeds", type=int, default=1, help="default %(default)s: seed 0 alone")
+    behind.add_argument("--steps", type=int, default=300, help="of each fit, default %(default)s")
+    behind.add_argument("--preset", default="default", help="default %(default)s")
+    behind.add_argument("--colors", default=",".join(bench_backgrounds.COLORS), help="default %(default)s")
     reads = parts.add_parser("reading", help="pictures a second that are read")
     reads.add_argument("family", type=Path, help="of views")
     reads.add_argument("--size", help="HxW of the pictures, default: as they are")
     reads.add_argument("--rounds", type=int, default=3, help="default %(default)s, the fastest counts")
     reads.add_argument("--memory", type=int, help="MB of pictures that stay in memory, default 2048")
-    for one in (kernels, part, whole, shares, growth, lots, two, singles, reads):
+    for one in (kernels, part, whole, shares, growth, lots, two, singles, behind, reads):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     result: object
@@ -163,6 +173,15 @@ def main() -> None:
         print(json.dumps(result, indent=1))
     elif options.what == "singles":
         result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)
+    elif options.what == "backgrounds":
+        names = options.scenes.split(",") if options.scenes else None
+        colors = options.colors.split(",")
+        try:
+            result = bench_backgrounds.backgrounds(
+                options.family, names, options.seeds, options.steps, options.preset, colors
+            )
+        except InputError as error:
+            parser.exit(2, f"error: {error}\n")
     elif options.what == "reading":
         size = sides(options.size) if options.size else None
         memory = None if options.memory is None else options.memory * 2**20
