@@ -39,6 +39,7 @@ from hyperfields.tasks.base import (
 )
 from hyperfields.tasks.between import color_error
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.morphs import FieldMorph, PictureMorph
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
@@ -154,6 +155,9 @@ class ImageTask:
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         raise InputError("images have no surface; meshes come from shapes and views")
+
+    def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
+        return PictureMorph(first, second)
 
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator
