@@ -139,6 +139,9 @@ class Chairs(Procedural):
         x[:, : n // 2] = (half.detach() - distance.detach() * slope + noise).clamp(-1.0, 1.0)
         return Points(x, self.target(x, values))
 
+    def reference(self, scene: int, split: str = "test") -> Tensor:
+        raise NotImplementedError("a chair has no mesh")
+
     def target(self, x: Tensor, values: Tensor) -> Tensor:
         v = values.unbind(1)
         wide, deep, thick = between(v[0], 0.28, 0.5), between(v[1], 0.28, 0.5), between(v[2], 0.03, 0.08)

@@ -53,4 +53,5 @@ def code_axes(run: Run, data: SceneDataset, seed: int) -> Tensor:
     steepness, directions = torch.linalg.eigh(total.double())
     scales = (steepness / steepness[-1]).clamp(min=FLOOR**4).pow(-0.25)
     spread = ((fitted - center).double() @ directions / scales).std(0, correction=0)
-    return (directions * scales * spread.amax()).mT.to(fitted)
+    axes: Tensor = (directions * scales * spread.amax()).mT.to(fitted)
+    return axes
