@@ -32,6 +32,7 @@ from hyperfields.runs.lock import FileLock
 from hyperfields.runs.run import MODEL, SOURCE, Run, require_data
 from hyperfields.tasks import TrainConfig
 from hyperfields.tasks.config import Cosine
+from hyperfields.training import axes
 from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.refinement import refine as refined
@@ -188,9 +189,16 @@ def _descent(
     table = LatentTable(count, len(center), sparse=True, start=center.expand(count, len(center)))
     train = dataclasses.replace(run.config.train, prior=prior)
     progress = Progress()
+    along = axes.code_axes(run, data, seed) if count >= axes.SCENES else None
+    if along is not None:
+        nn.init.zeros_(table.codes)
+        train = dataclasses.replace(train, adam=dataclasses.replace(train.adam, betas=axes.BETAS))
+
+    def codes_of(rows: Tensor) -> Tensor:
+        return rows if along is None else center + rows @ along
 
     def bind_codes(local: Tensor, generator: torch.Generator) -> Fields:
-        codes = table(local)
+        codes = codes_of(table(local))
         return Fields(model.bind(codes), codes)
 
     alone = not refine and size is None
@@ -199,7 +207,7 @@ def _descent(
         train = dataclasses.replace(train, schedule=Cosine(CODE_WARMUP))
     trainer = _trainer(run, data, bind_codes, {"latents": [table.codes]}, train, seed)
     trainer.fit(length, progress, stage=(0.0, middle), on_step=on_step)
-    codes = table.codes.detach()
+    codes = codes_of(table.codes.detach())
     if alone:
         return InferredCodes(tuple(data.names), codes)
     if size is not None:
