@@ -1,9 +1,8 @@
 """The numerical operations. This room alone knows that backends exist: an op validates, selects one, and calls it.
 
-What lives here: one module for each family of ops (encode, displace, mlp, radiance, basis, march, composite,
-visibility), their definitions under the same names in `reference/`, kernels in `_cpu/` (numba) and `_triton/`,
-tinycudann in `_tcnn.py`, and what all of them need: `dispatch`, `grid`, `spherical_harmonics`, `profiling`, `devices`.
-May import: `errors`.
+What lives here: one module for each family of ops (encode, mlp, radiance, basis, march, composite, visibility), their
+definitions under the same names in `reference/`, kernels in `_cpu/` (numba) and `_triton/`, tinycudann in `_tcnn.py`,
+and what all of them need: `dispatch`, `grid`, `spherical_harmonics`, `profiling`, `devices`. May import: `errors`.
 To add an op, write its definition in `reference/`, its signature, checks and selection in a module here, a test of
 the definition by other means and of the op against it (tests/ops/_parity.py), and then kernels where they pay.
 
@@ -24,7 +23,6 @@ from __future__ import annotations
 from hyperfields.ops.basis import combine_bases
 from hyperfields.ops.composite import Composited, composite
 from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting, twice_differentiable
-from hyperfields.ops.displace import Displacement, displace, displacement_grid
 from hyperfields.ops.distortion import distortion
 from hyperfields.ops.encode import encode_mlp, hash_encode
 from hyperfields.ops.grid import GridSpec
@@ -41,7 +39,6 @@ __all__ = [
     "Box",
     "Composited",
     "Contracted",
-    "Displacement",
     "GridSpec",
     "PaddedSamples",
     "Samples",
@@ -51,8 +48,6 @@ __all__ = [
     "batched_mlp",
     "combine_bases",
     "composite",
-    "displace",
-    "displacement_grid",
     "distortion",
     "early_termination",
     "encode_mlp",
