@@ -158,6 +158,7 @@ def render(
             size=parse_size(size),
             channel=channel,
             progress=frames_shown(meter),
+            note=meter.say,
         )
     print(f"wrote {out}")
     if uncertainty:

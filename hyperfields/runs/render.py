@@ -39,6 +39,7 @@ def render_scene(
     size: int | tuple[int, int] | None = None,
     channel: Channel = "rgb",
     progress: OnFrame | None = None,
+    note: Callable[[str], object] = lambda line: None,
 ) -> None:
     """Write a scene as a picture, or as a film from a camera that moves.
 
@@ -50,6 +51,7 @@ def render_scene(
         frames: of an orbit or a spiral, default 48.
         orbit: frames of an orbit: `path="orbit"` and `frames` in one.
         size: (height, width) or one number, default as fitted, or as the file of the path says.
+        note: called with a line about how poses of a file were taken.
 
     Raises:
         InputError: a suffix, a path or a channel that this kind cannot give; a file that cannot be read or written.
@@ -81,6 +83,8 @@ def render_scene(
         write_image(out, picture)
         return
     film = _film(scene, path or "orbit", frames, count, size)
+    if film.note is not None:
+        note(film.note)
     pictures = (task.picture(scene.field, camera, (camera.height, camera.width), channel) for camera in film.cameras)
     counted = _counted(pictures, len(film.cameras), progress)
     if not folder:
@@ -109,7 +113,7 @@ def _film(
         film = read_camera_path(Path(path), pixels)
     frame = scene.frame
     if film.in_box or frame is None:
-        return film
+        return film._replace(note=None)
     moved = [camera.into((frame[0], frame[1], frame[2], frame[3])) for camera in film.cameras]
     return film._replace(cameras=moved, in_box=True)
 

@@ -270,9 +270,9 @@ def on_white(rgba: Tensor, behind: Tensor | None = None) -> Tensor:
     return rgba[..., :3] * rgba[..., 3:] + (clear if behind is None else clear * behind.nan_to_num(1.0))
 
 
-def behind_views(views: Sequence[View]) -> Tensor:
-    """Colours `[v 3]` over which views are compared: their own where alpha is a guess, else white."""
-    return torch.stack([torch.ones(3) if view.behind is None else view.behind for view in views])
+def behind_views(views: Sequence[View], other: float = 1.0) -> Tensor:
+    """Colours `[v 3]` over which views are compared: their own where alpha is a guess, else a grey, white."""
+    return torch.stack([torch.full((3,), other) if view.behind is None else view.behind for view in views])
 
 
 PICTURE_METRICS = (
