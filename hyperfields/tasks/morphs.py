@@ -26,7 +26,7 @@ from hyperfields.weights import Weights
 
 CELLS = 64  # a side, of the grids on which two scenes are compared
 NEAR = 0.1  # of a surface, scene units, where distances are compared
-REACH = 6  # cells, within which the largest difference of distances is looked for
+REACH = 4  # cells, within which the largest difference of distances is looked for
 SOLID_LEVELS = (Level(4, 13, 40), Level(8, 25, 40))
 PICTURE_LEVELS = (Level(4, 17, 60), Level(8, 33, 60))
 BENDING = 1e-3
