@@ -31,7 +31,7 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation.report import evaluate
 from hyperfields.evaluation.tables import text_table
 from hyperfields.evaluation.unseen import file_rows, format_unseen, measure_unseen
-from hyperfields.fields.encodings import Displaced, FactoredGrid
+from hyperfields.fields.encodings import FactoredGrid
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import ModelConfig
 from hyperfields.runs.atomic import append, holds_files, write_atomically
@@ -152,12 +152,10 @@ def sized(config: ModelConfig, name: str, scenes: int, budget: int) -> ModelConf
             return False
 
     encoding = config.field.encoding
-    grid = encoding.inner if isinstance(encoding, Displaced) else encoding
-    if isinstance(grid, FactoredGrid):
-        bases = max(round(grid.bases * budget / count(config, scenes).amortised), 1)
-        grid = dataclasses.replace(grid, bases=bases)
-        encoding = dataclasses.replace(encoding, inner=grid) if isinstance(encoding, Displaced) else grid
-        config = dataclasses.replace(config, field=dataclasses.replace(config.field, encoding=encoding))
+    if isinstance(encoding, FactoredGrid):
+        bases = max(round(encoding.bases * budget / count(config, scenes).amortised), 1)
+        field = dataclasses.replace(config.field, encoding=dataclasses.replace(encoding, bases=bases))
+        config = dataclasses.replace(config, field=field)
     model = dataclasses.replace(config, generator=hypernets.parse(name))
     count(model, scenes)  # refuses settings that do not fit the field
     knob = model.generator.knob
