@@ -262,12 +262,11 @@ def interpolate(
     """
     import torch
 
-    from hyperfields.runs.named import scene_of
     from hyperfields.runs.render import interpolate_run
     from hyperfields.training.progress import Meter
 
     loaded = load(run)
-    codes = [scene_of(loaded, scene).code for scene in scenes]
+    codes = [loaded[scene].code for scene in scenes]
     with Meter("interpolate") as meter:
         interpolate_run(
             loaded,

@@ -65,6 +65,7 @@ def preset(
     displacement: int | None = None,
     between: float | None = None,
     unbounded: bool = False,
+    task: Task | None = None,
 ) -> tuple[ModelConfig, TrainConfig]:
     """(model, recipe) of a preset, see `Task.model`, with what is given instead; for `fit(model=, train=)`.
 
@@ -76,11 +77,12 @@ def preset(
         displacement: cells along a side of the displacement fields that move the grid, see `fields.Displaced`; 0: none.
         between: weight of what is asked of mixed codes, see `between.Between`.
         unbounded: of views that show what is all round: the scenes live in contracted space.
+        task: of a kind that is your own.
 
     Raises:
         InputError: an unknown name or kind.
     """
-    task = task_of(kind)
+    task = task or task_of(kind)
     model, train = task.model(name, scenes, side, **({"unbounded": True} if unbounded else {}))
     if generator is not None:
         model = dataclasses.replace(model, generator=generator)

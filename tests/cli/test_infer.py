@@ -53,7 +53,7 @@ def test_inferred_scenes_are_measured(fits: Any, tmp_path: Path, capsys: pytest.
     data = open_family(family, size=(SIDE, SIDE))
     assert isinstance(data, Images)
     for number, name in enumerate(data.names):
-        picture = found.scene(loaded, name).render()[None]
+        picture = found[name].render()[None]
         wanted = float(psnr(picture, data.reference(number)[None])[0])  # type: ignore[index]
         assert report["scenes"][name]["psnr"] == pytest.approx(wanted, rel=1e-4)
     numbers = loaded.model.config.latent_size + sum(value[0].numel() for value in found.residual.values())
