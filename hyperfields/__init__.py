@@ -65,6 +65,7 @@ _EXPORTS = {
     "Metric": "tasks",
     "ModelConfig": "model",
     "Modulation": "hypernets",
+    "Morph": "runs.morphs",
     "Objective": "tasks",
     "OccupancyGrid": "rendering",
     "PerLayer": "hypernets",
@@ -227,6 +228,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.runs.inferred import InferredCodes as InferredCodes
     from hyperfields.runs.inferred import load_codes as load_codes
     from hyperfields.runs.meshes import write_mesh as write_mesh
+    from hyperfields.runs.morphs import Morph as Morph
     from hyperfields.runs.render import interpolate_run as interpolate_run
     from hyperfields.runs.render import render_scene as render_scene
     from hyperfields.runs.run import Run as Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,6 +35,9 @@ def numbers_of(entry: Mapping[str, Any], where: str) -> dict[str, float]:
         value: Any = entry.get(key)
         if key not in entry or (value is None and key in COEFFICIENTS):
             continue
+        if isinstance(value, str):  # nerfstudio's converter leaves those of RealityCapture as text
+            with contextlib.suppress(ValueError):
+                value = float(value)
         if not is_finite(value):
             raise InputError(f"{where}: {key} is {value!r:.60}; wanted a finite number")
         if key in (*FOCAL, *SIZES) and value <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,7 @@ from hyperfields.scenes._splits import SPLITS, Rule
 
 SUFFIXES = ("", *IMAGE_SUFFIXES)  # tried in this order after a frame's file_path
 SINGLE = "transforms.json"
+PATHS = ("file_path", "mask_path", "ply_file_path", *LISTS.values())
 FLIP = np.array([1.0, -1.0, -1.0, 1.0])  # from OpenGL's camera axes (+Y up, +Z backward) to OpenCV's
 
 
@@ -52,8 +54,11 @@ class _File:
                 raise InputError(f"{path}: frame {i}: {type(entry).__name__} came, wanted an object with file_path")
         if len({repr(entry.get("time")) for entry in entries}) > 1:
             raise InputError(f"{path}: its frames have several times; a scene that moves is not read, give one a time")
+        root = _moved_root(self.folder, content)
         self.numbers = numbers_of(content, str(path))
         self.notes = [f"{path}: {key}: {text}" for key, text in SAID.items() if self._says(key)]
+        if root:
+            self.notes.append(f"{path}: its paths begin with {root}; what follows is read from {self.folder}")
         self.notes += [f"{link} is a link: pictures are read from {link.resolve()}" for link in self._links()]
         if _moved(content, str(path)):
             self.notes.append(
@@ -308,16 +313,55 @@ def _image_path(folder: Path, file_path: Any, where: str, key: str) -> Path | No
     if not isinstance(file_path, str) or not file_path:
         raise InputError(f"{where}: {key} is {file_path!r:.200}; wanted the path of a picture")
     try:
-        image = next((p for s in SUFFIXES if (p := folder / (file_path + s)).is_file()), None)
-        image = image or _similar(folder, file_path.replace("\\", "/"))
+        image = _there(folder, file_path) or _similar(folder, file_path.replace("\\", "/"))
         inside = is_inside(folder, image or folder / file_path)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{where}: {key} {file_path!r:.200} cannot be used ({one_line(error)})") from error
     if not inside:
-        raise InputError(
-            f"{where}: {key} {file_path!r:.200} leaves the scene's folder; move the picture there, or link its folder"
-        )
+        remedy = "move the picture there, or link its folder"
+        if _ABSOLUTE.match(file_path):
+            beside = "/".join(file_path.replace("\\", "/").split("/")[-2:])
+            remedy = f"put the pictures there, this one at {folder / beside}"
+        raise InputError(f"{where}: {key} {file_path!r:.200} leaves the scene's folder; {remedy}")
     return image
+
+
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+
+
+def _moved_root(folder: Path, content: dict[str, Any]) -> str | None:
+    """The folder of another place, or of another machine, that a file's absolute paths begin with, which are made
+    relative: what follows it is in the scene's folder. None for relative paths, and where nothing follows so."""
+    entries = content["frames"]
+    named = (str(entry.get("file_path")).replace("\\", "/") for entry in entries)
+    roots = (root for path in named if _ABSOLUTE.match(path) and (root := _root_of(folder, path)))
+    if (root := next(roots, None)) is None:
+        return None
+
+    def here(value: Any) -> Any:
+        if isinstance(value, list):
+            return [here(one) for one in value]
+        path = value.replace("\\", "/") if isinstance(value, str) else ""
+        return path.removeprefix(root) if path.startswith(root) else value
+
+    for part in (content, *entries):
+        part.update({key: here(part[key]) for key in PATHS if key in part})
+    return None if Path(root).resolve() == folder.resolve() else root
+
+
+def _root_of(folder: Path, path: str) -> str | None:
+    """The beginning of an absolute path, as short as can be, that what is in the folder follows."""
+    parts = path.split("/")
+    try:
+        tails = ((k, "/".join(parts[k:])) for k in range(1, len(parts)) if parts[k])
+        found = next((k for k, tail in tails if _there(folder, tail) or _similar(folder, tail)), None)
+    except (OSError, ValueError):  # said where the path is used
+        return None
+    return None if found is None else "/".join(parts[:found]) + "/"
+
+
+def _there(folder: Path, path: str) -> Path | None:
+    return next((p for s in SUFFIXES if (p := folder / (path + s)).is_file()), None)
 
 
 def _similar(folder: Path, file_path: str) -> Path | None:

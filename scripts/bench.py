@@ -4,6 +4,7 @@ python scripts/bench.py ops                         the kernels beside the refer
                                                     machine's ceilings
 python scripts/bench.py fit VIEWS [--profile]       a whole fitting step, beside the same step in plain torch; where its
                                                     time goes
+python scripts/bench.py serial [FAMILY ...]         the share of a fitting step that stays on one thread
 python scripts/bench.py render RUN --scene NAME     frames a second round a scene: it is bound and its empty space found
                                                     before the clock starts, as for a viewer
 python scripts/bench.py scale FAMILY                 many scenes against few: steps, memory, checkpoints; what drawing
@@ -12,6 +13,8 @@ python scripts/bench.py many                        20,000 procedural pictures, 
 python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
 python scripts/bench.py reading FAMILY              pictures a second that are read, and the memory that it takes
 python scripts/bench.py singles FAMILY             short fits of every scene by itself: how many come to nothing
+python scripts/bench.py backgrounds FAMILY          the same of pictures without alpha on white, black, green, beside
+                                                    those with alpha
 python scripts/bench.py --device cuda               all of it on a GPU (see bench_gpu.py)
 """
 
@@ -24,6 +27,7 @@ import sys
 import time
 from pathlib import Path
 
+import bench_backgrounds
 import bench_beside
 import bench_fit
 import bench_gpu
@@ -31,6 +35,7 @@ import bench_many
 import bench_ops
 import bench_reading
 import bench_scale
+import bench_serial
 import bench_singles
 
 from hyperfields.errors import InputError
@@ -106,6 +111,10 @@ def main() -> None:
     whole.add_argument("--warm-up", type=int, default=bench_fit.WARM_UP, help="steps before them, default %(default)s")
     whole.add_argument("--profile", action="store_true", help="say where a step's time goes")
     whole.add_argument("--no-plain", action="store_true", help="leave the step in plain torch out: it is slow")
+    shares = parts.add_parser("serial", help="what of a step is on one thread")
+    shares.add_argument("families", type=Path, nargs="*", help="default: the sample images, shapes and views")
+    shares.add_argument("--rounds", type=int, default=9, help="default %(default)s, with 1 and 2 threads in turns")
+    shares.add_argument("--steps", type=int, default=40, help="of a round, default %(default)s")
     growth = parts.add_parser("scale", help="many scenes, imports, a second start")
     growth.add_argument("family", type=Path, help="any family, packed or not, for its batches and the second start")
     growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
@@ -124,12 +133,19 @@ def main() -> None:
     singles.add_argument("--steps", type=int, default=300, help="of each fit, default %(default)s")
     singles.add_argument("--preset", default="default", help="default %(default)s")
     singles.add_argument("--limit", type=int, help="first scenes only")
+    behind = parts.add_parser("backgrounds", help="pictures without alpha beside those with it")
+    behind.add_argument("family", type=Path, help="of views with alpha")
+    behind.add_argument("--scenes", help="A,B,C, default: all")
+    behind.add_argument("--seeds", type=int, default=1, help="default %(default)s: seed 0 alone")
+    behind.add_argument("--steps", type=int, default=300, help="of each fit, default %(default)s")
+    behind.add_argument("--preset", default="default", help="default %(default)s")
+    behind.add_argument("--colors", default=",".join(bench_backgrounds.COLORS), help="default %(default)s")
     reads = parts.add_parser("reading", help="pictures a second that are read")
     reads.add_argument("family", type=Path, help="of views")
     reads.add_argument("--size", help="HxW of the pictures, default: as they are")
     reads.add_argument("--rounds", type=int, default=3, help="default %(default)s, the fastest counts")
     reads.add_argument("--memory", type=int, help="MB of pictures that stay in memory, default 2048")
-    for one in (kernels, part, whole, growth, lots, two, singles, reads):
+    for one in (kernels, part, whole, shares, growth, lots, two, singles, behind, reads):
         one.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
     result: object
@@ -146,6 +162,8 @@ def main() -> None:
         except InputError as error:
             parser.exit(2, f"error: {error}\n")
         bench_fit.print_fit(result, options.profile)
+    elif options.what == "serial":
+        result = bench_serial.serial(options.families, options.rounds, options.steps)
     elif options.what == "beside":
         result = bench_beside.beside(options.seconds)
     elif options.what == "many":
@@ -155,6 +173,15 @@ def main() -> None:
         print(json.dumps(result, indent=1))
     elif options.what == "singles":
         result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)
+    elif options.what == "backgrounds":
+        names = options.scenes.split(",") if options.scenes else None
+        colors = options.colors.split(",")
+        try:
+            result = bench_backgrounds.backgrounds(
+                options.family, names, options.seeds, options.steps, options.preset, colors
+            )
+        except InputError as error:
+            parser.exit(2, f"error: {error}\n")
     elif options.what == "reading":
         size = sides(options.size) if options.size else None
         memory = None if options.memory is None else options.memory * 2**20

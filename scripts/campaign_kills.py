@@ -238,6 +238,8 @@ def result_of(out: Path) -> dict[str, Any]:
         return {"": _tensors(out)}
     for path in sorted(out.rglob("[!.]*")):
         name = str(path.relative_to(out))
+        if name.startswith("."):  # in a temporary folder, which a read-only disk does not let go
+            continue
         if path.name == "resume.safetensors":
             facts, values = _tensors(path)
             found[name] = [json.loads(facts["progress"])["step"], values]

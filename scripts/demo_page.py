@@ -20,8 +20,9 @@ from hyperfields.cameras import Camera
 from hyperfields.data import Mesh
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.images import write_image
+from hyperfields.runs.morphs import Walk
 from hyperfields.runs.run import Run, load_run
-from hyperfields.runs.timing import timed_path
+from hyperfields.runs.timing import timed_places
 from hyperfields.scenes import open_family
 from hyperfields.tasks import render_picture
 from hyperfields.tasks.mesh_picture import mesh_picture
@@ -85,16 +86,17 @@ def write_picture(path: Path, out: Path, parts: Sequence[Part], columns: int = 1
     rows = []
     for part in parts:
         run = load_run(out / part.name)
-        codes = timed_path(run, run.codes(*part.walk[:4]), columns)
+        walk = Walk([run[name] for name in part.walk[:4]])
+        fields = [walk.at(place) for place in timed_places(walk, columns)]
         cameras = orbit_cameras(run, 1, (side, side)) * columns
         if run.kind == "views":
             names = list(dict.fromkeys((*part.walk, *part.compared)))[: columns // 2]
-            codes = run.codes(*names).repeat_interleave(2, 0)
+            fields = [run[name].field for name in names for _ in range(2)]
             around = orbit_cameras(run, columns, (side, side))
             cameras = [around[3 * number % columns] for number in range(columns)]
         tiles = [
-            render_picture(run.model.bind(code[None]), closer(camera), (side, side), supersample=2)
-            for code, camera in zip(codes, cameras, strict=True)
+            render_picture(field, closer(camera), (side, side), supersample=2)
+            for field, camera in zip(fields, cameras, strict=True)
         ]
         row = torch.cat(tiles, 1)
         margin = 0 if run.kind == "images" else side // 10  # cars are wider than high

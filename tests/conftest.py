@@ -30,3 +30,15 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def quick_morphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Motions of morphs on small grids and in few steps."""
+    from hyperfields.fields.flow import Level
+    from hyperfields.tasks import morphs
+
+    monkeypatch.setattr(morphs, "CELLS", 32)
+    monkeypatch.setattr(morphs, "REACH", 2)
+    monkeypatch.setattr(morphs, "SOLID_LEVELS", (Level(4, 9, 30),))
+    monkeypatch.setattr(morphs, "PICTURE_LEVELS", (Level(4, 13, 50),))

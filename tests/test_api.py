@@ -280,7 +280,7 @@ def test_cameras_take_arrays_and_lists() -> None:
 def test_paths_may_be_text(images: hf.Run, tmp_path: Path) -> None:
     hf.render_scene(images[0], f"{tmp_path}/one.png", size=8)
     hf.export_scene(images[0], f"{tmp_path}/two.png")
-    hf.interpolate_run(images, images.codes("0", "1"), f"{tmp_path}/walk", frames=2, size=8)
+    hf.interpolate_run([images["0"], images["1"]], f"{tmp_path}/walk", frames=2, size=8)
     assert {path.name for path in tmp_path.iterdir()} == {"one.png", "two.png", "walk"}
 
 

@@ -231,6 +231,38 @@ def test_nerfstudios_own_file(kind: str, frames: bool, tmp_path: Path) -> None:
         assert float(up[1]) > 0.3
 
 
+def test_poses_of_nerfstudios_run_are_brought_into_the_capture(tmp_path: Path) -> None:
+    """As its dataparser has it: a run turns, moves and scales the poses of transforms.json, and its file holds that
+    turn after the capture's applied_transform, and the product of both scales."""
+    turn = torch.linalg.qr(torch.tensor([[0.3, -0.9, 0.2], [0.8, 0.4, -0.1], [0.1, 0.5, 0.9]], dtype=torch.float64))[0]
+    orient = torch.eye(4, dtype=torch.float64)
+    orient[:3, :3], orient[:3, 3] = turn * torch.linalg.det(turn), torch.tensor([0.4, -2.0, 7.0])
+    applied = torch.eye(4, dtype=torch.float64)[[2, 0, 1, 3]]
+    auto, applied_scale = 0.125, 3.0
+    saved = torch.tensor(nerfstudio()["camera_path"][0]["camera_to_world"], dtype=torch.float64).reshape(4, 4)
+    run = orient @ saved
+    run[:3, 3] *= auto
+    frame = {"camera_to_world": run.flatten().tolist(), "fov": 60.0, "aspect": 1.5}
+    (tmp_path / "camera_path.json").write_text(json.dumps(nerfstudio(keyframes=[], camera_path=[frame])))
+    plain = read_camera_path(tmp_path / "camera_path.json")
+    assert plain.note is not None
+    assert "if it is from there, lay the run's dataparser_transforms.json" in plain.note
+    content = {"transform": (orient @ applied)[:3].tolist(), "scale": auto * applied_scale}
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"lay its transforms\.json beside it"):
+        read_camera_path(tmp_path / "camera_path.json")
+    capture = {"applied_transform": applied[:3].tolist(), "applied_scale": applied_scale, "frames": []}
+    (tmp_path / "transforms.json").write_text(json.dumps(capture))
+    film = read_camera_path(tmp_path / "camera_path.json")
+    assert film.note is not None
+    assert "are brought from the coordinates of nerfstudio's run" in film.note
+    wanted = (saved * torch.tensor([1.0, -1.0, -1.0, 1.0])).float()
+    torch.testing.assert_close(film.cameras[0].T_world_camera, wanted, atol=1e-5, rtol=0.0)
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps({**content, "transform": [[1, 2], [3]]}))
+    with pytest.raises(InputError, match=r"dataparser_transforms\.json: its transform is no rotation"):
+        read_camera_path(tmp_path / "camera_path.json")
+
+
 def test_files_that_are_no_camera_paths(tmp_path: Path) -> None:
     for text, complaint in (
         ("[1]", "holds no camera path"),

@@ -233,10 +233,16 @@ def test_what_was_begun_with_poses_and_is_damaged_is_refused(tmp_path: Path, nam
 
 
 def test_double_precision_by_default_is_refused_in_a_line(images: Images, tmp_path: Path) -> None:
-    fit(images, tmp_path / "run", 1)
+    run = fit(images, tmp_path / "run", 1)
     torch.set_default_dtype(torch.float64)
     try:
-        for call in (lambda: fit(images, tmp_path / "other"), lambda: hf.load_run(tmp_path / "run")):
+        for call in (
+            lambda: fit(images, tmp_path / "other"),
+            lambda: hf.load_run(tmp_path / "run"),
+            lambda: hf.infer(run, images, steps=1, progress=False),
+            lambda: hf.add(run, images, tmp_path / "other", steps=1, progress=False),
+            lambda: hf.evaluate(run, images, perceptual=False),
+        ):
             with pytest.raises(InputError, match=r"set_default_dtype\(torch.float64\): .*float32\) first"):
                 call()
     finally:

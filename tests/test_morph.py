@@ -17,25 +17,27 @@ from hyperfields.cameras import Rays, orbit
 from hyperfields.errors import InputError
 from hyperfields.evaluation import morph
 from hyperfields.evaluation.surfaces import Surface, apart, slope_error, surface_of
+from hyperfields.fields import BoundField
 from hyperfields.rendering.meshing import grid_values
 from hyperfields.runs.run import load_run
+from hyperfields.runs.scene import Scene
 from hyperfields.tasks import task_of
 
 from ._analytic import FAMILIES
 from .cli._families import run_cli
 
+pytestmark = pytest.mark.usefixtures("quick_morphs")
 pytest.importorskip("skimage", reason="scikit-image (hyperfields[shapes]) is missing", exc_type=ImportError)
 
 
-class Ball:
+class Ball(BoundField):
     """The distance from a ball as a bound field of one shape."""
 
-    device = torch.device("cpu")
-
     def __init__(self, x: float, radius: float, slope: float = 1.0) -> None:
+        super().__init__(None, {"none": torch.zeros(1)}, 1)
         self.center, self.radius, self.slope = torch.tensor([x, 0.0, 0.0]), radius, slope
 
-    def __call__(self, points: Tensor) -> Tensor:
+    def __call__(self, points: Tensor, *counts: Tensor | None) -> Tensor:
         return self.slope * ((points - self.center).norm(dim=-1, keepdim=True) - self.radius)
 
 
@@ -58,7 +60,11 @@ def balls(*scenes: tuple[float, float]) -> Any:
         (x, radius), (other, another) = places[first], places[second]
         return SimpleNamespace(field=Ball(x + t * (other - x), radius + t * (another - radius)))
 
-    return SimpleNamespace(
+    class Balls(SimpleNamespace):
+        def __getitem__(self, name: str) -> Scene:
+            return Scene(self, name, torch.zeros(1, 1), field=Ball(*places[name]))  # type: ignore[arg-type]
+
+    return Balls(
         names=names, kind="shapes", label="balls", task=task_of("shapes"), between=between,
         bind=lambda name: Ball(*places[name]),
     )  # fmt: skip
@@ -102,26 +108,28 @@ def test_balls_that_move_are_straight_and_even_and_their_blend_is_not() -> None:
     figures = report["figures"]
     assert report["notes"] == ["pairs: 1, all that 2 scenes have"]
     for name, wanted in (("parts", 1.0), ("euler", 0.0), ("slope", 0.0), ("volume", 0.0), ("largest_step", 1 / 32)):
-        assert figures[name]["morph"] == pytest.approx(wanted, abs=5e-3)
+        assert figures[name]["codes"] == pytest.approx(wanted, abs=5e-3)
     # A step of s moves a point by s |cos| on the mean, all the way is not twice as far for each of both halves.
     step = 0.6 / 32
     cosine = torch.linspace(-1.0, 1.0, 10001, dtype=torch.float64)
     ends = float(((0.35**2 + 0.6**2 + 0.7 * 0.6 * cosine).sqrt() - 0.35).abs().mean())
     assert figures["way"]["ends"] == pytest.approx(ends, rel=0.03)
-    assert figures["way"]["morph"] == pytest.approx(32 * step / 2 / ends, rel=0.03)
+    assert figures["way"]["codes"] == pytest.approx(32 * step / 2 / ends, rel=0.03)
     # (|p - a| + |p - b|) / 2 = r is an ellipsoid of half axes r and sqrt(r^2 - 0.3^2): it has half the volume and less.
     volumes = [0.35**3 * 4.0 / 3.0 * math.pi, 0.35 * (0.35**2 - 0.3**2) * 4.0 / 3.0 * math.pi]
     assert figures["volume"]["ends"] == pytest.approx(volumes[0], rel=0.01)
     assert figures["volume"]["blend"] > 0.5 * (1.0 - volumes[1] / volumes[0])
     assert figures["slope"]["blend"] > 0.2
-    assert figures["largest_step"]["blend"] > 2.0 * figures["largest_step"]["morph"]
+    for name in ("slope", "volume", "largest_step"):
+        assert figures[name]["moved"] < 0.5 * figures[name]["blend"]
+    assert figures["largest_step"]["blend"] > 2.0 * figures["largest_step"]["codes"]
 
 
 def test_a_blend_without_a_surface_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """Half-way between balls further apart than their radius, no mixed distance is negative."""
     report = morph.measure_morphs(balls((-0.5, 0.2), (0.5, 0.2)))
-    assert report["figures"]["parts"] == {"morph": None, "blend": None, "ends": None}
-    assert report["pairs"][0]["figures"]["parts"]["morph"] == 1.0
+    assert report["figures"]["parts"] == {"moved": None, "codes": None, "blend": None, "ends": None}
+    assert report["pairs"][0]["figures"]["parts"]["codes"] == 1.0
     text = morph.format_morphs(report)
     assert "n/a" in text
 

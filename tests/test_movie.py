@@ -24,6 +24,7 @@ from hyperfields.tasks import render_picture
 from ._octahedra import run_of
 
 SIZE = (16, 20)
+pytestmark = pytest.mark.usefixtures("quick_morphs")
 
 
 def pixels(path: Path) -> Tensor:
@@ -44,6 +45,11 @@ def frames(path: Path) -> list[Tensor]:
 
 def codes(kind: Kind, *names: str) -> Tensor:
     return run_of(kind).codes(*names)
+
+
+def ends(kind: Kind) -> list[Scene]:
+    run = run_of(kind)
+    return [run["small"], run["big"]]
 
 
 def vertices(path: Path) -> np.ndarray:
@@ -148,8 +154,7 @@ def test_one_scene_at_a_time(tmp_path: Path) -> None:
 def test_a_walk_over_images_goes_evenly_from_end_to_end(tmp_path: Path) -> None:
     run, out = run_of("images", dark=0.2, light=0.8), tmp_path / "walk"
     done: list[tuple[int, int]] = []
-    path = run.codes("dark", "light")
-    interpolate_run(run, path, out, frames=4, progress=lambda *count: done.append(count))
+    interpolate_run([run["dark"], run["light"]], out, frames=4, progress=lambda *count: done.append(count))
     assert sorted(p.name for p in out.iterdir()) == [f"frame_00{i}.png" for i in range(4)]
     greys = [float(pixels(p).mean()) for p in sorted(out.iterdir())]
     assert greys == pytest.approx([0.2, 0.4, 0.6, 0.8], abs=0.003)
@@ -160,17 +165,16 @@ def test_a_walk_over_images_goes_evenly_from_end_to_end(tmp_path: Path) -> None:
 def test_a_walk_over_shapes_writes_meshes(tmp_path: Path) -> None:
     out = tmp_path / "walk"
     out.mkdir()  # an empty folder is taken
-    interpolate_run(run_of("shapes"), codes("shapes", "small", "big"), out, frames=3, resolution=32)
+    interpolate_run(ends("shapes"), out, frames=3, resolution=32)
     assert sorted(p.name for p in out.iterdir()) == [f"frame_00{i}.ply" for i in range(3)]
     reach = [np.abs(vertices(p)).sum(1).max() for p in sorted(out.iterdir())]
-    assert reach == pytest.approx([0.5, 0.65, 0.8], abs=0.01)
+    assert reach == pytest.approx([0.5, 0.65, 0.8], abs=0.03)
 
 
 def test_a_walk_as_an_animation_grows_and_may_circle(tmp_path: Path) -> None:
-    run = run_of("views")
     still, turning = tmp_path / "still.gif", tmp_path / "turning.gif"
-    interpolate_run(run, run.codes("small", "big"), still, frames=3, size=SIZE)
-    interpolate_run(run, run.codes("small", "big"), turning, frames=3, size=SIZE, orbit=True)
+    interpolate_run(ends("views"), still, frames=3, size=SIZE, timing="linear")
+    interpolate_run(ends("views"), turning, frames=3, size=SIZE, orbit=True, timing="linear")
     seen, turned = frames(still), frames(turning)
     covered = [float((frame.mean(-1) < 0.9).sum()) for frame in seen]
     assert covered[0] < covered[1] < covered[2]
@@ -192,7 +196,7 @@ def test_walks_that_cannot_be_are_refused(
     tmp_path: Path, kind: Kind, name: str, options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        interpolate_run(run_of(kind), codes(kind, "small", "big"), tmp_path / name, **options)  # type: ignore[arg-type]
+        interpolate_run(ends(kind), tmp_path / name, **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
@@ -201,7 +205,7 @@ def test_a_full_folder_stays_as_it_is(tmp_path: Path) -> None:
     out.mkdir()
     (out / "mine").write_text("x")
     with pytest.raises(InputError, match="walk: exists already and is not an empty folder"):
-        interpolate_run(run_of("images"), codes("images", "small", "big"), out, frames=2)
+        interpolate_run(ends("images"), out, frames=2)
     assert [p.name for p in out.iterdir()] == ["mine"]
 
 
@@ -210,7 +214,7 @@ def test_a_walk_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interpolate_run(run_of("images"), codes("images", "small", "big"), tmp_path / "walk", progress=stop)
+        interpolate_run(ends("images"), tmp_path / "walk", progress=stop)
     assert not list(tmp_path.iterdir())
 
 

@@ -187,7 +187,7 @@ def test_a_mesh_without_a_surface_is_an_error(tmp_path: Path, monkeypatch: pytes
         run["0"].save(tmp_path / "x.ply")
     assert not (tmp_path / "x.ply").exists()
     with pytest.warns(UserWarning, match="no surface in the box in 3 of 3 frames"):
-        interpolate_run(run, run.codes("0", "0"), tmp_path / "walk", frames=3)
+        interpolate_run([run["0"], run["0"]], tmp_path / "walk", frames=3, morph="codes")
 
 
 def test_files_with_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -205,8 +205,13 @@ def tilted(camera: Camera, angle: float, axis: int) -> Camera:
     return corrected(camera, torch.cat((rotations(vector)[0], torch.zeros(3, 1)), -1))
 
 
-def test_a_disturbed_pose_is_found_from_a_known_field() -> None:
-    """The part of a fit that moves poses alone, so that it is short: the field is the truth."""
+@pytest.mark.parametrize("behind", [None, (0.2, 0.7, 0.4)])
+def test_a_disturbed_pose_is_found_from_a_known_field(behind: tuple[float, float, float] | None) -> None:
+    """The part of a fit that moves poses alone, so that it is short: the field is the truth.
+
+    behind: a colour over which alone pictures are known; their alpha is wrong then.
+    """
+    back = torch.zeros(3) if behind is None else torch.tensor(behind)
     from hyperfields.tasks.alignment import align
 
     class Known:
@@ -231,9 +236,12 @@ def test_a_disturbed_pose_is_found_from_a_known_field() -> None:
         rays = Rays(*(part[None] for part in camera.rays()))
         with torch.no_grad():
             seen = render_volume(blob, rays, torch.ones(1, 4, 4, 4, dtype=torch.bool), step=0.04)
-        straight = seen.rgb / seen.alpha[..., None].clamp(min=1e-6)
-        rgba = torch.cat((straight, seen.alpha[..., None]), -1).reshape(24, 24, 4)
-        views.append(View(tilted(camera, math.radians(1.5), number), rgba))
+        clear, alpha = 1.0 - seen.alpha[..., None], seen.alpha[..., None]
+        rgba = torch.cat((seen.rgb / alpha.clamp(min=1e-6), alpha), -1)
+        if behind is not None:
+            rgba = torch.cat((seen.rgb + clear * back, torch.ones_like(alpha)), -1)
+        known = None if behind is None else back
+        views.append(View(tilted(camera, math.radians(1.5), number), rgba.reshape(24, 24, 4), behind=known))
     found = align(Known(), views, steps=60, rays=600)  # type: ignore[arg-type]
     for camera, view, change in zip(cameras, views, found, strict=True):
         before = _angle(camera, view.camera)
@@ -242,7 +250,8 @@ def test_a_disturbed_pose_is_found_from_a_known_field() -> None:
         shown = Rays(*(part[None] for part in corrected(view.camera, change).rays()))
         seen = render_volume(blob, shown, torch.ones(1, 4, 4, 4, dtype=torch.bool), step=0.04)
         wanted = view.rgba[..., :3] * view.rgba[..., 3:]
-        error = float((seen.rgb.reshape(24, 24, 3) - wanted).square().mean().sqrt())
+        laid = seen.rgb + (1.0 - seen.alpha[..., None]) * back
+        error = float((laid.reshape(24, 24, 3) - wanted).square().mean().sqrt())
         assert error < 4e-3, (after, error)
 
 

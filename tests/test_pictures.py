@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from hyperfields.data import Concat, Pictures, Views, stays_on_device
 from hyperfields.data.base import HostDrawn
 from hyperfields.errors import InputError
 from hyperfields.evaluation import uncertainty
+from hyperfields.rendering.base import Rendered
 from hyperfields.scenes import open_family
 
 from .test_lenses import made
@@ -344,3 +346,31 @@ def test_how_sure_a_picture_is_where_its_lens_sees_nothing(monkeypatch: pytest.M
     color, std = uncertainty.std_picture(bound, uncertainty.misfit(bound, data, "ball"), camera, (8, 8), [])
     assert bool(std.isfinite().all())
     assert color[0, 0].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_how_sure_a_picture_is_that_is_known_over_its_own_colour_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of nothing but their colour, all of it taken for the scene: an empty field shows them exactly."""
+    monkeypatch.setattr(uncertainty, "SEEN", 256)
+    cameras, green = orbit(3, radius=3.0, height=6, width=5), (0.2, 0.8, 0.4)
+    plain = torch.tensor([*green, 1.0]).expand(3, 6, 5, 4)
+    masks = torch.ones(3, 6, 5, dtype=torch.bool)
+    masks[0, 0] = False
+    held = plain.clone()
+    held[0, 0, :, :3] = 0.0  # does not count
+    options: dict[str, Any] = {"behind": [green], "box": [(1.0, 0.0, 0.0, 0.0)]}
+    data = Views([cameras], [list(plain)], ["x"], test=([cameras], [list(held)]), **options)
+    views = [view._replace(mask=mask) for view, mask in zip(data.reference(0, "test"), masks, strict=True)]
+    monkeypatch.setattr(data, "reference", lambda scene, split: views)
+    run = hf.fit(balls(), preset="tiny", steps=1, progress=False)
+
+    class Empty(type(run.task)):  # type: ignore[misc]
+        def render_rays(self, bound: Any, rays: Any, **options: Any) -> Rendered:
+            zero = torch.zeros_like(rays.origins)
+            return Rendered(zero, zero[..., 0], torch.full_like(zero[..., 0], math.inf), None, 0)
+
+    bound = run.bind("ball")
+    found = uncertainty.misfit(bound, data, "x", task=Empty())
+    assert found.empty is not None
+    assert max(found.surface.mean, found.empty.mean) < 1e-9  # over white 0.34
+    report = uncertainty.calibrate(["x"], lambda name: (bound, []), data, task=Empty())
+    assert report["scenes"]["x"]["error"] == pytest.approx(0.0, abs=1e-7)

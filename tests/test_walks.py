@@ -17,8 +17,9 @@ from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.evaluation.latents import contact_sheet, describe_latents, draw_codes, format_latents
 from hyperfields.runs.inferred import InferredCodes
+from hyperfields.runs.morphs import Walk
 from hyperfields.runs.render import interpolate_run
-from hyperfields.runs.timing import timed_path
+from hyperfields.runs.timing import timed_places
 from hyperfields.training.fit import fit
 
 from ._octahedra import run_of
@@ -63,20 +64,19 @@ def test_even_places_invert_the_way() -> None:
 def test_even_timing_shows_even_changes(tmp_path: Path) -> None:
     """Greys 0.2, 0.3, 0.9: the first stretch is a seventh of the way."""
     run = run_of("images", dark=0.2, grey=0.3, light=0.9)
-    codes = run.codes("dark", "grey", "light")
+    scenes = [run[name] for name in run]
 
     def greys(timing: str) -> list[float]:
         out = tmp_path / timing
-        interpolate_run(run, codes, out, frames=5, timing=timing)  # type: ignore[arg-type]
+        interpolate_run(scenes, out, frames=5, morph="codes", timing=timing)  # type: ignore[arg-type]
         return [mean(p) for p in sorted(out.iterdir())]
 
     assert greys("even") == pytest.approx([0.2, 0.375, 0.55, 0.725, 0.9], abs=0.012)
     assert greys("linear") == pytest.approx([0.2, 0.25, 0.3, 0.6, 0.9], abs=0.004)
-    path = timed_path(run, codes, 5)
-    assert torch.equal(path[0], codes[0])
-    assert torch.equal(path[-1], codes[-1])
+    walk = Walk(scenes, "codes")
+    assert timed_places(walk, 5)[::4] == [0.0, 2.0]
     with pytest.raises(InputError, match="timing 'odd': wanted 'even' or 'linear'"):
-        timed_path(run, codes, 5, timing="odd")
+        timed_places(walk, 5, timing="odd")
 
 
 # -------------------------------------------------------------------------------------------------- expressions
@@ -137,7 +137,7 @@ def test_sums_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run_cli("render", run, "--scene", "light - grey + dark", "--out", tmp_path / "sum.png") == 0
     assert mean(tmp_path / "sum.png") == pytest.approx(0.8, abs=0.01)
     out = tmp_path / "walk"
-    words = ("dark", "light - grey + dark", "--mode", "smooth", "--frames", 3)
+    words = ("dark", "light - grey + dark", "--morph", "codes", "--mode", "smooth", "--frames", 3)
     assert run_cli("interpolate", run, *words, "--out", out) == 0
     greys = [mean(p) for p in sorted(out.iterdir())]
     assert greys == pytest.approx([0.2, 0.5, 0.8], abs=0.01)

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from hyperfields.cameras.nerfstudio import from_nerfstudio
@@ -29,9 +28,10 @@ from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.export import FIELD_SUFFIX
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import MESH_SUFFIXES
+from hyperfields.runs.morphs import Walk
 from hyperfields.runs.render import FPS
 from hyperfields.runs.scene import Scene
-from hyperfields.runs.timing import timed_path
+from hyperfields.runs.timing import timed_places
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks import Metric
 from hyperfields.viewer import requests
@@ -275,14 +275,15 @@ class Jobs:
         size = requests.pair(message.get("size"), "size", 16, requests.MOST_SIDE)
         _require_room(frames, size)
         places, mode, timing = [shared.code(stop) for stop in stops], requests.mode(message), requests.timing(message)
-        codes = timed_path(shared.run, torch.cat(places), frames, mode, timing, turn=functools.partial(self._turn, job))
+        walk = Walk([shared.blend(place) for place in places], "codes", mode)
+        times = timed_places(walk, frames, timing, turn=functools.partial(self._turn, job))
         views: list[Any] = [shared.first_view(size)] * frames
         if message.get("orbit") is True and shared.task.has_camera:
             views = list(orbit_cameras(shared.run, frames, size))
 
         def pictures() -> Iterator[Tensor]:
-            for code, view in zip(codes, views, strict=True):
-                field = shared.blend(code[None]).field
+            for place, view in zip(times, views, strict=True):
+                field = walk.at(place)
                 yield shared.task.picture(field, view, size, cells=FINE, pause=self._pause(job))
 
         def write(path: Path) -> None:

@@ -20,6 +20,7 @@ MOST_BYTES = 8_000_000
 KINDS: tuple[CameraKind, ...] = get_args(CameraKind)
 KEYS = {"keyframes", "camera_path", "camera_type", "render_height", "render_width", "fps", "seconds", "is_cycle"}
 KEYS |= {"smoothness_value", "default_fov", "default_transition_sec", "crop", "coordinates"}
+MOVED, CAPTURE = "dataparser_transforms.json", "transforms.json"  # that may lie beside a path
 BOX = "box"  # of `coordinates`: ours, in the frame of a scene's box; by default that of the capture
 
 
@@ -29,10 +30,14 @@ class Film(NamedTuple):
     cameras: list[Camera]
     fps: float
     in_box: bool = True  # false: in the frame of the capture that the scene was read from
+    note: str | None = None  # about that frame, where it was taken for granted
 
 
 def read_camera_path(path: Path, size: tuple[int, int] | None = None) -> Film:
     """The film of a file: the frames of its `camera_path` as they are; where it has keyframes only, between these.
+
+    nerfstudio's viewer saves poses in the frame of its run. They are brought into that of the capture by the run's
+    dataparser_transforms.json, and by what the capture's transforms.json says of it, where these lie beside the file.
 
     size: (height, width) instead of the file's; vertical angles stay.
 
@@ -57,10 +62,67 @@ def read_camera_path(path: Path, size: tuple[int, int] | None = None) -> Film:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     chosen = one if size is None else dataclasses.replace(one, size=size)
+    note = None
+    if not one.in_box:
+        poses, note = _in_capture(path, chosen.poses)
+        chosen = dataclasses.replace(chosen, poses=poses)
     if not frames:
-        return Film(chosen.cameras(), one.fps, one.in_box)
+        return Film(chosen.cameras(), one.fps, one.in_box, note)
     each = zip(chosen.poses, chosen.fovs.tolist(), strict=True)
-    return Film([camera(pose, fov, chosen.size, one.kind) for pose, fov in each], one.fps, one.in_box)
+    return Film([camera(pose, fov, chosen.size, one.kind) for pose, fov in each], one.fps, one.in_box, note)
+
+
+def _in_capture(path: Path, poses: Tensor) -> tuple[Tensor, str]:
+    """Poses `[k 4 4]` of a file in the frame of the capture's files, and a line about that.
+
+    nerfstudio: p_run = scale (transform p), where the transform begins at what was there before the capture's own
+    applied_transform and applied_scale.
+    """
+    moved, capture = path.with_name(MOVED), path.with_name(CAPTURE)
+    if not moved.is_file():
+        return poses, (
+            f"{path}: its poses are taken in the coordinates of the capture's files; nerfstudio's viewer saves them in "
+            f"those of its run: if it is from there, lay the run's {MOVED} and the capture's {CAPTURE} beside it"
+        )
+    if not capture.is_file():
+        raise InputError(
+            f"{moved}: leads to the coordinates before the applied_transform of a capture; lay its {CAPTURE} beside it"
+        )
+    run, files = (_json(file) for file in (moved, capture))
+    transform, scale = _rows(run.get("transform"), moved), run.get("scale")
+    applied, unit = _rows(files.get("applied_transform", torch.eye(4).tolist()), capture), files.get("applied_scale", 1)
+    for file, value in ((moved, scale), (capture, unit)):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 1e-9 < value < 1e9:
+            raise InputError(f"{file}: a scale of {value!r:.60}; wanted a number above 0")
+    assert isinstance(scale, int | float)
+    turn = applied @ torch.linalg.inv(transform)
+    inside = poses.double()
+    inside[:, :3, 3] *= unit / scale
+    text = f"{path}: its poses are brought from the coordinates of nerfstudio's run by {MOVED}"
+    return (turn @ inside).to(poses.dtype), text
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not readable as JSON ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: {type(content).__name__} came, wanted an object")
+    return content
+
+
+def _rows(value: Any, file: Path) -> Tensor:
+    """Three or four rows of four numbers as `[4 4]` float64, a rotation and a translation."""
+    try:
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[: len(value)] = torch.tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        matrix = torch.zeros(4, 4, dtype=torch.float64)
+    turn = matrix[:3, :3]
+    if not (turn @ turn.T - torch.eye(3, dtype=torch.float64)).abs().max() < 1e-3 or not bool(matrix.isfinite().all()):
+        raise InputError(f"{file}: its transform is no rotation with a translation, 3 rows of 4 numbers")
+    return matrix
 
 
 def write_camera_path(file: Path, path: CameraPath) -> None:

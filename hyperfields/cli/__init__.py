@@ -9,19 +9,23 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import io
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import types
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
 
 import tyro
 
 from hyperfields.cli import add, compare, evaluate, fit, inspect, latents, merge, pack, poses, show
 from hyperfields.cli.common import Stopped, Unsound
+from hyperfields.cli.options import with_options_on_a_line
 from hyperfields.errors import InputError
 from hyperfields.process import tune_process
 
@@ -106,32 +110,78 @@ def _dispatch(words: list[str]) -> None:
         near = difflib.get_close_matches(verb, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(VERBS)}"
         raise InputError(f"verb {verb!r}: unknown; {hint}")
-    tyro.cli(
-        _for_tyro(VERBS[verb]),
-        prog=f"hyperfields {verb}",
-        args=rest,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
-    )
+    with _wrapped() if {"-h", "--help"} & set(rest) else contextlib.nullcontext():
+        tyro.cli(
+            _for_tyro(VERBS[verb]),
+            prog=f"hyperfields {verb}",
+            args=rest,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+        )
+
+
+class _Held(io.StringIO):
+    """What is printed meanwhile, in the colours and the characters that the terminal has."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.terminal.encoding
+
+    def isatty(self) -> bool:
+        return self.terminal.isatty()
+
+
+@contextlib.contextmanager
+def _wrapped() -> Iterator[None]:
+    """A help that is printed within it has the lines above its options broken, which tyro leaves to the terminal."""
+    held, width = _Held(sys.stdout), shutil.get_terminal_size().columns
+    try:
+        with contextlib.redirect_stdout(held):
+            yield
+    finally:
+        text = held.getvalue()
+        first = re.search(r"^\S* ?(positional arg|options\b)|^\S*\u256d", text, re.MULTILINE)
+        end = len(text) if first is None else first.start()
+        for line in re.sub(r"\n{3,}", "\n\n", text[:end]).splitlines():
+            print(_example(line, width) if line.startswith("$") else textwrap.fill(line, width, break_on_hyphens=False))
+        print(text[end:], end="")
+
+
+def _example(line: str, width: int) -> str:
+    """A command line, broken before options as a shell takes it."""
+    joined = re.sub(r"( --?[\w-]+) (?!-)", "\\1\u00a0", line)  # an option stays with its value
+    parts = textwrap.wrap(joined, width - 2, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+    return " \\\n".join(parts).replace("\u00a0", " ")
 
 
 def _for_tyro(verb: Callable[..., None]) -> Callable[..., None]:
-    """A copy of a verb, whose docstring has each option on one line: tyro would break its text where ours breaks."""
+    """A copy of a verb, whose docstring has each option on one line."""
     assert isinstance(verb, types.FunctionType)
     copy = types.FunctionType(verb.__code__, verb.__globals__, verb.__name__, verb.__defaults__, verb.__closure__)
     copy.__kwdefaults__, copy.__annotations__ = verb.__kwdefaults__, verb.__annotations__
-    copy.__doc__ = re.sub(r"\n {12}(?=\S)", " ", verb.__doc__ or "")
+    copy.__doc__ = with_options_on_a_line(verb.__doc__)
     return copy
 
 
 def _help() -> str:
     """Text of `hyperfields --help`; each verb has a help with all options and examples."""
-    width = max(map(len, VERBS))
-    verbs = [f"  {name.ljust(width)}  {(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items()]
+    width, terminal = max(map(len, VERBS)), shutil.get_terminal_size().columns
+    verbs = [
+        textwrap.fill(
+            (verb.__doc__ or "").splitlines()[0], max(terminal, width + 24), initial_indent=f"  {name.ljust(width)}  ",
+            subsequent_indent=" " * (width + 4), break_on_hyphens=False,
+        )
+        for name, verb in VERBS.items()
+    ]  # fmt: skip
     return "\n".join(
         [
             "usage: hyperfields VERB ...",
             "",
-            "Fits a family of images, shapes or radiance fields with one hypernetwork, and renders it.",
+            "Fits a family of images, shapes or radiance fields with one hypernetwork, and",
+            "renders it.",
             "",
             *verbs,
             "",

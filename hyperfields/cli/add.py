@@ -9,17 +9,15 @@ from tyro.conf import arg
 
 from hyperfields.cli.common import data_of, has_data, load, notes_of, read_alike, size_of, source_of
 from hyperfields.cli.options import (
+    AS_THE_RUN,
     DEFAULT_MINUTES,
     QUIET,
-    AspectChoice,
-    Background,
     Count,
     FamilyPath,
     Folder,
     Minutes,
+    ReadingAlikeOptions,
     RunPath,
-    Split,
-    Text,
     parse_names,
     present,
     require_length,
@@ -40,12 +38,8 @@ def add(
     bases: Count = None,
     weight: Annotated[float | None, arg(metavar="W", help_behavior_hint=QUIET)] = None,
     bytes: Count = None,
-    aspect: AspectChoice = None,
-    background: Background = None,
-    split: Split = None,
-    scenes: Text = None,
-    limit: Count = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
+    reading: ReadingAlikeOptions = AS_THE_RUN,
 ) -> None:
     """Add scenes to a run without forgetting those in it, and measure old and new ones.
 
@@ -67,11 +61,6 @@ def add(
         bases: tables added to a hash grid, not with frozen; default: one for every four new scenes.
         weight: weight of the penalty of --method output; default: 2.
         bytes: bytes that a new scene may take with --method frozen; default: 16 bits for each of its weights.
-        aspect: how images come to the size of the run, as for fit; default: as the run.
-        background: colour behind the objects of pictures without alpha, as for fit; default: as the run.
-        split: which pictures of views are held out, as for fit; default: as the run.
-        scenes: names, or patterns with *, of the scenes to add; default: all that the run does not have.
-        limit: only the first N scenes by name.
         seed: seed of all random numbers.
     """
     from hyperfields.evaluation.added import add_and_measure, format_added
@@ -90,17 +79,14 @@ def add(
     if out.is_file() or (out.is_dir() and holds_files(out)):  # said before the old scenes are measured, which is long
         raise InputError(f"{out}: exists already and is not an empty folder; choose another --out")
     loaded = load(run)
-    size = size_of(loaded)
-    given = present(aspect=aspect, background=background, split=split)
-    data, reading = read_alike(
-        loaded, family, given, kind=loaded.kind, size=size, scenes=parse_names(scenes), limit=limit
-    )
+    size, scenes, limit = size_of(loaded), parse_names(reading.scenes), reading.limit
+    data, looks = read_alike(loaded, family, reading.looks(), kind=loaded.kind, size=size, scenes=scenes, limit=limit)
     if scenes is None and set(data.names) & set(loaded.names):
         fresh = [name for name in data.names if name not in loaded.names]
         if not fresh:
             which = "all" if limit is None else f"the first {limit}"
             raise InputError(f"{family}: {run} has {which} of its scenes already")
-        data, reading = read_alike(loaded, family, given, kind=loaded.kind, size=size, scenes=fresh)
+        data, looks = read_alike(loaded, family, reading.looks(), kind=loaded.kind, size=size, scenes=fresh)
     for note in notes_of(data):
         print(note)
     report = add_and_measure(
@@ -114,7 +100,7 @@ def add(
         bases=bases,
         bytes_per_scene=bytes,
         seed=seed,
-        sources=(source_of(family, data, size, None, **reading),),
+        sources=(source_of(family, data, size, None, **looks),),
         **present(numbers=numbers, weight=weight),
     )
     print(format_added(report))

@@ -149,10 +149,10 @@ def evaluate(
     inferred: InferredCodes | None
     if protocol is not None and chosen is not None and chosen.unseen:
         require_length(minutes, steps)
+        data = _unseen_data(loaded, protocol, chosen, family, limit)
         if minutes is None and steps is None:
             minutes = DEFAULT_MINUTES
             print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-        data = _unseen_data(loaded, protocol, chosen, family, limit)
         with Meter("eval") as meter:
             report, inferred = evaluate_unseen(
                 loaded,

@@ -28,24 +28,21 @@ from hyperfields.cli.common import (
 )
 from hyperfields.cli.many import Many
 from hyperfields.cli.options import (
+    AS_IT_IS,
+    AS_THE_RUN,
     DEFAULT_MINUTES,
     QUIET,
-    AspectChoice,
-    Axis,
-    Background,
     Count,
     Device,
     FamilyPath,
     Flag,
-    KindChoice,
     Minutes,
     Name,
     PresetChoice,
+    ReadingAlikeOptions,
+    ReadingOptions,
     RunPath,
     ShardText,
-    Size,
-    Split,
-    Text,
     parse_names,
     parse_numbers,
     parse_shard,
@@ -70,17 +67,9 @@ def fit(
     family: FamilyPath,
     *,
     out: Annotated[Path, arg(metavar="RUN", help_behavior_hint="(required)")],
-    kind: KindChoice = None,
     preset: PresetChoice = None,
     minutes: Minutes = None,
     steps: Count = None,
-    size: Size = None,
-    scenes: Text = None,
-    limit: Count = None,
-    aspect: AspectChoice = None,
-    background: Background = None,
-    up: Axis = None,
-    split: Split = None,
     views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
     seed: Count = None,
     space: Annotated[Literal["box", "contracted"] | None, arg(help_behavior_hint=QUIET)] = None,
@@ -101,6 +90,7 @@ def fit(
     parts: Count = None,
     compress: Annotated[Literal["bf16"] | None, arg(help_behavior_hint=QUIET)] = None,
     resume: Flag = False,
+    reading: ReadingOptions = AS_IT_IS,
 ) -> None:
     """Fit a family of scenes with one hypernetwork, or go on with a fit that was stopped.
 
@@ -117,20 +107,9 @@ def fit(
 
     Args:
         out: folder of the new run; with --resume, of the run to go on with.
-        kind: kind of the scenes; default: detected from the files.
         preset: named model and training settings; default: "default".
         minutes: length of the fit in minutes; default, without --steps too: 2.
         steps: length of the fit in steps; gives the same result again on the same machine.
-        size: height and width that pictures are resized to; default: their own.
-        scenes: names, or patterns with *, of the scenes to fit; default: all.
-        limit: only the first N scenes by name.
-        aspect: how images come to a --size of another ratio: crop to the middle (default), pad with white, or fit,
-            which squeezes.
-        background: colour behind the objects of pictures without alpha: white, black, one like #8090a0, or scene
-            (nothing is behind); default: the colour of their borders where it is even.
-        up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
-        split: which pictures of views are held out for the test: every-8, each eighth by name; 0.9, all but that share;
-            files, as lists in files say; 64,104, all but these numbers; all, none is. Default: files, else every-8.
         views: numbers of the training views of each scene to use, from 0, for radiance fields; default: all.
         seed: seed of all random numbers; default: 0.
         space: where radiance fields live: box, the scene box alone; contracted, all of space, with detail that falls
@@ -211,16 +190,17 @@ def fit(
             settings = _fit_settings(old, given)
             codes = old.codes if old else sources.parse(by or "descent", "--by")
             before = old.sources[0] if old and old.sources else None
-            pixels = parse_size(size) or (before.size if before else None)
-            names = parse_names(scenes) or (list(old.scenes) if old and limit is None else None)
-            reading = {**reading_of(before), **present(aspect=aspect, background=background, up=up, split=split)}
-            kind_of = kind or (old.kind if old else None)
+            pixels = parse_size(reading.size) or (before.size if before else None)
+            names, limit = parse_names(reading.scenes), reading.limit
+            names = names or (list(old.scenes) if old and limit is None else None)
+            looks = {**reading_of(before), **reading.looks()}
+            kind = reading.kind or (old.kind if old else None)
             if many is not None:
-                first = many.choose(family, kind_of, parse_names(scenes), limit, settings.seed)
+                first = many.choose(family, kind, parse_names(reading.scenes), limit, settings.seed)
                 names, limit = (list(old.scenes) if old else first), None
             chosen = parse_numbers(views) or (list(before.views) if before and before.views else None)
             data = read_data(
-                family, world.first, kind=kind_of, size=pixels, scenes=names, limit=limit, views=chosen, **reading
+                family, world.first, kind=kind, size=pixels, scenes=names, limit=limit, views=chosen, **looks
             )
             if getattr(data, "pictures", None) == 1:
                 raise InputError(
@@ -229,10 +209,10 @@ def fit(
             model, train = (old.model, old.train) if old else _model(data, settings, codes, **asked)
         fitting = Fit(
             data, out, settings, model=model, train=train, codes=codes, resume=resume, graphs=not no_graphs,
-            sources=(source_of(family, data, pixels, chosen, **reading),), **where, world=world,
+            sources=(source_of(family, data, pixels, chosen, **looks),), **where, world=world,
             curve=curve or (world.size == 1 and settings.parts is None and _alone(data, codes)),
         )  # fmt: skip
-        how = "as the run" if resume else "as asked" if kind else "detected"
+        how = "as the run" if resume else "as asked" if reading.kind else "detected"
         print(kind_line(data, fitting.config.picture, how))
         for note in notes_of(data):
             print(note)
@@ -258,20 +238,16 @@ def infer(
     *,
     out: Annotated[Path, arg(metavar="CODES", help_behavior_hint="(required)")],
     views: Annotated[str | None, arg(metavar="I,J", help_behavior_hint=QUIET)] = None,
-    aspect: AspectChoice = None,
-    background: Background = None,
-    split: Split = None,
     minutes: Minutes = None,
     steps: Count = None,
     refine: Flag = False,
     bytes: Count = None,
     by: Annotated[str, arg(metavar="NAME")] = "descent",
-    scenes: Text = None,
-    limit: Count = None,
     rest: Flag = False,
     shard: ShardText = None,
     seed: Annotated[int, arg(metavar="N")] = 0,
     device: Device = "cpu",
+    reading: ReadingAlikeOptions = AS_THE_RUN,
 ) -> None:
     """Infer the latent codes of scenes that a run was not fitted to, with its networks frozen.
 
@@ -287,9 +263,6 @@ def infer(
     Args:
         out: file of codes to write, .safetensors.
         views: numbers of the training views to use, from 0, for radiance fields; default: all.
-        aspect: how images come to the size of the run, as for fit; default: as the run.
-        background: colour behind the objects of pictures without alpha, as for fit; default: as the run.
-        split: which pictures of views are held out, as for fit; default: as the run.
         minutes: length in minutes; default, without --steps too: 2.
         steps: length in steps.
         refine: then also fit all weights of each scene, from those that its code generates, for details that no code
@@ -299,8 +272,6 @@ def infer(
         by: descent, gradient descent on the codes; posterior, a distribution over each code (posterior:weight=1e-4 is
             the weight of its KL term); or without descent, by what the run was fitted with: encoder, after fit --by
             encoder; steps, after fit --by cavia.
-        scenes: names, or patterns with *, of the scenes; default: all.
-        limit: only the first N scenes by name.
         rest: only scenes that the run was not fitted to, by name.
         shard: the I-th of N parts of these scenes; put the files together with: hyperfields merge.
         seed: seed of all random numbers.
@@ -322,7 +293,8 @@ def infer(
     if by in ("encoder", "steps") and (minutes is not None or steps is not None):
         raise InputError(f"--by {by}: takes one go, so --minutes and --steps have no meaning; leave them out")
     loaded = load(run, device)
-    size, chosen, names = size_of(loaded), parse_numbers(views), parse_names(scenes)
+    size, chosen = size_of(loaded), parse_numbers(views)
+    names, limit = parse_names(reading.scenes), reading.limit
     part = parse_shard(shard)
     if rest or part is not None:
         every = family_names(family, kind=loaded.kind, scenes=names, limit=limit)
@@ -330,10 +302,10 @@ def infer(
         if not (others := [name for name in every if name not in known]):
             raise InputError(f"--rest: {run} was fitted to all {len(every)} scenes of {family}; leave it out")
         names, limit = part_of(others, part), None
-    data, reading = read_alike(
+    data, looks = read_alike(
         loaded,
         family,
-        present(aspect=aspect, background=background, split=split),
+        reading.looks(),
         kind=loaded.kind,
         size=size,
         scenes=names,
@@ -346,7 +318,7 @@ def infer(
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
-    source = {"path": recorded(family), **present(size=size, views=chosen, shard=shard), **reading}
+    source = {"path": recorded(family), **present(size=size, views=chosen, shard=shard), **looks}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     found = find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
     if axis := found.source.get("mirror"):
@@ -489,9 +461,11 @@ def _run_fit(fitting: Fit, out: Path, again: str, last: bool = True) -> None:
 
 def _say_next(fitting: Fit, out: Path) -> None:
     """Say what to type next, and whether the fit came to nothing."""
+    from hyperfields.tasks.radiance import held_out
     from hyperfields.training.fit import REMEDY
     from hyperfields.training.verdict import in_one_line
 
-    print(next_line("eval", out))
+    split = (held_out(fitting.data) or "train") if fitting.task.has_splits else "test"
+    print(next_line("eval", out, *([] if split == "test" else ["--split", split])))
     if fitting.remarks:
         raise Unsound(f"{in_one_line(fitting.remarks)}; {REMEDY}")

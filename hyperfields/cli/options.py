@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,6 +46,73 @@ ChannelChoice = Literal["rgb", "depth", "normals"]
 ShardText = Annotated[str | None, arg(metavar="I/N", help_behavior_hint=QUIET)]
 Device = Annotated[str, arg(metavar="NAME")]
 PresetChoice = Annotated[Literal["tiny", "default", "faithful"] | None, arg(help_behavior_hint=QUIET)]
+
+
+def with_options_on_a_line(docstring: str | None) -> str:
+    """A docstring with each option on one line: tyro would break its text where ours breaks."""
+    return re.sub(r"\n {12}(?=\S)", " ", docstring or "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a family is read.
+
+    Args:
+        kind: kind of the scenes; default: detected from the files.
+        size: height and width that pictures are resized to; default: their own.
+        scenes: names, or patterns with *, of the scenes to take; default: all.
+        limit: only the first N scenes by name.
+        aspect: how images come to a --size of another ratio: crop to the middle (default), pad with white, or fit,
+            which squeezes.
+        background: colour behind the objects of pictures without alpha: white, black, one like #8090a0, or scene
+            (nothing is behind); default: the colour of their borders where it is even.
+        up: axis of the files that is up: x, y, z, -x, -y or -z; default: y for .glb, by the cameras for views, else z.
+        split: which pictures of views are held out for the test: every-8, each eighth by name; 0.9, all but that share;
+            files, as lists in files say; 64,104, all but these numbers; all, none is. Default: files, else every-8.
+    """
+
+    kind: KindChoice = None
+    size: Size = None
+    scenes: Text = None
+    limit: Count = None
+    aspect: AspectChoice = None
+    background: Background = None
+    up: Axis = None
+    split: Split = None
+
+    def looks(self) -> dict[str, str]:
+        """What was asked for of how pictures are taken."""
+        return present(aspect=self.aspect, background=self.background, up=self.up, split=self.split)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadingAlike:
+    """How other scenes are read for a run: as its own were, where nothing else is asked for.
+
+    Args:
+        scenes: names, or patterns with *, of the scenes to take; default: all, for add all that the run lacks.
+        limit: only the first N scenes by name.
+        aspect: how images come to the size of the run, as for fit; default: as the run.
+        background: colour behind the objects of pictures without alpha, as for fit; default: as the run.
+        split: which pictures of views are held out, as for fit; default: as the run.
+    """
+
+    scenes: Text = None
+    limit: Count = None
+    aspect: AspectChoice = None
+    background: Background = None
+    split: Split = None
+
+    def looks(self) -> dict[str, str]:
+        """What was asked for of how pictures are taken."""
+        return present(aspect=self.aspect, background=self.background, split=self.split)
+
+
+for _class in (Reading, ReadingAlike):
+    _class.__doc__ = with_options_on_a_line(_class.__doc__)
+ReadingOptions = Annotated[Reading, arg(name="")]  # without a prefix: --kind, not --reading.kind
+ReadingAlikeOptions = Annotated[ReadingAlike, arg(name="")]
+AS_IT_IS, AS_THE_RUN = Reading(), ReadingAlike()
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -158,6 +158,7 @@ def render(
             size=parse_size(size),
             channel=channel,
             progress=frames_shown(meter),
+            note=meter.say,
         )
     print(f"wrote {out}")
     if uncertainty:
@@ -237,42 +238,50 @@ def interpolate(
     ],
     *,
     out: Annotated[Path, arg(metavar="FILE|DIR", help_behavior_hint="(required)")],
+    codes: File = None,
     frames: Annotated[int, arg(metavar="N")] = 48,
-    mode: Literal["lerp", "slerp", "smooth"] = "lerp",
+    morph: Literal["moved", "codes"] = "moved",
+    mode: Annotated[Literal["lerp", "slerp", "smooth"] | None, arg(help_behavior_hint=QUIET)] = None,
     timing: Literal["even", "linear"] = "even",
     orbit: Flag = False,
     size: Size = None,
 ) -> None:
-    """Interpolate between scenes along a path of latent codes: an animation, or meshes.
+    """Walk from scene to scene: an animation, or meshes. What scenes have in common moves from one to the next.
 
     $ hyperfields interpolate runs/photos cat dog --out morph.gif
     $ hyperfields interpolate runs/cars bus taxi van --out morph.mp4 --frames 120 --orbit
     $ hyperfields interpolate runs/shapes bus taxi --out meshes --frames 10
-    $ hyperfields interpolate runs/cars bus taxi van --out morph.mp4 --mode smooth
+    $ hyperfields interpolate runs/cars bus taxi van --out morph.mp4 --morph codes --mode smooth
     $ hyperfields interpolate runs/cars taxi "taxi - bus + van" --out morph.mp4
+    $ hyperfields interpolate runs/cars mine yours --codes newcars.safetensors --out morph.mp4
 
     Args:
         out: .mp4 or .gif, or a new folder for one file a frame: meshes of shapes, pictures of others.
-        frames: number of frames of the whole path.
-        mode: interpolation of codes: straight lines, arcs, or one curve without corners through all.
-        timing: even: as much of the picture or of the surface changes from each frame to the next; linear: so does the
-            code.
+        codes: file of codes written by infer: walk over its scenes instead of the fitted ones.
+        frames: number of frames of the whole walk.
+        morph: moved: fields of two scenes, of which one is carried to the other; codes: the fields of mixed codes.
+        mode: of --morph codes: straight lines, the default, arcs, or one curve without corners through all codes.
+        timing: even: as much of the picture or of the surface changes from each frame to the next; linear: the same
+            share of the way lies between.
         orbit: let the camera circle the scene.
         size: height and width of the pictures.
     """
-    import torch
-
+    from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.render import interpolate_run
     from hyperfields.training.progress import Meter
 
     loaded = load(run)
-    codes = [loaded[scene].code for scene in scenes]
+    inferred = None if codes is None else load_codes(codes, loaded)
+    if len(scenes) < 2:
+        names = " ".join((loaded.names if inferred is None else inferred.names)[:2])
+        count = "one scene" if scenes else "no scene"
+        raise InputError(f"interpolate: {count} came; a walk is between two or more, e.g. {names}")
     with Meter("interpolate") as meter:
         interpolate_run(
-            loaded,
-            torch.cat(codes) if codes else loaded.codes(),
+            [(loaded if inferred is None else inferred)[scene] for scene in scenes],
             out,
             frames=frames,
+            morph=morph,
             mode=mode,
             timing=timing,
             orbit=orbit,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyperfields.data.base import Kind, Points, SceneDataset, as_colors, scene_names, shortened
 from hyperfields.errors import InputError
-from hyperfields.ops.gather import gather_rows
+from hyperfields.ops.gather import gather_pairs, unit
 
 SAMPLES = 64  # that tell whether data are pixels
 
@@ -131,14 +131,6 @@ def drawn_pixels(pixels: Tensor, centres: Tensor, scenes: Tensor, n: int, genera
     count = len(centres)
     if n >= count:
         index = torch.arange(count, device=scenes.device).expand(len(scenes), count)
-        x = centres.expand(len(scenes), count, 2).contiguous()
     else:
         index = torch.randint(count, (len(scenes), n), generator=generator, device=generator.device)
-        x = gather_rows(centres, index.reshape(-1)).reshape(*index.shape, 2)
-    rows = (scenes[:, None] * count + index).reshape(-1)
-    return Points(x, unit(gather_rows(pixels, rows)).reshape(*index.shape, 3))
-
-
-def unit(pixels: Tensor) -> Tensor:
-    """Colours as floats in [0, 1]."""
-    return pixels.float() / 255.0 if pixels.dtype == torch.uint8 else pixels
+    return Points(*gather_pairs((centres, 0), (pixels, count), scenes, index))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera, Lens, Rays
+from hyperfields.ops.gather import pixel_rays, rows_and_columns
 
 NODES = 8193  # of the table of a lens: between them float32 is the limit
 STEPS = 2  # of Newton's method, for lenses that also bend sideways; from a guess that is right but for that
@@ -23,24 +24,18 @@ class PixelRays:
 
     def __init__(self, cameras: Sequence[Camera]) -> None:
         self._widths = torch.tensor([camera.width for camera in cameras], dtype=torch.int32)
-        self._width = cameras[0].width if len({camera.width for camera in cameras}) == 1 else None
         self._tables = torch.stack([_ray_table(camera) for camera in cameras])  # [images 12]
         bent = any(camera.lens is not None for camera in cameras)
         self._lenses = _Lenses(cameras) if bent else None
 
     def __call__(self, image: Tensor, pixel: Tensor) -> Rays:
         """Origins and unit directions `[m 3]` of pixels `[m]` int32 of pictures `[m]` int64."""
-        width = self._width if self._width is not None else self._widths.index_select(0, image)
-        v = torch.div(pixel, width, rounding_mode="floor")
-        u = (pixel - v * width).float() + 0.5
-        table = self._tables.index_select(0, image)
-        if self._lenses is not None:
-            directions = self._lenses(image, u, v.float() + 0.5)
-        else:
-            directions = torch.addcmul(table[:, 6:9], table[:, 0:3], u[:, None])
-            directions.addcmul_(table[:, 3:6], (v.float() + 0.5)[:, None])
+        if self._lenses is None:
+            return Rays(*pixel_rays(self._tables, self._widths, image, pixel))
+        v, u = rows_and_columns(self._widths, image, pixel)
+        directions = self._lenses(image, u, v)
         directions /= torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
-        return Rays(table[:, 9:12].contiguous(), directions)
+        return Rays(self._tables.index_select(0, image)[:, 9:12].contiguous(), directions)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that it is made of, for `of_tensors`."""
@@ -53,7 +48,6 @@ class PixelRays:
         """One from what `tensors` gave."""
         made = cls.__new__(cls)
         made._widths, made._tables = tensors["widths"], tensors["tables"]
-        made._width = int(made._widths[0]) if bool((made._widths == made._widths[0]).all()) else None
         made._lenses = _Lenses.of_tensors(tensors) if "lens.table" in tensors else None
         return made
 

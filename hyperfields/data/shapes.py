@@ -17,7 +17,7 @@ from hyperfields.data.base import Kind, Mesh, Points, scene_names, shortened
 from hyperfields.data.solids import solid_of
 from hyperfields.data.triangles import areas, check_triangles, morton_order, scene_mesh
 from hyperfields.errors import InputError
-from hyperfields.ops.gather import gather_rows
+from hyperfields.ops.gather import gather_pairs
 
 SYSTEM_LIBRARIES = "libegl1 libgl1 libx11-6 libusb-1.0-0 libgomp1"  # Debian packages that open3d loads
 
@@ -109,9 +109,7 @@ class Shapes:
 def drawn_points(pool: Tensor, each: int, scenes: Tensor, n: int, generator: torch.Generator) -> Points:
     """The batch of `Shapes`, of pools of `each` points that lie one after another in `pool` `[s * each, 4]`."""
     index = torch.randint(each, (len(scenes), n), generator=generator, device=generator.device)
-    rows = (scenes[:, None] * each + index).reshape(-1)
-    drawn = gather_rows(pool, rows).reshape(len(scenes), n, 4)
-    return Points(drawn[..., :3].contiguous(), drawn[..., 3:].contiguous())
+    return Points(*gather_pairs((pool[:, :3], each), (pool[:, 3:], each), scenes, index))
 
 
 def sample_pool(mesh: Mesh, sampling: Sampling, seed: int) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """Morphs measured: how clean the scenes between two scenes are, and how evenly they move; what `eval --morph` prints.
 
-Each figure stands beside that of the plain blend of the two fields (mixed distances; mixed densities, with the colours
-of what is dense; mixed pictures), which a morph has to beat. Codes are mixed in a straight line, at even steps.
+Three ways are measured side by side: "moved", which `interpolate` shows; the fields of codes, mixed in a straight line;
+and the plain blend of the two fields (mixed distances; mixed densities, with the colours of what is dense; mixed
+pictures), which a morph has to beat. All go at even steps.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from hyperfields.rendering.meshing import grid_values
 from hyperfields.rendering.pictures import render_rays
 from hyperfields.rendering.volume import render_volume
 from hyperfields.runs.cameras import native_size, orbit_cameras
+from hyperfields.runs.morphs import Morph
 from hyperfields.runs.run import Run
 
 PAIRS = 50
@@ -43,13 +45,18 @@ OCCUPANCY = 64  # cells a side of the grid that skips empty space
 
 
 class Sides(NamedTuple):
-    """A figure of the morph, of the blend, and of the ends; None where it cannot be had."""
+    """A figure of the three ways, and of the ends; None where it cannot be had."""
 
-    morph: float | None
+    moved: float | None
+    codes: float | None
     blend: float | None
     ends: float | None
 
 
+Way = Callable[[float], BoundField]  # place from 0 to 1 -> the field there
+
+
+NOTHING = Sides(None, None, None, None)
 Row = dict[str, Sides]  # by figure
 
 
@@ -106,10 +113,10 @@ def measure_morphs(
         progress: called as (done, total, names) after each pair.
 
     Returns:
-        What JSON can hold: `kind`, `seed`, `figures` {name {`morph` `blend` `ends`}}, means over the pairs, `pairs`
-        [{`first` `second` `figures`}], `notes`. "Over the ends'" is over the mean of the two ends; `ends` holds their
-        own values, of distances that from end to end. A value that cannot be had is None, and a line of `notes` says
-        why.
+        What JSON can hold: `kind`, `seed`, `figures` {name {`moved` `codes` `blend` `ends`}}, means over the pairs,
+        `pairs` [{`first` `second` `figures`}], `notes`. "Over the ends'" is over the mean of the two ends; `ends` holds
+        their own values, of distances that from end to end. A value that cannot be had is None, and a line of `notes`
+        says why.
 
         Between are t = 1/4, 1/2 and 3/4. Shapes, in units of the box [-1, 1]^3: `parts` that the surface has, `euler`,
         |V - E + F| off the line between the ends', `slope`, mean | |grad f| - 1 | within 0.03 of the surface, `way`,
@@ -169,23 +176,23 @@ def format_morphs(report: dict[str, Any]) -> str:
         rows.append((known[name].heading, *shown))
     count = len(report["pairs"])
     lines = [
-        text_table((f"mean of {count} pair{'s' * (count > 1)}", "morph", "blend", "ends"), rows),
+        text_table((f"mean of {count} pair{'s' * (count > 1)}", *Sides._fields), rows),
         "",
-        "blend: the two fields mixed, which a morph has to beat; ends: their own value, or that from end to end",
+        "moved: what interpolate shows; codes: the fields of mixed codes; blend: the two fields mixed, which a morph",
+        "has to beat; ends: their own value, or that from end to end",
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in report["notes"])])
 
 
 def _mean(name: str, rows: Sequence[Row], notes: dict[str, None]) -> dict[str, float | None]:
-    """Means over the pairs that have the value of the morph and of the blend; a note when some have not."""
-    whole = [row[name] for row in rows if row[name][0] is not None and row[name][1] is not None]
+    """Means over the pairs that have the values of all ways; a note when some have not."""
+    whole = [row[name] for row in rows if None not in row[name][:-1]]
     if whole and len(whole) < len(rows):
         lacking = f"the {len(rows) - len(whole)} of {len(rows)} pairs of which a frame shows nothing"
         notes[f"{name}: without {lacking}"] = None
     if not whole:
-        return Sides(None, None, None)._asdict()
-    morph, blend, ends = (_average(*column) for column in zip(*whole, strict=True))
-    return Sides(morph, blend, ends)._asdict()
+        return NOTHING._asdict()
+    return Sides(*(_average(*column) for column in zip(*whole, strict=True)))._asdict()
 
 
 def _load_alex(run: Run, weights: Path | None, notes: dict[str, None]) -> Lpips | None:
@@ -207,9 +214,10 @@ def _measure_of(run: Run, seed: int, lpips: Lpips | None) -> Measure:
     return ViewMeasure(run, lpips) if run.task.sized else ShapeMeasure(run, seed)
 
 
-def _bound(run: Run, first: str, second: str, t: float) -> BoundField:
-    """The field at `t` of the way from one scene to another."""
-    return run.between(first, second, t).field
+def _moved_and_codes(run: Run, first: str, second: str) -> tuple[Way, Way]:
+    """The ways from one scene to another that are those of a field."""
+    morph = Morph(run[first], run[second])
+    return (lambda t: morph.at(t).field), (lambda t: run.between(first, second, t).field)
 
 
 # Shapes -------------------------------------------------------------------------------------------
@@ -234,11 +242,12 @@ class ShapeMeasure:
 
     def pair(self, first: str, second: str) -> Row:
         a, b = self.end(first), self.end(second)
-        morph, blend = [], []
-        for t in BETWEEN:
-            bound, mixed = _bound(self.run, first, second, t), functools.partial(_mix, a.bound, b.bound, t)
-            morph.append(self._look(a, b, t, bound, surface_of(grid_values(bound, CELLS, bound.device))))
-            blend.append(self._look(a, b, t, mixed, surface_of(torch.lerp(a.fine, b.fine, t))))
+        ways, looks = _moved_and_codes(self.run, first, second), list[list[dict[str, float | None]]]()
+        for way in ways:
+            bounds = [(t, way(t)) for t in BETWEEN]
+            looks.append([self._look(a, b, t, f, surface_of(grid_values(f, CELLS, f.device))) for t, f in bounds])
+        mixes = [(t, functools.partial(_mix, a.bound, b.bound, t)) for t in BETWEEN]
+        looks.append([self._look(a, b, t, mix, surface_of(torch.lerp(a.fine, b.fine, t))) for t, mix in mixes])
         ends = {
             "parts": (a.surface.parts + b.surface.parts) / 2,
             "euler": (a.surface.euler + b.surface.euler) / 2,
@@ -247,14 +256,14 @@ class ShapeMeasure:
         }
         row: Row = {}
         for name, end in ends.items():
-            row[name] = Sides(_average(*(look[name] for look in morph)), _average(*(look[name] for look in blend)), end)
+            row[name] = Sides(*(_average(*(look[name] for look in of_way)) for of_way in looks), end)
         whole = apart(a.coarse_surface, b.coarse_surface)
         places = [i / STEPS for i in range(1, STEPS)]
-        moved = (self._frame(_bound(self.run, first, second, t)) for t in places)
-        mixes = (surface_of(torch.lerp(a.coarse, b.coarse, t)) for t in places)
-        way, mixed_way = (_way([a.coarse_surface, *frames, b.coarse_surface]) for frames in (moved, mixes))
-        for name, one, other, all_of_it in zip(("way", "largest_step"), way, mixed_way, whole, strict=True):
-            row[name] = Sides(_over(one, all_of_it), _over(other, all_of_it), _known(all_of_it))
+        frames = [[self._frame(way(t)) for t in places] for way in ways]
+        frames.append([surface_of(torch.lerp(a.coarse, b.coarse, t)) for t in places])
+        steps = [_way([a.coarse_surface, *of_way, b.coarse_surface]) for of_way in frames]
+        for name, found, all_of_it in zip(("way", "largest_step"), zip(*steps, strict=True), whole, strict=True):
+            row[name] = Sides(*(_over(one, all_of_it) for one in found), _known(all_of_it))
         return row
 
     def _frame(self, bound: BoundField) -> Surface:
@@ -309,16 +318,14 @@ class PictureMeasure:
     def pair(self, first: str, second: str) -> Row:
         frames = 2 + (PICTURE_STEPS - 1 if self.lpips else len(BETWEEN))
         places = [i / (frames - 1) for i in range(frames)]
-        task = self.run.task
-        morph = torch.stack([task.picture(_bound(self.run, first, second, t), None, self.size) for t in places]).cpu()
-        blend = torch.stack([torch.lerp(morph[0], morph[-1], t) for t in places])
+        task, shown = self.run.task, list[Tensor]()
+        for way in _moved_and_codes(self.run, first, second):
+            shown.append(torch.stack([task.picture(way(t), None, self.size) for t in places]).cpu())
+        shown.append(torch.stack([torch.lerp(shown[0][0], shown[0][-1], t) for t in places]))
         between = [round(t * (frames - 1)) for t in BETWEEN]
-        ends = float(total_variation(morph[[0, -1]]).mean())
-        variation = [_over(float(total_variation(shown[between]).mean()), ends) for shown in (morph, blend)]
-        return {
-            "variation": Sides(variation[0], variation[1], ends),
-            **_lpips_row(self.lpips, morph, blend),
-        }
+        ends = float(total_variation(shown[0][[0, -1]]).mean())
+        variation = (_over(float(total_variation(pictures[between]).mean()), ends) for pictures in shown)
+        return {"variation": Sides(*variation, ends), **_lpips_row(self.lpips, shown)}
 
 
 def total_variation(pictures: Tensor) -> Tensor:
@@ -348,20 +355,20 @@ class ViewMeasure:
     def pair(self, first: str, second: str) -> Row:
         (a, ghost_a), (b, ghost_b) = self.end(first), self.end(second)
         ends, render = (ghost_a + ghost_b) / 2, self.run.task.render_rays
-        seen: list[list[float]] = [[], []]
-        for t in BETWEEN:
-            seen[0].append(ghost(self._alpha(functools.partial(render, _bound(self.run, first, second, t)), a.device)))
-            seen[1].append(ghost(self._alpha(functools.partial(render_blend, a, b, t), a.device)))
-        over = [_over(_average(*values), ends) for values in seen]
-        row: Row = {"ghost": Sides(over[0], over[1], _known(ends))}
+        ways = _moved_and_codes(self.run, first, second)
+        seen = [[ghost(self._alpha(functools.partial(render, way(t)), a.device)) for t in BETWEEN] for way in ways]
+        seen.append(
+            [ghost(self._alpha(functools.partial(render_blend, a, b, t), a.device)) for t in BETWEEN],
+        )
+        row: Row = {"ghost": Sides(*(_over(_average(*values), ends) for values in seen), _known(ends))}
         if self.lpips is None:
-            return {**row, **_lpips_row(None, torch.empty(0), torch.empty(0))}
+            return {**row, **_lpips_row(None, [])}
         places, rays = [i / PICTURE_STEPS for i in range(1, PICTURE_STEPS)], _to(self.rays[0], a.device)
         outer = [render(bound, rays) for bound in (a, b)]
-        morph = [render(_bound(self.run, first, second, t), rays) for t in places]
-        blend = [render_blend(a, b, t, rays) for t in places]
-        shown = (self._pictures([outer[0], *frames, outer[1]]) for frames in (morph, blend))
-        return {**row, **_lpips_row(self.lpips, *shown)}
+        frames = [[render(way(t), rays) for t in places] for way in ways]
+        frames.append([render_blend(a, b, t, rays) for t in places])
+        shown = [self._pictures([outer[0], *of_way, outer[1]]) for of_way in frames]
+        return {**row, **_lpips_row(self.lpips, shown)}
 
     def _pictures(self, frames: Sequence[Rendered]) -> Tensor:
         """On white, `[f h w 3]`."""
@@ -390,15 +397,15 @@ def render_blend(a: BoundField, b: BoundField, t: float, rays: Rays) -> Rendered
     return render_rays(lambda block: render_volume(fn, block, occupied, step=field.step, space=field.space), rays)
 
 
-def _lpips_row(lpips: Lpips | None, morph: Tensor, blend: Tensor) -> Row:
-    """Sum and variance of the LPIPS of neighbouring frames `[f h w 3]`."""
+def _lpips_row(lpips: Lpips | None, ways: Sequence[Tensor]) -> Row:
+    """Sum and variance of the LPIPS of neighbouring frames `[f h w 3]` of the ways."""
     if lpips is None:
-        return {name: Sides(None, None, None) for name in ("ppl", "pdv")}
-    steps = [lpips(frames[:-1], frames[1:]).double() for frames in (morph, blend)]
-    whole = float(lpips(morph[:1], morph[-1:]))
+        return {name: NOTHING for name in ("ppl", "pdv")}
+    steps = [lpips(frames[:-1], frames[1:]).double() for frames in ways]
+    whole = float(lpips(ways[0][:1], ways[0][-1:]))
     return {
-        "ppl": Sides(float(steps[0].sum()), float(steps[1].sum()), whole),
-        "pdv": Sides(float(steps[0].var(correction=0)), float(steps[1].var(correction=0)), None),
+        "ppl": Sides(*(float(step.sum()) for step in steps), whole),
+        "pdv": Sides(*(float(step.var(correction=0)) for step in steps), None),
     }
 
 

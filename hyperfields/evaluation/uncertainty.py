@@ -32,7 +32,7 @@ from hyperfields.fields import BoundField
 from hyperfields.rendering.base import on_background
 from hyperfields.rendering.image import pixel_centers
 from hyperfields.tasks import Task, task_of
-from hyperfields.tasks.base import on_white
+from hyperfields.tasks.base import behind_views, on_white
 
 SEEN = 2**16  # rays or points that the misfit is measured on
 HIT = 0.3  # opacity from which a ray counts as a hit
@@ -122,8 +122,9 @@ def misfit(bound: BoundField, data: SceneDataset, name: str, *, seed: int = 0, t
     if isinstance(batch, Points):
         square = (bound(batch.x) - batch.target)[0].square().mean(-1)
         return Misfit(ErrorCells.gather(_unit(task, batch.x[0]), square, SIDES["surface"]))
-    color, alpha, places = _rendered(task, bound, batch.rays)
-    square = (color - on_white(batch.rgba)[0]).square().mean(-1)
+    behind = None if batch.behind is None else batch.behind[0]
+    color, alpha, places = _rendered(task, bound, batch.rays, behind)
+    square = (color - on_white(batch.rgba[0], behind)).square().mean(-1)
     hit = alpha > HIT
     surface = ErrorCells.gather(_unit(task, places[hit]), square[hit], SIDES["surface"])
     some = (~hit).nonzero().squeeze(1)[: SEEN // 8]
@@ -145,16 +146,18 @@ def _along(middle: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     return places, (places.abs() < 1.0).all(-1)
 
 
-def _rendered(task: Task, bound: BoundField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-    """(colour on white, opacity, place) of rays `[1 r 3]`: `[r 3]`, `[r]`, `[r 3]`.
+def _rendered(task: Task, bound: BoundField, rays: Rays, behind: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """(colour, opacity, place) of rays `[1 r 3]`: `[r 3]`, `[r]`, `[r 3]`.
 
-    A ray that hits nothing is where it is nearest to the middle of the box.
+    Colours are over `behind` `[3]` or `[1 3]`, white where that is None or NaN. A ray that hits nothing is where it is
+    nearest to the middle of the box.
     """
     rendered = task.render_rays(bound, rays)
     origins, directions = rays.origins, rays.directions.nan_to_num()  # where a lens sees nothing: at the camera
     distance = torch.where(rendered.alpha > HIT, rendered.depth, -(origins * directions).sum(-1))
     places = origins + distance[..., None] * directions
-    return on_background(rendered)[0], rendered.alpha[0], places[0]
+    back = 1.0 if behind is None else behind.nan_to_num(1.0).to(rendered.rgb)
+    return on_background(rendered, back)[0], rendered.alpha[0], places[0]
 
 
 @torch.no_grad()
@@ -166,6 +169,7 @@ def std_picture(
     samples: Sequence[BoundField] = (),
     *,
     task: Task | None = None,
+    behind: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(picture `[h w 3]`, standard deviation `[h w]`) of one scene. Not differentiable.
 
@@ -177,6 +181,7 @@ def std_picture(
         camera: from where, brought to `size`; images have none.
         samples: fields drawn from the distribution over codes or weights, if there is one.
         task: of a kind that is your own.
+        behind: of views, the colour `[3]` behind the scene, default white.
     """
     height, width = size
     task = task or task_of(bound.field.kind)
@@ -198,12 +203,17 @@ def std_picture(
         places = torch.where(hit[:, None], seen, 0.0)
         square = points_std(errors, places, samples, bound, task=task).square() * hit
         return _reshaped(places[None], square, size)
-    square, colors = _view_square(task, bound, errors, camera, samples)
+    square, colors = _view_square(task, bound, errors, camera, samples, behind)
     return _reshaped(colors, square, size)
 
 
 def _view_square(
-    task: Task, bound: BoundField, errors: Misfit, camera: Camera, samples: Sequence[BoundField]
+    task: Task,
+    bound: BoundField,
+    errors: Misfit,
+    camera: Camera,
+    samples: Sequence[BoundField],
+    behind: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """(variance `[r]`, colours of the shifted pictures, the first one not shifted, `[k r 3]`)."""
 
@@ -212,15 +222,16 @@ def _view_square(
         return Rays(*(part[None] for part in moved.rays()))
 
     middle = rays(0.0, 0.0)
-    color, alpha, places = _rendered(task, bound, middle)
-    colors = torch.stack([color, *(_rendered(task, bound, rays(*shift))[0] for shift in SHIFTS)])
+    color, alpha, places = _rendered(task, bound, middle, behind)
+    colors = torch.stack([color, *(_rendered(task, bound, rays(*shift), behind)[0] for shift in SHIFTS)])
     square = alpha * errors.surface.at(_unit(task, places))
     if errors.empty is not None:
         open_ = (alpha < 0.9).nonzero().squeeze(1)
         along, inside = _along(places[open_], middle.directions[0, open_].nan_to_num())
         worst = (errors.empty.at(_unit(task, along)) * inside).amax(1)
         square[open_] += (1.0 - alpha[open_]) * worst * (worst > FAINT)
-    square += _variance([_rendered(task, sample, middle)[0] for sample in samples]) + EDGES * _variance(list(colors))
+    drawn = [_rendered(task, sample, middle, behind)[0] for sample in samples]
+    square += _variance(drawn) + EDGES * _variance(list(colors))
     return square, colors
 
 
@@ -366,10 +377,13 @@ def _compared(
         return error, std.flatten(), torch.ones(len(error), dtype=torch.bool, device=error.device)
     parts = []
     for view in [view for view in reference if isinstance(view, View)][:views]:
-        rgba = view.rgba.to(bound.device)
-        color, std = std_picture(bound, errors, view.camera, (rgba.shape[0], rgba.shape[1]), samples, task=task)
-        error = color - on_white(rgba)
-        parts.append((error.reshape(-1, 3), std.flatten(), rgba[..., 3].flatten() > 0.5))
+        rgba, behind = view.rgba.to(bound.device), behind_views([view])[0].to(bound.device)
+        size = (rgba.shape[0], rgba.shape[1])
+        color, std = std_picture(bound, errors, view.camera, size, samples, task=task, behind=behind)
+        error, inside = (color - on_white(rgba, behind)).reshape(-1, 3), rgba[..., 3].flatten() > 0.5
+        known = view.camera.rays().directions.isfinite().all(-1)
+        known = (known if view.mask is None else known & view.mask.flatten()).to(bound.device)
+        parts.append((error[known], std.flatten()[known], inside[known]))
     error, std, inside = (torch.cat(part) for part in zip(*parts, strict=True))
     return error, std, inside
 

@@ -79,3 +79,23 @@ def encoded_mlp(
     if isinstance(encoding, GridEncoding):
         return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, activation, counts=counts, encoded=encoded)
     return ops.batched_mlp(encoding(x, weights, counts), network, activation, counts=counts)
+
+
+def encoded_mlp_error(
+    encoding: Encoding,
+    weights: Weights,
+    network: Layers,
+    activation: ops.Activation,
+    x: Tensor,
+    target: Tensor,
+    width: float,
+    shift: float = 0.0,
+) -> Tensor | None:
+    """Mean error `[]` of `encoded_mlp(...) + shift`, see `ops.encode_mlp_error`.
+
+    None for encodings without a grid, and for targets of another shape or dtype.
+    """
+    shape = (*x.shape[:-1], network[-1][0].shape[1])
+    if not isinstance(encoding, GridEncoding) or target.shape != shape or target.dtype != x.dtype:
+        return None
+    return ops.encode_mlp_error(x, target, weights[TABLE], encoding.grid, network, activation, shift=shift, width=width)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.fields.common import ACTIVATION, FREQUENCY, encoded_mlp, mlp_spec, require_field
+from hyperfields.fields.common import ACTIVATION, FREQUENCY, encoded_mlp, encoded_mlp_error, mlp_spec, require_field
 from hyperfields.fields.encodings import Encoding
 from hyperfields.weights import Weights, WeightSpec, layers
 
@@ -50,3 +50,8 @@ class ImageField:
     def __call__(self, weights: Weights, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """x `[s n 2]` -> `[s n c]`."""
         return encoded_mlp(self.encoding, weights, layers(weights, "mlp"), self.activation, x, counts) + 0.5
+
+    def mean_error(self, weights: Weights, x: Tensor, target: Tensor, width: float) -> Tensor | None:
+        """Mean error `[]` at x `[s n 2]`: squared, or relative to abs(target) + width; None where no op has it."""
+        network = layers(weights, "mlp")
+        return encoded_mlp_error(self.encoding, weights, network, self.activation, x, target, width, 0.5)

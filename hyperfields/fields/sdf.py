@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from hyperfields import ops
-from hyperfields.fields.common import ACTIVATION, FREQUENCY, encoded_mlp, mlp_spec, require_field
+from hyperfields.fields.common import ACTIVATION, FREQUENCY, encoded_mlp, encoded_mlp_error, mlp_spec, require_field
 from hyperfields.fields.encodings import Encoding
 from hyperfields.weights import Weights, WeightSpec, layers
 
@@ -45,3 +45,8 @@ class SDFField:
         """x `[s n 3]` -> `[s n 1]`."""
         network = layers(weights, "mlp")
         return encoded_mlp(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, counts)
+
+    def mean_error(self, weights: Weights, x: Tensor, target: Tensor, width: float) -> Tensor | None:
+        """Mean error `[]` at x `[s n 3]`: squared, or relative to abs(target) + width; None where no op has it."""
+        network = layers(weights, "mlp")
+        return encoded_mlp_error(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, target, width)

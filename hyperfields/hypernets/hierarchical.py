@@ -16,10 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hyperfields import ops
 from hyperfields.hypernets.base import Generator
 from hyperfields.hypernets.full import Full, FullGenerator
 from hyperfields.hypernets.init import LATENT_SHARE, Head, by_layer, require_positive
-from hyperfields.weights import Weights, WeightSpec
+from hyperfields.weights import Weights, WeightSpec, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class HierarchicalGenerator(nn.Module):
         super().__init__()
         require_positive("Hierarchical", code=config.code)
         layers = by_layer(spec)
+        self.spec = {name: entry for layer in layers.values() for name, entry in layer.items()}
         self.codes = Head(latent_size, torch.full((len(layers) * config.code,), math.sqrt(0.5)))
         nn.init.normal_(self.codes.bias, std=math.sqrt(0.5))
         # Half of a layer's code tells scenes apart: for their share of the weights the heads get twice as much.
@@ -51,7 +53,7 @@ class HierarchicalGenerator(nn.Module):
         )
 
     def forward(self, codes: Tensor) -> Weights:
-        weights: Weights = {}
-        for layer, code in zip(self.layers, self.codes(codes).chunk(len(self.layers), 1), strict=True):
-            weights |= layer(code)
-        return weights
+        heads: list[Head] = [layer.head for layer in self.layers]
+        of_layers = self.codes(codes).unflatten(1, (len(heads), -1))
+        flat = ops.linear_heads(of_layers, [head.weight for head in heads], [head.bias for head in heads])
+        return split(flat, self.spec)

@@ -1,8 +1,9 @@
 """The numerical operations. This room alone knows that backends exist: an op validates, selects one, and calls it.
 
-What lives here: one module for each family of ops (encode, displace, mlp, radiance, basis, march, composite,
-visibility), their definitions under the same names in `reference/`, kernels in `_cpu/` (numba) and `_triton/`,
-tinycudann in `_tcnn.py`, and what all of them need: `dispatch`, `grid`, `spherical_harmonics`, `profiling`, `devices`.
+What lives here: one module for each family of ops (encode, error, displace, mlp, radiance, basis, heads, march,
+composite, visibility), their definitions under the same names in `reference/`, kernels in `_cpu/` (numba) and
+`_triton/`, tinycudann in `_tcnn.py`, and what all of them need: `dispatch`, `grid`, `spherical_harmonics`, `profiling`,
+`devices`.
 May import: `errors`.
 To add an op, write its definition in `reference/`, its signature, checks and selection in a module here, a test of
 the definition by other means and of the op against it (tests/ops/_parity.py), and then kernels where they pay.
@@ -27,7 +28,9 @@ from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting
 from hyperfields.ops.displace import Displacement, displace, displacement_grid
 from hyperfields.ops.distortion import distortion
 from hyperfields.ops.encode import encode_mlp, hash_encode
+from hyperfields.ops.error import encode_mlp_error, pixel_error
 from hyperfields.ops.grid import GridSpec
+from hyperfields.ops.heads import linear_heads
 from hyperfields.ops.march import PaddedSamples, Samples, gather_samples, ray_march, ray_march_padded
 from hyperfields.ops.mlp import batched_mlp
 from hyperfields.ops.radiance import radiance_head, truncated_exp
@@ -56,9 +59,12 @@ __all__ = [
     "distortion",
     "early_termination",
     "encode_mlp",
+    "encode_mlp_error",
     "gather_samples",
     "hash_encode",
     "interpreting",
+    "linear_heads",
+    "pixel_error",
     "radiance_head",
     "ray_march",
     "ray_march_padded",

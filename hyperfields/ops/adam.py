@@ -23,7 +23,7 @@ def _compiled(tensors: Sequence[Tensor]) -> bool:
     first = tensors[0].dtype
     return (
         first in (torch.float32, torch.float64)
-        and all(t.device.type == "cpu" and t.dtype == first and t.is_contiguous() for t in tensors)
+        and all(t.is_cpu and t.dtype == first and t.is_contiguous() for t in tensors)
         and not dispatch.why_unavailable("cpu")
     )
 
@@ -65,10 +65,11 @@ class FusedAdam(torch.optim.Adam):
 
         states = [self._state(p) for p, _ in parameters]
         torch._foreach_add_([state["step"] for state in states], 1)
+        groups = [(id(group), float(state["step"])) for (_, group), state in zip(parameters, states, strict=True)]
+        settings = {key: _settings(group, key[1]) for key, (_, group) in zip(groups, parameters, strict=True)}
         _cpu.adam_cpu(
             [p.grad for p, _ in parameters], [p for p, _ in parameters], [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [_settings(group, float(state["step"])) for (_, group), state in zip(parameters, states, strict=True)],
+            [state["exp_avg_sq"] for state in states], [settings[key] for key in groups],
         )  # fmt: skip
         return None
 
@@ -124,12 +125,14 @@ class RowAdam(torch.optim.Optimizer):
         if not len(rows):
             return
         means, squares = state["exp_avg"], state["exp_avg_sq"]
-        length = lr * (1.0 - b2 ** state["step"]).sqrt() / (1.0 - b1 ** state["step"])
         if self.backend == "auto" and table.dim() == 2 and _compiled((table, slopes, means, squares)):
             from hyperfields.ops import _cpu
 
-            _cpu.row_adam_cpu(rows, slopes, table, means, squares, (float(length), eps, b1, b2))
+            step = float(state["step"])
+            length = float(lr) * math.sqrt(1.0 - b2**step) / (1.0 - b1**step)
+            _cpu.row_adam_cpu(rows, slopes, table, means, squares, (length, eps, b1, b2))
             return
+        length = lr * (1.0 - b2 ** state["step"]).sqrt() / (1.0 - b1 ** state["step"])
         # Every entry of a row gets the sum of all of them, so that they all write the same.
         first = (rows[:, None] == rows).byte().argmax(1)
         slopes = torch.zeros_like(slopes).index_add_(0, first, slopes)[first]

@@ -45,5 +45,5 @@ def combine_bases(
         return reference.combine_bases(coefficients, bases)
     from hyperfields.ops import _cpu
 
-    combined: Tensor = _cpu.combine_bases_cpu(coefficients, list(bases))
+    combined: Tensor = _cpu.combine_bases_cpu(coefficients, *bases)
     return combined

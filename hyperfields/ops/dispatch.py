@@ -101,7 +101,8 @@ def _why_refused(backend: str, refusal: str, tensor: Tensor, others: tuple[Tenso
     if device.type == "cuda" and capability(device) < MIN_CAPABILITY:
         had, least = ".".join(map(str, capability(device))), ".".join(map(str, MIN_CAPABILITY))
         return f"{device} has compute capability {had}, wanted at least {least}"
-    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (tensor, *others)):
+    forward_mode = getattr(forward_ad, "_current_level", 0) >= 0  # to look at every tensor takes longer
+    if forward_mode and any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in (tensor, *others)):
         # torch would give a tangent of zero, silently: an operator without a forward-mode formula loses it.
         return f"forward-mode derivatives (the {backend} kernels have those of reverse mode)"
     return refusal or why_unavailable(backend)

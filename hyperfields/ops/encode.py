@@ -38,13 +38,14 @@ def hash_encode(
     check_grid(packed, table, grid, counts.shape[0])
     refusal = "" if grid.dims in (2, 3) else f"grids of {grid.dims} dimensions (2 and 3 are compiled)"
     selected = dispatch.select(backend, x, table, cpu=refusal, triton=refusal)
-    spec = list(grid.scales), list(grid.resolutions), list(grid.offsets), grid.smoothstep
+    spec = grid.scales, grid.resolutions, grid.offsets, grid.smoothstep
     if selected == "reference":
         result = reference.hash_encode(packed, table, grid, counts.to(x.device))
     elif selected == "triton":
         from hyperfields.ops import _triton
 
-        result = _triton.hash_encode_triton(packed, table, counts.to(x.device, non_blocking=True), *spec)
+        lists = *(list(numbers) for numbers in spec[:3]), grid.smoothstep
+        result = _triton.hash_encode_triton(packed, table, counts.to(x.device, non_blocking=True), *lists)
     elif selected == "tcnn":
         from hyperfields.ops import _tcnn
 

@@ -1,24 +1,63 @@
-"""Rows of a table, as data sets draw them."""
+"""Rows of tables and rays of pixels, as data sets draw them."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hyperfields.ops import dispatch
 
 
-def gather_rows(
-    table: Tensor,  # [n c]
-    rows: Tensor,  # [k] int64
-) -> Tensor:  # [k c]
-    """`table.index_select(0, rows)`, on our threads where both are on the CPU. Not differentiable there.
+def gather_pairs(
+    first: tuple[Tensor, int],  # [k a], rows of a scene
+    second: tuple[Tensor, int],  # [m b], rows of a scene
+    scenes: Tensor,  # [s] int64
+    index: Tensor,  # [s n] int64
+) -> tuple[Tensor, Tensor]:  # [s n a], [s n b]
+    """Rows `scene * each + index` of two tables; rows `index` of one that all scenes share, which has 0 a scene.
+
+    As float32, of bytes their share of 255. On our threads where all is on the CPU. Not differentiable.
 
     Raises:
-        IndexError: a row that the table has not (on the CPU).
+        IndexError: a row that a table has not (on the CPU).
     """
-    plain = table.device.type != "cpu" or rows.device.type != "cpu" or table.dim() != 2 or not table.is_contiguous()
-    if plain or table.requires_grad or dispatch.why_unavailable("cpu"):
-        return table.index_select(0, rows)
+    tensors = (first[0], second[0], scenes, index)
+    if any(t.device.type != "cpu" for t in tensors) or dispatch.why_unavailable("cpu"):
+        return _rows(*first, scenes, index), _rows(*second, scenes, index)
     from hyperfields.ops import _cpu
 
-    return _cpu.gather_rows_cpu(table, rows)
+    return _cpu.gather_pairs_cpu(first, second, scenes, index)
+
+
+def _rows(table: Tensor, each: int, scenes: Tensor, index: Tensor) -> Tensor:
+    return unit(table.index_select(0, (scenes[:, None] * each + index).reshape(-1))).reshape(*index.shape, -1)
+
+
+def unit(pixels: Tensor) -> Tensor:
+    """Numbers as they are, bytes as floats in [0, 1]."""
+    return pixels.float() / 255.0 if not pixels.is_floating_point() else pixels
+
+
+def pixel_rays(
+    tables: Tensor,  # [p 12] float32, of each picture: see `data.PixelRays`
+    widths: Tensor,  # [p] int32
+    image: Tensor,  # [m] int64
+    pixel: Tensor,  # [m] int32
+) -> tuple[Tensor, Tensor]:  # origins and unit directions [m 3]
+    """Rays of pixels of cameras without lenses: u * t[0:3] + v * t[3:6] + t[6:9], from t[9:12]. Not differentiable."""
+    if tables.device.type == "cpu" and not dispatch.why_unavailable("cpu"):
+        from hyperfields.ops import _cpu
+
+        return _cpu.pixel_rays_cpu(tables, widths, image, pixel)
+    v, u, table = *rows_and_columns(widths, image, pixel), tables.index_select(0, image)
+    directions = torch.addcmul(table[:, 6:9], table[:, 0:3], u[:, None])
+    directions.addcmul_(table[:, 3:6], v[:, None])
+    directions /= torch.linalg.vector_norm(directions, dim=-1, keepdim=True)
+    return table[:, 9:12].contiguous(), directions
+
+
+def rows_and_columns(widths: Tensor, image: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
+    """Middles of pixels `[m]`: how far down and how far to the right, in pixels."""
+    width = widths.index_select(0, image)
+    row = torch.div(pixel, width, rounding_mode="floor")
+    return row.float() + 0.5, (pixel - row * width).float() + 0.5

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from hyperfields.ops.occupancy import keep_densities
 from hyperfields.ops.profiling import region
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import PointFn, points_per_block
@@ -148,13 +149,9 @@ class OccupancyGrid(nn.Module):
         jitter = torch.rand(len(scenes), *index.shape, generator=generator, device=device)
         x = ((index + jitter) * (2.0 / self.size) - 1.0).reshape(-1, 3)
         new = density(x, torch.full((len(scenes),), len(cell), device=device)).reshape(len(scenes), -1)
-        where = scenes[:, None], cell
-        old = self.density[where]
-        new = torch.where(old.isinf(), new, torch.maximum(old * self.decay, new))
-        self.density[where] = new
-        rows = self.density[scenes]
-        self.peak[scenes] = rows.amax(1)
-        self.occupied[where] = new >= rows.mean(1, keepdim=True).clamp(max=self.limit)  # inf: not all evaluated yet
+        keep_densities(
+            self.density, self.occupied, self.peak, scenes, cell, new, decay=self.decay, limit=self.limit
+        )  # fmt: skip
 
 
 def parts_due(step: int, known: Callable[[], bool]) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from hyperfields.cameras import Film, read_camera_path
 from hyperfields.errors import InputError
@@ -17,9 +16,9 @@ from hyperfields.runs.atomic import new_folder, require_suffix
 from hyperfields.runs.cameras import native_size, orbit_cameras, picture_size, spiral_cameras
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
 from hyperfields.runs.meshes import write_mesh
-from hyperfields.runs.run import Run
+from hyperfields.runs.morphs import MorphKind, Walk
 from hyperfields.runs.scene import Scene
-from hyperfields.runs.timing import Timing, timed_path
+from hyperfields.runs.timing import Timing, timed_places
 from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks.base import MESH_RESOLUTION
 
@@ -40,6 +39,7 @@ def render_scene(
     size: int | tuple[int, int] | None = None,
     channel: Channel = "rgb",
     progress: OnFrame | None = None,
+    note: Callable[[str], object] = lambda line: None,
 ) -> None:
     """Write a scene as a picture, or as a film from a camera that moves.
 
@@ -51,6 +51,7 @@ def render_scene(
         frames: of an orbit or a spiral, default 48.
         orbit: frames of an orbit: `path="orbit"` and `frames` in one.
         size: (height, width) or one number, default as fitted, or as the file of the path says.
+        note: called with a line about how poses of a file were taken.
 
     Raises:
         InputError: a suffix, a path or a channel that this kind cannot give; a file that cannot be read or written.
@@ -82,6 +83,8 @@ def render_scene(
         write_image(out, picture)
         return
     film = _film(scene, path or "orbit", frames, count, size)
+    if film.note is not None:
+        note(film.note)
     pictures = (task.picture(scene.field, camera, (camera.height, camera.width), channel) for camera in film.cameras)
     counted = _counted(pictures, len(film.cameras), progress)
     if not folder:
@@ -110,32 +113,34 @@ def _film(
         film = read_camera_path(Path(path), pixels)
     frame = scene.frame
     if film.in_box or frame is None:
-        return film
+        return film._replace(note=None)
     moved = [camera.into((frame[0], frame[1], frame[2], frame[3])) for camera in film.cameras]
     return film._replace(cameras=moved, in_box=True)
 
 
 @torch.no_grad()
 def interpolate_run(
-    run: Run,
-    codes: Tensor,
+    scenes: Sequence[Scene],
     out: str | Path,
     *,
     frames: int = FRAMES,
-    mode: str = "lerp",
+    morph: MorphKind = "moved",
+    mode: str | None = None,
     timing: Timing = "even",
     orbit: bool = False,
     size: int | tuple[int, int] | None = None,
     resolution: int = MESH_RESOLUTION,
     progress: OnFrame | None = None,
 ) -> None:
-    """Walk through latent space along `codes` `[c z]`, ends included.
+    """Walk from scene to scene of one run, ends included.
 
     Args:
         out: an animation (.gif, .mp4), or a new folder (no suffix) of frame_000.png and so on, meshes
             (frame_000.ply) for shapes.
-        mode: "lerp", "slerp" or "smooth", see `codes.interpolate`.
-        timing: "even" or "linear", see `timed_path`.
+        morph: "moved", what scenes have in common is carried from one to the next, see `Morph`; "codes", the scenes of
+            codes on a path through theirs.
+        mode: of that path, "lerp", "slerp" or "smooth", see `codes.interpolate`.
+        timing: "even" or "linear", see `timed_places`.
         orbit: let the camera circle once meanwhile.
         size: (height, width) or one number, default as fitted.
         resolution: of meshes, cells a side.
@@ -151,22 +156,20 @@ def interpolate_run(
     animated = out.suffix.lower() in ANIMATION_SUFFIXES
     if not animated and out.suffix:
         raise InputError(f"{out}: suffix {out.suffix} cannot hold a walk; use .gif, .mp4 or a folder")
-    task = run.task
+    walk = Walk(scenes, morph, mode)
+    run, task = walk.run, walk.run.task
     as_meshes = task.has_mesh and not task.sized and not animated  # data without pictures are walked as meshes
     if orbit and (as_meshes or not task.has_camera):
         what = "meshes" if as_meshes else run.kind
         raise InputError(f"--orbit: no camera circles {what} into {out}; leave it out")
     if as_meshes and size is not None:
         raise InputError(f"size {size}: is of pictures, and {out} gets meshes; leave it out, or use a .gif or .mp4")
-    if len(codes) < 2:
-        count = "one scene" if len(codes) else "no scene"
-        raise InputError(f"interpolate: {count} came; a walk is between two or more, e.g. {' '.join(run.names[:2])}")
     if frames < 2:
         raise InputError(f"--frames {frames}: wanted at least 2")
     size = native_size(run) if size is None else picture_size(size)
-    path = timed_path(run, codes, frames, mode, timing)
+    places = timed_places(walk, frames, timing)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
-    bounds = (run.model.bind(code[None]) for code in path)
+    bounds = map(walk.at, places)
     if animated:
         require_suffix(out, ANIMATION_SUFFIXES, "a walk")
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))

@@ -208,8 +208,9 @@ def require_data(run: Run, data: SceneDataset) -> None:
     """Nothing, when `run` is a run and `data` are scenes of its kind.
 
     Raises:
-        InputError: they are not, or came in the other order.
+        InputError: they are not, or came in the other order; torch makes new tensors in another precision.
     """
+    require_float32()
     if not isinstance(run, Run):
         raise InputError(f"run: {type(run).__name__} came, wanted a Run, the data after it; load one with hf.load_run")
     require_scenes(data)

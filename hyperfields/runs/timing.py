@@ -1,4 +1,4 @@
-"""When a walk through latent space is where: the code, or what is seen of it, changes evenly."""
+"""When a walk is where: the place on its way, or what is seen of it, changes evenly."""
 
 from __future__ import annotations
 
@@ -11,58 +11,57 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hyperfields.codes.paths import even_places, interpolate, path_at
+from hyperfields.codes.paths import even_places
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.rendering.meshing import grid_values
 from hyperfields.runs.cameras import native_size, orbit_cameras
+from hyperfields.runs.morphs import MorphKind, Walk
 from hyperfields.runs.run import Run
 
 Timing = Literal["even", "linear"]
 
-PROBES = 16  # of a stretch from one scene to the next, where it is looked how much has changed
+# Of a stretch from one scene to the next, where it is looked how much has changed; what moves changes smoothly.
+PROBES: dict[MorphKind, int] = {"moved": 8, "codes": 16}
 SIDE = 64  # pixels of the longer side of these pictures
 CELLS = 32  # a side, at whose corners distances are looked at
 REACH = 0.1  # scene units: so far from a surface distances count
 
 
 @torch.no_grad()
-def timed_path(
-    run: Run,
-    codes: Tensor,
+def timed_places(
+    walk: Walk,
     frames: int,
-    mode: str = "lerp",
     timing: str = "even",
     *,
     turn: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-) -> Tensor:
-    """Codes `[frames z]` of a walk through codes `[c z]`, ends included.
+) -> list[float]:
+    """Places of a walk at which its frames are, ends included.
 
     Args:
-        mode: see `codes.interpolate`.
-        timing: "linear", the code changes evenly; "even", what is seen does: of shapes the distances near the surface,
-            of others the small picture from the front left, by its mean absolute difference.
+        timing: "linear", at even distances; "even", where what is seen changes evenly: of shapes the distances near
+            the surface, of others the small picture from the front left, by its mean absolute difference.
         turn: makes contexts that each look is taken in.
 
     Raises:
-        ValueError: fewer than two codes or frames.
-        InputError: an unknown mode or timing.
+        ValueError: fewer than two frames.
+        InputError: an unknown timing.
     """
     if timing not in ("even", "linear"):
         raise InputError(f"timing {timing!r:.60}: wanted 'even' or 'linear'")
-    if timing == "linear" or len(codes) < 2 or frames < 3:
-        return interpolate(codes, frames, mode)
-    probes = interpolate(codes, PROBES * (len(codes) - 1) + 1, mode)
-    looks = []
-    for code in probes:
+    if frames < 2:
+        raise ValueError(f"timed_places: got {frames} frames, wanted at least 2")
+    even = torch.linspace(0.0, walk.stretches, frames, dtype=torch.float64).tolist()
+    if timing == "linear" or frames < 3:
+        return even
+    looks, probes = [], PROBES[walk.kind]
+    for probe in range(probes * walk.stretches + 1):
         with turn():
-            looks.append(_look(run, run.model.bind(code[None])))
-    change = _surface_change if _is_surface(run) else _picture_change
+            looks.append(_look(walk.run, walk.at(probe / probes)))
+    change = _surface_change if _is_surface(walk.run) else _picture_change
     steps = torch.stack([change(*pair) for pair in itertools.pairwise(looks)])
-    places = even_places(steps, frames) * (len(codes) - 1)
-    path = path_at(codes, places.to(codes.device), mode)
-    path[0], path[-1] = codes[0], codes[-1]  # to the last digit
-    return path
+    places: list[float] = (even_places(steps, frames).double() * walk.stretches).tolist()
+    return [0.0, *places[1:-1], float(walk.stretches)]
 
 
 def _is_surface(run: Run) -> bool:

@@ -17,6 +17,7 @@ from hyperfields.data import View
 from hyperfields.fields import BoundField
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.volume import Fitting, render_volume
+from hyperfields.tasks.base import behind_views
 from hyperfields.tasks.photographs import move_rays, rotations
 
 STEPS, RAYS = 150, 2048  # of the descent; of all pictures in a step
@@ -28,13 +29,15 @@ CELLS = 64  # along a side of the grid that skips empty space
 def align(bound: BoundField, views: Sequence[View], *, steps: int = STEPS, rays: int = RAYS) -> Tensor:
     """Corrections `[v 3 4]` of the poses of views: rotation and translation in the scene frame, see `Photographs`.
 
-    Descent on the square error of colours over random pixels, from fixed random numbers. Not differentiable.
+    Descent on the square error of colours over random pixels, from fixed random numbers. Colours are over black, or
+    over `View.behind` where that alone is known. Not differentiable.
     """
     device, generator = bound.device, torch.Generator().manual_seed(0)
     field = bound.detach()
     cells, space, step = field.occupancy(CELLS), field.field.space, field.field.step
     whole = [view.camera.to(device).rays() for view in views]
     truth = [view.rgba.reshape(-1, 4).to(device) for view in views]
+    behind = None if all(view.behind is None for view in views) else behind_views(views, 0.0).to(device)
     counting = [None if view.mask is None else view.mask.flatten().nonzero().squeeze(1) for view in views]
     rows = torch.zeros(len(views), 6, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([rows], lr=RATE, betas=(0.9, 0.99))
@@ -60,6 +63,8 @@ def align(bound: BoundField, views: Sequence[View], *, steps: int = STEPS, rays:
             )
             wanted = torch.cat(colors)
             error = rendered.rgb[0] - wanted[:, :3] * wanted[:, 3:]
+            if behind is not None:
+                error = error - (rendered.alpha[0] - wanted[:, 3])[:, None] * behind[image]
             loss = error.square().mean()
             optimizer.zero_grad()
             if not loss.requires_grad:  # no ray meets anything

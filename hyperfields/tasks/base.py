@@ -24,6 +24,7 @@ from hyperfields.rendering.image import Window
 from hyperfields.rendering.pictures import CELLS
 from hyperfields.tasks import metrics
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.morphs import FieldMorph
 from hyperfields.tasks.objective import Loss, Objective
 from hyperfields.weights import Weights, layers
 
@@ -195,6 +196,12 @@ class Task(Protocol):
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         """The surface of one scene in its frame, from `resolution` cells a side. InputError where there is none."""
 
+    def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
+        """The way from one scene's field to another's, on which what they have in common moves. Takes seconds.
+
+        Kinds without one are walked by codes alone.
+        """
+
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator
     ) -> Tensor:
@@ -270,9 +277,9 @@ def on_white(rgba: Tensor, behind: Tensor | None = None) -> Tensor:
     return rgba[..., :3] * rgba[..., 3:] + (clear if behind is None else clear * behind.nan_to_num(1.0))
 
 
-def behind_views(views: Sequence[View]) -> Tensor:
-    """Colours `[v 3]` over which views are compared: their own where alpha is a guess, else white."""
-    return torch.stack([torch.ones(3) if view.behind is None else view.behind for view in views])
+def behind_views(views: Sequence[View], other: float = 1.0) -> Tensor:
+    """Colours `[v 3]` over which views are compared: their own where alpha is a guess, else a grey, white."""
+    return torch.stack([torch.full((3,), other) if view.behind is None else view.behind for view in views])
 
 
 PICTURE_METRICS = (

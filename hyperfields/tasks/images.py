@@ -42,6 +42,7 @@ from hyperfields.tasks.base import (
 from hyperfields.tasks.between import color_error
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.metrics import SPECK, specks
+from hyperfields.tasks.morphs import FieldMorph, PictureMorph
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
@@ -161,6 +162,9 @@ class ImageTask:
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         raise InputError("images have no surface; meshes come from shapes and views")
+
+    def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
+        return PictureMorph(first, second)
 
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from hyperfields import ops
 from hyperfields.cameras import Rays
 from hyperfields.data import Pixels, Points, SceneDataset, expect, on_device, training_cameras
 from hyperfields.errors import InputError
-from hyperfields.fields import BoundField, Field
+from hyperfields.fields import BoundField, Field, ImageField, SDFField
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
 from hyperfields.ops.profiling import region
@@ -39,6 +40,7 @@ from hyperfields.rendering.surface import scene_interval
 from hyperfields.rendering.volume import Fitting, render_volume
 from hyperfields.tasks.between import Mixture, MixtureLoss, at_both, color_error, radiance_error
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.losses import ColorLoss, DistanceLoss, PixelLoss
 from hyperfields.tasks.photographs import Photographs
 
 
@@ -132,7 +134,16 @@ class PointObjective:
             batch = self.data.batch(scenes, count, generator)
             if not isinstance(batch, Points):
                 raise TypeError(f"batch of {type(self.data).__name__}: got {type(batch).__name__}, wanted Points")
-            return _errors(self.loss, bound(batch.x), batch, batch.x).mean()
+            error = self._in_one_op(bound, batch)
+            return _errors(self.loss, bound(batch.x), batch, batch.x).mean() if error is None else error
+
+    def _in_one_op(self, bound: BoundField, batch: Points) -> Tensor | None:
+        """Mean error `[]` of fields and losses that an op knows; None for those of your own, which may inherit."""
+        if type(bound.field) not in (ImageField, SDFField) or type(self.loss) not in (ColorLoss, DistanceLoss):
+            return None
+        width = self.loss.width if isinstance(self.loss, DistanceLoss) else 0.0
+        error: Tensor | None = bound.field.mean_error(bound.weights, batch.x, batch.target, width)
+        return error
 
     def expect(self, scenes: Tensor) -> None:
         expect(self.data, scenes)
@@ -218,7 +229,7 @@ class RayObjective:
             )  # fmt: skip
             rendered = rendered._replace(rgb=self._as_photographed(rendered, batch))
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
-            loss = _errors(self.loss, rendered, batch, rendered.alpha).mean()
+            loss = self._mean_error(rendered, batch)
             empty = self._empty(local)
             return loss + self._revival(bound, batch, empty) if bool(empty.any()) else loss
 
@@ -236,6 +247,13 @@ class RayObjective:
             middles = rays.origins + along * rays.directions
             x, d = (torch.cat((part[:pairs], part[pairs:]), 1) for part in (middles, rays.directions))
             return radiance_error(mixed, share[:, None, None], x, d, at_both(bound, mixed, x, d))
+
+    def _mean_error(self, rendered: Rendered, batch: Pixels) -> Tensor:
+        """Mean error `[]`, as one op of a loss that it knows; one of your own may inherit from that."""
+        plain = batch.behind is None and rendered.distortion is None and rendered.rgb.dtype == batch.rgba.dtype
+        if plain and type(self.loss) is PixelLoss:
+            return ops.pixel_error(rendered.rgb, rendered.alpha, batch.rgba, self.loss.background_opacity_l1)
+        return _errors(self.loss, rendered, batch, rendered.alpha).mean()
 
     def _from_photographs(self, batch: Pixels) -> tuple[Pixels, Fitting]:
         """The batch with its rays where the corrected poses have them, and what is asked of the renderer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -58,6 +59,7 @@ from hyperfields.tasks.base import (
 )
 from hyperfields.tasks.captures import capture_model
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.morphs import FieldMorph, RadianceMorph
 from hyperfields.tasks.objective import Loss, Objective, RayObjective
 from hyperfields.tasks.photographs import PhotographConfig, fitted_colors
 from hyperfields.weights import Weights
@@ -234,11 +236,10 @@ class RadianceTask:
         return pairs
 
     def probe(self, data: SceneDataset, scene: int, pixels: int) -> Probe | None:
-        """Of up to `PROBED` test views, evenly spread, as their cameras are given."""
-        try:
-            views = data.reference(scene, "test")
-        except InputError:
+        """Of up to `PROBED` held-out views, evenly spread, as their cameras are given."""
+        if (split := held_out(data, scene)) is None:
             return None
+        views = data.reference(scene, split)
         assert not isinstance(views, Tensor | Mesh)
         chosen = sorted({round(i * (len(views) - 1) / max(PROBED - 1, 1)) for i in range(min(PROBED, len(views)))})
         generator, parts = torch.Generator().manual_seed(0), []
@@ -308,10 +309,17 @@ class RadianceTask:
 
         return seen_parts(mesh, cameras, depth, 2.0 * step + 4.0 / resolution)
 
+    def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
+        return RadianceMorph(first, second)
+
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator
     ) -> Tensor:
-        """Rays as Pluecker coordinates with their colours (premultiplied) and opacity."""
+        """Rays as Pluecker coordinates with their colours (premultiplied) and opacity.
+
+        Also where alpha is a guess: they are what an encoder reads and not what it is measured by, and stay what they
+        are whatever colour lies behind.
+        """
         batch = data.batch(scenes, config.points, generator)
         assert isinstance(batch, Pixels)
         origins, directions = batch.rays
@@ -330,6 +338,15 @@ class RadianceTask:
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return 1.0 - torch.exp(-bound.cell_density(points) * bound.field.step).squeeze(-1)
+
+
+def held_out(data: SceneDataset, scene: int = 0) -> str | None:
+    """The split of pictures to measure a scene by: "test", else "val"; None where it has neither."""
+    for split in ("test", "val"):
+        with contextlib.suppress(InputError):
+            data.reference(scene, split)
+            return split
+    return None
 
 
 def _parts(views: Sequence[View]) -> Iterator[list[View]]:

@@ -41,6 +41,7 @@ from hyperfields.tasks.between import Between, distance_error
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.mesh_picture import mesh_picture
 from hyperfields.tasks.metrics import shape_metrics
+from hyperfields.tasks.morphs import FieldMorph, ShapeMorph
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
@@ -190,6 +191,9 @@ class ShapeTask:
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION) -> Mesh:
         return mesh_from_field(bound, resolution=resolution, device=bound.device)
+
+    def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
+        return ShapeMorph(first, second)
 
     def observe(
         self, data: SceneDataset, scenes: Tensor, config: ObservationConfig, generator: torch.Generator

@@ -67,8 +67,8 @@ class Optimizers:
                     group["lr"] = group["peak"] * factor
 
     def backward_and_step(self, loss: Tensor) -> None:
-        for optimizer in self.all:
-            optimizer.zero_grad()
+        for parameter in (*self.dense, *self.latents):
+            parameter.grad = None
         with region("rest of backward"):
             loss.backward()
         self.apply()

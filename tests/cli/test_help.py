@@ -29,9 +29,11 @@ def test_choices_are_those_of_the_library() -> None:
     assert get_args(options.ChannelChoice) == CHANNELS
 
 
-def test_help_of_all_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_all_verbs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert run_cli("--help") == 0
     text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
     for verb in cli.VERBS:
         assert f"  {verb} " in text
         with pytest.raises(SystemExit) as stopped:
@@ -40,6 +42,9 @@ def test_help_of_all_verbs(capsys: pytest.CaptureFixture[str]) -> None:
         detail = capsys.readouterr().out
         assert f"$ hyperfields {verb}" in detail
         assert "None" not in detail
+        assert max(map(len, detail.splitlines())) <= 80
+        examples = [line[4:] for line in (cli.VERBS[verb].__doc__ or "").splitlines() if line.startswith("    $")]
+        assert "\n".join(examples) in detail.replace(" \\\n    ", " ")  # broken so that a shell takes them
     assert run_cli() == 0
     assert capsys.readouterr().out == text
 

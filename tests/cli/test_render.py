@@ -73,15 +73,17 @@ def test_render_along_a_path(fits: Any, tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "z.gif").exists()
 
 
+@pytest.mark.usefixtures("quick_morphs")
 @pytest.mark.parametrize("kind", MAKERS)
 def test_interpolate(kind: str, fits: Any, tmp_path: Path) -> None:
     _, run = fits(kind)
-    options = ("--frames", 3, "--size", "12x12", "--mode", "slerp")
+    options = ("--frames", 3, "--size", "12x12")
     assert run_cli("interpolate", run, *SCENES[kind], "--out", tmp_path / "x.gif", *options) == 0
     assert (tmp_path / "x.gif").read_bytes()[:3] == b"GIF"
     if kind == "shapes":  # a folder gets meshes, which have no size
         assert run_cli("interpolate", run, *SCENES[kind], "--out", tmp_path / "frames", *options) == 2
-        options = ("--frames", 3, "--mode", "slerp")
+        options = ("--frames", 3)
+    options += ("--morph", "codes", "--mode", "slerp")
     assert run_cli("interpolate", run, *SCENES[kind], "--out", tmp_path / "frames", *options) == 0
     suffix = "ply" if kind == "shapes" else "png"
     assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [f"frame_{i:03d}.{suffix}" for i in range(3)]

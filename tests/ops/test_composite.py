@@ -11,7 +11,6 @@ from torch import Tensor
 from hyperfields import ops
 
 from ._parity import (
-    OPCHECK,
     Call,
     assert_forward_derivative_is_refused_or_right,
     assert_parity,
@@ -241,27 +240,6 @@ def test_the_cpu_kernels_refuse_a_second_derivative() -> None:
 @needs_cpu
 def test_a_forward_mode_derivative_is_refused_or_right() -> None:
     assert_forward_derivative_is_refused_or_right(composited(), samples(3, 4))
-
-
-# ------------------------------------------------------------------------------------------ torch's operators
-
-
-@needs_cpu
-def test_opcheck_of_the_forward_operator() -> None:
-    from hyperfields.ops import _cpu
-
-    args = [t.float().requires_grad_() for t in samples(9).values()]
-    torch.library.opcheck(_cpu.composite_cpu, (*args, torch.tensor([4, 0, 5])), test_utils=OPCHECK)
-
-
-@needs_cpu
-def test_opcheck_of_the_backward_operator() -> None:
-    from hyperfields.ops import _cpu
-
-    inputs = [t.float() for t in samples(9).values()]
-    cotangents = [torch.ones(3, 3), torch.ones(3), torch.ones(3)]
-    args = (*cotangents, *inputs, torch.tensor([4, 0, 5]))
-    torch.library.opcheck(_cpu.composite_cpu_backward, args, test_utils=OPCHECK)
 
 
 # ---------------------------------------------------------------------------------------------------- refusal

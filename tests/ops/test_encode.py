@@ -15,7 +15,6 @@ from hyperfields.ops import dispatch
 from hyperfields.ops.grid import PRIMES, GridSpec
 
 from ._parity import (
-    OPCHECK,
     Call,
     assert_forward_derivative_is_refused_or_right,
     assert_parity,
@@ -351,36 +350,6 @@ def test_a_forward_mode_derivative_is_refused_or_right() -> None:
 
 
 # ------------------------------------------------------------------------------------------ torch's operators
-
-
-def operator_inputs(grid: GridSpec, shared: bool) -> tuple[object, ...]:
-    x, table = points_of(grid, 7).float(), table_of(grid, 1 if shared else 2).float()
-    leaves = (x.requires_grad_(), table.requires_grad_())
-    layout = (list(grid.scales), list(grid.resolutions), list(grid.offsets), grid.smoothstep)
-    return *leaves, torch.tensor([3, 4]), *layout
-
-
-@needs_cpu
-@pytest.mark.parametrize("shared", [False, True], ids=["a table each", "one table"])
-@pytest.mark.parametrize("name", ["3-D F2", "2-D F2 smoothstep"])
-def test_opcheck_of_the_forward_operator(name: str, shared: bool) -> None:
-    from hyperfields.ops import _cpu
-
-    torch.library.opcheck(_cpu.hash_encode_cpu, operator_inputs(GRIDS[name], shared), test_utils=OPCHECK)
-
-
-@needs_cpu
-@pytest.mark.parametrize(("need_x", "need_table"), [(True, True), (True, False), (False, True)])
-def test_opcheck_of_the_backward_operator(need_x: bool, need_table: bool) -> None:
-    from hyperfields.ops import _cpu
-
-    grid = GRIDS["3-D F2"]
-    x, table, *rest = operator_inputs(grid, False)
-    assert isinstance(x, Tensor)
-    assert isinstance(table, Tensor)
-    grad = random_numbers(7, grid.channels).float()
-    args = (grad, x.detach(), table.detach(), *rest, need_x, need_table)
-    torch.library.opcheck(_cpu.hash_encode_cpu_backward, args, test_utils=OPCHECK)
 
 
 # -------------------------------------------------------------------------------------------- choice, refusal

@@ -1,34 +1,40 @@
-"""Rows of a table against torch's."""
+"""Rows of two tables against torch's."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from hyperfields.ops.gather import gather_rows
+from hyperfields.ops.gather import gather_pairs
 
 from ._parity import needs_cpu, threads
 
 
 @needs_cpu
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_rows_are_those_of_index_select(count: int, dtype: torch.dtype) -> None:
-    table, rows = torch.randint(0, 255, (1000, 3)).to(dtype), torch.randint(1000, (50000,))
+    table, places = torch.randint(0, 255, (4000, 3)).to(dtype), torch.rand(1000, 2)
+    scenes, index = torch.tensor([3, 0, 2, 2]), torch.randint(1000, (4, 20_000))
     with threads(count):
-        assert torch.equal(gather_rows(table, rows), table.index_select(0, rows))
-        assert gather_rows(table, rows[:0]).shape == (0, 3)
+        x, y = gather_pairs((places, 0), (table, 1000), scenes, index)
+    assert torch.equal(x, places[index])
+    rows = table[scenes[:, None] * 1000 + index].float()
+    assert torch.equal(y, rows / 255.0 if dtype == torch.uint8 else rows)
+    assert gather_pairs((places, 0), (table, 1000), scenes, index[:, :0])[1].shape == (4, 0, 3)
 
 
 @needs_cpu
-@pytest.mark.parametrize("row", [-1, 1000])
-def test_a_row_that_is_not_there_is_an_error(row: int) -> None:
-    with pytest.raises(IndexError, match=r"1 of 3 are not among the 1000"):
-        gather_rows(torch.zeros(1000, 3), torch.tensor([0, row, 999]))
+def test_columns_of_one_table() -> None:
+    pool, scenes, index = torch.rand(60, 4), torch.tensor([1, 0]), torch.randint(30, (2, 50))
+    x, y = gather_pairs((pool[:, :3], 30), (pool[:, 3:], 30), scenes, index)
+    assert torch.equal(torch.cat((x, y), -1), pool[scenes[:, None] * 30 + index])
 
 
-def test_a_table_that_wants_a_gradient_gets_it() -> None:
-    table = torch.zeros(4, 2, requires_grad=True)
-    gather_rows(table, torch.tensor([1, 1, 3])).sum().backward()
-    assert table.grad is not None
-    assert table.grad.sum(1).tolist() == [0.0, 4.0, 0.0, 2.0]
+@needs_cpu
+@pytest.mark.parametrize(("scenes", "index"), [([0, 2], [[1, 2], [3, 4]]), ([0, 0], [[-1, 0], [0, 0]])])
+def test_a_row_that_is_not_there_is_an_error(scenes: list[int], index: list[list[int]]) -> None:
+    table: tuple[Tensor, int] = (torch.zeros(10, 3), 5)
+    with pytest.raises(IndexError, match="are not in the tables"):
+        gather_pairs(table, table, torch.tensor(scenes), torch.tensor(index))

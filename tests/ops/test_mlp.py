@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor
 from hyperfields import ops
 
 from ._parity import (
-    OPCHECK,
     Call,
     assert_forward_derivative_is_refused_or_right,
     assert_parity,
@@ -343,39 +341,6 @@ def test_an_eikonal_loss_raises_on_the_kernels_and_is_right_on_the_reference() -
 def test_a_forward_mode_derivative_is_refused_or_right() -> None:
     inputs = {"x": random_numbers(2, 7, 5), **parameters((5, 8, 6), 2)}
     assert_forward_derivative_is_refused_or_right(mlp(), inputs)
-
-
-# ------------------------------------------------------------------------------------------ torch's operators
-
-
-SIZES = [5, 8, 6]
-
-
-def flat_parameters() -> Tensor:
-    """`[2, numbers]`: weight and bias of each layer, as the operator takes them."""
-    return random_numbers(2, sum(o * i + o for i, o in itertools.pairwise(SIZES)), seed=1).float()
-
-
-@needs_cpu
-@pytest.mark.parametrize("differentiable", [True, False])
-def test_opcheck_of_the_forward_operator(differentiable: bool) -> None:
-    from hyperfields.ops import _cpu
-
-    x = random_numbers(300, 5).float().requires_grad_(differentiable)
-    params = flat_parameters().requires_grad_(differentiable)
-    args = (x, params, torch.tensor([100, 200]), SIZES, differentiable, 0.01)
-    torch.library.opcheck(_cpu.mlp_cpu, args, test_utils=OPCHECK)
-
-
-@needs_cpu
-@pytest.mark.parametrize("need_x", [True, False])
-def test_opcheck_of_the_backward_operator(need_x: bool) -> None:
-    from hyperfields.ops import _cpu
-
-    x, params, counts = random_numbers(300, 5).float(), flat_parameters(), torch.tensor([100, 200])
-    output, hidden = _cpu.mlp_cpu(x, params, counts, SIZES, True, 0.01)
-    args = (torch.ones_like(output), x, params, hidden, counts, SIZES, need_x, 0.01)
-    torch.library.opcheck(_cpu.mlp_cpu_backward, args, test_utils=OPCHECK)
 
 
 # ---------------------------------------------------------------------------------------------------- refusal

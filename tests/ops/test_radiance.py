@@ -9,7 +9,6 @@ from torch import Tensor
 from hyperfields import ops
 
 from ._parity import (
-    OPCHECK,
     Call,
     assert_parity,
     assert_same_at_any_number_of_threads,
@@ -146,19 +145,6 @@ def test_derivatives_of_directions_are_refused_by_the_kernel_and_right_without_i
 def test_the_cpu_kernel_refuses_a_second_derivative() -> None:
     d, inputs = case([12], 2, 3, (4,))
     assert_second_derivative_is_refused(radiance_head(d, 2, counts=[12]), inputs, "radiance_head_cpu_backward")
-
-
-@needs_cpu
-def test_opcheck_of_both_operators() -> None:
-    from hyperfields.ops import _cpu
-
-    params, counts = random_numbers(2, 3 * 8 + 3).float(), torch.tensor([3, 4])
-    out, d = random_numbers(7, 5).float(), directions(7).float()
-    shape = ([8, 3], 2, 0.01, 8.0)
-    leaves = out.clone().requires_grad_(), d, params.clone().requires_grad_()
-    torch.library.opcheck(_cpu.radiance_head_cpu, (*leaves, counts, *shape), test_utils=OPCHECK)
-    pulls = torch.randn(7), torch.randn(7, 3)
-    torch.library.opcheck(_cpu.radiance_head_cpu_backward, (*pulls, out, d, params, counts, *shape), test_utils=OPCHECK)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Compiled CPU kernels (numba), registered as torch operators with first derivatives.
+"""Compiled CPU kernels (numba), as functions that torch differentiates once.
 
 Layout of the work: an op is cut into tasks, which run on a small thread pool (kernels release the GIL), and no two
 tasks write the same memory. Each number is computed by one task in one order, however many tasks there are: results
 are the same at any number of threads, and no second OpenMP pool fights with torch's.
 
-A second derivative is refused: the backward operators have no autograd formula, so torch raises and names them.
+A second derivative is refused: it raises and names the kernel, see `operators`.
 """
 
 from hyperfields.ops._cpu.adam import adam_cpu as adam_cpu
@@ -15,9 +15,14 @@ from hyperfields.ops._cpu.distortion import distortion_cpu as distortion_cpu
 from hyperfields.ops._cpu.encode import encoded_cpu as encoded_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu_backward as hash_encode_cpu_backward
-from hyperfields.ops._cpu.gather import gather_rows_cpu as gather_rows_cpu
+from hyperfields.ops._cpu.error import encode_mlp_error_cpu as encode_mlp_error_cpu
+from hyperfields.ops._cpu.error import pixel_error_cpu as pixel_error_cpu
+from hyperfields.ops._cpu.gather import gather_pairs_cpu as gather_pairs_cpu
+from hyperfields.ops._cpu.gather import pixel_rays_cpu as pixel_rays_cpu
+from hyperfields.ops._cpu.heads import linear_heads_cpu as linear_heads_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu as mlp_cpu
 from hyperfields.ops._cpu.mlp import mlp_cpu_backward as mlp_cpu_backward
+from hyperfields.ops._cpu.occupancy import keep_densities_cpu as keep_densities_cpu
 from hyperfields.ops._cpu.radiance import radiance_head_cpu as radiance_head_cpu
 from hyperfields.ops._cpu.radiance import radiance_head_cpu_backward as radiance_head_cpu_backward
 from hyperfields.ops._cpu.rays import composite_cpu as composite_cpu

@@ -149,7 +149,7 @@ def adam_cpu(
     def task(lo: int, hi: int) -> None:
         _adam(pieces[lo:hi], addresses, values, like)
 
-    parallel(task, len(pieces), sum(g.numel() for g in gradients))
+    parallel(task, len(pieces), 4 * sum(g.numel() for g in gradients))  # roots and quotients
 
 
 def row_adam_cpu(

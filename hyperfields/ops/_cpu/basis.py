@@ -15,7 +15,8 @@ from numba import njit
 from torch import Tensor
 
 from hyperfields.ops._cpu.mlp import TILE, multiply, outer, pad4
-from hyperfields.ops._cpu.threads import parallel
+from hyperfields.ops._cpu.operators import differentiable
+from hyperfields.ops._cpu.threads import ENOUGH, parallel
 from hyperfields.ops._cpu.vectors import u64
 from hyperfields.ops.profiling import region
 
@@ -23,7 +24,7 @@ BASIS_COLUMNS = 2048  # columns of a task, at most
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-def _load_columns(matrix, begin, end, tile):
+def load_columns(matrix, begin, end, tile):
     """tile[i, p] = matrix[i, begin + p]; zeros beyond the end."""
     count, width = u64(end - begin), u64(matrix.shape[1])
     flat, zero = matrix.reshape(-1), matrix.dtype.type(0.0)
@@ -36,7 +37,7 @@ def _load_columns(matrix, begin, end, tile):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-def _store_columns(tile, begin, end, matrix):
+def store_columns(tile, begin, end, matrix):
     """matrix[i, begin + p] = tile[i, p]."""
     count, width = u64(end - begin), u64(matrix.shape[1])
     flat = matrix.reshape(-1)
@@ -53,10 +54,10 @@ def _combine(weights, bases, out, first, pieces, rows, columns):
     for number in range(pieces.shape[0]):
         for begin in range(pieces[number, 1], pieces[number, 2], int(TILE)):
             end = min(begin + int(TILE), pieces[number, 2])
-            _load_columns(bases, begin, end, x)
+            load_columns(bases, begin, end, x)
             y[:] = 0.0
             multiply(weights, 0, x, 0, y, 0, rows, columns)
-            _store_columns(y, first + begin, first + end, out)
+            store_columns(y, first + begin, first + end, out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -67,27 +68,25 @@ def _combine_backward_columns(transposed, bases, grad, grad_bases, partial, firs
     for number in range(pieces.shape[0]):
         for begin in range(pieces[number, 1], pieces[number, 2], int(TILE)):
             end = min(begin + int(TILE), pieces[number, 2])
-            _load_columns(bases, begin, end, x)
-            _load_columns(grad, first + begin, first + end, d_y)
+            load_columns(bases, begin, end, x)
+            load_columns(grad, first + begin, first + end, d_y)
             d_x[:] = 0.0
             multiply(transposed, 0, d_y, 0, d_x, 0, columns, rows)
-            _store_columns(d_x, begin, end, grad_bases)
+            store_columns(d_x, begin, end, grad_bases)
             outer(d_y, 0, x, 0, partial[number], 0, rows, columns)
 
 
 @functools.lru_cache
-def _plan(sizes: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+def plan(sizes: tuple[int, ...], most: int) -> tuple[np.ndarray, list[int]]:
     """Pieces (group, begin, end) that cover the columns of all groups, and the first column of each group."""
     pieces = [
-        (group, begin, min(begin + BASIS_COLUMNS, size))
-        for group, size in enumerate(sizes)
-        for begin in range(0, size, BASIS_COLUMNS)
+        (group, begin, min(begin + most, size)) for group, size in enumerate(sizes) for begin in range(0, size, most)
     ]
     return np.array(pieces, np.int64).reshape(-1, 3), [0, *itertools.accumulate(sizes)]
 
 
-def _by_group(task: Callable[[int, int, int], None], pieces: np.ndarray) -> None:
-    """Run task(group, lo, hi) over ranges of pieces of one group, in parallel."""
+def by_group(task: Callable[[int, int, int], None], pieces: np.ndarray, numbers: int = ENOUGH) -> None:
+    """Run task(group, lo, hi) over ranges of pieces of one group, in parallel; numbers: see `parallel`."""
 
     def work(lo: int, hi: int) -> None:
         groups = pieces[lo:hi, 0].tolist()
@@ -95,10 +94,10 @@ def _by_group(task: Callable[[int, int, int], None], pieces: np.ndarray) -> None
             indices = list(members)
             task(group, indices[0], indices[-1] + 1)
 
-    parallel(work, len(pieces))
+    parallel(work, len(pieces), numbers)
 
 
-def _padded(matrices: Tensor) -> np.ndarray:
+def padded(matrices: Tensor) -> np.ndarray:
     """Matrices `[g i j]` as numpy `[g, i*j]`, with zeros up to multiples of 4."""
     groups, rows, columns = matrices.shape
     padded = matrices.new_zeros(groups, pad4(rows), pad4(columns))
@@ -106,29 +105,36 @@ def _padded(matrices: Tensor) -> np.ndarray:
     return padded.numpy().reshape(groups, -1)
 
 
-@torch.library.custom_op("hyperfields::combine_bases_cpu", mutates_args=())
-def combine_bases_cpu(coefficients: Tensor, bases: list[Tensor]) -> Tensor:
+def of_groups(partial: np.ndarray, pieces: np.ndarray, like: Tensor) -> Tensor:
+    """Sums over the pieces of each group, from padded matrices `[pieces, rows*columns]`: shaped as `like` `[s g k]`."""
+    scenes, groups, count = like.shape
+    rows, columns = pad4(scenes), pad4(count)
+    total = like.new_zeros(groups, rows, columns)
+    total.index_add_(0, torch.from_numpy(pieces[:, 0]), torch.from_numpy(partial).reshape(-1, rows, columns))
+    return total[:, :scenes, :count].transpose(0, 1).contiguous()
+
+
+def combine_bases_cpu(coefficients: Tensor, *bases: Tensor) -> Tensor:
     """Sums [s n]; coefficients [s g k], bases [k n] of each group."""
     scenes, _, count = coefficients.shape
-    pieces, starts = _plan(tuple(part.shape[1] for part in bases))
+    pieces, starts = plan(tuple(part.shape[1] for part in bases), BASIS_COLUMNS)
     out = coefficients.new_empty(scenes, starts[-1])
-    weights = _padded(coefficients.detach().transpose(0, 1))
+    weights = padded(coefficients.detach().transpose(0, 1))
     inputs, result = [part.detach().contiguous().numpy() for part in bases], out.numpy()
 
     def task(group: int, lo: int, hi: int) -> None:
         _combine(weights[group], inputs[group], result, starts[group], pieces[lo:hi], pad4(scenes), pad4(count))
 
-    _by_group(task, pieces)
+    by_group(task, pieces)
     return out
 
 
-@torch.library.custom_op("hyperfields::combine_bases_cpu_backward", mutates_args=())
-def combine_bases_cpu_backward(grad: Tensor, coefficients: Tensor, bases: list[Tensor]) -> list[Tensor]:
+def combine_bases_cpu_backward(grad: Tensor, coefficients: Tensor, *bases: Tensor) -> list[Tensor]:
     """The gradients of the coefficients and of all bases."""
     scenes, _, count = coefficients.shape
     rows, columns = pad4(scenes), pad4(count)
-    pieces, starts = _plan(tuple(part.shape[1] for part in bases))
-    transposed, cotangent = _padded(coefficients.detach().permute(1, 2, 0)), grad.detach().contiguous().numpy()
+    pieces, starts = plan(tuple(part.shape[1] for part in bases), BASIS_COLUMNS)
+    transposed, cotangent = padded(coefficients.detach().permute(1, 2, 0)), grad.detach().contiguous().numpy()
     grads = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in bases]
     inputs, results = [part.detach().contiguous().numpy() for part in bases], [part.numpy() for part in grads]
     partial = np.zeros((len(pieces), rows * columns), cotangent.dtype)
@@ -139,32 +145,17 @@ def combine_bases_cpu_backward(grad: Tensor, coefficients: Tensor, bases: list[T
             rows, columns,
         )  # fmt: skip
 
-    _by_group(task, pieces)
-    total = coefficients.new_zeros(len(bases), rows, columns)
-    total.index_add_(0, torch.from_numpy(pieces[:, 0]), torch.from_numpy(partial).reshape(-1, rows, columns))
-    return [total[:, :scenes, :count].transpose(0, 1).contiguous(), *grads]
-
-
-@combine_bases_cpu.register_fake
-def _(coefficients, bases):
-    return coefficients.new_empty(coefficients.shape[0], sum(part.shape[1] for part in bases))
-
-
-@combine_bases_cpu_backward.register_fake
-def _(grad, coefficients, bases):
-    return [part.new_empty(part.shape) for part in (coefficients, *bases)]
+    by_group(task, pieces)
+    return [of_groups(partial, pieces, coefficients), *grads]
 
 
 def _context(ctx, inputs, output):
-    coefficients, bases = inputs
-    ctx.save_for_backward(coefficients, *bases)
+    ctx.save_for_backward(*inputs)
 
 
 @region("combine_bases, backward")
 def _backward(ctx, grad):
-    coefficients, *bases = ctx.saved_tensors
-    first, *rest = combine_bases_cpu_backward(grad, coefficients, bases)
-    return first, rest
+    return tuple(combine_bases_cpu_backward(grad, *ctx.saved_tensors))
 
 
-combine_bases_cpu.register_autograd(_backward, setup_context=_context)
+combine_bases_cpu = differentiable(combine_bases_cpu, _context, _backward)

@@ -7,6 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from hyperfields.ops._cpu.operators import differentiable
 from hyperfields.ops._cpu.rays import COMPOSITE_RAYS, clear_of
 from hyperfields.ops._cpu.threads import parallel, starts_of
 from hyperfields.ops.profiling import region
@@ -67,7 +68,6 @@ def _distort_rays_backward(grad, density, edges, places, starts, d_density, begi
                 d_density[k] = grad[ray] * (pull * through - rest) * length
 
 
-@torch.library.custom_op("hyperfields::distortion_cpu", mutates_args=())
 def distortion_cpu(density: Tensor, edges: Tensor, places: Tensor, counts: Tensor) -> Tensor:
     spread = density.new_empty(counts.shape[0])
     inputs = [t.detach().contiguous().numpy() for t in (density, edges, places)]
@@ -76,23 +76,12 @@ def distortion_cpu(density: Tensor, edges: Tensor, places: Tensor, counts: Tenso
     return spread
 
 
-@torch.library.custom_op("hyperfields::distortion_cpu_backward", mutates_args=())
 def distortion_cpu_backward(grad: Tensor, density: Tensor, edges: Tensor, places: Tensor, counts: Tensor) -> Tensor:
     d_density = torch.empty_like(density, memory_format=torch.contiguous_format)
     inputs = [t.detach().contiguous().numpy() for t in (grad, density, edges, places)]
     result, starts = d_density.numpy(), starts_of(counts)
     parallel(lambda lo, hi: _distort_rays_backward(*inputs, starts, result, lo, hi), counts.shape[0])
     return d_density
-
-
-@distortion_cpu.register_fake
-def _(density, edges, places, counts):
-    return density.new_empty(counts.shape[0])
-
-
-@distortion_cpu_backward.register_fake
-def _(grad, density, edges, places, counts):
-    return torch.empty_like(density)
 
 
 def _context(ctx, inputs, output):
@@ -104,4 +93,4 @@ def _backward(ctx, grad):
     return distortion_cpu_backward(grad, *ctx.saved_tensors), None, None, None
 
 
-distortion_cpu.register_autograd(_backward, setup_context=_context)
+distortion_cpu = differentiable(distortion_cpu, _context, _backward)

@@ -17,19 +17,19 @@ from hyperfields.ops._cpu.encode_kernels import (
     lengths_of,
     scatter_gradients,
 )
+from hyperfields.ops._cpu.operators import differentiable
 from hyperfields.ops._cpu.threads import parallel, pieces_of, starts_of
 from hyperfields.ops.profiling import region
 from hyperfields.ops.threads import kernel_threads
 
 
-@torch.library.custom_op("hyperfields::hash_encode_cpu", mutates_args=())
 def hash_encode_cpu(
     x: Tensor,
     table: Tensor,
     counts: Tensor,
-    scales: list[float],
-    resolutions: list[int],
-    offsets: list[int],
+    scales: tuple[float, ...],
+    resolutions: tuple[int, ...],
+    offsets: tuple[int, ...],
     smoothstep: bool,
 ) -> Tensor:
     out = x.new_empty(x.shape[0], len(scales) * table.shape[2])
@@ -48,15 +48,14 @@ def hash_encode_cpu(
     return out
 
 
-@torch.library.custom_op("hyperfields::hash_encode_cpu_backward", mutates_args=())
 def hash_encode_cpu_backward(
     grad: Tensor,
     x: Tensor,
     table: Tensor,
     counts: Tensor,
-    scales: list[float],
-    resolutions: list[int],
-    offsets: list[int],
+    scales: tuple[float, ...],
+    resolutions: tuple[int, ...],
+    offsets: tuple[int, ...],
     smoothstep: bool,
     need_x: bool,
     need_table: bool,
@@ -99,16 +98,6 @@ def hash_encode_cpu_backward(
     return grad_x, grad_table
 
 
-@hash_encode_cpu.register_fake
-def _(x, table, counts, scales, resolutions, offsets, smoothstep):
-    return x.new_empty(x.shape[0], len(scales) * table.shape[2])
-
-
-@hash_encode_cpu_backward.register_fake
-def _(grad, x, table, counts, scales, resolutions, offsets, smoothstep, need_x, need_table):
-    return (x.new_empty(x.shape if need_x else 0), x.new_empty(table.shape if need_table else 0))
-
-
 def _encode_context(ctx, inputs, output):
     x, table, counts, *ctx.grid = inputs
     ctx.save_for_backward(x, table, counts)
@@ -122,27 +111,17 @@ def _encode_backward(ctx, grad):
     return grad_x if need_x else None, grad_table if need_table else None, None, None, None, None, None
 
 
-hash_encode_cpu.register_autograd(_encode_backward, setup_context=_encode_context)
-
-
-class _Encoded(torch.autograd.Function):
-    """Not an operator of torch's, which must not return its input.
-
-    Its backward is one, and recorded as such: a second derivative raises as that of `hash_encode_cpu` does.
-    """
-
-    @staticmethod
-    def forward(ctx, x, table, counts, encoded, *grid):
-        ctx.grid = grid
-        ctx.save_for_backward(x, table, counts)
-        return encoded.view_as(encoded)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return *_encode_backward(ctx, grad), None
+hash_encode_cpu = differentiable(hash_encode_cpu, _encode_context, _encode_backward)
 
 
 def encoded_cpu(x: Tensor, table: Tensor, counts: Tensor, encoded: Tensor, *grid: object) -> Tensor:
     """`hash_encode_cpu` whose answer is known already: what is left is its backward."""
-    result: Tensor = _Encoded.apply(x, table, counts, encoded, *grid)
-    return result
+    return encoded.view_as(encoded)
+
+
+def _encoded_context(ctx, inputs, output):
+    x, table, counts, _, *ctx.grid = inputs
+    ctx.save_for_backward(x, table, counts)
+
+
+encoded_cpu = differentiable(encoded_cpu, _encoded_context, lambda ctx, grad: (*_encode_backward(ctx, grad), None))

@@ -10,7 +10,7 @@ Scratch is flat, with rows at offsets that the compiler knows: only then does LL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -36,15 +36,16 @@ class Grid(NamedTuple):
     dense: np.ndarray  # [l] bool
     smooth: bool
 
-    @classmethod
+    @staticmethod
+    @functools.lru_cache
     def of(
-        cls, dtype: np.dtype, scales: Sequence[float], resolutions: Sequence[int], offsets: Sequence[int], smooth: bool,
-        dims: int,
+        dtype: np.dtype, scales: tuple[float, ...], resolutions: tuple[int, ...], offsets: tuple[int, ...],
+        smooth: bool, dims: int,
     ) -> Grid:  # fmt: skip
-        """Layout as arrays, from the numbers of a `GridSpec`."""
+        """Layout as arrays, from the numbers of a `GridSpec`; kept, since every step asks for the same ones."""
         rows = np.array(offsets, np.int64)
         dense = [n >= r**dims for n, r in zip(np.diff(rows).tolist(), resolutions, strict=True)]
-        return cls(np.array(scales, dtype), np.array(resolutions, np.int64), rows, np.array(dense), smooth)
+        return Grid(np.array(scales, dtype), np.array(resolutions, np.int64), rows, np.array(dense), smooth)
 
 
 def lengths_of(dims: int, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -61,7 +62,7 @@ def flat(tensor: Tensor) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-def _load(x, begin, end, xs):
+def load_points(x, begin, end, xs):
     """True if points begin ... end are all in [0, 1]; they go to `xs[d * ENCODE_POINTS + i]`, zeros up to a group."""
     inside = True
     count = u64(end - begin)
@@ -254,7 +255,7 @@ def encode_points(x, tables, out, grid, pieces, lo, hi, corners, unroll):
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         owner = scene if tables.shape[0] > 1 else 0
-        inside, cold = _load(x, begin, end, xs), owner != before
+        inside, cold = load_points(x, begin, end, xs), owner != before
         count, before = u64(end - begin), owner
         # Some levels at a time: their columns stay in the cache, and of each row a cache line is written at once.
         for low in range(0, levels, SIDE):
@@ -322,50 +323,45 @@ def _corner_gradients(cotangents, at, place, corner_grads, corners, unroll):
             corner_grads[(_G2 + i) * n + f], corner_grads[(_G3 + i) * n + f] = c, d
 
 
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
+def scatter_columns(xs, count, inside, cotangents, base, table, grid, low, high, scratch, corners, unroll):
+    """Adds cotangents of levels low ... high, `cotangents[((level - base) * STRIDE + i) * f + feature]`, to the rows of
+    `table` that points by axis are interpolated from. Cotangents are 0 from `count` up to a whole group.
+    """
+    scales, resolutions, offsets = grid.scales, grid.resolutions, grid.offsets
+    n = u64(len(unroll))
+    index, place, slope, corner_grads = scratch
+    for level in range(low, high):
+        rows = offsets[level + 1] - offsets[level]
+        entries = table[u64(offsets[level]) * n : u64(offsets[level + 1]) * n]
+        for first in range(u64(0), count, _G):
+            _rows(xs, first, scales[level], resolutions[level], rows, grid.dense[level], inside, index, place, corners)
+            if grid.smooth:
+                _smooth(place, slope, len(xs) // ENCODE_POINTS)
+            _corner_gradients(cotangents, u64(level - base) * STRIDE + first, place, corner_grads, corners, unroll)
+            for k in range(u64(len(corners)) * _G):
+                add_row(corner_grads, k * n, entries, u64(index[k]) * n, unroll)
+
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def scatter_gradients(x, grad, tables, grid, bounds, tasks, lo, hi, corners, unroll):
     """A task is some levels of a scene: it owns their rows, so that no two tasks add to the same number."""
-    scales, resolutions, offsets = grid.scales, grid.resolutions, grid.offsets
-    n = u64(len(unroll))
-    xs, place, slope = (
-        np.empty(3 * ENCODE_POINTS, x.dtype),
-        np.empty(3 * _GROUP, x.dtype),
-        np.empty(3 * _GROUP, x.dtype),
-    )
-    index, levels = np.empty(len(corners) * _GROUP, np.uint32), scales.shape[0]
+    levels, offsets = grid.scales.shape[0], grid.offsets
+    xs = np.empty(x.shape[1] * ENCODE_POINTS, x.dtype)
+    scratch = encode_scratch(xs, corners, unroll)
     cotangents = np.empty(levels * COLUMN_PITCH * len(unroll), x.dtype)
-    corner_grads = np.empty(len(corners) * _GROUP * len(unroll), x.dtype)
     for number in range(lo, hi):
         scene, low, high = tasks[number]
         table = tables[scene]
         table[offsets[low] * len(unroll) : offsets[high] * len(unroll)] = 0.0
         for begin in range(bounds[scene], bounds[scene + 1], ENCODE_POINTS // 2):
             end = min(begin + ENCODE_POINTS // 2, bounds[scene + 1])
-            inside = _load(x, begin, end, xs)
+            inside = load_points(x, begin, end, xs)
             base = _load_rows(grad, begin, end, levels, low, high, cotangents, unroll)
-            for level in range(low, high):
-                rows = offsets[level + 1] - offsets[level]
-                entries = table[u64(offsets[level]) * n : u64(offsets[level + 1]) * n]
-                for first in range(u64(0), u64(end - begin), _G):
-                    _rows(
-                        xs,
-                        first,
-                        scales[level],
-                        resolutions[level],
-                        rows,
-                        grid.dense[level],
-                        inside,
-                        index,
-                        place,
-                        corners,
-                    )
-                    if grid.smooth:
-                        _smooth(place, slope, x.shape[1])
-                    _corner_gradients(
-                        cotangents, u64(level - base) * STRIDE + first, place, corner_grads, corners, unroll
-                    )
-                    for k in range(u64(len(corners)) * _G):
-                        add_row(corner_grads, k * n, entries, u64(index[k]) * n, unroll)
+            scatter_columns(
+                xs, u64(end - begin), inside, cotangents, base, table, grid, low, high, scratch, corners,
+                unroll,
+            )  # fmt: skip
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
@@ -414,7 +410,7 @@ def differentiate_points(x, tables, grad, grad_x, grid, pieces, lo, hi, corners,
     for number in range(lo, hi):
         scene, begin, end = pieces[number]
         table = tables[scene if tables.shape[0] > 1 else 0]
-        inside = _load(x, begin, end, xs)
+        inside = load_points(x, begin, end, xs)
         _load_rows(grad, begin, end, levels, 0, levels, cotangents, unroll)
         gradient[:] = 0.0
         for level in range(levels):

@@ -14,6 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from hyperfields.ops._cpu.operators import differentiable
 from hyperfields.ops._cpu.threads import parallel, pieces_of, starts_of
 from hyperfields.ops._cpu.vectors import FASTMATH, SIDE, transpose, u64
 from hyperfields.ops.profiling import region
@@ -136,11 +137,11 @@ def store_tile(tile, begin, count, width, target):
 @njit(nogil=True, cache=True, error_model="numpy")
 def _pack(params, sizes, packed, transposed, lo, hi):
     for scene in range(lo, hi):
-        _pack_scene(params[scene], sizes, packed[scene], transposed)
+        pack_scene(params[scene], sizes, packed[scene], transposed)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-def _pack_scene(params, sizes, packed, transposed):
+def pack_scene(params, sizes, packed, transposed):
     """One scene's weights [o i] and biases into zero-padded matrices; transposed ones without biases."""
     source = 0
     target = 0
@@ -163,11 +164,11 @@ def _pack_scene(params, sizes, packed, transposed):
 def unpack_add(partial, pieces, sizes, params):
     """Sum the pieces of each scene, always in the same order."""
     for number in range(pieces.shape[0]):
-        _unpack_piece(partial[number], sizes, params[pieces[number, 0]])
+        unpack_piece(partial[number], sizes, params[pieces[number, 0]])
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-def _unpack_piece(packed, sizes, params):
+def unpack_piece(packed, sizes, params):
     source = 0
     target = 0
     for layer in range(sizes.shape[0] - 1):
@@ -338,7 +339,7 @@ def pad4(size: int) -> int:
     return (size + 3) // 4 * 4
 
 
-def _packed_size(sizes: list[int]) -> int:
+def packed_size(sizes: list[int]) -> int:
     return sum(pad4(i) * pad4(o) + pad4(o) for i, o in itertools.pairwise(sizes))
 
 
@@ -347,7 +348,7 @@ def hidden_size(sizes: list[int]) -> int:
 
 
 def pack_all(params: Tensor, sizes: list[int], transposed: bool) -> np.ndarray:
-    packed = np.zeros((params.shape[0], _packed_size(sizes)), params.detach().numpy().dtype)
+    packed = np.zeros((params.shape[0], packed_size(sizes)), params.detach().numpy().dtype)
     flat, shape = params.detach().contiguous().numpy(), np.array(sizes, np.int64)
     parallel(lambda lo, hi: _pack(flat, shape, packed, transposed, lo, hi), len(packed), packed.size)
     return packed
@@ -359,7 +360,6 @@ def _tiles(pieces: np.ndarray) -> tuple[np.ndarray, int]:
     return np.cumsum(sizes) - sizes, int(sizes.sum())
 
 
-@torch.library.custom_op("hyperfields::mlp_cpu", mutates_args=())
 def mlp_cpu(
     x: Tensor, params: Tensor, counts: Tensor, sizes: list[int], keep: bool, slope: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -379,7 +379,6 @@ def mlp_cpu(
     return out, hidden
 
 
-@torch.library.custom_op("hyperfields::mlp_cpu_backward", mutates_args=())
 def mlp_cpu_backward(
     grad: Tensor,
     x: Tensor,
@@ -421,17 +420,6 @@ def mlp_cpu_backward(
     return grad_x, grad_params
 
 
-@mlp_cpu.register_fake
-def _(x, params, counts, sizes, keep, slope=0.0):
-    tiles = torch.library.get_ctx().new_dynamic_size() if keep else 0
-    return x.new_empty(x.shape[0], sizes[-1]), x.new_empty(tiles, max(hidden_size(sizes), 1))
-
-
-@mlp_cpu_backward.register_fake
-def _(grad, x, params, hidden, counts, sizes, need_x, slope=0.0):
-    return x.new_empty(x.shape if need_x else (0, x.shape[1])), x.new_empty(params.shape)
-
-
 def _mlp_context(ctx, inputs, output):
     ctx.set_materialize_grads(False)
     x, params, counts, ctx.sizes, _, ctx.slope = inputs
@@ -447,4 +435,4 @@ def _mlp_backward(ctx, grad, _hidden):
     return grad_x if need_x else None, grad_params, None, None, None, None
 
 
-mlp_cpu.register_autograd(_mlp_backward, setup_context=_mlp_context)
+mlp_cpu = differentiable(mlp_cpu, _mlp_context, _mlp_backward)

@@ -25,6 +25,7 @@ from hyperfields.ops._cpu.mlp import (
     unpack_add,
     widest,
 )
+from hyperfields.ops._cpu.operators import differentiable
 from hyperfields.ops._cpu.rays import exp_minus_one
 from hyperfields.ops._cpu.threads import parallel, pieces_of, starts_of
 from hyperfields.ops._cpu.vectors import FASTMATH, u64
@@ -159,7 +160,6 @@ def _radiance_head_backward(out, d, head, g_density, g_rgb, g_out, partial, piec
             store_tile(joined, first, count, width, g_out)
 
 
-@torch.library.custom_op("hyperfields::radiance_head_cpu", mutates_args=())
 def radiance_head_cpu(
     out: Tensor, d: Tensor, params: Tensor, counts: Tensor, sizes: list[int], degree: int, slope: float, ceiling: float
 ) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,6 @@ def radiance_head_cpu(
     return density, rgb
 
 
-@torch.library.custom_op("hyperfields::radiance_head_cpu_backward", mutates_args=())
 def radiance_head_cpu_backward(
     g_density: Tensor, g_rgb: Tensor, out: Tensor, d: Tensor, params: Tensor, counts: Tensor, sizes: list[int],
     degree: int, slope: float, ceiling: float,
@@ -191,16 +190,6 @@ def radiance_head_cpu_backward(
     return g_out, g_params
 
 
-@radiance_head_cpu.register_fake
-def _(out, d, params, counts, sizes, degree, slope, ceiling):
-    return out.new_empty(out.shape[0]), out.new_empty(out.shape[0], 3)
-
-
-@radiance_head_cpu_backward.register_fake
-def _(g_density, g_rgb, out, d, params, counts, sizes, degree, slope, ceiling):
-    return out.new_empty(out.shape), params.new_empty(params.shape)
-
-
 def _context(ctx, inputs, output):
     out, d, params, counts, *ctx.settings = inputs
     ctx.save_for_backward(out, d, params, counts)
@@ -212,4 +201,4 @@ def _backward(ctx, g_density, g_rgb):
     return g_out, None, g_params, None, None, None, None, None
 
 
-radiance_head_cpu.register_autograd(_backward, setup_context=_context)
+radiance_head_cpu = differentiable(radiance_head_cpu, _context, _backward)

@@ -10,6 +10,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from hyperfields.ops._cpu.operators import differentiable
 from hyperfields.ops._cpu.threads import parallel, starts_of
 from hyperfields.ops._cpu.vectors import FASTMATH, u64
 from hyperfields.ops.profiling import region
@@ -113,7 +114,6 @@ def _composite_rays_backward(
                 d_edges[k, 1] = 0.5 * weight * g_depth[ray] + d_optical * density[k]
 
 
-@torch.library.custom_op("hyperfields::composite_cpu", mutates_args=())
 def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rays = counts.shape[0]
     outputs = values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
@@ -123,7 +123,6 @@ def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor
     return outputs
 
 
-@torch.library.custom_op("hyperfields::composite_cpu_backward", mutates_args=())
 def composite_cpu_backward(
     g_rgb: Tensor,
     g_alpha: Tensor,
@@ -146,17 +145,6 @@ def composite_cpu_backward(
     return outputs
 
 
-@composite_cpu.register_fake
-def _(density, values, edges, counts):
-    rays = counts.shape[0]
-    return values.new_empty(rays, values.shape[1]), values.new_empty(rays), values.new_empty(rays)
-
-
-@composite_cpu_backward.register_fake
-def _(g_rgb, g_alpha, g_depth, density, values, edges, counts):
-    return tuple(t.new_empty(t.shape) for t in (density, values, edges))
-
-
 def _composite_context(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
@@ -166,7 +154,7 @@ def _composite_backward(ctx, g_rgb, g_alpha, g_depth):
     return *composite_cpu_backward(g_rgb, g_alpha, g_depth, *ctx.saved_tensors), None
 
 
-composite_cpu.register_autograd(_composite_backward, setup_context=_composite_context)
+composite_cpu = differentiable(composite_cpu, _composite_context, _composite_backward)
 
 
 # -------------------------------------------------------------------------------------------------- ray_march

@@ -6,11 +6,13 @@ import hashlib
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
+from numba import njit
 from torch import Tensor
 
 from hyperfields.ops.threads import kernel_threads
@@ -38,24 +40,38 @@ def stamp_kernels() -> None:
 
 
 ENOUGH = 2**18  # numbers that are moved, from which on a second thread helps
-_pool: ThreadPoolExecutor | None = None
+_work: SimpleQueue[Callable[[], None]] = SimpleQueue()  # what threads of the pool wait for
+_threads = 0  # of the pool
 
 
 def _forget_pool() -> None:
-    global _pool
-    _pool = None
+    global _work, _threads
+    _work, _threads = SimpleQueue(), 0
 
 
 os.register_at_fork(after_in_child=_forget_pool)
+
+
+def _serve(work: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        work.get()()
+
+
+def _grow_pool(threads: int) -> None:
+    global _threads
+    while _threads < threads:
+        _threads += 1
+        threading.Thread(target=_serve, args=(_work,), name=f"hyperfields_{_threads}", daemon=True).start()
 
 
 def parallel(task: Callable[[int, int], None], count: int, numbers: int = ENOUGH) -> None:
     """Run task(lo, hi) over ranges that cover 0 ... count, on `kernel_threads()` threads.
 
     A range is a few pieces: entering a kernel from Python (about 10 us) is paid a few times an op, not once a piece.
-    numbers: that are moved in all, where it may be so few that to wake a thread (about 100 us) takes longer.
+    Nobody waits for a thread that has not begun a range: to wake one takes up to 100 us.
+
+    numbers: that are moved in all, where it may be so few that a second thread would come too late.
     """
-    global _pool
     threads = min(kernel_threads(), count) if numbers >= ENOUGH else 1
     if threads <= 1:
         if count:
@@ -63,18 +79,28 @@ def parallel(task: Callable[[int, int], None], count: int, numbers: int = ENOUGH
         return
     ranges = min(count, 4 * threads)
     bounds = [count * r // ranges for r in range(ranges + 1)]
-    if _pool is None:
-        _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="hyperfields")
     order = itertools.count()
+    done: SimpleQueue[BaseException | None] = SimpleQueue()  # an entry for each range that a helper ran
 
-    def work() -> None:
+    def help_out() -> None:
         while (index := next(order)) < ranges:
-            task(bounds[index], bounds[index + 1])
+            try:
+                task(bounds[index], bounds[index + 1])
+            except BaseException as error:
+                done.put(error)
+            else:
+                done.put(None)
 
-    futures = [_pool.submit(work) for _ in range(threads - 1)]
-    work()
-    for future in futures:
-        future.result()
+    _grow_pool(threads - 1)
+    for _ in range(threads - 1):
+        _work.put(help_out)
+    own = 0
+    while (index := next(order)) < ranges:
+        task(bounds[index], bounds[index + 1])
+        own += 1
+    for _ in range(ranges - own):
+        if (failure := done.get()) is not None:
+            raise failure
 
 
 def starts_of(counts: Tensor) -> np.ndarray:
@@ -84,11 +110,16 @@ def starts_of(counts: Tensor) -> np.ndarray:
     return starts
 
 
-def pieces_of(starts: np.ndarray, size: int) -> np.ndarray:
+@njit(cache=True, error_model="numpy")
+def pieces_of(starts, size):
     """Cut packed points into pieces of at most `size` that stay within a scene: rows (scene, begin, end)."""
-    pieces = [
-        (scene, begin, min(begin + size, int(end)))
-        for scene, (start, end) in enumerate(itertools.pairwise(starts.tolist()))
-        for begin in range(start, end, size)
-    ]
-    return np.array(pieces, np.int64).reshape(-1, 3)
+    count = 0
+    for scene in range(len(starts) - 1):
+        count += (starts[scene + 1] - starts[scene] + size - 1) // size
+    pieces, number = np.empty((count, 3), np.int64), 0
+    for scene in range(len(starts) - 1):
+        for begin in range(starts[scene], starts[scene + 1], size):
+            pieces[number, 0], pieces[number, 1] = scene, begin
+            pieces[number, 2] = min(begin + size, starts[scene + 1])
+            number += 1
+    return pieces

@@ -1,0 +1,148 @@
+"""Morphs that move between scenes, and walks through several: what a film of a walk shows at each place of it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hyperfields.codes.paths import MODES, path_at
+from hyperfields.errors import InputError
+from hyperfields.fields import BoundField
+from hyperfields.runs.images import IMAGE_SUFFIXES
+from hyperfields.runs.meshes import MESH_SUFFIXES
+from hyperfields.runs.scene import Scene
+
+MorphKind = Literal["moved", "codes"]
+
+
+class MovedScene(Scene):
+    """A scene on the way from one to another: a picture, and of shapes and radiance a mesh; no field with weights."""
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """As `Scene.save`, but for the field.
+
+        Raises:
+            InputError: a suffix that is of neither a picture nor a mesh; a file that cannot be written.
+        """
+        if not options and Path(path).suffix.lower() not in (*IMAGE_SUFFIXES, *MESH_SUFFIXES):
+            raise InputError(
+                f"{path}: a scene of a morph is read off two fields and has none of its own; save a picture or a mesh"
+            )
+        return super().save(path, **options)
+
+
+class Morph:
+    """The way from one scene to another, of one run or of two with scenes of one kind; inferred ones, too.
+
+        morph = hf.Morph(run["k_taxi"], run["q_public_Bus"])
+        morph.at(0.5).render().shape
+        morph.carried(points)  # where on the bus the points of the taxi are
+
+    What both have is carried from one to the other, see `tasks.morphs`; it is looked for once, here.
+
+    Raises:
+        InputError: scenes of two kinds, or several scenes in one.
+    """
+
+    def __init__(self, first: Scene, second: Scene) -> None:
+        for scene in (first, second):
+            if not isinstance(scene, Scene):
+                raise InputError(f"morph: {type(scene).__name__} came, wanted two scenes, such as run[0] and run[1]")
+            if not isinstance(scene.field, BoundField):
+                raise InputError(f"morph: {scene.name!r} is several scenes in one; give one")
+        if first.run.kind != second.run.kind:
+            raise InputError(f"morph: from {first.run.kind} to {second.run.kind}; wanted two scenes of one kind")
+        self.first, self.second = first, second
+        find = getattr(first.run.task, "morph", None)
+        if find is None:
+            raise InputError(f"morph: nothing moves between {first.run.kind}; walk by their codes: --morph codes")
+        self._way = find(first.field, second.field)
+
+    def __repr__(self) -> str:
+        return f"Morph({self.first.name!r} to {self.second.name!r}, {self.first.run.kind})"
+
+    def at(self, t: float) -> Scene:
+        """The scene at `t` of the way: 0 is the first, 1 the second.
+
+        Raises:
+            InputError: a `t` that is not from 0 to 1.
+        """
+        if not isinstance(t, int | float) or not 0.0 <= t <= 1.0:
+            raise InputError(f"t {t!r:.60}: wanted a number from 0, the first scene, to 1, the second")
+        if t in (0.0, 1.0):
+            return self.second if t else self.first
+        name = f"{self.first.name}-{self.second.name}-{t:g}"
+        return MovedScene(self.first.run, name, self.first.code, fitted=False, field=self._way.at(float(t)))
+
+    def carried(self, x: Tensor, *, back: bool = False) -> Tensor:
+        """Where in the second scene the points `[... d]` of the first are; back: of the second in the first.
+
+        In the coordinates of `Scene.__call__`. Differentiable in x.
+        """
+        return self._way.carried(x, -1.0 if back else 1.0)
+
+
+def _require_coded(scene: Scene) -> None:
+    """InputError when a scene is more than its code says."""
+    field = scene.run.model.bind(scene.code)
+    same = field.weights.keys() == scene.field.weights.keys() and field.field == scene.field.field
+    if not same or any(not torch.equal(value, scene.field.weights[name]) for name, value in field.weights.items()):
+        raise InputError(
+            f"scene {scene.name!r:.100}: has weights of its own, which codes do not say; walk with --morph moved"
+        )
+
+
+class Walk:
+    """A way through two scenes or more, of one run.
+
+    at: the field at a place from 0, the first scene, to `stretches`, the last one.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], kind: MorphKind = "moved", mode: str | None = None) -> None:
+        """
+        Args:
+            kind: "moved", see `Morph`; "codes", the fields of codes on a path through those of the scenes.
+            mode: of that path, see `codes.interpolate`; default "lerp".
+
+        Raises:
+            InputError: fewer than two scenes; an unknown kind or mode; a mode of what is moved, scenes with weights of
+                their own of which only codes would be used.
+        """
+        if kind not in get_args(MorphKind):
+            raise InputError(f"morph {kind!r:.60}: wanted 'moved' or 'codes'")
+        if mode is not None and kind == "moved":
+            raise InputError(f"mode {mode!r:.60}: is of a path of codes; leave it out, or ask for the morph 'codes'")
+        if mode is not None and mode not in MODES:
+            raise InputError(f"interpolate mode {mode!r:.60}: wanted 'lerp', 'slerp' or 'smooth'")
+        if len(scenes) < 2:
+            run = scenes[0].run if scenes else None
+            names = "" if run is None else f", e.g. {' '.join(run.names[:2])}"
+            raise InputError(f"interpolate: {len(scenes) or 'no'} scene came; a walk is between two or more{names}")
+        self.scenes, self.kind, self.mode = tuple(scenes), kind, mode or "lerp"
+        self.run, self.stretches = scenes[0].run, len(scenes) - 1
+        self.codes: Tensor | None = None
+        if kind == "codes":
+            for scene in scenes:
+                _require_coded(scene)
+            self.codes = torch.cat([scene.code for scene in scenes])
+        self._morph = functools.lru_cache(maxsize=1)(self._found)  # places are asked for in order
+
+    def _found(self, stretch: int) -> Morph:
+        return Morph(*self.scenes[stretch : stretch + 2])
+
+    def at(self, place: float) -> BoundField:
+        stretch = min(int(place), self.stretches - 1)
+        t = min(max(place - stretch, 0.0), 1.0)
+        if t in (0.0, 1.0):
+            return self.scenes[stretch + int(t)].field
+        if self.codes is None:
+            return self._morph(stretch).at(t).field
+        with torch.no_grad():
+            code = path_at(self.codes, torch.tensor([place], device=self.codes.device), self.mode)
+            return self.run.model.bind(code).detach()
