@@ -132,7 +132,7 @@ def codes(room: Room, data: bytes) -> object:
     found = load_codes(room.put("codes.safetensors", data), room.run)
     for name in found.names:
         found[name]
-    return found.bind(room.run, *found.names) if found.names else None
+    return found.bind(*found.names) if found.names else None
 
 
 def codes_files(room: Room) -> list[bytes]:

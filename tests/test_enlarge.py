@@ -89,6 +89,8 @@ def test_pictures_larger_than_the_fitted_ones_are_enlarged(run: Run, tmp_path: P
     torch.testing.assert_close(fitted, at_centres.clamp(0.0, 1.0), atol=1e-5, rtol=0.0)
     large = scene.render(size=2 * SIDE)
     torch.testing.assert_close(large, enlarged(fitted, (2 * SIDE, 2 * SIDE)).clamp(0.0, 1.0))
+    half = scene.render(size=SIDE // 2)
+    torch.testing.assert_close(half, fitted.reshape(SIDE // 2, 2, SIDE // 2, 2, 3).mean((1, 3)))
     again = hf.load_run(str(run.save(tmp_path / "run").path))
     assert again.model.config.field.pixels == (SIDE, SIDE)
     assert torch.equal(again["a"].render(size=2 * SIDE), large)

@@ -1,4 +1,4 @@
-"""Pictures larger than those that a field was fitted to.
+"""Pictures of other sizes than those that a field was fitted to, larger ones above all.
 
 A field of images that knows colours at the centres of pixels alone can be anything between them, in practice speckled.
 What is known of a larger picture is that it gives the smaller one again when it is reduced: a pixel is the mean of
@@ -30,10 +30,10 @@ STEP = 0.1  # of the picture in the algorithm; the other step is as large as con
 def enlarged(
     picture: Tensor, size: tuple[int, int], *, steps: int = STEPS, pause: Callable[[], None] | None = None
 ) -> Tensor:
-    """The picture `[h w c]` in the larger `size` (height, width), `[*size c]`. Not differentiable.
+    """The picture `[h w c]` in another `size` (height, width), `[*size c]`. Not differentiable.
 
     At whole multiples up to `MOST` its pixels are the means of the new ones, exactly. At others, pixels are means of
-    those of the next multiple over their areas.
+    those of the next multiple over their areas; so are those of smaller pictures.
 
     Args:
         steps: towards the least variation; with 0 the picture is that of a cubic with these means.

@@ -209,22 +209,24 @@ def drawn(
     quick: bool = False,
     pause: Callable[[], None] | None = None,
 ) -> Tensor:
-    """A part of one image as `[*size c]`: the field at the centres of pixels. Where these are smaller than the pixels
-    that it was fitted to, the enlarged picture of those.
+    """A part of one image as `[*size c]`: the field at the centres of pixels. Where these are not those that it was
+    fitted to, the picture of those in another size: means over areas, or enlarged.
 
-    quick: a less sharp enlargement.
+    quick: a less sharp enlargement, and no means.
     """
     fitted: tuple[int, int] | None = getattr(bound.field, "pixels", None)
     extent = window.bottom - window.top, window.right - window.left
     pairs = zip(size, extent, fitted or size, strict=True)
     scale = max(side / max(part * pixels, 1e-9) for side, part, pixels in pairs)
-    if fitted is None or scale <= 1.0:
-        if window == Window() and pause is None:
+    whole = window == Window()
+    as_it_is = (whole and size == fitted) or (scale <= 1.0 and (quick or not whole))
+    if fitted is None or as_it_is:
+        if whole and pause is None:
             return sample_image(bound, 1, *size, bound.device)[0]
         return sample_window(bound, window, *size, background, device=bound.device, pause=pause)
     picture = sample_image(bound, 1, *fitted, bound.device)[0].clamp(0.0, 1.0)
     steps = 0 if quick else STEPS
-    if window == Window():
+    if whole:
         return enlarged(picture, size, steps=steps, pause=pause)
     near, place = part_of(picture, window)
     factor = min(math.ceil(scale), MOST)

@@ -32,7 +32,7 @@ def test_infer_then_use_the_codes(fits: Any, tmp_path: Path, capsys: pytest.Capt
     assert found.residual
     x = torch.rand(1, 50, 3)
     with torch.no_grad():  # the refined field, not that of the code alone
-        alone, bound = load_field(tmp_path / "r.safetensors")(x, x), found.bind(loaded, "ring")(x, x)
+        alone, bound = load_field(tmp_path / "r.safetensors")(x, x), found.bind("ring")(x, x)
     for got, wanted in zip(as_tuple(alone), as_tuple(bound), strict=True):
         torch.testing.assert_close(got, wanted)
 
