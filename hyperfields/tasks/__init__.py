@@ -63,6 +63,7 @@ def preset(
     codes: Codes | None = None,
     between: float | None = None,
     unbounded: bool = False,
+    task: Task | None = None,
 ) -> tuple[ModelConfig, TrainConfig]:
     """(model, recipe) of a preset, see `Task.model`, with what is given instead; for `fit(model=, train=)`.
 
@@ -73,11 +74,12 @@ def preset(
         codes: a source of codes that the recipe is adapted to.
         between: weight of what is asked of mixed codes, see `between.Between`.
         unbounded: of views that show what is all round: the scenes live in contracted space.
+        task: of a kind that is your own.
 
     Raises:
         InputError: an unknown name or kind.
     """
-    task = task_of(kind)
+    task = task or task_of(kind)
     model, train = task.model(name, scenes, side, **({"unbounded": True} if unbounded else {}))
     if generator is not None:
         model = dataclasses.replace(model, generator=generator)

@@ -352,6 +352,12 @@ class ColorBetween:
         channels: int = self.first.field.channels
         return channels
 
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Size of the pictures that the ends were fitted to, see `ImageField`."""
+        size: tuple[int, int] | None = getattr(self.first.field, "pixels", None)
+        return size
+
     def __call__(self, weights: Weights, x: Tensor, *counts: Tensor) -> Tensor:
         """x `[1 n 2]` in [0, 1]^2, or packed with counts -> `[... c]`. Differentiable in x."""
         first, second = (0.5 * values_at(self.moves, 2.0 * x - 1.0)).split(2, -1)

@@ -97,7 +97,7 @@ def infer(
             inferred = _inferred(
                 run, data, by, minutes, steps, refine, bytes_per_scene, prior, weight, seed, source, progress
             )
-            write_codes(Path(out), inferred, run)
+            write_codes(Path(out), inferred)
         return inferred
     return _inferred(run, data, by, minutes, steps, refine, bytes_per_scene, prior, weight, seed, source, progress)
 
@@ -209,13 +209,13 @@ def _descent(
     trainer.fit(length, progress, stage=(0.0, middle), on_step=on_step)
     codes = codes_of(table.codes.detach())
     if alone:
-        return InferredCodes(tuple(data.names), codes)
+        return InferredCodes(run, tuple(data.names), codes)
     if size is not None:
         packed = compress(run, data, codes, length, progress, size, first=middle, seed=seed + 1, on_step=on_step)
         return unpacked(run, tuple(data.names), packed)
     codes = codec.round_trip(codes)  # as they are read again: what is added belongs to these
     residual = refined(run, data, codes, length, progress, first=middle, seed=seed + 1, on_step=on_step)
-    return InferredCodes(tuple(data.names), codes, residual)
+    return InferredCodes(run, tuple(data.names), codes, residual)
 
 
 def _posterior(
@@ -249,7 +249,7 @@ def _posterior(
     trainer = _trainer(run, data, bind, {"latents": [table.codes]}, train, seed)
     trainer.fit(length, Progress(), on_step=on_step)
     mean, log_std = table.codes.detach().chunk(2, 1)
-    return InferredCodes(tuple(data.names), center + std_fitted * mean, std=std_fitted * log_std.exp())
+    return InferredCodes(run, tuple(data.names), center + std_fitted * mean, std=std_fitted * log_std.exp())
 
 
 def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
@@ -271,7 +271,7 @@ def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
                 return objective(run.model.bind(codes), scenes, scenes, generator) * len(scenes)
 
             parts.append(source.final_codes(scenes, generator, loss).detach())
-    return InferredCodes(tuple(data.names), torch.cat(parts))
+    return InferredCodes(run, tuple(data.names), torch.cat(parts))
 
 
 def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
@@ -344,7 +344,7 @@ def fields_of(
     row = slice(inferred.index(name), inferred.index(name) + 1)
     std = None if inferred.std is None else inferred.std[row]
     residual = {key: value[row] for key, value in inferred.residual.items()}
-    return inferred.bind(run, name), draw_fields(run, inferred.codes[row], std, residual, samples=samples)
+    return inferred.bind(name), draw_fields(run, inferred.codes[row], std, residual, samples=samples)
 
 
 @torch.no_grad()
