@@ -80,12 +80,22 @@ class Morph:
         name = f"{self.first.name}-{self.second.name}-{t:g}"
         return MovedScene(self.first.run, name, self.first.code, fitted=False, field=self._way.at(float(t)))
 
+    def painted(self) -> Scene:
+        """The second scene with the colours of the first; of images, the first one laid out as the second is.
+
+        Raises:
+            InputError: scenes without colours (shapes).
+        """
+        name = f"{self.second.name} as {self.first.name}"
+        return MovedScene(self.second.run, name, self.second.code, fitted=False, field=self._way.painted())
+
     def carried(self, x: Tensor, *, back: bool = False) -> Tensor:
         """Where in the second scene the points `[... d]` of the first are; back: of the second in the first.
 
         In the coordinates of `Scene.__call__`. Differentiable in x.
         """
-        return self._way.carried(x, -1.0 if back else 1.0)
+        carried: Tensor = self._way.carried(x, -1.0 if back else 1.0)
+        return carried
 
 
 def _require_coded(scene: Scene) -> None:
