@@ -218,11 +218,21 @@ def test_scenes_between_are_pictures_and_meshes(tmp_path: Path) -> None:
     points = torch.tensor([[0.0, 0.0, 0.5]])
     back = morph.carried(morph.carried(points), back=True)
     torch.testing.assert_close(back, points, atol=0.01, rtol=0)
+    torch.testing.assert_close(morph.carried(points.double()), morph.carried(points).double())
+    for odd in (points.numpy(), points[:, :2], points.long()):
+        with pytest.raises(InputError, match=r"came, wanted a tensor of points \[\.\.\. 3\], floating point"):
+            morph.carried(odd)  # type: ignore[arg-type]
     for t in (-0.1, 1.5, float("nan"), "half"):
         with pytest.raises(InputError, match="wanted a number from 0, the first scene, to 1"):
             morph.at(t)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="from shapes to images"):
         Morph(run["small"], run_of("images", grey=0.5)["grey"])
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(InputError, match="networks and kernels are in float32"):
+            Morph(run["small"], run["big"])
+    finally:
+        torch.set_default_dtype(torch.float32)
     views = run_of("views")
     field = dataclasses.replace(views["big"].field.field, space=Contracted())
     outdoors = hf.Scene(views, "all", views["big"].code, field=BoundField(field, views["big"].field.weights, 1))
@@ -246,9 +256,13 @@ def test_walks_go_through_their_scenes() -> None:
     ):
         with pytest.raises(InputError, match=told):
             Walk([run[0], run[1]], **words)  # type: ignore[arg-type]
-    for few in ([], [run[0]]):
-        with pytest.raises(InputError, match="a walk is between two or more"):
-            Walk(few)
+    for odd in (run, run[0], [], ["dark", "light"]):
+        with pytest.raises(InputError, match=r"wanted a list of scenes, such as \[run\[0\], run\[1\]\]"):
+            Walk(odd)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"--frames 2\.5: wanted a whole number"):
+        hf.interpolate_run([run[0], run[1]], "x.gif", frames=2.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="a walk is between two or more"):
+        Walk([run[0]])
 
 
 def test_codes_are_of_one_run() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from hyperfields.codes.paths import MODES, path_at
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
-from hyperfields.ops import Box
+from hyperfields.ops import Box, devices
 from hyperfields.runs.images import IMAGE_SUFFIXES
 from hyperfields.runs.meshes import MESH_SUFFIXES
 from hyperfields.runs.scene import Scene
@@ -60,6 +60,7 @@ class Morph:
                 raise InputError(f"morph: {scene.name!r} is several scenes in one; give one")
         if first.run.kind != second.run.kind:
             raise InputError(f"morph: from {first.run.kind} to {second.run.kind}; wanted two scenes of one kind")
+        devices.require_float32()
         spaces = [getattr(scene.field.field, "space", None) for scene in (first, second)]
         if type(spaces[0]) is not type(spaces[1]):
             boxed, other = (first, second) if isinstance(spaces[0], Box) else (second, first)
@@ -95,9 +96,17 @@ class Morph:
     def carried(self, x: Tensor, *, back: bool = False) -> Tensor:
         """Where in the second scene the points `[... d]` of the first are; back: of the second in the first.
 
-        In the coordinates of `Scene.__call__`. Differentiable in x.
+        In the coordinates of `Scene.__call__`; what would leave the scene stops at its side. Differentiable in x.
+
+        Raises:
+            InputError: what are no points.
         """
-        return self._way.carried(x, -1.0 if back else 1.0)
+        dims = self.first.field.field.dims
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.shape[-1:] != (dims,):
+            came = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"x: {came} came, wanted a tensor of points [... {dims}], floating point")
+        dtype = next(iter(self.first.field.weights.values())).dtype
+        return self._way.carried(x.to(dtype), -1.0 if back else 1.0).to(x.dtype)
 
 
 def _require_coded(scene: Scene) -> None:
@@ -123,8 +132,8 @@ class Walk:
             mode: of that path, see `codes.interpolate`; default "lerp".
 
         Raises:
-            InputError: fewer than two scenes; an unknown kind or mode; a mode of what is moved; by codes, scenes of
-                several runs, or with weights of their own.
+            InputError: no scenes, or fewer than two; an unknown kind or mode; a mode of what is moved; by codes, scenes
+                of several runs, or with weights of their own.
         """
         if kind not in get_args(MorphKind):
             raise InputError(f"morph {kind!r:.60}: wanted 'moved' or 'codes'")
@@ -132,11 +141,13 @@ class Walk:
             raise InputError(f"mode {mode!r:.60}: is of a path of codes; leave it out, or ask for the morph 'codes'")
         if mode is not None and mode not in MODES:
             raise InputError(f"interpolate mode {mode!r:.60}: wanted 'lerp', 'slerp' or 'smooth'")
+        scenes = () if isinstance(scenes, Scene) else tuple(scenes)
+        if not scenes or not all(isinstance(scene, Scene) for scene in scenes):
+            raise InputError("interpolate: wanted a list of scenes, such as [run[0], run[1]]")
         if len(scenes) < 2:
-            run = scenes[0].run if scenes else None
-            names = "" if run is None else f", e.g. {' '.join(run.names[:2])}"
-            raise InputError(f"interpolate: {len(scenes) or 'no'} scene came; a walk is between two or more{names}")
-        self.scenes, self.kind, self.mode = tuple(scenes), kind, mode or "lerp"
+            names = " ".join(scenes[0].run.names[:2])
+            raise InputError(f"interpolate: 1 scene came; a walk is between two or more, e.g. {names}")
+        self.scenes, self.kind, self.mode = scenes, kind, mode or "lerp"
         self.run, self.stretches = scenes[0].run, len(scenes) - 1
         self.codes: Tensor | None = None
         if kind == "codes":
