@@ -43,15 +43,14 @@ def transfer(
     from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.marks import carry_marks
     from hyperfields.runs.morphs import Morph
-    from hyperfields.runs.named import scene_of
     from hyperfields.runs.render import render_scene
     from hyperfields.training.progress import Meter
 
     if points is not None and (orbit is not None or size is not None):
         raise InputError("--points: gives points and no picture; leave --orbit and --size out")
     loaded = load(run)
-    inferred = None if codes is None else load_codes(codes, loaded)
-    first, second = (scene_of(loaded, name, inferred) for name in (source, target))
+    scenes = loaded if codes is None else load_codes(codes, loaded)
+    first, second = scenes[source], scenes[target]
     if points is not None:
         count = carry_marks(first, second, points, out)
         print(f"wrote {out}: {count} point{'s' * (count != 1)}")
