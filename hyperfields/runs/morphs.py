@@ -82,9 +82,10 @@ class Morph:
         Raises:
             InputError: a `t` that is not from 0 to 1.
         """
-        if not isinstance(t, Real) or not 0.0 <= t <= 1.0:
+        came: Any = t  # numpy's numbers are welcome
+        if not isinstance(came, Real) or not 0.0 <= float(came) <= 1.0:
             raise InputError(f"t {t!r:.60}: wanted a number from 0, the first scene, to 1, the second")
-        t = float(t)
+        t = float(came)
         if t in (0.0, 1.0):
             return self.second if t else self.first
         name = f"{self.first.name}-{self.second.name}-{t:g}"
