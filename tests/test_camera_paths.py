@@ -258,9 +258,11 @@ def test_poses_of_nerfstudios_run_are_brought_into_the_capture(tmp_path: Path) -
     assert "are brought from the coordinates of nerfstudio's run" in film.note
     wanted = (saved * torch.tensor([1.0, -1.0, -1.0, 1.0])).float()
     torch.testing.assert_close(film.cameras[0].T_world_camera, wanted, atol=1e-5, rtol=0.0)
-    (tmp_path / "dataparser_transforms.json").write_text(json.dumps({**content, "transform": [[1, 2], [3]]}))
-    with pytest.raises(InputError, match=r"dataparser_transforms\.json: its transform is no rotation"):
-        read_camera_path(tmp_path / "camera_path.json")
+    whole = torch.eye(4).tolist()
+    for transform in ([[1, 2], [3]], [], whole[:1], whole[:2], [*whole[:3], [0, 0, 1, 1]], [*whole, whole[3]]):
+        (tmp_path / "dataparser_transforms.json").write_text(json.dumps({**content, "transform": transform}))
+        with pytest.raises(InputError, match=r"dataparser_transforms\.json: its transform is no rotation"):
+            read_camera_path(tmp_path / "camera_path.json")
 
 
 def test_files_that_are_no_camera_paths(tmp_path: Path) -> None:

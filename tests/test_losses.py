@@ -9,7 +9,7 @@ from torch import Tensor
 from hyperfields.cameras import Rays
 from hyperfields.data import Pixels, Points
 from hyperfields.rendering.base import Rendered
-from hyperfields.tasks.losses import ColorLoss, DistanceLoss, PixelLoss
+from hyperfields.tasks.losses import GUESSED, ColorLoss, DistanceLoss, PixelLoss
 
 OPACITY = PixelLoss().background_opacity_l1
 
@@ -72,3 +72,16 @@ def test_of_a_guessed_alpha_what_is_seen_over_its_background_counts() -> None:
     assert torch.equal(errors[1], known[1])
     (slope,) = torch.autograd.grad(errors.sum(), rgb)
     assert bool(slope.isfinite().all())
+
+
+def test_of_a_guessed_alpha_what_shows_something_asks_for_density() -> None:
+    """Dark things before black: over the background they are next to nothing, and a fit could lose them."""
+    behind = torch.tensor([[[0.0, 0.0, 0.0]], [[torch.nan] * 3]])
+    rgba = torch.tensor([[[0.1, 0.0, 0.0, 1.0], [0.01, 0.0, 0.0, 1.0], [0.1, 0.0, 0.0, 0.5], [0.0] * 4]]).expand(
+        2, 4, 4
+    )
+    alpha = torch.full((2, 4), 0.25, requires_grad=True)
+    errors = PixelLoss()(rendered(torch.zeros(2, 4, 3), alpha), pixels(rgba)._replace(behind=behind))
+    (slope,) = torch.autograd.grad(errors[0].sum(), alpha)
+    torch.testing.assert_close(slope[0], OPACITY * torch.tensor([-GUESSED, -1.0, -1.0, 1.0]))
+    assert torch.equal(errors[1], PixelLoss()(rendered(torch.zeros(2, 4, 3), alpha), pixels(rgba))[1])

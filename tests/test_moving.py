@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation.morph import ghost, total_variation
 from hyperfields.fields import BoundField
 from hyperfields.fields.flow import Flow, Level, places, register
-from hyperfields.ops import BOX
+from hyperfields.ops import BOX, Contracted
 from hyperfields.runs.inferred import InferredCodes, write_codes
 from hyperfields.runs.morphs import Morph, Walk
 from hyperfields.tasks import morphs
@@ -206,8 +207,10 @@ def test_scenes_between_are_pictures_and_meshes(tmp_path: Path) -> None:
     morph = Morph(run["small"], run["big"])
     assert morph.at(0) is morph.first
     assert morph.at(1.0) is morph.second
+    assert morph.at(np.float32(0.5)).name == morph.at(0.5).name
     scene = morph.at(0.5)
     assert float(scene.mesh(24).vertices.abs().sum(-1).max()) == pytest.approx(0.65, abs=0.03)
+    assert scene.frame == (3.0, 0.5, 0.0, 2.5)  # half-way in the files, too: saved meshes do not jump at the ends
     scene.save(tmp_path / "x.png")
     assert not scene.fitted
     with pytest.raises(InputError, match="has none of its own; save a picture or a mesh"):
@@ -215,11 +218,27 @@ def test_scenes_between_are_pictures_and_meshes(tmp_path: Path) -> None:
     points = torch.tensor([[0.0, 0.0, 0.5]])
     back = morph.carried(morph.carried(points), back=True)
     torch.testing.assert_close(back, points, atol=0.01, rtol=0)
+    torch.testing.assert_close(morph.carried(points.double()), morph.carried(points).double())
+    for odd in (points.numpy(), points[:, :2], points.long()):
+        with pytest.raises(InputError, match=r"came, wanted a tensor of points \[\.\.\. 3\], floating point"):
+            morph.carried(odd)  # type: ignore[arg-type]
     for t in (-0.1, 1.5, float("nan"), "half"):
         with pytest.raises(InputError, match="wanted a number from 0, the first scene, to 1"):
             morph.at(t)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="from shapes to images"):
         Morph(run["small"], run_of("images", grey=0.5)["grey"])
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(InputError, match="networks and kernels are in float32"):
+            Morph(run["small"], run["big"])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    views = run_of("views")
+    field = dataclasses.replace(views["big"].field.field, space=Contracted())
+    outdoors = hf.Scene(views, "all", views["big"].code, field=BoundField(field, views["big"].field.weights, 1))
+    for pair in ((views["small"], outdoors), (outdoors, views["small"])):
+        with pytest.raises(InputError, match="'small' fills the scene box, 'all' all of space; fit both with one"):
+            Morph(*pair)
     with pytest.raises(InputError, match="wanted two scenes"):
         Morph("small", "big")  # type: ignore[arg-type]
 
@@ -237,9 +256,21 @@ def test_walks_go_through_their_scenes() -> None:
     ):
         with pytest.raises(InputError, match=told):
             Walk([run[0], run[1]], **words)  # type: ignore[arg-type]
-    for few in ([], [run[0]]):
-        with pytest.raises(InputError, match="a walk is between two or more"):
-            Walk(few)
+    for odd in (run, run[0], [], ["dark", "light"]):
+        with pytest.raises(InputError, match=r"wanted a list of scenes, such as \[run\[0\], run\[1\]\]"):
+            Walk(odd)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"--frames 2\.5: wanted a whole number"):
+        hf.interpolate_run([run[0], run[1]], "x.gif", frames=2.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="a walk is between two or more"):
+        Walk([run[0]])
+
+
+def test_codes_are_of_one_run() -> None:
+    """Those of another run would be read as codes of the first."""
+    scenes = [run_of("images", dark=0.2)["dark"], run_of("images", light=0.9)["light"]]
+    with pytest.raises(InputError, match="scene 'light': is of another run than 'dark'"):
+        Walk(scenes, "codes")
+    assert float(scenes[0].run.task.picture(Walk(scenes).at(0.5), None, (4, 4)).mean()) == pytest.approx(0.55, abs=1e-3)
 
 
 def test_walks_over_scenes_with_weights_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +278,7 @@ def test_walks_over_scenes_with_weights_of_their_own(tmp_path: Path, capsys: pyt
     run = run_of("images", dark=0.2, light=0.9).save(tmp_path / "run")
     own = {name: torch.zeros(2, *entry.shape) for name, entry in run.model.config.field.spec.items()}
     own["mlp.0.bias"] += 0.1
-    write_codes(tmp_path / "new.safetensors", InferredCodes(("x", "y"), run.codes("dark", "light"), own), run)
+    write_codes(tmp_path / "new.safetensors", InferredCodes(run, ("x", "y"), run.codes("dark", "light"), own))
     words = ["interpolate", run.path, "x", "y", "--codes", tmp_path / "new.safetensors", "--frames", 2]
     assert run_cli(*words, "--out", tmp_path / "walk") == 0
     greys = [float(torch.from_numpy(np.asarray(Image.open(p)).copy()).float().mean()) / 255 for p in

@@ -13,7 +13,7 @@ from hyperfields.codes.cavia import CAVIA
 from hyperfields.data import Pixels, Points
 from hyperfields.errors import InputError
 from hyperfields.fields import Field, ImageField, RadianceField, SDFField
-from hyperfields.fields.encodings import Fourier
+from hyperfields.fields.encodings import Fourier, HashGrid
 from hyperfields.hypernets import LowRank
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.rendering.occupancy import FULL_UPDATES, PARTS, UPDATE_EVERY, OccupancyGrid
@@ -97,6 +97,19 @@ def test_a_loss_of_rays_sees_colours_opacity_and_depth() -> None:
 def test_a_loss_that_is_a_mean_already_is_refused() -> None:
     with pytest.raises(ValueError, match=r"loss: got shape \[\], wanted unreduced values \[2, \d+, ...\]"):
         loss_of("images", lambda answer, batch: (answer - batch.target).square().mean())
+
+
+@pytest.mark.parametrize("width", [0.02, 0.0])
+def test_a_loss_that_an_op_knows_is_what_it_says(width: float) -> None:
+    field, loss = SDFField(HashGrid(3, 2, 2, 6, 2, 4), hidden=(8,)), losses.DistanceLoss(width)
+    bound = HyperField(ModelConfig(field, LowRank(2), 8), 2)(torch.arange(2)).detach()
+    found = [
+        task_of("shapes").objective(FAMILIES["shapes"], field, TrainConfig(2, 256), 2, loss=one)(
+            bound, torch.arange(2), torch.arange(2), torch.Generator().manual_seed(0)
+        )
+        for one in (loss, lambda *answers: loss(*answers))
+    ]
+    torch.testing.assert_close(*found)
 
 
 def test_a_batch_of_another_kind_is_named() -> None:

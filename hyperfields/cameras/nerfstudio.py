@@ -114,13 +114,15 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _rows(value: Any, file: Path) -> Tensor:
     """Three or four rows of four numbers as `[4 4]` float64, a rotation and a translation."""
+    whole = torch.eye(4, dtype=torch.float64)
     try:
-        matrix = torch.eye(4, dtype=torch.float64)
-        matrix[: len(value)] = torch.tensor(value, dtype=torch.float64)
+        given = torch.tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        matrix = torch.zeros(4, 4, dtype=torch.float64)
-    turn = matrix[:3, :3]
-    if not (turn @ turn.T - torch.eye(3, dtype=torch.float64)).abs().max() < 1e-3 or not bool(matrix.isfinite().all()):
+        given = whole[:0]
+    rows = given.shape in ((3, 4), (4, 4)) and bool(given.isfinite().all())
+    matrix = torch.cat((given, whole[len(given) :])) if rows else torch.zeros_like(whole)
+    turn = matrix[:3, :3] @ matrix[:3, :3].T
+    if not (turn - whole[:3, :3]).abs().max() < 1e-3 or not torch.equal(matrix[3], whole[3]):
         raise InputError(f"{file}: its transform is no rotation with a translation, 3 rows of 4 numbers")
     return matrix
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from hyperfields.codes.paths import MODES, path_at
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
+from hyperfields.ops import Box, devices
 from hyperfields.runs.images import IMAGE_SUFFIXES
 from hyperfields.runs.meshes import MESH_SUFFIXES
 from hyperfields.runs.scene import Scene
@@ -47,7 +49,7 @@ class Morph:
     What both have is carried from one to the other, see `tasks.morphs`; it is looked for once, here.
 
     Raises:
-        InputError: scenes of two kinds, or several scenes in one.
+        InputError: scenes of two kinds, one in its box and one in all of space; or several scenes in one.
     """
 
     def __init__(self, first: Scene, second: Scene) -> None:
@@ -58,6 +60,13 @@ class Morph:
                 raise InputError(f"morph: {scene.name!r} is several scenes in one; give one")
         if first.run.kind != second.run.kind:
             raise InputError(f"morph: from {first.run.kind} to {second.run.kind}; wanted two scenes of one kind")
+        devices.require_float32()
+        spaces = [getattr(scene.field.field, "space", None) for scene in (first, second)]
+        if type(spaces[0]) is not type(spaces[1]):
+            boxed, other = (first, second) if isinstance(spaces[0], Box) else (second, first)
+            raise InputError(
+                f"morph: {boxed.name!r} fills the scene box, {other.name!r} all of space; fit both with one --space"
+            )
         self.first, self.second = first, second
         find = getattr(first.run.task, "morph", None)
         if find is None:
@@ -73,19 +82,41 @@ class Morph:
         Raises:
             InputError: a `t` that is not from 0 to 1.
         """
-        if not isinstance(t, int | float) or not 0.0 <= t <= 1.0:
+        if not isinstance(t, Real) or not 0.0 <= t <= 1.0:
             raise InputError(f"t {t!r:.60}: wanted a number from 0, the first scene, to 1, the second")
+        t = float(t)
         if t in (0.0, 1.0):
             return self.second if t else self.first
         name = f"{self.first.name}-{self.second.name}-{t:g}"
-        return MovedScene(self.first.run, name, self.first.code, fitted=False, field=self._way.at(float(t)))
+        first, second = self.first.frame, self.second.frame  # of files, in which meshes are saved
+        frame = tuple(a + t * (b - a) for a, b in zip(first, second, strict=True)) if first and second else None
+        field = self._way.at(t)
+        return MovedScene(self.first.run, name, self.first.code, fitted=False, field=field, frame=frame)
+
+    def painted(self) -> Scene:
+        """The second scene with the colours of the first; of images, the first one laid out as the second is.
+
+        Raises:
+            InputError: scenes without colours (shapes).
+        """
+        name = f"{self.second.name} as {self.first.name}"
+        return MovedScene(self.second.run, name, self.second.code, fitted=False, field=self._way.painted())
 
     def carried(self, x: Tensor, *, back: bool = False) -> Tensor:
         """Where in the second scene the points `[... d]` of the first are; back: of the second in the first.
 
-        In the coordinates of `Scene.__call__`. Differentiable in x.
+        In the coordinates of `Scene.__call__`; what would leave the scene stops at its side. Differentiable in x.
+
+        Raises:
+            InputError: what are no points.
         """
-        return self._way.carried(x, -1.0 if back else 1.0)
+        dims = self.first.field.field.dims
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.shape[-1:] != (dims,):
+            came = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"x: {came} came, wanted a tensor of points [... {dims}], floating point")
+        dtype = next(iter(self.first.field.weights.values())).dtype
+        carried: Tensor = self._way.carried(x.to(dtype), -1.0 if back else 1.0)
+        return carried.to(x.dtype)
 
 
 def _require_coded(scene: Scene) -> None:
@@ -99,7 +130,7 @@ def _require_coded(scene: Scene) -> None:
 
 
 class Walk:
-    """A way through two scenes or more, of one run.
+    """A way through two scenes or more; by codes, of one run.
 
     at: the field at a place from 0, the first scene, to `stretches`, the last one.
     """
@@ -111,8 +142,8 @@ class Walk:
             mode: of that path, see `codes.interpolate`; default "lerp".
 
         Raises:
-            InputError: fewer than two scenes; an unknown kind or mode; a mode of what is moved, scenes with weights of
-                their own of which only codes would be used.
+            InputError: no scenes, or fewer than two; an unknown kind or mode; a mode of what is moved; by codes, scenes
+                of several runs, or with weights of their own.
         """
         if kind not in get_args(MorphKind):
             raise InputError(f"morph {kind!r:.60}: wanted 'moved' or 'codes'")
@@ -120,15 +151,22 @@ class Walk:
             raise InputError(f"mode {mode!r:.60}: is of a path of codes; leave it out, or ask for the morph 'codes'")
         if mode is not None and mode not in MODES:
             raise InputError(f"interpolate mode {mode!r:.60}: wanted 'lerp', 'slerp' or 'smooth'")
+        scenes = () if isinstance(scenes, Scene) else tuple(scenes)
+        if not scenes or not all(isinstance(scene, Scene) for scene in scenes):
+            raise InputError("interpolate: wanted a list of scenes, such as [run[0], run[1]]")
         if len(scenes) < 2:
-            run = scenes[0].run if scenes else None
-            names = "" if run is None else f", e.g. {' '.join(run.names[:2])}"
-            raise InputError(f"interpolate: {len(scenes) or 'no'} scene came; a walk is between two or more{names}")
-        self.scenes, self.kind, self.mode = tuple(scenes), kind, mode or "lerp"
+            names = " ".join(scenes[0].run.names[:2])
+            raise InputError(f"interpolate: 1 scene came; a walk is between two or more, e.g. {names}")
+        self.scenes, self.kind, self.mode = scenes, kind, mode or "lerp"
         self.run, self.stretches = scenes[0].run, len(scenes) - 1
         self.codes: Tensor | None = None
         if kind == "codes":
             for scene in scenes:
+                if scene.run is not self.run:
+                    raise InputError(
+                        f"scene {scene.name!r:.100}: is of another run than {scenes[0].name!r:.100}, where its code "
+                        "says something else; walk with morph 'moved'"
+                    )
                 _require_coded(scene)
             self.codes = torch.cat([scene.code for scene in scenes])
         self._morph = functools.lru_cache(maxsize=1)(self._found)  # places are asked for in order

@@ -164,6 +164,8 @@ def interpolate_run(
         raise InputError(f"--orbit: no camera circles {what} into {out}; leave it out")
     if as_meshes and size is not None:
         raise InputError(f"size {size}: is of pictures, and {out} gets meshes; leave it out, or use a .gif or .mp4")
+    if not isinstance(frames, int):
+        raise InputError(f"--frames {frames!r:.60}: wanted a whole number")
     if frames < 2:
         raise InputError(f"--frames {frames}: wanted at least 2")
     size = native_size(run) if size is None else picture_size(size)

@@ -53,11 +53,17 @@ class DistanceLoss:
         return ((distance - target).abs() / (target.abs() + self.width)).squeeze(-1)
 
 
+GUESSED = 5.0  # weight of the opacity of pixels that show something, where alpha is a guess
+OTHER = 0.05  # difference of a channel from which a colour is another than that behind
+
+
 @dataclasses.dataclass(frozen=True)
 class PixelLoss:
     """Squared error on a black and on a white background, averaged (right on both is right on any).
 
-    Where alpha is a guess only what is seen over `Pixels.behind` is known, and the error is that over it.
+    Where alpha is a guess only what is seen over `Pixels.behind` is known, and the error is that over it. Dark things
+    before black then ask for hardly any density, and a fit could lose them: the opacity of pixels that have another
+    colour than that behind weighs `GUESSED` times as much.
 
     background_opacity_l1: weight of the absolute error of opacity, whose square does not see thin haze in front of the
     background. distortion: weight of the spread of what a ray sees (`ops.distortion`), which clears fog.
@@ -75,8 +81,10 @@ class PixelLoss:
         opacity = (rendered.alpha - target[..., 3]).abs()
         error = 0.5 * (on_black.square().mean(-1) + (on_black - denser).square().mean(-1))
         if batch.behind is not None:
-            own = (on_black - denser * batch.behind.nan_to_num()).square().mean(-1)
-            error = torch.where(batch.behind.isnan().any(-1), error, own)
+            known, behind = batch.behind.isnan().any(-1), batch.behind.nan_to_num()
+            error = torch.where(known, error, (on_black - denser * behind).square().mean(-1))
+            there = (target[..., 3] == 1.0) & ((target[..., :3] - behind).abs().amax(-1) > OTHER) & ~known
+            opacity = torch.where(there, GUESSED * opacity, opacity)
         error = error + self.background_opacity_l1 * opacity
         return error if rendered.distortion is None else error + self.distortion * rendered.distortion
 

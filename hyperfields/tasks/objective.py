@@ -142,6 +142,8 @@ class PointObjective:
         if type(bound.field) not in (ImageField, SDFField) or type(self.loss) not in (ColorLoss, DistanceLoss):
             return None
         width = self.loss.width if isinstance(self.loss, DistanceLoss) else 0.0
+        if isinstance(self.loss, DistanceLoss) and not width > 0.0:  # which the op takes for a square
+            return None
         error: Tensor | None = bound.field.mean_error(bound.weights, batch.x, batch.target, width)
         return error
 

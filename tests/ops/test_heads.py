@@ -60,6 +60,13 @@ def test_a_second_derivative_is_refused() -> None:
     assert_second_derivative_is_refused(call, inputs_of(2, 3), "linear_heads_cpu_backward")
 
 
+def test_no_scenes_are_no_outputs() -> None:
+    inputs = {name: value.requires_grad_() for name, value in inputs_of(0, 3).items()}
+    outputs = heads("auto", **inputs)
+    assert outputs.shape == (0, sum(OUTPUTS))
+    assert not any(slope.any() for slope in torch.autograd.grad(outputs.sum(), list(inputs.values())))
+
+
 def test_shapes_have_to_fit() -> None:
     with pytest.raises(ValueError, match=r"linear_heads: got codes \(2, 1, 3\), heads .*; wanted \[s g k\]"):
         ops.linear_heads(torch.zeros(2, 1, 3), [torch.zeros(4, 2)], [torch.zeros(4)])

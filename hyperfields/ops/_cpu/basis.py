@@ -102,7 +102,7 @@ def padded(matrices: Tensor) -> np.ndarray:
     groups, rows, columns = matrices.shape
     padded = matrices.new_zeros(groups, pad4(rows), pad4(columns))
     padded[:, :rows, :columns] = matrices
-    return padded.numpy().reshape(groups, -1)
+    return padded.numpy().reshape(groups, pad4(rows) * pad4(columns))
 
 
 def of_groups(partial: np.ndarray, pieces: np.ndarray, like: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def of_groups(partial: np.ndarray, pieces: np.ndarray, like: Tensor) -> Tensor:
     scenes, groups, count = like.shape
     rows, columns = pad4(scenes), pad4(count)
     total = like.new_zeros(groups, rows, columns)
-    total.index_add_(0, torch.from_numpy(pieces[:, 0]), torch.from_numpy(partial).reshape(-1, rows, columns))
+    total.index_add_(0, torch.from_numpy(pieces[:, 0]), torch.from_numpy(partial).reshape(len(pieces), rows, columns))
     return total[:, :scenes, :count].transpose(0, 1).contiguous()
 
 
