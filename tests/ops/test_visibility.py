@@ -159,7 +159,7 @@ def test_features_that_are_known_leave_only_the_derivatives() -> None:
             x, table, grid, counts=counts, encoded=features if backend == "cpu" else None, backend=backend
         ),
         inputs,
-        "hash_encode_cpu_backward",
+        "encoded_cpu_backward",
     )
     with pytest.raises(ValueError, match="encoded: features require a gradient, which they do not get; detach them"):
         ops.hash_encode(x, table, grid, counts=counts, encoded=whole)
