@@ -18,7 +18,7 @@ def main(minutes: float = 1.0, out: Path = Path("out")) -> hf.InferredCodes:
     # Four of its photographs; `refine` also fits low-rank changes of its weights, which a code alone cannot reach.
     few = hf.open_family(SAMPLES / "cars_views", size=(64, 64), scenes=[unseen], views=[0, 10, 20, 30])
     inferred = hf.infer(run, few, minutes=minutes / 4, refine=True)
-    scene = inferred.scene(run, unseen)
+    scene = inferred[unseen]
 
     report = hf.evaluate(run, few, scenes=[scene])  # against test views
     print(hf.format_report(report))

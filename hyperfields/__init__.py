@@ -35,7 +35,6 @@ _EXPORTS = {
     "Contracted": "ops",
     "Cosine": "tasks.config",
     "Cppn": "hypernets",
-    "Displaced": "fields",
     "DistanceLoss": "tasks.losses",
     "Dynamic": "hypernets",
     "Encoder": "codes",
@@ -180,7 +179,6 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from hyperfields.evaluation.report import evaluate as evaluate
     from hyperfields.evaluation.report import format_report as format_report
     from hyperfields.fields import BoundField as BoundField
-    from hyperfields.fields import Displaced as Displaced
     from hyperfields.fields import Encoding as Encoding
     from hyperfields.fields import FactoredGrid as FactoredGrid
     from hyperfields.fields import Field as Field

@@ -67,6 +67,7 @@ def open_images(
     names = select(list(files), scenes, limit)
     warn_left_out(folder, UNREAD_IMAGES)
     changed: list[str] = []  # names of pictures whose ratio is another
+    small: list[str] = []  # and of those that are smaller
     pictures: list[Pixels] = []
     for name in names:
         rgba = read_rgba(files[name], upright=True)
@@ -80,6 +81,8 @@ def open_images(
         if size is not None and abs(width * size[0] / (height * size[1]) - 1.0) > SAME:
             changed.append(name)
             rgba = _with_ratio(files[name], rgba, size, aspect or "crop")
+        if size is not None and (rgba.shape[0] < size[0] or rgba.shape[1] < size[1]):
+            small.append(name)
         eight_bit = rgba.dtype == np.uint8
         if size is not None:
             white = resize_area(rgba, size, _over_white)
@@ -94,6 +97,11 @@ def open_images(
         notes.append(
             f"size: {len(changed)} of {len(names)} pictures have other sides than {size[0]}:{size[1]} "
             f"({changed[0]} for one), of these the middle is used; choose with --aspect fit|crop|pad"
+        )
+    if size is not None and small:
+        notes.append(
+            f"size: {len(small)} of {len(names)} pictures are smaller than {size[0]}x{size[1]}, {small[0]} for one, "
+            "and were enlarged: nothing finer is in them"
         )
     return Images(torch.from_numpy(np.stack(pictures)), names, notes=notes)
 

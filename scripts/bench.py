@@ -9,7 +9,8 @@ python scripts/bench.py render RUN --scene NAME     frames a second round a scen
                                                     before the clock starts, as for a viewer
 python scripts/bench.py scale FAMILY                 many scenes against few: steps, memory, checkpoints; what drawing
                                                     batches of FAMILY costs; imports; a second start
-python scripts/bench.py many                        20,000 procedural pictures, bases from 2,000 of them
+python scripts/bench.py many FAMILY                  20,000 scenes, bases from 2,000 of them: discs, faces, chairs (see
+                                                    procedural.py)
 python scripts/bench.py beside                      two fits at once, torch or hyperfields imported first
 python scripts/bench.py reading FAMILY              pictures a second that are read, and the memory that it takes
 python scripts/bench.py singles FAMILY             short fits of every scene by itself: how many come to nothing
@@ -120,6 +121,7 @@ def main() -> None:
     growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
     growth.add_argument("--counts", default="100,10000,1000000", help="numbers of scenes, default %(default)s")
     lots = parts.add_parser("many", help="bases from a part")
+    lots.add_argument("family", choices=bench_many.FAMILIES)
     lots.add_argument("--scenes", type=int, default=20_000, help="default %(default)s")
     lots.add_argument("--bases-from", type=int, default=2_000, help="default %(default)s")
     lots.add_argument("--minutes", type=float, help="of the bases' fit, default 30, unless there are --steps")
@@ -169,7 +171,7 @@ def main() -> None:
     elif options.what == "many":
         minutes = 30.0 if options.minutes is None and options.steps is None else options.minutes
         visits = [int(number) for number in options.visits.split(",")]
-        result = bench_many.many(options.scenes, options.bases_from, minutes, options.steps, visits)
+        result = bench_many.many(options.family, options.scenes, options.bases_from, minutes, options.steps, visits)
         print(json.dumps(result, indent=1))
     elif options.what == "singles":
         result = bench_singles.singles(options.family, options.seeds, options.steps, options.preset, options.limit)

@@ -131,15 +131,15 @@ def codes(room: Room, data: bytes) -> object:
     """Codes of scenes that were not fitted."""
     found = load_codes(room.put("codes.safetensors", data), room.run)
     for name in found.names:
-        found.scene(room.run, name)
-    return found.bind(room.run, *found.names) if found.names else None
+        found[name]
+    return found.bind(*found.names) if found.names else None
 
 
 def codes_files(room: Room) -> list[bytes]:
     path, spec = room.folder / "seed.safetensors", room.run.config.model.field.spec
     residual = {name: torch.zeros(2, *entry.shape) for name, entry in spec.items() if entry.source == "generated"}
     source = {"path": "/nowhere", "size": [8, 8], "views": None, "frames": {"a": [1.0, 0.0, 0.0, 0.0]}}
-    write_codes(path, InferredCodes(("a", "b"), torch.zeros(2, 4), residual, torch.ones(2, 4), source), room.run)
+    write_codes(path, InferredCodes(room.run, ("a", "b"), torch.zeros(2, 4), residual, torch.ones(2, 4), source))
     return [path.read_bytes()]
 
 

@@ -66,7 +66,7 @@ def sampled(
     @torch.no_grad()
     def fields(name: str) -> tuple[BoundField, Sequence[BoundField]]:
         codes = posterior.sample(name, samples, torch.Generator().manual_seed(0))
-        return posterior.bind(run, name), [run.model.bind(code[None]) for code in codes]
+        return posterior.bind(name), [run.model.bind(code[None]) for code in codes]
 
     return fields
 

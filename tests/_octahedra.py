@@ -1,7 +1,7 @@
 """Runs whose fields are written down by hand: what their pictures must show is known.
 
-Scenes are octahedra |x| + |y| + |z| <= radius (shapes and views) or even greys (images). Codes are the
-weights themselves, so what lies between two octahedra is an octahedron.
+Scenes are octahedra |x| + |y| + |z| <= radius (shapes and views) or even greys (images). The generator
+gives codes as weights, so what lies between two octahedra is an octahedron.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from hyperfields.data import Kind
 from hyperfields.fields import Field, ImageField, RadianceField, SDFField
 from hyperfields.fields.encodings import Identity, SphericalHarmonics
-from hyperfields.hypernets import Independent
+from hyperfields.hypernets import Full
 from hyperfields.model import HyperField, ModelConfig
 from hyperfields.ops.reference.mlp import NEGATIVE_SLOPE
 from hyperfields.runs.config import FitSettings, RunConfig
@@ -60,10 +60,12 @@ def run_of(kind: Kind, **scenes: float) -> Run:
     """A run with octahedra of these radii (or images of these grey levels), default small 0.5 and big 0.8."""
     scenes = scenes or {"small": 0.5, "big": 0.8}
     field = FIELDS[kind]
-    config = ModelConfig(field, Independent(), numel(field.spec))
+    config = ModelConfig(field, Full(), numel(field.spec))
     model = HyperField(config, len(scenes))
     with torch.no_grad():
+        model.hypernet.generator.head.weight.copy_(torch.eye(config.latent_size))  # type: ignore[operator, union-attr]
+        model.hypernet.generator.head.bias.zero_()  # type: ignore[operator, union-attr]
         model.latents.codes.copy_(torch.cat([code(kind, value) for value in scenes.values()]))
-    fit = FitSettings(steps=1, individually=True)
+    fit = FitSettings(steps=1)
     settings = RunConfig(kind, tuple(scenes), config, TrainConfig(2, 64), fit, picture=PICTURES[kind])
     return Run(settings, model.eval())

@@ -12,9 +12,7 @@ from torch import Tensor
 
 import hyperfields as hf
 from hyperfields.errors import InputError
-from hyperfields.fields.encodings import DISPLACEMENT
-from hyperfields.ops.reference.displace import GAIN
-from hyperfields.tasks.between import Between, Mixture, at_both, color_error, distance_error, radiance_error
+from hyperfields.tasks.between import Between, Mixture, color_error, distance_error, radiance_error
 
 SHARE = torch.tensor([0.25, 0.5])[:, None, None]
 
@@ -65,38 +63,15 @@ def test_what_is_in_one_scene_is_half_there_halfway_and_never_fog() -> None:
         assert float(radiance_error(Constant(0.3 * optical), part, x, x, ends)) > 0.1  # type: ignore[arg-type]
 
 
-def test_what_moves_is_wanted_halfway_and_not_faded() -> None:
-    """Two scenes with one template, one 0.1 to the right of the other: between them it is 0.05 to the right."""
-    grid = hf.HashGrid(2, 2, 2, 8, 4, 6)
-    field = hf.ImageField(hf.Displaced(grid, cells=4, reach=0.15), hidden=(), channels=1)
-    generator = torch.Generator().manual_seed(0)
-    weights = {name: torch.randn(1, *entry.shape, generator=generator) for name, entry in field.spec.items()}
-
-    def scenes(*shifts: float) -> hf.BoundField:
-        numbers = torch.atanh(torch.tensor(shifts) / 0.15) / GAIN
-        moved = {name: value.expand(len(shifts), *value.shape[1:]) for name, value in weights.items()}
-        table = torch.zeros(len(shifts), *field.spec[DISPLACEMENT].shape)
-        table[..., 0] = numbers[:, None]
-        return hf.BoundField(field, moved | {DISPLACEMENT: table}, len(shifts))
-
-    x = 0.15 + 0.7 * torch.rand(1, 50, 2, generator=generator)
-    bound, mixed, share = scenes(0.0, 0.1), scenes(0.05), torch.full((1, 1, 1), 0.5)
-    assert float(color_error(Mixture(mixed, x, at_both(bound, mixed, x), share))) < 1e-10
-    fade = color_error(Mixture(mixed, x, bound(torch.cat((x, x))).unflatten(0, (2, 1)), share))
-    assert float(fade) > 0.01
-
-
 @pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"pairs": 0}, {"share": 0.0}, {"start": 2.0}])
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=f"Between: .*{next(iter(wrong))}.*wanted"):
         Between(**wrong)  # type: ignore[arg-type]
 
 
-def test_presets_ask_it_of_shapes() -> None:
-    assert {kind: hf.preset("default", kind, 4)[1].between.weight for kind in hf.TASKS} == {
-        "images": 0.0, "shapes": 0.1, "views": 0.0
-    }  # fmt: skip
-    assert hf.preset("default", "shapes", 4, between=0.0)[1].between.weight == 0.0
+def test_presets_do_not_ask_it() -> None:
+    assert {hf.preset("default", kind, 4)[1].between.weight for kind in hf.TASKS} == {0.0}
+    assert hf.preset("default", "shapes", 4, between=0.1)[1].between.weight == 0.1
 
 
 def recipe(kind: str, scenes: int, weight: float) -> tuple[hf.ModelConfig, hf.TrainConfig]:

@@ -109,7 +109,7 @@ class Mean(NamedTuple):
 def unseen_losses(kind: Kind, run: Run) -> tuple[float, float]:
     """(of scenes inferred by one forward pass, of the mean of all known scenes) on points that were not looked at."""
     known, unseen = KINDS[kind](), KINDS[kind](names=MANY[KNOWN:], first=KNOWN)
-    bound = infer(run, unseen, by="encoder").bind(run, *unseen.names)
+    bound = infer(run, unseen, by="encoder").bind(*unseen.names)
     scenes, every = torch.arange(len(unseen.names)), torch.arange(KNOWN)
     batch = unseen.batch(scenes, 256, torch.Generator().manual_seed(9))
     with torch.no_grad():

@@ -15,16 +15,9 @@ from hyperfields import hypernets
 from hyperfields.cli import main
 from hyperfields.data import Images
 from hyperfields.errors import InputError
-from hyperfields.evaluation.compare import (
-    Comparison,
-    compare,
-    format_result,
-    format_table,
-    hold_out,
-    parse_bytes,
-    sized,
-    summarize,
-)
+from hyperfields.evaluation.budget import sized
+from hyperfields.evaluation.compare import Comparison, compare, hold_out, parse_bytes
+from hyperfields.evaluation.comparison_table import format_result, format_table, summarize
 from hyperfields.evaluation.lpips import LpipsUnavailable
 from hyperfields.evaluation.plots import pareto, plot
 from hyperfields.evaluation.unseen import file_rows, format_unseen
@@ -248,7 +241,7 @@ def test_files_of_pictures_keep_to_their_bytes() -> None:
     random = torch.Generator().manual_seed(0)
     noisy = torch.stack((ramp, ramp.T, 0.5 * ramp + 0.3 * torch.rand(side, side, generator=random)), -1)
     data = Images((torch.stack((noisy, noisy.flip(0))) * 255.0).byte())
-    rows = {(row["way"], row["wanted"]): row for row in file_rows(data, (20, 250, 500))}
+    rows = {(row["way"], row["wanted"]): row for row in file_rows(data, TASKS["images"], (20, 250, 500))}
     assert rows["PNG", None]["exact"]
     assert rows["WebP, lossless", None]["exact"]
     assert rows["PNG", None]["bytes"] < side * side * 3
@@ -260,7 +253,7 @@ def test_files_of_pictures_keep_to_their_bytes() -> None:
     Image.fromarray((data.reference(0) * 255).round().byte().numpy()).save(stream, "webp", quality=1, method=6)
     assert len(stream.getvalue()) <= small["bytes"] + 40
     assert ("AVIF 4:4:4", 500) in rows or not features.check("avif")
-    assert file_rows(Balls(), (100,)) == []
+    assert file_rows(Balls(), TASKS["shapes"], (100,)) == []
     assert "WebP" in format_unseen(list(rows.values()), TASKS["images"].metrics[0])
 
 

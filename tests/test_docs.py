@@ -142,6 +142,7 @@ SMALL = {
     "eval": "",
     "render": "--size 16x16 --orbit 3",
     "interpolate": "--size 16x16 --frames 3",
+    "transfer": "--size 16x16",
     "latents": "",
     "infer": "--scenes k_race --steps 3",
     "export": "",

@@ -131,7 +131,7 @@ def test_images_by_hand(tmp_path: Path) -> None:
     report = evaluate(run, family, progress=lambda *progress: seen.append(progress))
     assert report.keys() >= KEYS
     assert report["kind"] == "images"
-    assert report["mean"].keys() == {"psnr", "ssim", "lpips_alex", "lpips_vgg"}
+    assert report["mean"].keys() == {"psnr", "ssim", "lpips_alex", "lpips_vgg", "specks"}
     assert list(report["scenes"]) == ["scene0", "scene1", "scene2"]
     assert seen == [(1, 3, "scene0"), (2, 3, "scene1"), (3, 3, "scene2")]
     values = []
@@ -334,13 +334,14 @@ def test_a_run_without_summary_says_so(tmp_path: Path) -> None:
 
 def test_a_long_table_shows_the_worst_and_the_best() -> None:
     scenes = {
-        f"s{i:02}": {"psnr": 20.0 + (7 * i) % 30, "ssim": 0.5, "lpips_alex": None, "lpips_vgg": 0.1} for i in range(30)
+        f"s{i:02}": {"psnr": 20.0 + (7 * i) % 30, "ssim": 0.5, "lpips_alex": None, "lpips_vgg": 0.1, "specks": 0.25}
+        for i in range(30)
     }
     report: dict[str, Any] = {
         "kind": "images",
         "individually": False,
         "scenes": scenes,
-        "mean": {"psnr": 34.5, "ssim": 0.5, "lpips_alex": None, "lpips_vgg": 0.1},
+        "mean": {"psnr": 34.5, "ssim": 0.5, "lpips_alex": None, "lpips_vgg": 0.1, "specks": 0.25},
         "bytes_per_scene": {"amortised": 4901.4, "marginal": 128},
         "parameters": 123456,
         "fit_seconds": 120.2,
@@ -354,7 +355,7 @@ def test_a_long_table_shows_the_worst_and_the_best() -> None:
     ranked = sorted(scenes, key=lambda name: scenes[name]["psnr"] or 0.0)
     assert shown == [*ranked[:3], "...", *ranked[-3:]]
     assert lines[5].strip() == "... 24 between"
-    assert lines[10].split() == ["mean", "of", "30", "34.50", "0.5000", "n/a", "0.1000"]
+    assert lines[10].split() == ["mean", "of", "30", "34.50", "0.5000", "n/a", "0.1000", "0.25"]
     assert lines[12] == (
         "4,901 bytes a scene, 128 for one more; 123,456 parameters; fitted in 120 s; peak memory 812 MB"
     )

@@ -11,6 +11,8 @@ import torch
 
 import hyperfields as hf
 from hyperfields import ImageField, ModelConfig, TrainConfig
+from hyperfields.evaluation.compare import redo_report
+from hyperfields.evaluation.comparison_table import format_table
 from hyperfields.scenes import READERS
 from hyperfields.training.cost import point_flops
 
@@ -234,6 +236,12 @@ def test_a_kind_of_three_files(tmp_path: Path) -> None:
     assert hf.infer(encoded, data, by="encoder").codes.shape == (3, 8)
     assert hf.fit(data, steps=2, task=task, codes=hf.CAVIA(), progress=False).task == task
     assert hf.fit(data, steps=6, task=task, individually=True, progress=False).task == task
+    asked = hf.Comparison(("full", "direct"), steps=6, preset="tiny")
+    compared = hf.compare(data, tmp_path / "compared", asked, unseen=Tones(("a", "b")), task=task)
+    assert [row["metric"] for row in compared["table"]] == ["snr", "snr"]
+    assert {row["way"] for result in compared["results"] for row in result["unseen_rows"]} == {"full", "alone"}
+    assert redo_report(tmp_path / "compared", task)["table"] == compared["table"]
+    assert "snr [dB], mean over 3 scenes" in format_table(compared, task)
 
 
 def test_without_its_task_a_kind_is_refused() -> None:

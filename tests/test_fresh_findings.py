@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import hyperfields as hf
 from hyperfields.cli import main
 from hyperfields.cli.common import data_of, read_alike
 from hyperfields.evaluation import morph
-from hyperfields.evaluation.added import add_and_measure
 from hyperfields.evaluation.lpips import Lpips
 from hyperfields.ops import _tcnn
 from hyperfields.runs.export import field_facts
@@ -219,20 +217,8 @@ def test_morphs_of_pictures_too_small_for_lpips_say_so(fitted: Path, monkeypatch
 
     monkeypatch.setattr(morph, "load_lpips", lambda net, weights: Alex())
     report = morph.measure_morphs(hf.load_run(fitted), pairs=1)
-    assert report["figures"]["ppl"]["morph"] is None
+    assert report["figures"]["ppl"]["moved"] is None
     assert any(note.startswith("ppl, pdv: n/a, lpips: image is 8x8") for note in report["notes"])
-
-
-def test_weights_that_begin_at_zero_have_a_drift(fitted: Path, tmp_path: Path) -> None:
-    """Displacements start at 0, so that their move has no initial deviation as its unit; it was NaN."""
-    pixels = torch.rand(3, 8, 8, 3, generator=torch.Generator().manual_seed(0))
-    model, train = hf.preset("tiny", "images", 2, 8, displacement=3)
-    run = hf.fit(hf.Images(pixels[:2]), steps=4, model=model, train=train, progress=False)
-    new = hf.Images(pixels[2:], names=["new"])
-    for method, moved in (("extension", False), ("output", True)):
-        report = add_and_measure(run, new, tmp_path / method, method=method, steps=4, progress=False)  # type: ignore[arg-type]
-        assert math.isfinite(report["drift"])
-        assert (report["drift"] > 0.0) == moved
 
 
 def test_families_of_shapes_with_several_axes_say_how_many_have_each() -> None:

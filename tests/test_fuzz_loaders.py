@@ -283,4 +283,4 @@ def put(path: Path, data: bytes) -> bool:
 
 def bind_all(path: Path, run: Run) -> None:
     codes = load_codes(path, run)
-    use(codes.bind(run, *codes.names))
+    use(codes.bind(*codes.names))

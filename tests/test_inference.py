@@ -85,11 +85,11 @@ def test_what_was_not_seen_is_uncertain(run: Run) -> None:
 
 
 def test_draws_have_the_moments_of_their_distribution(run: Run) -> None:
-    codes = InferredCodes(("a",), torch.tensor([[1.0, -2.0]]), std=torch.tensor([[0.5, 0.1]]))
+    codes = InferredCodes(run, ("a",), torch.tensor([[1.0, -2.0]]), std=torch.tensor([[0.5, 0.1]]))
     drawn = codes.sample("a", 20_000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn.mean(0), torch.tensor([1.0, -2.0]), rtol=0.0, atol=0.02)
     torch.testing.assert_close(drawn.std(0), torch.tensor([0.5, 0.1]), rtol=0.05, atol=0.0)
-    point = InferredCodes(("a",), torch.zeros(1, 2))
+    point = InferredCodes(run, ("a",), torch.zeros(1, 2))
     with pytest.raises(InputError, match="has a code and no distribution"):
         point.sample("a", 2)
 
@@ -99,19 +99,19 @@ def test_descent_finds_unseen_scenes_and_residuals_come_closer(run: Run, tmp_pat
     x = torch.rand(2, 500, 2, generator=torch.Generator().manual_seed(1))
 
     def error(inferred: InferredCodes) -> float:
-        return float((inferred.bind(run, "a", "b")(x) - unseen.color(torch.arange(2), x)).square().mean())
+        return float((inferred.bind("a", "b")(x) - unseen.color(torch.arange(2), x)).square().mean())
 
     plain = infer(run, unseen, steps=200, progress=False)
     refined = infer(run, unseen, tmp_path / "codes.safetensors", steps=400, refine=True, progress=False)
-    middle = InferredCodes(("a", "b"), run.model.latents.codes.detach().mean(0).expand(2, -1))
+    middle = InferredCodes(run, ("a", "b"), run.model.latents.codes.detach().mean(0).expand(2, -1))
     assert error(plain) < 0.3 * error(middle)
     assert refined.residual
     assert error(refined) < error(dataclasses.replace(refined, residual={}))
     loaded = load_codes(tmp_path / "codes.safetensors", run)
     assert loaded.names == ("a", "b")
     assert error(loaded) == pytest.approx(error(refined), rel=0.1)  # 16 bits
-    scene = loaded.scene(run, "b")
-    torch.testing.assert_close(scene(x[1]), loaded.bind(run, "b")(x[1:])[0])
+    scene = loaded["b"]
+    torch.testing.assert_close(scene(x[1]), loaded.bind("b")(x[1:])[0])
     assert scene.render(size=(8, 8)).shape == (8, 8, 3)
 
 

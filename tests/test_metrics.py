@@ -10,7 +10,7 @@ import torch
 
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
-from hyperfields.tasks.metrics import psnr, sample_surface, shape_metrics, ssim
+from hyperfields.tasks.metrics import psnr, sample_surface, shape_metrics, specks, ssim
 
 
 def cube(low: float, high: float) -> Mesh:
@@ -84,6 +84,22 @@ def test_ssim_of_a_batch_is_that_of_each_image() -> None:
     each = torch.stack([torch.stack([ssim(image[i, j], truth[i, j]) for j in range(3)]) for i in range(2)])
     torch.testing.assert_close(value, each)
     torch.testing.assert_close(ssim(truth, truth), torch.ones(2, 3))
+
+
+def test_specks_are_counted_beyond_what_is_around() -> None:
+    truth = torch.full((2, 10, 10, 3), 0.5)
+    truth[:, 5:] = 0.9
+    image = truth.clone()
+    assert specks(image, truth).tolist() == [0.0, 0.0]
+    image[0, 4, 4] = 0.9  # as the row below has it
+    image[0, 3, 3, 1] = 0.64  # within the margin
+    assert specks(image, truth)[0] == 0.0
+    image[0, 0, 0, 2] = 0.0
+    image[0, 9, 9] = 0.7  # in three channels, and one speck
+    image[0, 2, 7] = 0.9  # two rows from where the truth has it
+    torch.testing.assert_close(specks(image, truth), torch.tensor([30.0, 0.0]))
+    with pytest.raises(ValueError, match="specks: image"):
+        specks(image, truth[0])
 
 
 def test_ssim_says_when_an_image_is_too_small() -> None:

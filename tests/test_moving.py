@@ -278,7 +278,7 @@ def test_walks_over_scenes_with_weights_of_their_own(tmp_path: Path, capsys: pyt
     run = run_of("images", dark=0.2, light=0.9).save(tmp_path / "run")
     own = {name: torch.zeros(2, *entry.shape) for name, entry in run.model.config.field.spec.items()}
     own["mlp.0.bias"] += 0.1
-    write_codes(tmp_path / "new.safetensors", InferredCodes(("x", "y"), run.codes("dark", "light"), own), run)
+    write_codes(tmp_path / "new.safetensors", InferredCodes(run, ("x", "y"), run.codes("dark", "light"), own))
     words = ["interpolate", run.path, "x", "y", "--codes", tmp_path / "new.safetensors", "--frames", 2]
     assert run_cli(*words, "--out", tmp_path / "walk") == 0
     greys = [float(torch.from_numpy(np.asarray(Image.open(p)).copy()).float().mean()) / 255 for p in

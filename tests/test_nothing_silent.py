@@ -235,6 +235,6 @@ def test_what_a_notebook_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert repr(hf.Images(PIXELS)) == "Images(2 scenes: '0', '1'; 8x8)"
     assert repr(looking(away=False)) == "Views(1 scene: '0'; 2 pictures of 8x8)"
     assert repr(run.config) == "RunConfig(images, 2 scenes: '0', '1'; preset tiny, Modulation, 4 steps)"
-    assert repr(hf.InferredCodes(("a",), torch.zeros(1, 8))) == "InferredCodes(1 scene: 'a'; 8 numbers each)"
+    assert repr(hf.InferredCodes(run, ("a",), torch.zeros(1, 8))) == "InferredCodes(1 scene: 'a'; 8 numbers each)"
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     assert "\x1b" not in text_table(("a",), [("1",)])

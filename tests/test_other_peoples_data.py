@@ -522,7 +522,7 @@ def test_a_run_reads_its_data_as_it_was_fitted(tmp_path: Path, capsys: pytest.Ca
     assert frame is not None
     write_mesh(mesh, vertices._replace(scale=frame[0], center=(frame[1], frame[2], frame[3])))
     codes = infer(loaded, open_family(tmp_path / "s"), steps=1, progress=False)
-    assert codes.scene(loaded, "s").frame == pytest.approx(frame, abs=1e-6)
+    assert codes["s"].frame == pytest.approx(frame, abs=1e-6)
 
 
 def test_an_object_larger_than_the_unit_box_gets_a_larger_one() -> None:

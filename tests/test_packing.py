@@ -110,9 +110,7 @@ def run() -> Run:
 
 
 def error(run: Run, data: Images, inferred: InferredCodes) -> float:
-    shown = [
-        inferred.scene(run, name).render(size=(SIDE, SIDE)) - data.reference(i) for i, name in enumerate(data.names)
-    ]
+    shown = [inferred[name].render(size=(SIDE, SIDE)) - data.reference(i) for i, name in enumerate(data.names)]
     return float(torch.stack(shown).square().mean())
 
 

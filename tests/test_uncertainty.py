@@ -57,7 +57,7 @@ def test_errors_of_unseen_scenes_are_expected_where_they_were_seen(tmp_path: Pat
     def fields(name: str) -> tuple[BoundField, list[BoundField]]:
         codes = posterior.sample(name, 4, torch.Generator().manual_seed(0))
         with torch.no_grad():
-            return posterior.bind(run, name), [run.model.bind(code[None]) for code in codes]
+            return posterior.bind(name), [run.model.bind(code[None]) for code in codes]
 
     report = calibrate(unseen.names, fields, unseen)
     for row in report["scenes"].values():

@@ -280,7 +280,7 @@ def test_the_mesh_comes_when_all_is_still(shapes: Viewer) -> None:
 def test_inferred_scenes_are_shown_with_their_residuals() -> None:
     run = run_of("images")
     residual = {"mlp.0.bias": torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, -0.1]])}
-    inferred = InferredCodes(("new", "refined"), run.model.latents.codes.detach() * 0.5, residual)
+    inferred = InferredCodes(run, ("new", "refined"), run.model.latents.codes.detach() * 0.5, residual)
     viewer = Viewer(run, Greys, inferred)
     try:
         with Client(viewer) as page:
@@ -291,7 +291,7 @@ def test_inferred_scenes_are_shown_with_their_residuals() -> None:
                 still = page.until(level="still", id=number)
                 assert still["latent"]["scene"] == name
                 colors[name] = still["image"].mean((0, 1))
-                expected = run.task.picture(inferred.bind(run, name), Window(), (24, 32))
+                expected = run.task.picture(inferred.bind(name), Window(), (24, 32))
                 torch.testing.assert_close(colors[name], expected.mean((0, 1)), atol=0.01, rtol=0)
             assert float(colors["refined"][0] - colors["refined"][2]) == pytest.approx(0.2, abs=0.02)
             page.request(2, latent={"scene": "big"})  # a fitted one

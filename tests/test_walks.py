@@ -13,13 +13,14 @@ from PIL import Image
 from hyperfields.codes import interpolate
 from hyperfields.codes.expressions import terms
 from hyperfields.codes.paths import even_places, path_at
+from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.evaluation.latents import contact_sheet, describe_latents, draw_codes, format_latents
 from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.morphs import Walk
-from hyperfields.runs.named import scene_of
 from hyperfields.runs.render import interpolate_run
 from hyperfields.runs.timing import timed_places
+from hyperfields.training.fit import fit
 
 from ._octahedra import run_of
 from .cli._families import run_cli
@@ -93,18 +94,42 @@ def test_terms() -> None:
 
 def test_sums_are_of_codes() -> None:
     run = run_of("images", dark=0.2, grey=0.3, light=0.9)
-    made = scene_of(run, "light - grey + dark")
+    made = run["light - grey + dark"]
     torch.testing.assert_close(made.code, run.codes("light") - run.codes("grey") + run.codes("dark"))
     assert float(made.render(size=8).mean()) == pytest.approx(0.8, abs=1e-3)
-    assert scene_of(run, "grey").fitted
+    assert run["grey"].fitted
     with pytest.raises(InputError, match="scene 'lihgt': not in this run; the nearest names are light"):
-        scene_of(run, "dark + lihgt")
-    inferred = InferredCodes(("x", "y"), run.codes("dark", "light"))
-    torch.testing.assert_close(scene_of(run, "x - y", inferred).code, run.codes("dark") - run.codes("light"))
+        run["dark + lihgt"]
+    beyond = run.between("light - grey + dark", "grey", 1.5)
+    torch.testing.assert_close(beyond.code, 1.5 * run.codes("grey") - 0.5 * made.code)
+    inferred = InferredCodes(run, ("x", "y"), run.codes("dark", "light"))
+    torch.testing.assert_close(inferred["x - y"].code, run.codes("dark") - run.codes("light"))
+    torch.testing.assert_close(inferred["y"].render(size=8), run["light"].render(size=8))
+    assert (len(inferred), list(inferred)) == (2, ["x", "y"])
+    with pytest.raises(InputError, match="scene 'z': not among the inferred ones; the nearest names are"):
+        inferred["z"]
+    with pytest.raises(InputError, match="scene 0: wanted a name"):
+        inferred[0]  # type: ignore[index]
     weight, value = next(iter(run.bind("dark", "light").weights.items()))
-    refined = InferredCodes(("x", "y"), run.codes("dark", "light"), {weight: torch.zeros_like(value)})
+    refined = InferredCodes(run, ("x", "y"), run.codes("dark", "light"), {weight: torch.zeros_like(value)})
     with pytest.raises(InputError, match="have weights of their own"):
-        scene_of(run, "x - y", refined)
+        refined["x - y"]
+
+
+def test_scenes_that_were_fitted_alone_have_no_sums(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = Images(torch.tensor([0.2, 0.4, 0.8]).reshape(3, 1, 1, 1).expand(3, 4, 4, 3), ("a", "b", "c"))
+    run = fit(data, tmp_path / "run", steps=3, individually=True, progress=False)
+    assert run["a"].render().shape == (4, 4, 3)
+    refused = "scene 'a - b': is a sum of codes, and the scenes of .* were fitted each alone"
+    for ask in (lambda: run["a - b"], lambda: run.codes("c", "a - b"), lambda: run.between("a - b", "c", 0.5)):
+        with pytest.raises(InputError, match=refused):
+            ask()
+    assert run_cli("render", run.path, "--scene", "a - b", "--out", tmp_path / "no.png") == 2
+    said = capsys.readouterr().err
+    assert "fitted each alone" in said
+    assert said.count("\n") == 1
+    with pytest.raises(InputError, match="scene 'x': not in"):
+        run["a - x"]
 
 
 def test_sums_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,12 @@ from torch import Tensor
 from hyperfields.cameras import Camera, look_at
 from hyperfields.cameras.keyframes import camera
 from hyperfields.cameras.poses import from_opengl
-from hyperfields.codes.expressions import code_sum, terms
+from hyperfields.codes.expressions import terms
 from hyperfields.codes.latent_map import LIMIT
 from hyperfields.codes.paths import MODES, path_at
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
+from hyperfields.runs.scene import scene_of_sum
 from hyperfields.runs.timing import Timing
 from hyperfields.viewer.shared import SharedState
 
@@ -94,12 +95,13 @@ def latent(value: Any, shared: SharedState) -> Tensor:
     if not isinstance(value, dict):
         raise InputError(f"latent: got {short(value)}, wanted an object")
     if "scene" in value:
-        parts = terms(_text(value["scene"], "scene"), shared.names)
+        text = _text(value["scene"], "scene")
+        parts = terms(text, shared.names)
         numbers = {name: shared.index(name) for _, name in parts}
         if len(parts) == 1:
             return shared.map.coordinates[numbers[parts[0][1]]]
-        total = code_sum(parts, lambda name: shared.codes[[numbers[name]]])
-        return shared.map.coordinates_of(total[0]).clamp(-LIMIT, LIMIT)
+        total = scene_of_sum(shared.run, text, parts, lambda name: shared.codes[[numbers[name]]])
+        return shared.map.coordinates_of(total.code[0]).clamp(-LIMIT, LIMIT)
     if "at" in value:
         x, y = vector(value["at"], "at", 2, 100.0)
         return shared.map.at(x, y)

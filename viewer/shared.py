@@ -137,7 +137,7 @@ class SharedState:
 
     def _numbered(self, number: int) -> Scene:
         name = self.names[number]
-        return self.run[name] if self._inferred is None else self._inferred.scene(self.run, name)
+        return (self.run if self._inferred is None else self._inferred)[name]
 
     def finished_sheet(self, number: int) -> bytes | None:
         """JPEG of a sheet of thumbnails that has been computed already."""

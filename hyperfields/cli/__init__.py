@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 import tyro
 
-from hyperfields.cli import add, compare, evaluate, fit, inspect, latents, merge, pack, poses, show
+from hyperfields.cli import add, compare, evaluate, fit, inspect, latents, merge, pack, poses, show, transfer
 from hyperfields.cli.common import Stopped, Unsound
 from hyperfields.cli.options import with_options_on_a_line
 from hyperfields.errors import InputError
@@ -39,6 +39,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "calibrate": show.calibrate,
     "render": show.render,
     "interpolate": show.interpolate,
+    "transfer": transfer.transfer,
     "latents": latents.latents,
     "export": show.export,
     "add": add.add,

@@ -77,7 +77,7 @@ def each_scene(run: Run, codes: Path | None, out: Path, shard: str | None) -> It
     for name in names:
         path = Path(str(out).replace(EACH, name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield (run[name] if inferred is None else inferred.scene(run, name)), path
+        yield (run if inferred is None else inferred)[name], path
 
 
 def require_each(out: Path, shard: str | None, given: Mapping[str, object]) -> bool:
@@ -152,7 +152,7 @@ def data_of(
     if not run.config.sources:
         if path is None:
             raise InputError(f"{run.label}: does not say which family was fitted; give it with --family DIR")
-        return read_data(path, kind=run.kind, size=size_of(run), scenes=names)
+        return read_data(path, kind=run.kind, size=changes.get("size", size_of(run)), scenes=names)
     sources, asked = [dataclasses.replace(source, **changes) for source in run.config.sources], set(names)
     chosen = [(source, [name for name in source.scenes if name in asked]) for source in sources]
     wanted, parts, missed = [(source, scenes) for source, scenes in chosen if scenes], [], 0
@@ -222,12 +222,22 @@ def size_of(run: Run) -> tuple[int, int] | None:
     return None if size is None else (int(size[0]), int(size[1]))
 
 
-def observed_data(run: Run, names: Sequence[str], path: Path | None, inferred: InferredCodes | None) -> SceneDataset:
-    """The data that scenes were fitted to, or that their codes were inferred from, at the size and views of then."""
+def observed_data(
+    run: Run,
+    names: Sequence[str],
+    path: Path | None,
+    inferred: InferredCodes | None,
+    size: tuple[int, int] | None = None,
+) -> SceneDataset:
+    """The data that scenes were fitted to, or that their codes were inferred from, at the size and views of then.
+
+    size: (height, width) to read them at instead.
+    """
     if inferred is None:
-        return data_of(run, path, names)
+        return data_of(run, path, names) if size is None else data_of(run, path, names, size=size)
     folder = path or (Path(inferred.source["path"]) if "path" in inferred.source else None)
-    size, views = pair(inferred.source.get("size")) or size_of(run), inferred.source.get("views")
+    size = size or pair(inferred.source.get("size")) or size_of(run)
+    views = inferred.source.get("views")
     if folder is None or not is_there(str(folder)):
         where = f"{folder} is not there" if folder else "nothing says where it was"
         raise InputError(f"the data of scene {names[0]!r}: {where}; say where with --family DIR")
@@ -244,18 +254,16 @@ def require_splits(run: Run, given: Mapping[str, object]) -> None:
 
 def one_scene(run: Run, scene: str | None, path: Path | None) -> Scene:
     """The scene asked for, fitted or inferred (from the file of codes `path`)."""
-    from hyperfields.runs.named import scene_of
-
     if path is None:
         if scene is None:
             raise InputError(f"--scene: give a scene of {run.label}, e.g. {run.names[0]!r}, or --codes FILE")
-        return scene_of(run, scene)
+        return run[scene]
     from hyperfields.runs.inferred import load_codes
 
     inferred = load_codes(path, run)
     if scene is None and len(inferred.names) > 1:
         raise InputError(f"--scene: give one of the {len(inferred.names)} of {path}, e.g. {inferred.names[0]!r}")
-    return scene_of(run, inferred.names[0] if scene is None else scene, inferred)
+    return inferred[inferred.names[0] if scene is None else scene]
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

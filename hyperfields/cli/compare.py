@@ -81,8 +81,9 @@ def compare(
         split: of views, as for fit.
         limit: only the first N scenes by name.
     """
-    from hyperfields.evaluation.compare import Comparison, format_result, hold_out, parse_bytes, redo_report
+    from hyperfields.evaluation.compare import Comparison, hold_out, parse_bytes, redo_report
     from hyperfields.evaluation.compare import compare as run_all
+    from hyperfields.evaluation.comparison_table import format_result
     from hyperfields.training.progress import Meter, step_text
 
     if family is None:
@@ -123,7 +124,8 @@ def compare(
 
 def _show_comparison(report: dict[str, Any], out: Path) -> None:
     """The table of a comparison, and its plot where it can be drawn."""
-    from hyperfields.evaluation.compare import PLOT, REPORT, format_table
+    from hyperfields.evaluation.compare import PLOT, REPORT
+    from hyperfields.evaluation.comparison_table import format_table
     from hyperfields.evaluation.plots import MissingLibrary, plot
 
     print(format_table(report))

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from hyperfields.cli.common import data_of, load, observed_data, read_alike, require_splits, size_of, write_json
+from hyperfields.cli.common import (
+    data_of,
+    load,
+    notes_of,
+    observed_data,
+    read_alike,
+    require_splits,
+    size_of,
+    write_json,
+)
 from hyperfields.cli.options import (
     DEFAULT_MINUTES,
     QUIET,
@@ -20,7 +29,9 @@ from hyperfields.cli.options import (
     Minutes,
     RunPath,
     ShardText,
+    Size,
     parse_shard,
+    parse_size,
     require_length,
 )
 from hyperfields.errors import InputError
@@ -37,6 +48,7 @@ def evaluate(
     *,
     codes: File = None,
     family: Folder = None,
+    size: Size = None,
     split: Annotated[Literal["test", "val", "train"] | None, arg(help_behavior_hint=QUIET)] = None,
     protocol: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     minutes: Minutes = None,
@@ -63,12 +75,15 @@ def evaluate(
     $ hyperfields eval runs/cars --shard 3/10 --out reports/3.json
     $ hyperfields eval runs/cars --protocol srn-1view --family cars_test --minutes 10 --seeds 3
     $ hyperfields eval runs/lego --protocol nerf-synthetic --html lego.html
+    $ hyperfields eval runs/photos --family /data/originals --size 256x256
     $ hyperfields eval runs/photos --family /data/photos --lpips-weights ~/checkpoints
     $ hyperfields eval runs/shapes --morph --pairs 20
 
     Args:
         codes: file of codes written by infer: measure its scenes instead of the fitted ones.
         family: folder of the data of the scenes; default: as recorded.
+        size: height and width to compare images at, of --family at least that large: what a field shows between the
+            pixels that it was fitted to. Default: that of the fit, or of the files where these were fitted as they are.
         split: views to compare with, for radiance fields; default: test.
         protocol: by which papers measure radiance fields: srn-1view and srn-2view, scenes of --family that were not
             fitted, inferred from pictures 64 (and 104) by name and measured on all others; nerf-synthetic, all test
@@ -109,8 +124,9 @@ def evaluate(
         raise InputError(f"--lpips-weights {lpips_weights}: not there; give torchvision's checkpoint")
     if morph:
         others = {
-            "--codes": codes, "--family": family, "--split": split, "--protocol": protocol, "--minutes": minutes,
-            "--steps": steps, "--refine": refine or None, "--seeds": seeds, "--limit": limit, "--html": html,
+            "--codes": codes, "--family": family, "--size": size, "--split": split, "--protocol": protocol,
+            "--minutes": minutes, "--steps": steps, "--refine": refine or None, "--seeds": seeds, "--limit": limit,
+            "--html": html,
         }  # fmt: skip
         _measure_morphs(run, device, others, pairs, seed, out, lpips_weights)
         return
@@ -121,6 +137,9 @@ def evaluate(
         raise InputError(f"--protocol {protocol}: says what is measured; leave --split and --codes out")
     loaded = load(run, device)
     require_splits(loaded, {"--split": split})
+    side = parse_size(size)
+    if side is not None and (loaded.task.has_camera or not loaded.task.sized):
+        raise InputError(f"--size {size}: is of images, but the run holds {loaded.kind}; leave it out")
     chosen = None if protocol is None else protocol_of(protocol, loaded)
     inferring = {"--minutes": minutes, "--steps": steps, "--seeds": seeds, "--limit": limit, "--refine": refine or None}
     given = [option for option, value in inferring.items() if value is not None]
@@ -152,16 +171,18 @@ def evaluate(
         inferred = None if codes is None else load_codes(codes, loaded)
         names = None if part is None else part_of((loaded if inferred is None else inferred).names, part)
         if inferred is not None:
-            data = observed_data(loaded, names or inferred.names, family, inferred)
+            data = observed_data(loaded, names or inferred.names, family, inferred, side)
         elif protocol is not None and chosen is not None:
             data = _fitted_data(loaded, protocol, chosen, family)
             require_held_out(protocol, loaded, data)
         else:
-            data = data_of(loaded, family, names, measured=split)
+            data = data_of(loaded, family, names, measured=split, **({} if side is None else {"size": side}))
         with Meter("eval") as meter:
             report = measure(
                 loaded, data, split, scenes=names, inferred=inferred, lpips_weights=lpips_weights, progress=meter.count
             )
+        if side is not None:
+            report["notes"] += notes_of(data)
         if part is not None:
             report["shard"] = shard_text(part)
         if protocol is not None:

@@ -81,7 +81,6 @@ def fit(
     by: Name = None,
     bayes: Name = None,
     stability: Annotated[str | None, arg(metavar="NAME=VALUE", help_behavior_hint=QUIET)] = None,
-    displacement: Count = None,
     between: Annotated[float | None, arg(metavar="WEIGHT", help_behavior_hint=QUIET)] = None,
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=QUIET)] = None,
     precision: Annotated[Literal["float32", "mixed"] | None, arg(help_behavior_hint=QUIET)] = None,
@@ -131,8 +130,6 @@ def fit(
             the input of the generator; factors:weight=1e-8 is the weight of the KL term; default: none.
         stability: settings that keep the generator stable, e.g. share=0.2:spectral=4, see docs/architecture.md; an
             unknown name lists all of them.
-        displacement: cells along a side of displacement fields that each code generates, which move the grid before it
-            is read, so that a morph moves what scenes have in different places; 0: none; default: the preset's.
         between: weight of a loss of mixed codes, whose fields then stay near the mixture of both scenes; 0: none;
             default: the preset's.
         device: "cpu", "cuda" or "cuda:N"; default: "cpu".
@@ -177,8 +174,7 @@ def fit(
                     f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
                 )
             asked: dict[str, Any] = {
-                "generator": generator, "bayes": bayes, "stability": stability, "displacement": displacement,
-                "between": between,
+                "generator": generator, "bayes": bayes, "stability": stability, "between": between,
             }  # fmt: skip
             if old and not again and (by or present(**asked)):
                 raise InputError("--resume: a run keeps its model and where its codes come from; leave the options out")
@@ -377,7 +373,6 @@ def _model(
     generator: str | None,
     bayes: str | None,
     stability: str | None,
-    displacement: int | None,
     between: float | None,
 ) -> tuple[ModelConfig | None, TrainConfig | None]:
     """The preset with what was asked for instead; (None, None) where nothing was.
@@ -385,12 +380,7 @@ def _model(
     Raises:
         InputError: options that do not go together, or unknown settings; the text lists those there are.
     """
-    given = [
-        f"--{name}"
-        for name in present(
-            generator=generator, bayes=bayes, stability=stability, displacement=displacement, between=between
-        )
-    ]
+    given = [f"--{name}" for name in present(generator=generator, bayes=bayes, stability=stability, between=between)]
     if not given:
         return None, None
     if settings.individually:
@@ -412,7 +402,6 @@ def _model(
         stability=None if stability is None else hypernets.parse_stability(stability, "--stability"),
         bayes=None if bayes is None else hypernets.parse_bayes(bayes, "--bayes"),
         codes=codes,
-        displacement=displacement,
         between=between,
     )
 

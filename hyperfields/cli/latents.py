@@ -43,7 +43,6 @@ def latents(
     )
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
-    from hyperfields.runs.named import scene_of
     from hyperfields.training.progress import Meter
 
     if sheet is not None:
@@ -57,7 +56,7 @@ def latents(
         neighbours=NEIGHBOURS if neighbours is None else neighbours,
         samples=SAMPLES if samples is None else samples,
         seed=seed or 0,
-        scene=None if scene is None else scene_of(loaded, scene),
+        scene=None if scene is None else loaded[scene],
     )
     print(format_latents(report))
     if out is not None:
@@ -65,6 +64,6 @@ def latents(
         print(f"wrote {out}")
     if sheet is not None:
         with Meter("latents") as meter:
-            picture = contact_sheet(loaded, report, scene_of(loaded, report["scene"]), progress=frames_shown(meter))
+            picture = contact_sheet(loaded, report, loaded[report["scene"]], progress=frames_shown(meter))
         write_image(sheet, picture)
         print(f"wrote {sheet}")

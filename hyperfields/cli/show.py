@@ -267,7 +267,6 @@ def interpolate(
         size: height and width of the pictures.
     """
     from hyperfields.runs.inferred import load_codes
-    from hyperfields.runs.named import scene_of
     from hyperfields.runs.render import interpolate_run
     from hyperfields.training.progress import Meter
 
@@ -279,7 +278,7 @@ def interpolate(
         raise InputError(f"interpolate: {count} came; a walk is between two or more, e.g. {names}")
     with Meter("interpolate") as meter:
         interpolate_run(
-            [scene_of(loaded, scene, inferred) for scene in scenes],
+            [(loaded if inferred is None else inferred)[scene] for scene in scenes],
             out,
             frames=frames,
             morph=morph,

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperfields.data.base import Kind, Points, as_colors, scene_names, shortened
+from hyperfields.data.base import Kind, Points, SceneDataset, as_colors, scene_names, shortened
 from hyperfields.errors import InputError
 from hyperfields.ops.gather import gather_pairs, unit
+
+SAMPLES = 64  # that tell whether data are pixels
 
 
 class Images:
@@ -103,6 +105,15 @@ def _as_picture(given: Any) -> Tensor:
         clear = "A" in given.getbands() or "transparency" in given.info  # refused later, by its four channels
         return torch.from_numpy(np.array(given.convert("RGBA" if clear else "RGB")))
     return torch.as_tensor(given)
+
+
+def at_centres(dataset: SceneDataset, size: tuple[int, int]) -> bool:
+    """True if samples of images are drawn at the centres of the pixels of pictures of this size (height, width)."""
+    drawn = dataset.batch(torch.zeros(1, dtype=torch.int64), SAMPLES, torch.Generator().manual_seed(0))
+    if not isinstance(drawn, Points) or drawn.x.shape[-1] != 2:
+        return False
+    places = drawn.x * drawn.x.new_tensor([size[1], size[0]]) - 0.5
+    return bool(((places - places.round()).abs() < 1e-3).all())
 
 
 def pixel_centres(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:

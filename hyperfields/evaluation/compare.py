@@ -5,11 +5,7 @@
 
 A comparison that was stopped goes on where it was: results that are there are not made again.
 
-Equal bytes: a scene's share of all networks, and its code. The encoding is the preset's; when other bytes than the
-preset's are asked for, its number of bases follows in proportion, alike for all generators. Each generator then spends
-what is left in its own way: first the setting that is natural to it (its `knob`) grows as far as the bytes allow at the
-preset's latent size, and what remains goes to the latent. A generator without such a setting has the latent alone.
-Equal time: each has the rate of its networks that did best in short fits (its `rates`).
+Equal bytes and equal time: see `budget`.
 """
 
 from __future__ import annotations
@@ -17,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,20 +21,20 @@ from typing import Any
 from torch import Tensor
 
 from hyperfields import hypernets
+from hyperfields.configs import parts_of
 from hyperfields.data import SceneDataset, fingerprint
 from hyperfields.errors import InputError
+from hyperfields.evaluation.budget import models_of
+from hyperfields.evaluation.comparison_table import summarize
 from hyperfields.evaluation.report import evaluate
-from hyperfields.evaluation.tables import text_table
-from hyperfields.evaluation.unseen import file_rows, format_unseen, measure_unseen
-from hyperfields.fields.encodings import Displaced, FactoredGrid
+from hyperfields.evaluation.unseen import file_rows, measure_unseen
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import ModelConfig
 from hyperfields.runs.atomic import append, holds_files, write_atomically
 from hyperfields.runs.config import CONFIG, FitSettings
 from hyperfields.runs.lock import FolderLock
-from hyperfields.runs.run import load_run
-from hyperfields.tasks import Metric, Preset, TrainConfig, preset, task_of
-from hyperfields.training.cost import count
+from hyperfields.runs.run import Run, load_run
+from hyperfields.tasks import Preset, Task, TrainConfig, task_of
 from hyperfields.training.fit import Fit
 from hyperfields.training.trainer import Length, Progress
 
@@ -51,7 +46,6 @@ GROWING = (
     "bytes_per_scene",
     "files",
 )  # settings that a comparison may have more of later
-LARGEST = 8192  # of a latent or of a generator's own setting
 MOMENTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of a fit, at which its quality is measured
 WATCHED = 4  # scenes whose quality is followed
 
@@ -129,63 +123,13 @@ def parse_bytes(text: str | None, option: str = "--bytes") -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def _largest(fits: Callable[[int], bool], unit: int = 1) -> int:
-    """The largest multiple of `unit` that fits, by bisection; `unit` itself when none does."""
-    low, high = 1, LARGEST // unit
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle * unit) else (low, middle - 1)
-    return low * unit
-
-
-def sized(config: ModelConfig, name: str, scenes: int, budget: int) -> ModelConfig:
-    """The same model with the generator `name`, as large as `budget` amortised bytes a scene allow: see the head.
-
-    Raises:
-        InputError: even the smallest takes more.
-    """
-
-    def fits(model: ModelConfig) -> bool:
-        try:
-            return count(model, scenes).amortised <= budget
-        except InputError:  # a rank or a chunk that the field does not have
-            return False
-
-    encoding = config.field.encoding
-    grid = encoding.inner if isinstance(encoding, Displaced) else encoding
-    if isinstance(grid, FactoredGrid):
-        bases = max(round(grid.bases * budget / count(config, scenes).amortised), 1)
-        grid = dataclasses.replace(grid, bases=bases)
-        encoding = dataclasses.replace(encoding, inner=grid) if isinstance(encoding, Displaced) else grid
-        config = dataclasses.replace(config, field=dataclasses.replace(config.field, encoding=encoding))
-    model = dataclasses.replace(config, generator=hypernets.parse(name))
-    count(model, scenes)  # refuses settings that do not fit the field
-    knob = model.generator.knob
-    if knob and f":{knob}=" not in name:
-
-        def turned(value: int) -> ModelConfig:
-            settings: dict[str, Any] = {knob: value}
-            return dataclasses.replace(model, generator=dataclasses.replace(model.generator, **settings))
-
-        model = turned(_largest(lambda value: fits(turned(value)), getattr(model.generator, "heads", 1)))
-
-    def read(size: int) -> ModelConfig:
-        return dataclasses.replace(model, latent_size=size)
-
-    if not fits(read(1)):
-        raise InputError(
-            f"--bytes {budget:,}: {name} takes {count(read(1), scenes).amortised:,.0f} bytes a scene with a latent of "
-            "one number; give more bytes, more scenes or another generator"
-        )
-    return read(_largest(lambda size: fits(read(size))))
-
-
 def compare(
     family: SceneDataset,
     out: str | Path,
     comparison: Comparison,
     *,
     unseen: SceneDataset | None = None,
+    task: Task | None = None,
     show: Callable[[str, Progress], None] = lambda name, progress: None,
     tell: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
@@ -194,6 +138,7 @@ def compare(
     Args:
         unseen: scenes whose codes are inferred with the fitted networks, in a quarter of the time, and then once more
             within each of the comparison's `unseen_bytes`.
+        task: of a kind that is your own.
         show: called as (fit, progress) during fits. tell: called with each result as it comes.
 
     Returns:
@@ -206,23 +151,25 @@ def compare(
     """
     out = Path(out)
     sizes: tuple[int | None, ...] = comparison.bytes_per_scene or (None,)
-    models = _models(family, comparison, sizes)  # refuses before anything is fitted
+    kind = task or task_of(family.kind)
+    # Refuses before anything is fitted.
+    models = models_of(family, kind, comparison.preset, comparison.generators, sizes)
     settings = {
         **dataclasses.asdict(comparison),
         "kind": family.kind,
         "scenes": list(family.names),
         "fingerprint": fingerprint(family),
         "unseen": list(unseen.names) if unseen else [],
-        "files": file_rows(unseen, comparison.unseen_bytes) if unseen else [],
+        "files": file_rows(unseen, kind, comparison.unseen_bytes) if unseen else [],
     }
     with FolderLock(out):
-        results = _begin(out, settings)
+        results = _begin(out, settings, task)
 
         def run(trial: Trial) -> None:
             if any(trial.gave(result) for result in results):
                 return
             model, recipe = models[trial.generator, None if trial.alone else trial.bytes_per_scene]
-            result = _trial(family, unseen, out, comparison, trial, model, recipe, show)
+            result = _trial(family, unseen, task, out, comparison, trial, model, recipe, show)
             results.append(result)
             append(out / RESULTS, json.dumps(result) + "\n")
             _write_report(out, settings, results)
@@ -245,8 +192,10 @@ def compare(
         return _write_report(out, settings, results)
 
 
-def redo_report(out: str | Path) -> dict[str, Any]:
+def redo_report(out: str | Path, task: Task | None = None) -> dict[str, Any]:
     """The report of `compare` made again from the settings and results in its folder; nothing is fitted.
+
+    task: of a kind that is your own.
 
     Raises:
         InputError: the folder holds no comparison, or none of its results yet.
@@ -255,7 +204,7 @@ def redo_report(out: str | Path) -> dict[str, Any]:
     if not (out / SETTINGS).is_file():
         raise InputError(f"{out}: holds no comparison; make one with: hyperfields compare FAMILY --out {out}")
     with FolderLock(out):
-        settings, results = _read_settings(out / SETTINGS), _read_results(out)
+        settings, results = _read_settings(out / SETTINGS, task), _read_results(out)
         if not results:
             raise InputError(f"{out}: holds no results yet; go on with the comparison by giving its FAMILY")
         return _write_report(out, settings, results)
@@ -267,31 +216,7 @@ def _write_report(out: Path, settings: dict[str, Any], results: Sequence[dict[st
     return report
 
 
-def _models(
-    family: SceneDataset, comparison: Comparison, sizes: Sequence[int | None]
-) -> dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]]:
-    """Model and recipe of each generator and size: the preset's field, encoding and recipe, and rates of its own."""
-    task = task_of(family.kind)
-    picture, scenes = task.describe(family), len(family.names)
-    side, unbounded = max(picture.get("size", (1, 1))), bool(picture.get("unbounded"))
-    base, recipe = preset(comparison.preset, family.kind, scenes, side, unbounded=unbounded)
-    models: dict[tuple[str, int | None], tuple[ModelConfig, TrainConfig]] = {}
-    for name in comparison.generators:
-        generator = hypernets.parse(name)
-        if not shares_networks(generator):
-            models[name, None] = base, recipe  # `Fit` takes the networks away
-            continue
-        model, mine = preset(comparison.preset, family.kind, scenes, side, generator=generator, unbounded=unbounded)
-        for size in sizes:
-            if size is None:
-                count(model, scenes)  # refuses settings that do not fit the field
-            else:
-                model = sized(base, name, scenes, size)
-            models[name, size] = model, mine
-    return models
-
-
-def _begin(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def _begin(out: Path, settings: dict[str, Any], task: Task | None = None) -> list[dict[str, Any]]:
     """Results that are there already; what is in `GROWING` may change, nothing else.
 
     Raises:
@@ -299,7 +224,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """
     path = out / SETTINGS
     if path.is_file():
-        old = _read_settings(path)
+        old = _read_settings(path, task)
         for key, value in json.loads(json.dumps(settings)).items():
             if key not in GROWING and old.get(key) != value:
                 raise InputError(f"{out}: holds a comparison with another {key}; choose another --out")
@@ -313,7 +238,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return results
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path, task: Task | None) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -322,7 +247,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or not all(isinstance(settings.get(key), list) for key in lists):
         raise InputError(f"{path}: damaged, not the JSON that compare writes; choose another --out")
     try:
-        task_of(str(settings.get("kind")))
+        if task is None or settings.get("kind") != task.kind:
+            task_of(str(settings.get("kind")))
     except InputError as error:
         raise InputError(f"{path}: {error}; choose another --out") from None
     return settings
@@ -345,6 +271,7 @@ def _read_results(out: Path) -> list[dict[str, Any]]:
 def _trial(
     family: SceneDataset,
     unseen: SceneDataset | None,
+    task: Task | None,
     out: Path,
     comparison: Comparison,
     trial: Trial,
@@ -362,7 +289,7 @@ def _trial(
         "rate_networks": recipe.rate_networks,
     }
     resume = (folder / CONFIG).is_file()
-    fitting = Fit(family, folder, settings, model=model, train=recipe, resume=resume)
+    fitting = Fit(family, folder, settings, model=model, train=recipe, resume=resume, task=task)
     watch = _Watch(fitting, f"{trial.generator}, seed {trial.seed}", show)
     try:
         run = fitting.run(watch)
@@ -379,7 +306,7 @@ def _trial(
         "seconds": fitting.progress.seconds,
         "mean": report["mean"],
         "worst": min((scene[key] for scene in report["scenes"].values() if scene[key] is not None), default=None),
-        "curve": watch.curve(folder, family, watched, key) if not trial.alone else [],
+        "curve": [] if trial.alone else watch.curve(load_run(folder, trust=parts_of(run.config)), family, watched, key),
     }
     if end:
         result["curve"].append([fitting.progress.seconds, statistics.fmean(end)])
@@ -406,9 +333,8 @@ class _Watch:
             self.kept.append((progress.seconds, state))
         self.show(self.name, progress)
 
-    def curve(self, folder: Path, family: SceneDataset, names: Sequence[str], key: str) -> list[list[float]]:
-        """Pairs of seconds and the mean quality of some scenes."""
-        run = load_run(folder)
+    def curve(self, run: Run, family: SceneDataset, names: Sequence[str], key: str) -> list[list[float]]:
+        """Pairs of seconds and the mean quality of some scenes. run: takes the weights of each moment."""
         points = []
         for seconds, state in self.kept:
             run.model.load_state_dict(state)
@@ -417,87 +343,3 @@ class _Watch:
             if value is not None:
                 points.append([seconds, value])
         return points
-
-
-def summarize(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each generator and size, means over its seeds; the best quality first, diverged ones last."""
-    rows = []
-    for name, size in dict.fromkeys((result["generator"], result["bytes_per_scene"]) for result in results):
-        mine = [result for result in results if (result["generator"], result["bytes_per_scene"]) == (name, size)]
-        whole = [result for result in mine if "mean" in result]
-        row: dict[str, Any] = {"generator": name, "bytes_per_scene": size}
-        row |= {"seeds": len(mine), "diverged": len(mine) - len(whole)}
-        row["latent_size"], row["settings"] = mine[0]["latent_size"], mine[0].get("settings")
-        if whole:
-            key = next(iter(whole[0]["mean"]))  # the metric that ranks
-            values = [result["mean"][key] for result in whole if result["mean"][key] is not None]
-            unseen = [r["unseen"][key] for r in whole if r.get("unseen") and r["unseen"][key] is not None]
-            row |= {
-                "metric": key,
-                "quality": statistics.fmean(values) if values else None,
-                "spread": statistics.stdev(values) if len(values) > 1 else None,
-                "worst": min((r["worst"] for r in whole if r["worst"] is not None), default=None),
-                "unseen": statistics.fmean(unseen) if unseen else None,
-                "unseen_spread": statistics.stdev(unseen) if len(unseen) > 1 else None,
-                "amortised": whole[0]["bytes_per_scene_found"]["amortised"],
-                "marginal": whole[0]["bytes_per_scene_found"]["marginal"],
-                "steps": statistics.fmean(result["steps"] for result in whole),
-                "seconds": statistics.fmean(result["seconds"] for result in whole),
-            }
-        rows.append(row)
-    return sorted(rows, key=lambda row: -math.inf if row.get("quality") is None else row["quality"], reverse=True)
-
-
-def format_result(result: dict[str, Any]) -> str:
-    """One result as a line."""
-    head = f"{result['generator']}, seed {result['seed']}: "
-    if "mean" not in result:
-        return f"{head}diverged: {result['diverged']}"
-    means = [f"{name} {value:.4g}" for name, value in result["mean"].items() if value is not None]
-    text = f"{head}{', '.join(means)}; {result['bytes_per_scene_found']['amortised']:,.0f} bytes a scene, "
-    text += f"{result['steps']:,} steps in {result['seconds']:.1f} s"
-    key = next(iter(result["mean"]))
-    if result.get("unseen") and result["unseen"][key] is not None:
-        text += f"; unseen {key} {result['unseen'][key]:.4g}"
-    return text + ("; unseen: diverged" if "unseen_diverged" in result else "")
-
-
-def ranking_metric(settings: dict[str, Any]) -> Metric:
-    """The metric by which a comparison with these settings ranks and plots."""
-    return task_of(settings["kind"]).metrics[0]
-
-
-def format_table(report: dict[str, Any]) -> str:
-    """The table of a report, for a terminal or a text file."""
-    settings = report["settings"]
-    metric = ranking_metric(settings)
-
-    def cell(row: dict[str, Any], key: str, std: str = "") -> str:
-        if row[key] is None:
-            return "n/a"
-        around = f" ± {metric.format.format(row[std])}" if std and row[std] is not None else ""
-        return metric.format.format(row[key]) + around
-
-    rows: list[tuple[str, ...]] = []
-    for row in report["table"]:
-        name = "alone" if row["generator"] == "direct" else row["generator"]
-        if "quality" not in row:
-            rows.append((name, f"{row['latent_size']:,}", *("",) * 3, f"{row['seeds']}", "diverged", *("",) * 2))
-            continue
-        quality = cell(row, "quality", "spread")
-        if row["diverged"]:
-            quality += f" ({row['diverged']} of {row['seeds']} diverged)"
-        latent = "" if name == "alone" else f"{row['latent_size']:,}"
-        sizes = (latent, f"{row['amortised']:,.0f}", f"{row['marginal']:,}", f"{row['steps']:,.0f}", f"{row['seeds']}")
-        rows.append((name, *sizes, quality, cell(row, "worst"), cell(row, "unseen", "unseen_spread")))
-    head = ("generator", "latent", "bytes a scene", "one more", "steps", "seeds", "fitted", "worst", "unseen")
-    many, others = len(settings["scenes"]), len(settings["unseen"])
-    text = (
-        f"{metric.heading}, mean over {many} scene{'s' * (many > 1)}; ± standard deviation over seeds; worst: a scene's"
-    )
-    if others:
-        text += f"; unseen: {others} other{'s' * (others > 1)}, codes inferred"
-    unseen = [row for result in report["results"] for row in result.get("unseen_rows", []) if result["seed"] == 0]
-    if unseen:
-        text += f"\n\n{format_unseen([*unseen, *settings.get('files', [])], metric)}"
-    return f"{text_table(head, rows, rules=False)}\n{text}"

@@ -52,6 +52,12 @@ class Sides(NamedTuple):
     blend: float | None
     ends: float | None
 
+    @classmethod
+    def of(cls, ways: Sequence[float | None], ends: float | None) -> Sides:
+        """Of the figures of the three ways, in this order."""
+        moved, codes, blend = ways
+        return cls(moved, codes, blend, ends)
+
 
 Way = Callable[[float], BoundField]  # place from 0 to 1 -> the field there
 
@@ -256,14 +262,14 @@ class ShapeMeasure:
         }
         row: Row = {}
         for name, end in ends.items():
-            row[name] = Sides(*(_average(*(look[name] for look in of_way)) for of_way in looks), end)
+            row[name] = Sides.of([_average(*(look[name] for look in of_way)) for of_way in looks], end)
         whole = apart(a.coarse_surface, b.coarse_surface)
         places = [i / STEPS for i in range(1, STEPS)]
         frames = [[self._frame(way(t)) for t in places] for way in ways]
         frames.append([surface_of(torch.lerp(a.coarse, b.coarse, t)) for t in places])
         steps = [_way([a.coarse_surface, *of_way, b.coarse_surface]) for of_way in frames]
         for name, found, all_of_it in zip(("way", "largest_step"), zip(*steps, strict=True), whole, strict=True):
-            row[name] = Sides(*(_over(one, all_of_it) for one in found), _known(all_of_it))
+            row[name] = Sides.of([_over(one, all_of_it) for one in found], _known(all_of_it))
         return row
 
     def _frame(self, bound: BoundField) -> Surface:
@@ -324,8 +330,8 @@ class PictureMeasure:
         shown.append(torch.stack([torch.lerp(shown[0][0], shown[0][-1], t) for t in places]))
         between = [round(t * (frames - 1)) for t in BETWEEN]
         ends = float(total_variation(shown[0][[0, -1]]).mean())
-        variation = (_over(float(total_variation(pictures[between]).mean()), ends) for pictures in shown)
-        return {"variation": Sides(*variation, ends), **_lpips_row(self.lpips, shown)}
+        variation = [_over(float(total_variation(pictures[between]).mean()), ends) for pictures in shown]
+        return {"variation": Sides.of(variation, ends), **_lpips_row(self.lpips, shown)}
 
 
 def total_variation(pictures: Tensor) -> Tensor:
@@ -360,7 +366,7 @@ class ViewMeasure:
         seen.append(
             [ghost(self._alpha(functools.partial(render_blend, a, b, t), a.device)) for t in BETWEEN],
         )
-        row: Row = {"ghost": Sides(*(_over(_average(*values), ends) for values in seen), _known(ends))}
+        row: Row = {"ghost": Sides.of([_over(_average(*values), ends) for values in seen], _known(ends))}
         if self.lpips is None:
             return {**row, **_lpips_row(None, [])}
         places, rays = [i / PICTURE_STEPS for i in range(1, PICTURE_STEPS)], _to(self.rays[0], a.device)
@@ -404,8 +410,8 @@ def _lpips_row(lpips: Lpips | None, ways: Sequence[Tensor]) -> Row:
     steps = [lpips(frames[:-1], frames[1:]).double() for frames in ways]
     whole = float(lpips(ways[0][:1], ways[0][-1:]))
     return {
-        "ppl": Sides(*(float(step.sum()) for step in steps), whole),
-        "pdv": Sides(*(float(step.var(correction=0)) for step in steps), None),
+        "ppl": Sides.of([float(step.sum()) for step in steps], whole),
+        "pdv": Sides.of([float(step.var(correction=0)) for step in steps], None),
     }
 
 

@@ -76,7 +76,7 @@ def write_page(
     places = scene_places(run, data, chosen)
     shown: dict[str, list[_Row]] = {}
     for done, name in enumerate(chosen):
-        bound = run.bind(name) if inferred is None else inferred.bind(run, name)
+        bound = (run if inferred is None else inferred).bind(name)
         views = sorted(report["per_view"].get(name, []), key=lambda view: rank(view, metrics[0]))
         picked = spread(len(views), VIEWS if len(names) > 1 else VIEWS_ALONE)
         numbers = [views[place]["view"] for place in picked]

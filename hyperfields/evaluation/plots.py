@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from hyperfields.errors import InputError
-from hyperfields.evaluation.compare import WATCHED, ranking_metric
+from hyperfields.evaluation.compare import WATCHED
+from hyperfields.evaluation.comparison_table import ranking_metric
 from hyperfields.runs.atomic import write_atomically
+from hyperfields.tasks import Task
 
 
 class MissingLibrary(InputError):
     """A plot that cannot be drawn, since matplotlib is not installed."""
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
+def plot(report: dict[str, Any], path: Path, task: Task | None = None) -> None:
     """Quality against bytes a scene, of fitted and of unseen scenes, and against time, as a picture.
+
+    task: of a kind that is your own.
 
     Raises:
         MissingLibrary: matplotlib is.
@@ -29,7 +33,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         from PIL import Image
     except ImportError:
         raise MissingLibrary(f"{path}: needs matplotlib; pip install 'hyperfields[plots]'") from None
-    metric = ranking_metric(report["settings"]).heading
+    metric = ranking_metric(report["settings"], task).heading
     rows = [row for row in report["table"] if row.get("quality") is not None]
     names = list(dict.fromkeys(row["generator"] for row in rows))  # the best first
     style = {name: {"color": f"C{i % 10}", "marker": "osD^vP"[i // 10 % 6]} for i, name in enumerate(names)}

@@ -76,17 +76,16 @@ def evaluate(
         raise InputError(f"{run.label}: its model holds numbers that are not finite; fit again, another --seed")
     task = run.task
     notes: dict[str, None] = {}  # in order, each once
-    if fingerprint_differs(run, data):
+    if (apart := sizes_apart(run, data)) is not None:
+        notes[f"size: compared at {apart[0]}, fitted at {apart[1]}: what lies between the pixels counts too"] = None
+    elif fingerprint_differs(run, data):
         notes["family: its data or their size are not those that were fitted"] = None
     learned = learned_of(run)
     nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
     views: dict[str, list[dict[str, Any]]] = {}
     for done, (name, scene) in enumerate(zip(names, chosen, strict=True)):
-        if isinstance(scene, str):
-            bound = run.bind(scene) if inferred is None else inferred.bind(run, scene)
-        else:
-            bound = scene.field
+        bound = (run if inferred is None else inferred).bind(scene) if isinstance(scene, str) else scene.field
         options = dict(learned)
         if task.has_splits:
             options["each"] = _view_rows(views.setdefault(name, []))
@@ -130,6 +129,17 @@ def _known(values: dict[str, float]) -> dict[str, float | None]:
 def _view_rows(rows: list[dict[str, Any]]) -> Callable[[int, str, dict[str, float]], None]:
     """Takes the metrics of views to `rows`."""
     return lambda number, name, values: rows.append({"view": number, "name": name, **_known(values)})
+
+
+def sizes_apart(run: Run, data: SceneDataset) -> tuple[str, str] | None:
+    """Sizes of images in the data and in the run, where they differ; None where they do not, and of other kinds."""
+    if run.task.has_camera or not run.task.sized:
+        return None
+    sizes = [list(picture.get("size") or ()) for picture in (run.task.describe(data), run.config.picture)]
+    if not all(sizes) or sizes[0] == sizes[1]:
+        return None
+    here, there = ("x".join(map(str, size)) for size in sizes)
+    return here, there
 
 
 def fingerprint_differs(run: Run, data: SceneDataset) -> bool:

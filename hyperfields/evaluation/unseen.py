@@ -19,7 +19,7 @@ from hyperfields.data import SceneDataset
 from hyperfields.evaluation.report import evaluate
 from hyperfields.evaluation.tables import text_table
 from hyperfields.runs.run import Run
-from hyperfields.tasks import Metric, task_of
+from hyperfields.tasks import Metric, Task
 from hyperfields.tasks.metrics import psnr
 from hyperfields.training.fit import fit
 from hyperfields.training.inference import infer
@@ -64,18 +64,17 @@ def _alone_row(run: Run, unseen: SceneDataset, minutes: float | None, steps: int
     config = run.config
     alone = fit(
         unseen, model=config.model, train=config.train, minutes=minutes, steps=steps, individually=True, seed=seed,
-        progress=False,
+        task=config.task, progress=False,
     )  # fmt: skip
     report = evaluate(alone, unseen)
     return {"wanted": None, "bytes": report["bytes_per_scene"]["marginal"], "mean": report["mean"]}
 
 
-def file_rows(unseen: SceneDataset, sizes: Sequence[int]) -> list[dict[str, Any]]:
+def file_rows(unseen: SceneDataset, task: Task, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of pictures as AVIF, WebP and PNG files, headers counted: at the best quality that keeps to each of `sizes`,
     and without losses. Of other kinds of scenes there are none.
     """
-    task = task_of(unseen.kind)
-    if task.has_camera or task.has_mesh:
+    if task.has_camera or not task.sized:
         return []
     from PIL import Image, features
 

@@ -9,7 +9,6 @@ To add an encoding, write a frozen dataclass with the members of `encodings.Enco
 from hyperfields.fields.bound import BoundField
 from hyperfields.fields.common import Field
 from hyperfields.fields.encodings import (
-    Displaced,
     Encoding,
     FactoredGrid,
     Fourier,
@@ -24,7 +23,6 @@ from hyperfields.fields.sdf import SDFField
 
 __all__ = [
     "BoundField",
-    "Displaced",
     "Encoding",
     "FactoredGrid",
     "Field",

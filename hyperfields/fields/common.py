@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyperfields import ops
 from hyperfields.errors import InputError
-from hyperfields.fields.encodings import TABLE, Displaced, Encoding, GridEncoding
+from hyperfields.fields.encodings import TABLE, Encoding, GridEncoding
 from hyperfields.weights import WeightEntry, Weights, WeightSpec, linear_spec
 
 # Not plain ReLU: a latent can push all units of one scene below 0, and with no gradient it would never come back.
@@ -74,8 +74,6 @@ def encoded_mlp(
     encoded: Tensor | None = None,
 ) -> Tensor:
     """Outputs of a network on encoded points in [0, 1]^d, `[... o]`; a grid and its network can be one kernel."""
-    if isinstance(encoding, Displaced):
-        x, encoding = ops.displace(x, encoding.displacement(weights), counts=counts), encoding.inner
     if isinstance(encoding, GridEncoding):
         return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, activation, counts=counts, encoded=encoded)
     return ops.batched_mlp(encoding(x, weights, counts), network, activation, counts=counts)

@@ -21,7 +21,6 @@ from hyperfields.ops.spherical_harmonics import spherical_harmonics
 from hyperfields.weights import WeightEntry, Weights
 
 TABLE = "grid.table"  # the name under which a grid finds its table among the weights
-DISPLACEMENT = "displacement.table"  # and a displaced one the displacements of its vertices
 
 
 @runtime_checkable
@@ -192,60 +191,3 @@ class FactoredGrid(GridEncoding):
     def spec(self) -> dict[str, WeightEntry]:
         shape = (self.grid.rows, self.features)
         return {TABLE: WeightEntry(shape, self.features, 0.1, "factored", self.bases, self.grid.offsets)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Displaced:
-    """A grid that is read where a displacement field of each scene's own says: `inner(x + d(x, z))`.
-
-    What two scenes have in different places is then one thing of the grid, which moves as codes are mixed. d is
-    interpolated between the vertices of `cells` a side, and combined from `bases` shared fields by coefficients that
-    are linear in the code; it starts at 0, and its coordinates stay within `reach` of the box.
-
-    Source: the deformed template of Deng et al. 2021, "Deformed implicit field", with grids and a bound.
-    """
-
-    inner: GridEncoding
-    cells: int = 8
-    reach: float = 0.15
-    bases: int = 16
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.cells <= 64 or not 0.0 < self.reach <= 0.5 or self.bases < 1:
-            raise InputError(
-                f"Displaced: cells {self.cells}, reach {self.reach}, bases {self.bases}: wanted 2 to 64 cells, a reach "
-                "above 0 and at most 0.5 of the box, and at least one basis"
-            )
-
-    @property
-    def dims(self) -> int:
-        return self.inner.dims
-
-    @property
-    def channels(self) -> int:
-        return self.inner.channels
-
-    @property
-    def grid(self) -> GridSpec:
-        """Layout of the grid that is read."""
-        return self.inner.grid
-
-    @property
-    def flops(self) -> int:
-        """Operations for one point: those of the grid, one interpolation of `dims` numbers, and the bound."""
-        corners: int = 2**self.dims
-        return self.inner.flops + 3 * self.dims + corners * (3 * self.dims - 1) + 5 * self.dims
-
-    @property
-    def spec(self) -> dict[str, WeightEntry]:
-        layout = ops.displacement_grid(self.dims, self.cells)
-        entry = WeightEntry((layout.rows, self.dims), self.dims, 0.0, "factored", self.bases, layout.offsets)
-        return {**self.inner.spec, DISPLACEMENT: entry}
-
-    def displacement(self, weights: Weights) -> ops.Displacement:
-        """The displacement fields of scenes, from their weights."""
-        return ops.Displacement(weights[DISPLACEMENT], self.cells, self.reach)
-
-    def __call__(self, x: Tensor, weights: Weights, counts: Tensor | None = None) -> Tensor:
-        """x `[s n d]` in [0, 1], or packed with counts -> `[s n l*f]`."""
-        return self.inner(ops.displace(x, self.displacement(weights), counts=counts), weights, counts)

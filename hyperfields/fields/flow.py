@@ -53,7 +53,7 @@ class Flow:
         """
         start = places(len(self.velocity), self.velocity.shape[-1], self.velocity.device)
         step = time / 2**SQUARINGS
-        moved = step * values_at(self.velocity, start + 0.5 * step * self.velocity)
+        moved: Tensor = step * values_at(self.velocity, start + 0.5 * step * self.velocity)
         for _ in range(SQUARINGS):
             moved = moved + values_at(moved, start + moved)
         return moved
@@ -101,7 +101,7 @@ def register(
                 values = (values_at(scene, end) for scene, end in zip((first, second), ends, strict=True))
                 loss = mismatch(*values) + bending * _roughness(knots)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 decay.step()
             knots = knots.detach()

@@ -15,7 +15,11 @@ from hyperfields.weights import Weights, WeightSpec, layers
 
 @dataclasses.dataclass(frozen=True)
 class ImageField:
-    """(x, y) in [0, 1]^2 -> colour in about [0, 1] (sRGB, not clamped)."""
+    """(x, y) in [0, 1]^2 -> colour in about [0, 1] (sRGB, not clamped).
+
+    pixels: height and width of the pictures that it was fitted to, where it was at the centres of their pixels alone; a
+    fit fills it in. Larger pictures are then enlarged ones, see `rendering.enlarge`.
+    """
 
     kind: ClassVar[str] = "images"
 
@@ -24,6 +28,7 @@ class ImageField:
     channels: int = 3
     activation: ops.Activation = ACTIVATION
     frequency: float = FREQUENCY  # sine only
+    pixels: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         require_field(self, (*self.hidden, self.channels))

@@ -12,7 +12,7 @@ from hyperfields import ops
 from hyperfields.cameras import Rays
 from hyperfields.errors import InputError
 from hyperfields.fields.common import ACTIVATION, FREQUENCY, Layers, encoded_mlp, mlp_spec, require_field
-from hyperfields.fields.encodings import TABLE, Displaced, Encoding, GridEncoding, SphericalHarmonics
+from hyperfields.fields.encodings import TABLE, Encoding, GridEncoding, SphericalHarmonics
 from hyperfields.ops.profiling import region
 from hyperfields.weights import Weights, WeightSpec, layers, linear_spec
 
@@ -92,14 +92,12 @@ class RadianceField:
             offset: `[s r]` in [0, 1).
             opaque: opacity from which a ray shows no more of what lies behind.
         """
-        encoding = self.encoding
-        displacement = encoding.displacement(weights) if isinstance(encoding, Displaced) else None
-        grid = encoding.inner if isinstance(encoding, Displaced) else encoding
+        grid = self.encoding
         if not isinstance(grid, GridEncoding):
             return None
         return ops.visible_samples(
             *rays, occupancy, self.step, offset, weights[TABLE], grid.grid, self._density_only(weights),
-            self.activation, ceiling=MAX_LOG_DENSITY, opaque=opaque, space=self.space, displacement=displacement,
+            self.activation, ceiling=MAX_LOG_DENSITY, opaque=opaque, space=self.space,
         )  # fmt: skip
 
     def _density_only(self, weights: Weights) -> Layers:

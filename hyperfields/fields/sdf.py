@@ -49,4 +49,4 @@ class SDFField:
     def mean_error(self, weights: Weights, x: Tensor, target: Tensor, width: float) -> Tensor | None:
         """Mean error `[]` at x `[s n 3]`: squared, or relative to abs(target) + width; None where no op has it."""
         network = layers(weights, "mlp")
-        return encoded_mlp_error(self.encoding, weights, network, self.activation, x * 0.5 + 0.5, target, width)
+        return encoded_mlp_error(self.encoding, weights, network, self.activation, (x * 0.5).add_(0.5), target, width)

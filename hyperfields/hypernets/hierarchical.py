@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class HierarchicalGenerator(nn.Module):
         )
 
     def forward(self, codes: Tensor) -> Weights:
-        heads: list[Head] = [layer.head for layer in self.layers]
+        heads: list[Any] = [layer.head for layer in self.layers]
         of_layers = self.codes(codes).unflatten(1, (len(heads), -1))
         flat = ops.linear_heads(of_layers, [head.weight for head in heads], [head.bias for head in heads])
         return split(flat, self.spec)

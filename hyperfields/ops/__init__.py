@@ -1,9 +1,8 @@
 """The numerical operations. This room alone knows that backends exist: an op validates, selects one, and calls it.
 
-What lives here: one module for each family of ops (encode, error, displace, mlp, radiance, basis, heads, march,
-composite, visibility), their definitions under the same names in `reference/`, kernels in `_cpu/` (numba) and
-`_triton/`, tinycudann in `_tcnn.py`, and what all of them need: `dispatch`, `grid`, `spherical_harmonics`, `profiling`,
-`devices`.
+What lives here: one module for each family of ops (encode, error, mlp, radiance, basis, heads, march, composite,
+visibility), their definitions under the same names in `reference/`, kernels in `_cpu/` (numba) and `_triton/`,
+tinycudann in `_tcnn.py`, and what all of them need: `dispatch`, `grid`, `spherical_harmonics`, `profiling`, `devices`.
 May import: `errors`.
 To add an op, write its definition in `reference/`, its signature, checks and selection in a module here, a test of
 the definition by other means and of the op against it (tests/ops/_parity.py), and then kernels where they pay.
@@ -25,7 +24,6 @@ from __future__ import annotations
 from hyperfields.ops.basis import combine_bases
 from hyperfields.ops.composite import Composited, composite
 from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting, twice_differentiable
-from hyperfields.ops.displace import Displacement, displace, displacement_grid
 from hyperfields.ops.distortion import distortion
 from hyperfields.ops.encode import encode_mlp, hash_encode
 from hyperfields.ops.error import encode_mlp_error, pixel_error
@@ -44,7 +42,6 @@ __all__ = [
     "Box",
     "Composited",
     "Contracted",
-    "Displacement",
     "GridSpec",
     "PaddedSamples",
     "Samples",
@@ -54,8 +51,6 @@ __all__ = [
     "batched_mlp",
     "combine_bases",
     "composite",
-    "displace",
-    "displacement_grid",
     "distortion",
     "early_termination",
     "encode_mlp",

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from hyperfields.ops import dispatch
 from hyperfields.ops.dispatch import Activation, Backend
-from hyperfields.ops.displace import Displacement, displace, displacement_grid
 from hyperfields.ops.encode import check_grid, encode_mlp
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.march import check_rays, gather_samples, ray_march
@@ -94,15 +93,13 @@ def visible_samples(
     ceiling: float,  # of the log density
     opaque: float,
     space: Space = BOX,
-    displacement: Displacement | None = None,
     backend: Backend = "auto",
 ) -> VisibleSamples:
     """Samples of `ray_march` before which the opacity of their ray is below `opaque`: all that a picture needs.
 
-    The grid is encoded at points scaled from [-1, 1] to [0, 1], and moved by a displacement where there is one; in
-    contracted space they are contracted before, and the network gives densities per contracted length. Not
-    differentiable to any input; table, layers and displacement may require a gradient, which is that of what a field
-    says of the samples.
+    The grid is encoded at points scaled from [-1, 1] to [0, 1]; in contracted space they are contracted before, and the
+    network gives densities per contracted length. Not differentiable to any input; table and layers may require a
+    gradient, which is that of what a field says of the samples.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, rays that require a gradient, or a backend
@@ -111,9 +108,6 @@ def visible_samples(
     offset = check_rays(origins, directions, occupancy, step, offset)
     scenes = origins.shape[0]
     check_grid(origins.reshape(-1, 3), table, grid, scenes)
-    if displacement is not None:
-        layout = displacement_grid(3, displacement.cells)
-        check_grid(origins.reshape(-1, 3), displacement.table, layout, scenes)
     sizes = check_layers(origins.new_empty(0, grid.channels), layers, activation, scenes)
     if sizes[-1] != 1:
         raise ValueError(f"layers: got {sizes[-1]} outputs, wanted 1, the logarithm of the density")
@@ -122,7 +116,7 @@ def visible_samples(
             backend, origins, table, *itertools.chain(*layers), cpu=why_not_sine(activation), tcnn=dispatch.NOT_IN_TCNN
         )
         rays = origins, directions, occupancy, step, offset
-        field = table, grid, layers, activation, displacement
+        field = table, grid, layers, activation
         if selected == "reference":
             near = space.contracted, space.near
             return VisibleSamples(*reference.visible_samples(*rays, *field, ceiling, opaque, *near), None)
@@ -133,15 +127,14 @@ def visible_samples(
         return VisibleSamples(
             *_cpu.visible_samples_cpu(
                 *rays, table, grid.scales, grid.resolutions, grid.offsets, grid.smoothstep, flat_layers(layers), sizes,
-                slope_of(activation), ceiling, opaque, space, displacement,
+                slope_of(activation), ceiling, opaque, space,
             )
         )  # fmt: skip
 
 
 def _by_parts(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, table: Tensor, grid: GridSpec,
-    layers: Layers, activation: Activation, displacement: Displacement | None, ceiling: float, opaque: float,
-    space: Space,
+    layers: Layers, activation: Activation, ceiling: float, opaque: float, space: Space,
 ) -> VisibleSamples:  # fmt: skip
     """The definition, with each of its ops by the best backend."""
     scenes, rays = origins.shape[:2]
@@ -151,8 +144,6 @@ def _by_parts(
     x, _, spans = gather_samples(*flat_rays, edges, first, counts)
     place = space.into(x) * 0.5 + 0.5
     of_scene = counts.reshape(scenes, rays).sum(1)
-    if displacement is not None:
-        place = displace(place, displacement, counts=of_scene)
     log_density = encode_mlp(place, table, grid, layers, activation, counts=of_scene)
     density = truncated_exp(log_density.squeeze(-1), ceiling)
     if isinstance(space, Contracted):

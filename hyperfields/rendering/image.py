@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
@@ -73,3 +74,34 @@ def sample_window(
             pause()
         image[block] = fn(x[block], torch.tensor([len(block)], device=device))
     return image.reshape(height, width, -1)
+
+
+def part_of(picture: Tensor, window: Window, margin: int = 4) -> tuple[Tensor, Window]:
+    """(the pixels `[h w c]` that a window shows, with some around them, the window in this part of the picture)."""
+    height, width = picture.shape[:2]
+    left, right = _covered(window.left * width, window.right * width, width, margin)
+    top, bottom = _covered(window.top * height, window.bottom * height, height, margin)
+    place = Window(
+        (window.left * width - left) / (right - left), (window.top * height - top) / (bottom - top),
+        (window.right * width - left) / (right - left), (window.bottom * height - top) / (bottom - top),
+    )  # fmt: skip
+    return picture[top:bottom, left:right], place
+
+
+def _covered(low: float, high: float, side: int, margin: int) -> tuple[int, int]:
+    """The first pixel along a side, and the one after the last, that hold a stretch; at least one."""
+    first = min(max(math.floor(low) - margin, 0), side - 1)
+    return first, max(min(math.ceil(high) + margin, side), first + 1)
+
+
+def cut_out(picture: Tensor, window: Window, size: tuple[int, int], background: float = 1.0) -> Tensor:
+    """A part of a picture `[h w c]` in a size (height, width), interpolated; beyond its edges is background."""
+    corner = torch.tensor([window.left, window.top], device=picture.device)
+    extent = torch.tensor([window.right - window.left, window.bottom - window.top], device=picture.device)
+    x = corner + extent * pixel_centers(*size, picture.device)
+    places = (2.0 * x - 1.0).reshape(1, *size, 2)
+    colors = torch.nn.functional.grid_sample(
+        picture.movedim(-1, 0)[None], places, padding_mode="border", align_corners=False
+    )[0].movedim(0, -1)
+    inside = ((x >= 0.0) & (x <= 1.0)).all(-1).reshape(*size, 1)
+    return torch.where(inside, colors, background)

@@ -163,7 +163,6 @@ def ours() -> dict[str, Any]:
     return known_as(
         (
             GridSpec, encodings.Identity, encodings.Fourier, encodings.HashGrid, encodings.FactoredGrid,
-            encodings.Displaced,
             encodings.SphericalHarmonics, Box, Contracted, fields.ImageField, fields.SDFField, fields.RadianceField,
             *generators, hypernets.Stability, hypernets.Bayes, hypernets.Extension,
             *codes.SOURCES.values(), ModelConfig, TrainConfig, PhotographConfig, Between,

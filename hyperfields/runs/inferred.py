@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from hyperfields.codes.expressions import terms
 from hyperfields.data.base import shortened
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
@@ -25,18 +26,23 @@ from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import FORMAT
 from hyperfields.runs.packing import Packing
 from hyperfields.runs.run import Run
-from hyperfields.runs.scene import Scene
+from hyperfields.runs.scene import Scene, scene_of_sum
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class InferredCodes:
     """Inferred scenes: names, codes `[s z]`, and per scene what to add to its weights when they were refined.
 
+    `inferred["van"]` is a scene that can be rendered, meshed and saved; so is `inferred["van - bus"]`, that of a sum of
+    codes.
+
+    run: whose networks read the codes.
     residual: `[s ...]` by the name of the weight. std: of the codes `[s z]`, when a distribution was inferred.
     source: facts about the data that they were inferred from, `path` and so on.
     packed: bytes of each scene, when they were inferred within so many; codes and residual are what these unpack to.
     """
 
+    run: Run
     names: tuple[str, ...]
     codes: Tensor
     residual: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
@@ -60,6 +66,12 @@ class InferredCodes:
         numbers = self.codes.shape[1] + sum(value[0].numel() for value in self.residual.values())
         return 2.0 * (numbers + (0 if self.std is None else self.std.shape[1]))
 
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
     def index(self, name: str) -> int:
         """Number of a scene.
 
@@ -71,7 +83,7 @@ class InferredCodes:
         near = difflib.get_close_matches(name, self.names, 3, 0.0)
         raise InputError(f"scene {name!r:.100}: not among the inferred ones; the nearest names are {', '.join(near)}")
 
-    def bind(self, run: Run, *names: str) -> BoundField:
+    def bind(self, *names: str) -> BoundField:
         """Fields of these scenes as one function of points.
 
         Raises:
@@ -80,17 +92,26 @@ class InferredCodes:
         rows = [self.index(name) for name in names]
         with torch.no_grad():
             residual = {key: value[rows] for key, value in self.residual.items()}
-            return run.model.bind(self.codes[rows], residual).detach()
+            return self.run.model.bind(self.codes[rows], residual).detach()
 
-    def scene(self, run: Run, name: str) -> Scene:
-        """A scene that can be rendered, meshed and saved, its residual included.
+    def __getitem__(self, name: str) -> Scene:
+        """A scene by its name, its residual included, or by a sum of codes, `A - B + C`.
 
         Raises:
-            InputError: an unknown name.
+            InputError: an unknown name, or a sum of scenes that have weights of their own beside their codes.
         """
-        row = self.index(name)
-        frame = _frame(self.source, name)
-        return Scene(run, name, self.codes[row : row + 1], fitted=False, field=self.bind(run, name), frame=frame)
+        if not isinstance(name, str):
+            raise InputError(f"scene {name!r:.60}: wanted a name; take inferred[name] for each of several")
+        parts = terms(name, self.names)
+        if len(parts) > 1 and self.residual:
+            raise InputError(
+                f"scene {name!r:.100}: is a sum of codes, and these scenes have weights of their own; name one"
+            )
+        if len(parts) > 1:
+            return scene_of_sum(self.run, name, parts, lambda part: self.codes[[self.index(part)]])
+        row = self.index(name := parts[0][1])
+        field, frame = self.bind(name), _frame(self.source, name)
+        return Scene(self.run, name, self.codes[row : row + 1], fitted=False, field=field, frame=frame)
 
     def sample(self, name: str, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes `[samples z]` of a scene, drawn from its distribution.
@@ -122,7 +143,7 @@ def require_codes_file(path: Path) -> None:
         raise InputError(f"{path}: suffix {path.suffix or '(none)'} cannot hold a file of codes; use .safetensors")
 
 
-def write_codes(path: Path, inferred: InferredCodes, run: Run) -> None:
+def write_codes(path: Path, inferred: InferredCodes) -> None:
     """Write codes and residuals, packed or at 16 bits, with the names and the run that they belong to.
 
     Raises:
@@ -132,7 +153,7 @@ def write_codes(path: Path, inferred: InferredCodes, run: Run) -> None:
     header = {
         "format": str(FORMAT),
         "names": json.dumps(inferred.names),
-        "run": run.digest,
+        "run": inferred.run.digest,
         "family": json.dumps(dict(inferred.source)),
     }
     if inferred.packed:
@@ -179,7 +200,7 @@ def load_codes(path: str | Path, run: Run) -> InferredCodes:
         name.removeprefix("residual."): value for name, value in tensors.items() if name.startswith("residual.")
     }
     _check_residual(path, run, residual, len(names))
-    return InferredCodes(names, tensors["codes"], residual, std, source)
+    return InferredCodes(run, names, tensors["codes"], residual, std, source)
 
 
 def unpacked(
@@ -189,7 +210,7 @@ def unpacked(
     packing = Packing(run.model)
     codes, residuals = zip(*map(packing.unpack, packed), strict=True)
     residual = {name: torch.cat([each[name] for each in residuals]) for name in residuals[0]}
-    return InferredCodes(names, torch.cat(codes), residual, None, source or {}, packed)
+    return InferredCodes(run, names, torch.cat(codes), residual, None, source or {}, packed)
 
 
 def _packed(

@@ -78,7 +78,7 @@ def merge_codes(out: Path, paths: Sequence[Path], run: Run) -> InferredCodes:
     require_codes_file(out)
     parts = [load_codes(path, run) for path in paths]
     merged = joined(parts, [str(path) for path in paths])
-    write_codes(out, merged, run)
+    write_codes(out, merged)
     return merged
 
 
@@ -103,6 +103,7 @@ def joined(parts: Sequence[InferredCodes], files: Sequence[str]) -> InferredCode
     frames = {name: frame for part in parts for name, frame in (part.source.get("frames") or {}).items()}
     std = None if parts[0].std is None else torch.cat([part.std for part in parts if part.std is not None])
     return InferredCodes(
+        parts[0].run,
         tuple(names),
         torch.cat([part.codes for part in parts]),
         {key: torch.cat([part.residual[key] for part in parts]) for key in parts[0].residual},

@@ -93,6 +93,16 @@ class Morph:
         field = self._way.at(t)
         return MovedScene(self.first.run, name, self.first.code, fitted=False, field=field, frame=frame)
 
+    def painted(self) -> Scene:
+        """The second scene with the colours of the first; of images, the first one laid out as the second is.
+
+        Raises:
+            InputError: scenes without colours (shapes).
+        """
+        name = f"{self.second.name} as {self.first.name}"
+        field, frame = self._way.painted(), self.second.frame
+        return MovedScene(self.second.run, name, self.second.code, fitted=False, field=field, frame=frame)
+
     def carried(self, x: Tensor, *, back: bool = False) -> Tensor:
         """Where in the second scene the points `[... d]` of the first are; back: of the second in the first.
 
@@ -106,7 +116,8 @@ class Morph:
             came = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"x: {came} came, wanted a tensor of points [... {dims}], floating point")
         dtype = next(iter(self.first.field.weights.values())).dtype
-        return self._way.carried(x.to(dtype), -1.0 if back else 1.0).to(x.dtype)
+        carried: Tensor = self._way.carried(x.to(dtype), -1.0 if back else 1.0)
+        return carried.to(x.dtype)
 
 
 def _require_coded(scene: Scene) -> None:

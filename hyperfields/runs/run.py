@@ -28,6 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from hyperfields.codes.expressions import terms
 from hyperfields.codes.paths import point_between
 from hyperfields.data import SceneDataset, require_scenes
 from hyperfields.errors import InputError
@@ -38,7 +39,7 @@ from hyperfields.process import seeded
 from hyperfields.runs import codec, shards
 from hyperfields.runs.atomic import holds_files, new_folder, write_atomically
 from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
-from hyperfields.runs.scene import Scene
+from hyperfields.runs.scene import Scene, scene_of_sum
 from hyperfields.tasks import Task, task_of
 
 MODEL, STATE, METRICS, SUMMARY, SOURCE, PHOTOGRAPHS = (
@@ -49,7 +50,8 @@ MODEL, STATE, METRICS, SUMMARY, SOURCE, PHOTOGRAPHS = (
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Run:
-    """Fitted scenes. `run["bus"]` is a scene: a function of points with `render`, `mesh` and `save`.
+    """Fitted scenes. `run["bus"]` is a scene: a function of points with `render`, `mesh` and `save`; so is
+    `run["bus - taxi + van"]`, that of a sum of codes.
 
     Weights are those of the file, 16 bits each: the quality that `evaluate` reports is that of what is rendered.
 
@@ -107,10 +109,10 @@ class Run:
         return iter(self.names)
 
     def __getitem__(self, name: str | int) -> Scene:
-        """A scene by its name, or by its number; negative ones count from the end.
+        """A scene by its name, by its number (negative ones count from the end), or by a sum of codes, `A - B + C`.
 
         Raises:
-            InputError: no such scene; the text lists the nearest names.
+            InputError: no such scene, and the text lists the nearest names; a sum in a run of scenes fitted alone.
         """
         if isinstance(name, int) and not isinstance(name, bool):
             if not -len(self) <= name < len(self):
@@ -120,11 +122,14 @@ class Run:
             name = self.names[name]
         if not isinstance(name, str):
             raise InputError(f"scene {name!r:.60}: wanted one name or number; take run[name] for each of several")
-        return Scene(self, name, self.codes(name))
+        parts = [(1.0, name)] if name in self._numbers else terms(name, self.names)
+        if len(parts) == 1:
+            return Scene(self, parts[0][1], self._code(parts[0][1]))
+        return scene_of_sum(self, name, parts, self._code)
 
     def between(self, first: str, second: str, t: float, mode: str = "lerp") -> Scene:
         """A scene on the way from one to another in latent space: `t` 0 is the first, 1 the second, beyond them the way
-        goes on.
+        goes on. Both may be sums of codes, as for `run[...]`.
 
         mode: "lerp" is straight, "slerp" turns directions and interpolates lengths.
 
@@ -156,8 +161,13 @@ class Run:
         raise InputError(f"scene {name!r:.100}: not in {self.label}; the nearest names are {', '.join(near)}")
 
     def codes(self, *names: str) -> Tensor:
-        """Latent codes of scenes `[s z]`."""
-        return self.model.latents.codes.detach()[[self.index(name) for name in names]]
+        """Latent codes of scenes, or of sums of them, `[s z]`; errors as of `run[name]`."""
+        if all(name in self._numbers for name in names):
+            return self.model.latents.codes.detach()[[self._numbers[name] for name in names]]
+        return torch.cat([self[name].code for name in names])
+
+    def _code(self, name: str) -> Tensor:
+        return self.model.latents.codes.detach()[[self.index(name)]]
 
     def bind(self, *names: str) -> BoundField:
         """Fields of scenes as one function of points, differentiable in these, not in the networks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from hyperfields.cameras import Camera
+from hyperfields.codes.expressions import code_sum
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
+from hyperfields.hypernets import shares_networks
 from hyperfields.runs.cameras import native_size, orbit_cameras, picture_size
 from hyperfields.runs.config import finite
 from hyperfields.runs.export import Format, export_scene
@@ -166,3 +168,23 @@ class Scene:
         """
         export_scene(self, Path(path), formats=formats)
         return Path(path)
+
+
+def scene_of_sum(run: Run, text: str, parts: Sequence[tuple[float, str]], code: Callable[[str], Tensor]) -> Scene:
+    """The scene of a sum of codes.
+
+    Args:
+        text: the sum as it was typed, which is the scene's name.
+        parts: see `codes.expressions.terms`.
+        code: name of a scene -> its code `[1 z]`.
+
+    Raises:
+        InputError: unknown names, or scenes that were fitted alone, whose codes have nothing in common.
+    """
+    total = code_sum(parts, code)
+    if not shares_networks(run.model.config.generator):
+        raise InputError(
+            f"scene {text!r:.100}: is a sum of codes, and the scenes of {run.label} were fitted each alone, so that "
+            "their codes cannot be added; name one, or fit without --individually"
+        )
+    return Scene(run, text, total, fitted=False)

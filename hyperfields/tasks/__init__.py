@@ -30,7 +30,6 @@ from hyperfields.tasks.base import PRESETS as PRESETS
 from hyperfields.tasks.base import Metric as Metric
 from hyperfields.tasks.base import Preset as Preset
 from hyperfields.tasks.base import Task as Task
-from hyperfields.tasks.base import displaced
 from hyperfields.tasks.between import Between as Between
 from hyperfields.tasks.config import TrainConfig as TrainConfig
 from hyperfields.tasks.images import IMAGES as IMAGES
@@ -62,9 +61,9 @@ def preset(
     stability: Stability | None = None,
     bayes: Bayes | None = None,
     codes: Codes | None = None,
-    displacement: int | None = None,
     between: float | None = None,
     unbounded: bool = False,
+    task: Task | None = None,
 ) -> tuple[ModelConfig, TrainConfig]:
     """(model, recipe) of a preset, see `Task.model`, with what is given instead; for `fit(model=, train=)`.
 
@@ -73,20 +72,18 @@ def preset(
         generator: instead of the preset's, with the rate of its networks.
         stability, bayes: instead of the defaults, which the presets have.
         codes: a source of codes that the recipe is adapted to.
-        displacement: cells along a side of the displacement fields that move the grid, see `fields.Displaced`; 0: none.
         between: weight of what is asked of mixed codes, see `between.Between`.
         unbounded: of views that show what is all round: the scenes live in contracted space.
+        task: of a kind that is your own.
 
     Raises:
         InputError: an unknown name or kind.
     """
-    task = task_of(kind)
+    task = task or task_of(kind)
     model, train = task.model(name, scenes, side, **({"unbounded": True} if unbounded else {}))
     if generator is not None:
         model = dataclasses.replace(model, generator=generator)
         train = dataclasses.replace(train, rate_networks=task.network_rate(generator, scenes))
-    if displacement is not None:
-        model = dataclasses.replace(model, field=displaced(model.field, displacement))
     if between is not None:
         train = dataclasses.replace(train, between=dataclasses.replace(train.between, weight=between))
     if codes is not None:

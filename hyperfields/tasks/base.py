@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -14,7 +13,7 @@ from hyperfields.cameras import Camera, Rays
 from hyperfields.data import Mesh, Pixels, Points, SceneDataset, View
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField, Field
-from hyperfields.fields.encodings import Displaced, FactoredGrid, HashGrid
+from hyperfields.fields.encodings import FactoredGrid, HashGrid
 from hyperfields.hypernets import Full, Generator, Hierarchical, Modulation
 from hyperfields.model import ModelConfig
 from hyperfields.ops import batched_mlp
@@ -239,12 +238,6 @@ def grid_of(dims: int, levels: int, log2_table: int, coarsest: int, finest: int,
     if bases == 0:
         return HashGrid(dims, levels, 2, log2_table, coarsest, finest)
     return FactoredGrid(dims, levels, 2, log2_table, coarsest, finest, bases=bases)
-
-
-def displaced(field: Any, cells: int) -> Any:
-    """A field whose grid is moved by displacement fields of `cells` a side; 0: by none."""
-    encoding = field.encoding.inner if isinstance(field.encoding, Displaced) else field.encoding
-    return dataclasses.replace(field, encoding=Displaced(encoding, cells) if cells else encoding)
 
 
 def first_reference(data: SceneDataset) -> Tensor | Mesh | Sequence[View]:

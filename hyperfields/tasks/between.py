@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hyperfields import ops
 from hyperfields.errors import InputError
-from hyperfields.fields import BoundField, Displaced
+from hyperfields.fields import BoundField
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,34 +65,18 @@ MixtureLoss = Callable[[Mixture], Tensor]  # -> []
 def at_both(bound: BoundField, mixed: BoundField, x: Tensor, *directions: Tensor) -> Any:
     """Values of both scenes of `p` pairs at the points `[p n d]` of their pair: `[2 p n c]` each.
 
-    Of fields with displacements, what both have where the mixed fields read their grid: what moves is not mixed with
-    what it leaves behind. Not differentiable.
+    Not differentiable.
 
     Args:
         bound: the fields of a step's scenes, those of pair i at i and p + i.
         mixed: the fields of the mixed codes.
     """
     with torch.no_grad():
-        bound, x = _unmoved(bound, mixed, x)
         counts = torch.zeros(bound.scenes, dtype=torch.int64, device=bound.device)
         counts[: 2 * mixed.scenes] = x.shape[1]
         values = bound(*(torch.cat((part, part)).flatten(0, 1) for part in (x, *directions)), counts)
     shape = 2, mixed.scenes, x.shape[1], -1
     return values.reshape(shape) if isinstance(values, Tensor) else tuple(value.reshape(shape) for value in values)
-
-
-def _unmoved(bound: BoundField, mixed: BoundField, x: Tensor) -> tuple[BoundField, Tensor]:
-    """(fields without their displacements, points at which these read their grid where `mixed` reads its at x)."""
-    field = bound.field
-    encoding = getattr(field, "encoding", None)
-    if not isinstance(encoding, Displaced):
-        return bound, x
-    still = BoundField(dataclasses.replace(field, encoding=encoding.inner), bound.weights, bound.scenes)
-    displacement = encoding.displacement(mixed.weights)
-    if field.kind == "images":
-        return still, ops.displace(x, displacement)
-    space = getattr(field, "space", ops.BOX)
-    return still, space.out_of(2.0 * ops.displace(space.into(x) * 0.5 + 0.5, displacement) - 1.0)
 
 
 def color_error(mixture: Mixture) -> Tensor:

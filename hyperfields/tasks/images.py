@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +17,8 @@ from hyperfields.hypernets import rate_of
 from hyperfields.model import ModelConfig
 from hyperfields.ops.devices import Precision
 from hyperfields.rendering.base import Rendered
-from hyperfields.rendering.image import Window, sample_image, sample_window
+from hyperfields.rendering.enlarge import MOST, STEPS, enlarged
+from hyperfields.rendering.image import Window, cut_out, part_of, sample_image, sample_window
 from hyperfields.rendering.pictures import CELLS, pixel_means, require_channel
 from hyperfields.tasks import losses
 from hyperfields.tasks.base import (
@@ -39,10 +41,15 @@ from hyperfields.tasks.base import (
 )
 from hyperfields.tasks.between import color_error
 from hyperfields.tasks.config import TrainConfig
+from hyperfields.tasks.metrics import SPECK, specks
 from hyperfields.tasks.morphs import FieldMorph, PictureMorph
 from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
+SPECKS = Metric(
+    "specks", "specks", "{:.2f}", False,
+    f"specks: of a thousand pixels, those further than {SPECK:g} beyond the colours of the truth around them",
+)  # fmt: skip
 MANY = 256  # images from which a family has larger codes and more bases
 
 
@@ -54,7 +61,7 @@ class ImageTask:
     batch: ClassVar[type[Points] | type[Pixels]] = Points
     box: ClassVar[tuple[float, float]] = (0.0, 1.0)
     channels: ClassVar[tuple[str, ...]] = ("rgb",)
-    metrics: ClassVar[tuple[Metric, ...]] = PICTURE_METRICS
+    metrics: ClassVar[tuple[Metric, ...]] = (*PICTURE_METRICS, SPECKS)
     has_camera: ClassVar[bool] = False
     has_mesh: ClassVar[bool] = False
     has_splits: ClassVar[bool] = False
@@ -111,8 +118,8 @@ class ImageTask:
         require_channel(channel, self.channels)
         window = camera if isinstance(camera, Window) else Window()  # a camera that all kinds are given is passed over
         per_pixel = supersample or self.supersample
-        height, width = size[0] * per_pixel, size[1] * per_pixel
-        image = sample_window(bound, window, height, width, background, device=bound.device, pause=pause)
+        fine = size[0] * per_pixel, size[1] * per_pixel
+        image = drawn(bound, window, fine, background, quick=cells < CELLS, pause=pause)
         return pixel_means(image.clamp(0.0, 1.0), per_pixel)
 
     def render_rays(
@@ -137,9 +144,9 @@ class ImageTask:
     ) -> dict[str, float]:
         truth = data.reference(scene, split)
         assert isinstance(truth, Tensor)
-        height, width = truth.shape[:2]
-        picture = sample_image(bound, 1, height, width, bound.device).cpu()
-        return picture_metrics(picture, truth[None], data.names[scene], perceptual, note)
+        picture = drawn(bound, Window(), (truth.shape[0], truth.shape[1]))[None].cpu()
+        values = picture_metrics(picture, truth[None], data.names[scene], perceptual, note)
+        return {**values, SPECKS.name: float(specks(picture.clamp(0.0, 1.0), truth[None]))}
 
     def pairs(
         self, bound: BoundField, data: SceneDataset, scene: int, split: str, numbers: Sequence[int]
@@ -147,8 +154,8 @@ class ImageTask:
         truth = data.reference(scene, split)
         if not isinstance(truth, Tensor) or truth.dim() != 3:  # of a kind of your own
             return []
-        picture = sample_image(bound, 1, truth.shape[0], truth.shape[1], bound.device)[0].clamp(0.0, 1.0).cpu()
-        return [Pair(truth, picture)]
+        picture = drawn(bound, Window(), (truth.shape[0], truth.shape[1]))
+        return [Pair(truth, picture.clamp(0.0, 1.0).cpu())]
 
     def probe(self, data: SceneDataset, scene: int, pixels: int) -> Probe | None:
         return None
@@ -191,6 +198,40 @@ class ImageTask:
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
+
+
+def drawn(
+    bound: BoundField,
+    window: Window,
+    size: tuple[int, int],
+    background: float = 1.0,
+    *,
+    quick: bool = False,
+    pause: Callable[[], None] | None = None,
+) -> Tensor:
+    """A part of one image as `[*size c]`: the field at the centres of pixels. Where these are not those that it was
+    fitted to, the picture of those in another size: means over areas, or enlarged.
+
+    quick: a less sharp enlargement, and no means.
+    """
+    fitted: tuple[int, int] | None = getattr(bound.field, "pixels", None)
+    extent = window.bottom - window.top, window.right - window.left
+    pairs = zip(size, extent, fitted or size, strict=True)
+    scale = max(side / max(part * pixels, 1e-9) for side, part, pixels in pairs)
+    whole = window == Window()
+    as_it_is = (whole and size == fitted) or (scale <= 1.0 and (quick or not whole))
+    if fitted is None or as_it_is:
+        if whole and pause is None:
+            return sample_image(bound, 1, *size, bound.device)[0]
+        return sample_window(bound, window, *size, background, device=bound.device, pause=pause)
+    picture = sample_image(bound, 1, *fitted, bound.device)[0].clamp(0.0, 1.0)
+    steps = 0 if quick else STEPS
+    if whole:
+        return enlarged(picture, size, steps=steps, pause=pause)
+    near, place = part_of(picture, window)
+    factor = min(math.ceil(scale), MOST)
+    fine = enlarged(near, (factor * near.shape[0], factor * near.shape[1]), steps=steps, pause=pause)
+    return cut_out(fine, place, size, background)
 
 
 IMAGES = ImageTask()

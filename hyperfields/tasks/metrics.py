@@ -19,6 +19,7 @@ from hyperfields.data.triangles import areas, morton_order
 from hyperfields.errors import InputError
 
 SSIM_WINDOW = 11  # pixels
+SPECK = 0.15  # beyond the colours around it, of the range from 0 to 1
 F_SCORE_RADIUS = 0.01  # of the longest side of the truth's bounding box
 
 
@@ -35,6 +36,26 @@ def psnr(image: Tensor, truth: Tensor) -> Tensor:
     _require_same_shape("psnr", image, truth)
     error = (image.double() - truth.double()).square().mean((-3, -2, -1))
     return (-10.0 * error.log10()).to(image.dtype)
+
+
+def specks(image: Tensor, truth: Tensor) -> Tensor:
+    """Specks among a thousand pixels of `image` `[... h w c]` in [0, 1], or uint8: `[...]`.
+
+    A speck is a pixel of which a channel is further than `SPECK` beyond what the truth has there and in the eight
+    pixels around.
+
+    Raises:
+        ValueError: when the shapes differ.
+        InputError: other integers.
+    """
+    image, truth = _colors("specks", image), _colors("specks", truth)
+    _require_same_shape("specks", image, truth)
+    around = truth.movedim(-1, -3).reshape(-1, truth.shape[-1], *truth.shape[-3:-1])
+    pool = torch.nn.functional.max_pool2d
+    high, low = (sign * pool(sign * around, 3, 1, 1) for sign in (1.0, -1.0))  # what is padded counts for nothing
+    pixels = image.movedim(-1, -3).reshape(around.shape)
+    found = ((pixels > high + SPECK) | (pixels < low - SPECK)).any(1).double().mean((-2, -1))
+    return (1000.0 * found).reshape(image.shape[:-3]).to(image.dtype)
 
 
 def ssim(image: Tensor, truth: Tensor) -> Tensor:

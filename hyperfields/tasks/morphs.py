@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hyperfields import ops
+from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.fields.flow import Level, places, register, values_at
 from hyperfields.ops.threads import one_torch_thread
@@ -44,6 +45,9 @@ class FieldMorph(Protocol):
 
     def carried(self, x: Tensor, time: float) -> Tensor:
         """Points `[... d]` of the first field (time 1) where they are in the second; -1: back. Differentiable in x."""
+
+    def painted(self) -> BoundField:
+        """The second field with the colours of the first. InputError for kinds without colours."""
 
 
 def mixed_distance(first: Tensor, second: Tensor, widest: Tensor, t: float) -> Tensor:
@@ -112,10 +116,9 @@ class DistanceBetween:
     def __call__(self, weights: Weights, x: Tensor, *counts: Tensor) -> Tensor:
         """x `[1 n 3]`, or packed with counts -> `[... 1]`. Differentiable in x."""
         there, here, widest = values_at(self.motion, x).split((3, 3, 1), -1)
-        ends = (
-            bound((x + move).clamp(-1.0, 1.0), *counts) for bound, move in ((self.first, there), (self.second, here))
-        )
-        return mixed_distance(*ends, widest, self.t)
+        first = self.first((x + there).clamp(-1.0, 1.0), *counts)
+        second = self.second((x + here).clamp(-1.0, 1.0), *counts)
+        return mixed_distance(first, second, widest, self.t)
 
 
 class ShapeMorph:
@@ -132,6 +135,9 @@ class ShapeMorph:
 
     def carried(self, x: Tensor, time: float) -> Tensor:
         return self.motion.flow.carried(x, time)
+
+    def painted(self) -> BoundField:
+        raise InputError("shapes have no colours; points can be transferred")
 
     @one_torch_thread()
     @torch.no_grad()
@@ -211,6 +217,7 @@ class RadianceBetween:
     second: BoundField
     moves: Tensor  # [n n n 6] of the grid's [-1, 1]^3: from a place to where the first, and the second, is read for it
     t: float
+    hue: float  # share of the second in colours, as `t` is in what is dense
 
     @property
     def space(self) -> ops.Space:
@@ -265,8 +272,8 @@ class RadianceBetween:
             densities.append(density / self._scale(place))
             colors.append(color)
         first, second = (FAINT - torch.expm1(-density * self.step) for density in densities)
-        share = self.t * second / torch.lerp(first, second, self.t)
-        return self._mixed(*densities) * self._scale(x), torch.lerp(*colors, share)
+        share = self.hue * second / torch.lerp(first, second, self.hue)
+        return self._mixed(*densities) * self._scale(x), torch.lerp(colors[0], colors[1], share)
 
 
 class RadianceMorph:
@@ -289,7 +296,7 @@ class RadianceMorph:
         return place
 
     def _seen(self, bound: BoundField) -> Tensor:
-        """Distances `[n n n 1]` of a scene and, near its surface, colours."""
+        """Distances `[n n n 1]` of a scene from what is opaque in it."""
         grid = places(CELLS + 1, 3, bound.device).reshape(1, -1, 3)
         density = bound.cell_density(grid)
         solid = (density * bound.field.step > 0.7).reshape(*[CELLS + 1] * 3)  # an opacity of a half
@@ -298,8 +305,14 @@ class RadianceMorph:
     @one_torch_thread()
     @torch.no_grad()
     def at(self, t: float) -> BoundField:
-        if t in (0.0, 1.0):
-            return self.second if t else self.first
+        return self._between(t, t) if 0.0 < t < 1.0 else self.second if t else self.first
+
+    @one_torch_thread()
+    @torch.no_grad()
+    def painted(self) -> BoundField:
+        return self._between(1.0, 0.0)
+
+    def _between(self, t: float, hue: float) -> BoundField:
         grid, table = self.motion.grid, self.motion.at(t)
         where = [grid + move for move in (table[..., :3], table[..., 3:6])]
         found = [values_at(end[..., :1], place) for end, place in zip(self.ends, where, strict=True)]
@@ -309,7 +322,7 @@ class RadianceMorph:
             slope = values_at(_slopes(end[..., 0]), place)
             ahead = (wanted - distance) * slope / slope.square().sum(-1, keepdim=True).clamp_min(0.25)
             moves.append(place + smooth(ahead.movedim(-1, 0)[None], 1, 2)[0].movedim(0, -1) - grid)
-        field = RadianceBetween(self.first, self.second, torch.cat(moves, -1), t)
+        field = RadianceBetween(self.first, self.second, torch.cat(moves, -1), t, hue)
         return BoundField(field, self.first.weights, 1)
 
 
@@ -331,7 +344,7 @@ class ColorBetween:
     first: BoundField
     second: BoundField
     moves: Tensor  # [n n 4] of [-1, 1]^2: from a place to where the first, and the second, is read for it
-    t: float
+    hue: float  # share of the second
 
     @property
     def channels(self) -> int:
@@ -339,13 +352,18 @@ class ColorBetween:
         channels: int = self.first.field.channels
         return channels
 
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Size of the pictures that the ends were fitted to, see `ImageField`."""
+        size: tuple[int, int] | None = getattr(self.first.field, "pixels", None)
+        return size
+
     def __call__(self, weights: Weights, x: Tensor, *counts: Tensor) -> Tensor:
         """x `[1 n 2]` in [0, 1]^2, or packed with counts -> `[... c]`. Differentiable in x."""
         first, second = (0.5 * values_at(self.moves, 2.0 * x - 1.0)).split(2, -1)
-        ends = (
-            bound((x + move).clamp(0.0, 1.0), *counts) for bound, move in ((self.first, first), (self.second, second))
-        )
-        return torch.lerp(*ends, self.t)
+        there = self.first((x + first).clamp(0.0, 1.0), *counts)
+        here = self.second((x + second).clamp(0.0, 1.0), *counts)
+        return torch.lerp(there, here, self.hue)
 
 
 class PictureMorph:
@@ -356,21 +374,28 @@ class PictureMorph:
     def __init__(self, first: BoundField, second: BoundField) -> None:
         self.first, self.second = first, second
         self.grid = places(CELLS + 1, 2, first.device)
-        seen = (
-            _compared(bound((0.5 * self.grid + 0.5).reshape(1, -1, 2)).clamp(0.0, 1.0)) for bound in (first, second)
-        )
-        self.flow = register(*seen, picture_mismatch, PICTURE_LEVELS, bending=BENDING)
+        x = (0.5 * self.grid + 0.5).reshape(1, -1, 2)
+        a, b = (_compared(bound(x).clamp(0.0, 1.0)) for bound in (first, second))
+        self.flow = register(a, b, picture_mismatch, PICTURE_LEVELS, bending=BENDING)
 
     def carried(self, x: Tensor, time: float) -> Tensor:
-        return 0.5 * self.flow.carried(2.0 * x - 1.0, time) + 0.5
+        place: Tensor = 0.5 * self.flow.carried(2.0 * x - 1.0, time) + 0.5
+        return place
 
     @one_torch_thread()
     @torch.no_grad()
     def at(self, t: float) -> BoundField:
-        if t in (0.0, 1.0):
-            return self.second if t else self.first
+        return self._between(t, t) if 0.0 < t < 1.0 else self.second if t else self.first
+
+    @one_torch_thread()
+    @torch.no_grad()
+    def painted(self) -> BoundField:
+        return self._between(1.0, 0.0)
+
+    def _between(self, t: float, hue: float) -> BoundField:
+        """Places of `t`, with this share of the second in colours."""
         moves = [self.flow.carried(self.grid, time) - self.grid for time in (-t, 1.0 - t)]
-        field = ColorBetween(self.first, self.second, torch.cat(moves, -1), t)
+        field = ColorBetween(self.first, self.second, torch.cat(moves, -1), hue)
         return BoundField(field, self.first.weights, 1)
 
 

@@ -37,7 +37,7 @@ from hyperfields.tasks.base import (
     require_one,
     waves,
 )
-from hyperfields.tasks.between import Between, distance_error
+from hyperfields.tasks.between import distance_error
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.mesh_picture import mesh_picture
 from hyperfields.tasks.metrics import shape_metrics
@@ -78,12 +78,7 @@ class ShapeTask:
     def model(self, preset: str, scenes: int, side: int) -> tuple[ModelConfig, TrainConfig]:
         generator = generator_of(preset, 32)
         bases = {"tiny": 0, "default": 17, "faithful": 64}[preset]
-        config = TrainConfig(
-            min(scenes, 32),
-            2**16,
-            rate_networks=self.network_rate(generator, scenes),
-            between=Between(0.1),  # of twice the weight the fit suffers
-        )
+        config = TrainConfig(min(scenes, 32), 2**16, rate_networks=self.network_rate(generator, scenes))
         return ModelConfig(SDFField(grid_of(3, 6, 14, 6, 62, bases)), generator, 64), config
 
     def network_rate(self, generator: Any, scenes: int) -> float:

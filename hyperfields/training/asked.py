@@ -17,6 +17,7 @@ from hyperfields import ops
 from hyperfields.codes import Codes, parse
 from hyperfields.configs import to_json
 from hyperfields.data import SceneDataset
+from hyperfields.data.images import at_centres
 from hyperfields.errors import InputError
 from hyperfields.hypernets import Generator, Independent, shares_networks
 from hyperfields.model import ModelConfig
@@ -110,6 +111,10 @@ def chosen_model(
         raise InputError("--individually: learns nothing of single pictures; leave --refine-poses, --appearance out")
     model = model or chosen[0]
     require_model(model, task)
+    if getattr(model.field, "pixels", ()) is None and "size" in picture:
+        size = picture["size"][0], picture["size"][1]
+        if at_centres(data, size):
+            model = dataclasses.replace(model, field=dataclasses.replace(model.field, pixels=size))
     if settings.individually and shares_networks(model.generator):
         model = alone(model)
     if codes is not None and not shares_networks(model.generator):

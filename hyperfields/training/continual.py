@@ -46,7 +46,7 @@ ADDED, CODES = "add.json", "codes.safetensors"
 def drift(old: HyperField, new: HyperField, scenes: Tensor) -> Tensor:
     """Mean square by which weights of old scenes, by number `[s]`, have moved, in units of their initial variance.
 
-    In units of 1 for weights that begin at 0, as displacements do.
+    In units of 1 for weights that begin at 0.
     """
     with torch.no_grad():
         before = old.hypernet(old.latents.codes[scenes])

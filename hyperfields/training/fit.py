@@ -58,7 +58,7 @@ from hyperfields.training.symmetry import Watch
 from hyperfields.training.trainer import Fields, Length, Progress, Regularizer, Trainer
 from hyperfields.training.verdict import in_one_line, verdict
 
-CHECKPOINT_SECONDS = 30.0  # at most this is lost to a kill
+CHECKPOINT_SECONDS, CHECKPOINT_PAUSE = 30.0, 1.5  # at most lost to a kill; as much rarer as writing takes longer
 LOG_SECONDS = 5.0
 REMEDY = "fit longer or with another seed, and look at the data: cameras, unit and background"
 
@@ -342,7 +342,7 @@ class Fit:
             self.lock.release()
 
     def _run(self, on_step: OnStep) -> Run:
-        saved = [time.monotonic()]
+        due_at = [time.monotonic() + CHECKPOINT_SECONDS]
         logged = [self.progress.seconds]
 
         def look() -> None:
@@ -353,13 +353,12 @@ class Fit:
             stop_if_asked()
 
         def after_step(progress: Progress) -> float:
-            due = self.world.agree(look, time.monotonic() - saved[0] > CHECKPOINT_SECONDS)
+            due = self.world.agree(look, time.monotonic() > due_at[0])
             if progress.seconds - logged[0] > LOG_SECONDS:
                 logged[0] = progress.seconds
                 self.log.line(progress)
             if due:
-                self._save_state()
-                saved[0] = time.monotonic()
+                due_at[0] = self._save_state() + time.monotonic()
             if self.curve is None or not self.curve.due(progress):
                 return 0.0
             self.trainer.sync(progress)  # what a GPU has still to do is the fit's
@@ -451,9 +450,12 @@ class Fit:
 
     # On disk --------------------------------------------------------------------------------------------------
 
-    def _save_state(self) -> None:
+    def _save_state(self) -> float:
+        """Write it: seconds until it is due again."""
+        began = time.monotonic()
         if self.state is not None:
             self.state.save(self.progress)
+        return CHECKPOINT_SECONDS * max(1.0, (time.monotonic() - began) / CHECKPOINT_PAUSE)
 
     def _open(self, resume: bool) -> None:
         """Take the folder, and what is in it to go on with. Nobody else writes into it until `run` has ended."""

@@ -32,6 +32,7 @@ from hyperfields.runs.lock import FileLock
 from hyperfields.runs.run import MODEL, SOURCE, Run, require_data
 from hyperfields.tasks import TrainConfig
 from hyperfields.tasks.config import Cosine
+from hyperfields.training import axes
 from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.refinement import refine as refined
@@ -96,7 +97,7 @@ def infer(
             inferred = _inferred(
                 run, data, by, minutes, steps, refine, bytes_per_scene, prior, weight, seed, source, progress
             )
-            write_codes(Path(out), inferred, run)
+            write_codes(Path(out), inferred)
         return inferred
     return _inferred(run, data, by, minutes, steps, refine, bytes_per_scene, prior, weight, seed, source, progress)
 
@@ -188,9 +189,16 @@ def _descent(
     table = LatentTable(count, len(center), sparse=True, start=center.expand(count, len(center)))
     train = dataclasses.replace(run.config.train, prior=prior)
     progress = Progress()
+    along = axes.code_axes(run, data, seed) if count >= axes.SCENES else None
+    if along is not None:
+        nn.init.zeros_(table.codes)
+        train = dataclasses.replace(train, adam=dataclasses.replace(train.adam, betas=axes.BETAS))
+
+    def codes_of(rows: Tensor) -> Tensor:
+        return rows if along is None else center + rows @ along
 
     def bind_codes(local: Tensor, generator: torch.Generator) -> Fields:
-        codes = table(local)
+        codes = codes_of(table(local))
         return Fields(model.bind(codes), codes)
 
     alone = not refine and size is None
@@ -199,15 +207,15 @@ def _descent(
         train = dataclasses.replace(train, schedule=Cosine(CODE_WARMUP))
     trainer = _trainer(run, data, bind_codes, {"latents": [table.codes]}, train, seed)
     trainer.fit(length, progress, stage=(0.0, middle), on_step=on_step)
-    codes = table.codes.detach()
+    codes = codes_of(table.codes.detach())
     if alone:
-        return InferredCodes(tuple(data.names), codes)
+        return InferredCodes(run, tuple(data.names), codes)
     if size is not None:
         packed = compress(run, data, codes, length, progress, size, first=middle, seed=seed + 1, on_step=on_step)
         return unpacked(run, tuple(data.names), packed)
     codes = codec.round_trip(codes)  # as they are read again: what is added belongs to these
     residual = refined(run, data, codes, length, progress, first=middle, seed=seed + 1, on_step=on_step)
-    return InferredCodes(tuple(data.names), codes, residual)
+    return InferredCodes(run, tuple(data.names), codes, residual)
 
 
 def _posterior(
@@ -241,7 +249,7 @@ def _posterior(
     trainer = _trainer(run, data, bind, {"latents": [table.codes]}, train, seed)
     trainer.fit(length, Progress(), on_step=on_step)
     mean, log_std = table.codes.detach().chunk(2, 1)
-    return InferredCodes(tuple(data.names), center + std_fitted * mean, std=std_fitted * log_std.exp())
+    return InferredCodes(run, tuple(data.names), center + std_fitted * mean, std=std_fitted * log_std.exp())
 
 
 def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
@@ -263,7 +271,7 @@ def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
                 return objective(run.model.bind(codes), scenes, scenes, generator) * len(scenes)
 
             parts.append(source.final_codes(scenes, generator, loss).detach())
-    return InferredCodes(tuple(data.names), torch.cat(parts))
+    return InferredCodes(run, tuple(data.names), torch.cat(parts))
 
 
 def code_source(run: Run, data: SceneDataset, config: Codes) -> CodeSource:
@@ -336,7 +344,7 @@ def fields_of(
     row = slice(inferred.index(name), inferred.index(name) + 1)
     std = None if inferred.std is None else inferred.std[row]
     residual = {key: value[row] for key, value in inferred.residual.items()}
-    return inferred.bind(run, name), draw_fields(run, inferred.codes[row], std, residual, samples=samples)
+    return inferred.bind(name), draw_fields(run, inferred.codes[row], std, residual, samples=samples)
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.trainer import Progress
 
 BASES, CODES = "bases", "codes"  # folders in that of the run while it is made
-VISITS = 400  # steps that a scene takes part in while its code is fitted
+VISITS = 150  # steps that a scene takes part in while its code is fitted
 BLOCK = 2048  # scenes whose codes are fitted together
 
 Read = Callable[[list[str]], SceneDataset]

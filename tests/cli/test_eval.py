@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from hyperfields.runs.run import load_run
+from hyperfields.scenes import open_family
+from hyperfields.tasks.metrics import psnr
 
-from ._families import MAKERS, SCENES, make_images, make_views, run_cli
+from ._families import MAKERS, SCENES, SIDE, make_images, make_views, run_cli
 
 KEYS = {"kind", "scenes", "mean", "bytes_per_scene", "parameters", "fit_seconds", "peak_memory_bytes"}
 
 
 MEANS = {
-    "images": {"psnr", "ssim", "lpips_alex", "lpips_vgg"},
+    "images": {"psnr", "ssim", "lpips_alex", "lpips_vgg", "specks"},
     "views": {"psnr", "ssim", "lpips_alex", "lpips_vgg"},
     "shapes": {"iou", "surface_distance", "chamfer", "f_score", "normal_consistency"},
 }
@@ -50,6 +52,28 @@ def test_eval_needs_every_scene(tmp_path: Path, fits: Any, refused: Any) -> None
 def test_eval_needs_its_split(fits: Any, refused: Any) -> None:
     _, run = fits("views")
     assert "transforms_val.json" in refused("eval", run, "--split", "val")
+
+
+def test_images_are_compared_at_the_size_asked_for(
+    tmp_path: Path, fits: Any, refused: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, run = fits("images")
+    large = make_images(tmp_path / "large", side=2 * SIDE)
+    for words in (("--family", large), ("--family", large, "--size", f"{2 * SIDE}x{2 * SIDE}")):
+        assert run_cli("eval", run, *words, "--out", tmp_path / "report.json") == 0
+        report = json.loads((tmp_path / "report.json").read_text())
+        loaded, data = load_run(run), open_family(large)
+        for number, name in enumerate(data.names):
+            found = psnr(loaded[name].render(size=2 * SIDE), data.reference(number))
+            assert report["scenes"][name]["psnr"] == pytest.approx(float(found), abs=1e-3)
+        said = [note for note in report["notes"] if note.startswith("size: ")]
+        assert said == ["size: compared at 32x32, fitted at 16x16: what lies between the pixels counts too"]
+        assert "specks: of a thousand pixels" in capsys.readouterr().out
+    assert run_cli("eval", run, "--size", f"{2 * SIDE}x{2 * SIDE}") == 0
+    assert "3 of 3 pictures are smaller than 32x32, cat for one, and were enlarged" in capsys.readouterr().out
+    assert "--size '8': wanted height x width" in refused("eval", run, "--size", "8")
+    for kind in ("shapes", "views"):
+        assert f"--size 8x8: is of images, but the run holds {kind}" in refused("eval", fits(kind)[1], "--size", "8x8")
 
 
 def test_another_kind_than_asked(tmp_path: Path, fits: Any, refused: Any) -> None:

@@ -32,7 +32,7 @@ def test_infer_then_use_the_codes(fits: Any, tmp_path: Path, capsys: pytest.Capt
     assert found.residual
     x = torch.rand(1, 50, 3)
     with torch.no_grad():  # the refined field, not that of the code alone
-        alone, bound = load_field(tmp_path / "r.safetensors")(x, x), found.bind(loaded, "ring")(x, x)
+        alone, bound = load_field(tmp_path / "r.safetensors")(x, x), found.bind("ring")(x, x)
     for got, wanted in zip(as_tuple(alone), as_tuple(bound), strict=True):
         torch.testing.assert_close(got, wanted)
 
@@ -53,7 +53,7 @@ def test_inferred_scenes_are_measured(fits: Any, tmp_path: Path, capsys: pytest.
     data = open_family(family, size=(SIDE, SIDE))
     assert isinstance(data, Images)
     for number, name in enumerate(data.names):
-        picture = found.scene(loaded, name).render()[None]
+        picture = found[name].render()[None]
         wanted = float(psnr(picture, data.reference(number)[None])[0])  # type: ignore[index]
         assert report["scenes"][name]["psnr"] == pytest.approx(wanted, rel=1e-4)
     numbers = loaded.model.config.latent_size + sum(value[0].numel() for value in found.residual.values())

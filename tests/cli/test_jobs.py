@@ -101,7 +101,7 @@ def test_a_run_with_codes_is_a_run(family: Path, run: Path, tmp_path: Path, refu
     whole, loaded = load_run(out), load_run(run)
     assert whole.names == (*NAMES, "hen", "ibex")
     assert torch.equal(whole["eel"].render(), loaded["eel"].render())
-    assert torch.equal(whole["ibex"].render(), load_codes(codes, loaded).scene(loaded, "ibex").render())
+    assert torch.equal(whole["ibex"].render(), load_codes(codes, loaded)["ibex"].render())
     assert run_cli("eval", out, "--out", tmp_path / "r.json", "--lpips-weights", tmp_path) == 0
     assert "scene 'ant': is in" in refused("merge", tmp_path / "again", out, out)
     assert "belong to another run" in refused("merge", tmp_path / "again", out, codes)

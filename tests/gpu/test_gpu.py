@@ -139,7 +139,7 @@ def test_unseen_scenes_are_inferred_where_the_model_is(by: By) -> None:
     inferred = hyperfields.infer(run, pictures(), by=by, refine=by == "descent", progress=False, **length)  # type: ignore[arg-type]
     assert inferred.codes.device.type == "cuda"
     assert inferred.codes.isfinite().all()
-    assert inferred.scene(run, "0").render(size=(8, 8)).shape == (8, 8, 3)
+    assert inferred["0"].render(size=(8, 8)).shape == (8, 8, 3)
 
 
 def trainer_of(kind: Kind, graphs: bool) -> tuple[Trainer, StaticStep]:

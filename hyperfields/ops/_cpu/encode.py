@@ -107,7 +107,10 @@ def _encode_context(ctx, inputs, output):
 def _encode_backward(ctx, grad):
     x, table, counts = ctx.saved_tensors
     need_x, need_table = ctx.needs_input_grad[:2]
-    grad_x, grad_table = hash_encode_cpu_backward(grad, x, table, counts, *ctx.grid, need_x, need_table)
+    scales, resolutions, offsets, smoothstep = ctx.grid
+    grad_x, grad_table = hash_encode_cpu_backward(
+        grad, x, table, counts, scales, resolutions, offsets, smoothstep, need_x, need_table
+    )
     return grad_x if need_x else None, grad_table if need_table else None, None, None, None, None, None
 
 

@@ -158,7 +158,7 @@ def encode_mlp_error_cpu(
     slope: float,
     shift: float,
     width: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Mean error [] and its gradients in table [s rows f] and params [s p]; x [s n d], target [s n c]."""
     points = x.detach().contiguous().numpy()
     scenes, each, dims = points.shape
@@ -203,7 +203,7 @@ def _pixels_errors(rgb, alpha, rgba, haze, share, sums, grad_rgb, grad_alpha, lo
         sums[scene] = total
 
 
-def pixel_error_cpu(rgb: Tensor, alpha: Tensor, rgba: Tensor, haze: float) -> tuple[Tensor, Tensor, Tensor]:
+def pixel_error_cpu(rgb: Tensor, alpha: Tensor, rgba: Tensor, haze: float) -> tuple[Tensor, ...]:
     """Mean error [] and its gradients in rgb [s r 3] and alpha [s r]; rgba [s r 4]."""
     inputs = [part.detach().contiguous().numpy() for part in (rgb, alpha, rgba)]
     gradients = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in (rgb, alpha)]

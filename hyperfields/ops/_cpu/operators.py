@@ -49,11 +49,17 @@ def differentiable(
     that every op of a step takes on one thread.
 
     Args:
-        context: (ctx, inputs, output), keeps what `backward` needs.
+        context: (ctx, inputs, output), keeps what `backward` needs. As torch's `setup_context`, which looks at the
+            signature of `forward` in every call.
         backward: (ctx, *grads) -> a gradient, or None, for each input.
     """
+
+    def with_context(ctx, *inputs):
+        output = forward(*inputs)
+        context(ctx, inputs, output)
+        return output
+
     once = first_derivative(f"{forward.__name__}_backward", backward)
-    members = {"forward": forward, "setup_context": context, "backward": once}
-    function = type(forward.__name__, (torch.autograd.Function,), {k: staticmethod(v) for k, v in members.items()})
-    applied: Callable[..., Any] = function.apply  # type: ignore[attr-defined]
+    members = {"forward": staticmethod(with_context), "backward": staticmethod(once)}
+    applied: Callable[..., Any] = type(forward.__name__, (torch.autograd.Function,), members).apply  # type: ignore[attr-defined]
     return applied

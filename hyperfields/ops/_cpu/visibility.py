@@ -28,8 +28,6 @@ from hyperfields.ops._cpu.mlp import TILE, hidden_size, mlp_tile, pack_all, wide
 from hyperfields.ops._cpu.rays import MARCH_STEPS, enter, exp_minus_one, march_scratch, marching, next_samples
 from hyperfields.ops._cpu.threads import parallel, starts_of
 from hyperfields.ops._cpu.vectors import FASTMATH, u64
-from hyperfields.ops.displace import Displacement
-from hyperfields.ops.reference.displace import GAIN, displacement_grid
 from hyperfields.ops.space import Space
 
 VISIBILITY_RAYS = 1024  # of a task
@@ -46,23 +44,6 @@ class DensityField(NamedTuple):
     hidden: int  # numbers of a tile's activations
     slope: np.floating
     ceiling: np.floating  # of the log density
-
-
-class Displacing(NamedTuple):
-    """Displacement fields of the scenes, see `ops.displace`."""
-
-    tables: np.ndarray  # [s | 1, rows * 3]
-    grid: Grid
-    cells: np.floating
-    reach: np.floating
-    gain: np.floating
-
-    @classmethod
-    def of(cls, dtype: np.dtype, field: Displacement) -> Displacing:
-        """Displacement fields in the dtype of the points."""
-        spec = displacement_grid(3, field.cells)
-        grid = Grid.of(dtype, spec.scales, spec.resolutions, spec.offsets, False, 3)
-        return cls(flat(field.table), grid, dtype.type(field.cells), dtype.type(field.reach), dtype.type(GAIN))
 
 
 class Visible(NamedTuple):
@@ -119,26 +100,8 @@ def _contract(xs, count, scales):
         xs[third + i] = xs[third + i] * size + half
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
-def _displace(xs, count, field, scene, places, columns, scratch, corners, axes):
-    """Points of [0, 1]^3, by axis, move to where the grid is read for them."""
-    one, zero, half = xs.dtype.type(1.0), xs.dtype.type(0.0), xs.dtype.type(0.5)
-    cells, reach, gain = field.cells, field.reach, field.gain
-    for d in range(3):
-        row = u64(d * ENCODE_POINTS)
-        for i in range(row, row + count + u64(64)):
-            places[i] = (xs[i] * cells + half) / (cells + one)
-    table = field.tables[scene if field.tables.shape[0] > 1 else 0]
-    encode_columns(places, count, True, False, table, field.grid, 0, 1, columns, scratch, corners, axes)
-    for d in range(3):
-        row = u64(d * ENCODE_POINTS)
-        for i in range(count):
-            moved = xs[row + i] + reach * np.tanh(gain * columns[i * u64(3) + u64(d)])
-            xs[row + i] = min(max(moved, zero), one)
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
-def _visible_samples(rays, cells, field, displacing, opaque, tasks, lo, hi, counts, visible, corners, unroll, axes):
+def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible, corners, unroll):
     """Number of the visible samples of tasks lo ... hi, which go to `visible`. counts [r]: how many each ray has."""
     origins, directions, tables, sizes = rays.origins, rays.directions, field.tables, field.sizes
     owners, spans, features = visible.owners, visible.spans, visible.features
@@ -147,8 +110,6 @@ def _visible_samples(rays, cells, field, displacing, opaque, tasks, lo, hi, coun
     xs = np.empty(3 * ENCODE_POINTS, real)
     scratch, turn = encode_scratch(xs, corners, unroll), march_scratch(origins)
     columns = np.zeros(levels * COLUMN_PITCH * len(unroll), real)
-    places, shifts = np.empty(3 * ENCODE_POINTS, real), np.empty(3 * POINTS_AT_ONCE + 192, real)
-    lookup = encode_scratch(xs, corners, axes)
     tiles = (
         np.zeros(widest(sizes) * int(TILE), real),
         np.empty(max(field.hidden, 1), real),
@@ -212,8 +173,6 @@ def _visible_samples(rays, cells, field, displacing, opaque, tasks, lo, hi, coun
                     _contract(xs, count, scales)
                 for d in range(3):
                     xs[u64(d * ENCODE_POINTS) + u64(count) : u64(d * ENCODE_POINTS) + u64(count) + u64(64)] = half
-                if displacing is not None:
-                    _displace(xs, u64(count), displacing, scene, places, shifts, lookup, corners, axes)
                 encode_columns(
                     xs, u64(count), True, cold, table, field.grid, 0, levels, columns, scratch, corners, unroll
                 )
@@ -275,7 +234,6 @@ def visible_samples_cpu(
     ceiling: float,
     opaque: float,
     space: Space,
-    displacement: Displacement | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Middles [m 3], directions [m 3], edges [m 2], counts [s*r] and features [m l*f] of rays [s r 3].
 
@@ -289,7 +247,6 @@ def visible_samples_cpu(
         flat(table), grid, pack_all(params, sizes, False), np.array(sizes, np.int64), hidden_size(sizes),
         dtype.type(slope), dtype.type(ceiling),
     )  # fmt: skip
-    displacing = None if displacement is None else Displacing.of(dtype, displacement)
     counts = torch.zeros(scenes * per_scene, dtype=torch.int64)
     of_ray, parts = counts.numpy(), list[tuple[Visible, int]]()
     tasks = np.array(
@@ -305,8 +262,8 @@ def visible_samples_cpu(
         # Room for all that there could be; memory that is not written to is not taken.
         room = int((tasks[lo:hi, 2] - tasks[lo:hi, 1]).sum()) * longest
         visible = Visible(np.empty((room, 2), np.int32), np.empty((room, 2), dtype), np.empty(room * sizes[0], dtype))
-        lengths = *lengths_of(3, features), (0, 0, 0)
-        total = _visible_samples(rays, cells, field, displacing, opaque, tasks, lo, hi, of_ray, visible, *lengths)
+        lengths = lengths_of(3, features)
+        total = _visible_samples(rays, cells, field, opaque, tasks, lo, hi, of_ray, visible, *lengths)
         parts.append((visible, total))
 
     parallel(task, len(tasks))

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.reference import encode, march, mlp, radiance, space
-from hyperfields.ops.reference.displace import displace
 from hyperfields.ops.reference.packing import owners, ranks
 
 
@@ -29,14 +28,14 @@ def early_termination(
 
 def visible_samples(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, table: Tensor, grid: GridSpec,
-    layers: mlp.Layers, activation: str, displacement: tuple[Tensor, int, float] | None, ceiling: float, opaque: float,
+    layers: mlp.Layers, activation: str, ceiling: float, opaque: float,
     contracted: bool = False, nearest: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Middles `[m 3]`, directions `[m 3]`, edges `[m 2]` and counts `[s*r]` of the samples that can be seen.
 
     origins and directions `[s r 3]`, occupancy `[s g g g]` bool, offset `[s r]`, table `[s | 1, rows, f]`; the last
     layer has one output, the log density at points scaled from [-1, 1] to [0, 1]; contracted: points are contracted
-    before, and densities are per contracted length; displacement: table, cells and reach of `displace`.
+    before, and densities are per contracted length.
     """
     scenes, rays = origins.shape[:2]
     flat_rays = origins.reshape(-1, 3), directions.reshape(-1, 3)
@@ -46,8 +45,6 @@ def visible_samples(
     of_scene = counts.reshape(scenes, rays).sum(1)
     place = space.contract(x) if contracted else x
     place = place * 0.5 + 0.5
-    if displacement is not None:
-        place = displace(place, *displacement, of_scene)
     log_density = encode.encode_mlp(place, table, grid, layers, activation, of_scene)
     density = radiance.truncated_exp(log_density.squeeze(-1), ceiling)
     if contracted:
