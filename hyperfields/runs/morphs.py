@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,7 +82,7 @@ class Morph:
         Raises:
             InputError: a `t` that is not from 0 to 1.
         """
-        if not isinstance(t, Real) or not 0.0 <= t <= 1.0:
+        if not isinstance(t, int | float | np.floating) or not 0.0 <= t <= 1.0:
             raise InputError(f"t {t!r:.60}: wanted a number from 0, the first scene, to 1, the second")
         t = float(t)
         if t in (0.0, 1.0):
