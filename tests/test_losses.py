@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hyperfields.cameras import Rays
 from hyperfields.data import Pixels, Points
+from hyperfields.errors import InputError
 from hyperfields.rendering.base import Rendered
 from hyperfields.tasks.losses import GUESSED, ColorLoss, DistanceLoss, PixelLoss
 
@@ -37,6 +38,16 @@ def test_distance_loss_is_the_error_at_the_surface_and_relative_far_from_it() ->
     target = torch.tensor([[[0.0], [1.0], [-1.0]]])
     loss = DistanceLoss(width=0.02)(target + 0.01, points(target))
     torch.testing.assert_close(loss, torch.tensor([[0.5, 0.01 / 1.02, 0.01 / 1.02]]))
+
+
+@pytest.mark.parametrize("loss", [ColorLoss(), DistanceLoss()])
+def test_targets_of_another_shape_are_not_spread(loss: ColorLoss | DistanceLoss) -> None:
+    answer = torch.zeros(2, 2, 3)
+    for shape in ((2, 2, 1), (2, 2), (2, 1, 3), (2, 2, 4)):
+        with pytest.raises(
+            InputError, match=r"batch\.target: .* came, wanted a value for each of the field's: \[2, 2, 3\]"
+        ):
+            loss(answer, points(torch.zeros(shape)))
 
 
 def test_pixel_loss_is_the_mean_of_what_is_seen_on_black_and_on_white() -> None:

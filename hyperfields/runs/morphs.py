@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,10 +82,9 @@ class Morph:
         Raises:
             InputError: a `t` that is not from 0 to 1.
         """
-        came: Any = t  # numpy's numbers are welcome
-        if not isinstance(came, Real) or not 0.0 <= float(came) <= 1.0:
+        if not isinstance(t, int | float | np.floating) or not 0.0 <= t <= 1.0:
             raise InputError(f"t {t!r:.60}: wanted a number from 0, the first scene, to 1, the second")
-        t = float(came)
+        t = float(t)
         if t in (0.0, 1.0):
             return self.second if t else self.first
         name = f"{self.first.name}-{self.second.name}-{t:g}"
@@ -101,7 +100,8 @@ class Morph:
             InputError: scenes without colours (shapes).
         """
         name = f"{self.second.name} as {self.first.name}"
-        return MovedScene(self.second.run, name, self.second.code, fitted=False, field=self._way.painted())
+        field, frame = self._way.painted(), self.second.frame
+        return MovedScene(self.second.run, name, self.second.code, fitted=False, field=field, frame=frame)
 
     def carried(self, x: Tensor, *, back: bool = False) -> Tensor:
         """Where in the second scene the points `[... d]` of the first are; back: of the second in the first.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hyperfields.data import Pixels, Points
+from hyperfields.errors import InputError
 
 
 class RenderedColors(Protocol):
@@ -28,12 +29,22 @@ class RenderedColors(Protocol):
     def distortion(self) -> Tensor | None: ...  # [s r], for losses whose `distortion` is above 0
 
 
+def _require_one_each(answer: Tensor, batch: Points) -> None:
+    """InputError where torch would spread targets over answers of another shape, in silence."""
+    if batch.target.shape != answer.shape:
+        raise InputError(
+            f"batch.target: {list(batch.target.shape)} came, wanted a value for each of the field's: "
+            f"{list(answer.shape)}"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class ColorLoss:
     """Squared error of colours."""
 
     def __call__(self, color: Tensor, batch: Points) -> Tensor:
         """Errors `[s n]` of colours `[s n c]`."""
+        _require_one_each(color, batch)
         return (color - batch.target).square().mean(-1)
 
 
@@ -49,6 +60,7 @@ class DistanceLoss:
 
     def __call__(self, distance: Tensor, batch: Points) -> Tensor:
         """Errors `[s n]` of distances `[s n 1]`."""
+        _require_one_each(distance, batch)
         target = batch.target
         return ((distance - target).abs() / (target.abs() + self.width)).squeeze(-1)
 
