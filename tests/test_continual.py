@@ -123,7 +123,7 @@ def test_an_extended_run_is_an_ordinary_one(runs: Callable[[str], Run], tmp_path
     assert added.model.config.extensions == (Extension(16, 1),)
     yellow = Some(names=("yellow",), first=3)
     codes = infer(added, yellow, tmp_path / "codes.safetensors", steps=200, refine=True, progress=False)
-    picture = codes.bind(added, "yellow")(torch.full((1, 1, 2), 0.5))
+    picture = codes.bind("yellow")(torch.full((1, 1, 2), 0.5))
     assert (picture - torch.tensor([0.9, 0.9, 0.1])).abs().max() < 0.5
     looked = doctor(load_run(tmp_path / "out"), Some(names=("red", "green", "blue")))
     assert all(norm > 0.0 for norms in looked["gradients"].values() for norm in norms.values())

@@ -78,6 +78,8 @@ class InferredCodes:
         Raises:
             InputError: an unknown name.
         """
+        if not isinstance(name, str):
+            raise InputError(f"scene {name!r:.60}: wanted a name; inferred scenes know their run")
         if name in self._numbers:
             return self._numbers[name]
         near = difflib.get_close_matches(name, self.names, 3, 0.0)
