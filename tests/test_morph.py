@@ -66,7 +66,7 @@ def balls(*scenes: tuple[float, float]) -> Any:
 
     return Balls(
         names=names, kind="shapes", label="balls", task=task_of("shapes"), between=between,
-        bind=lambda name: Ball(*places[name]),
+        bind=lambda name: Ball(*places[name]), config=SimpleNamespace(picture={}),
     )  # fmt: skip
 
 

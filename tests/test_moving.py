@@ -199,6 +199,28 @@ def test_a_picture_moves_and_stays_sharp() -> None:
     assert float(total_variation(pictures[1][None])) < 1.05 * ends
 
 
+class Speckled(Disc):
+    """A disc at the centres of 32x32 pixels, and black half-way between them."""
+
+    pixels = (32, 32)
+
+    def __call__(self, weights: Any, x: Tensor, *counts: Tensor) -> Tensor:
+        between = (torch.pi * (32.0 * x - 0.5)).sin().square().amax(-1, keepdim=True)
+        return super().__call__(weights, x, *counts) * (1.0 - between)
+
+
+def test_a_picture_that_is_known_at_the_centres_of_pixels_alone_moves_without_specks() -> None:
+    pairs = [[bound(kind(-0.2, 0.15)), bound(kind(0.2, 0.2))] for kind in (Disc, Speckled)]
+    clean, speckled = (morphs.PictureMorph(*pair) for pair in pairs)
+    task = hf.task_of("images")
+    for size in ((32, 32), (48, 48), (64, 64)):
+        smooth, ours = (task.picture(morph.at(0.5), None, size) for morph in (clean, speckled))
+        assert float((smooth - ours).abs().mean()) < 0.02
+    # Near an end the picture is that of the end, enlarged in another way.
+    ends = [task.picture(field, None, (64, 64)) for field in (speckled.at(1e-4), speckled.at(0.0))]
+    torch.testing.assert_close(*ends, atol=0.05, rtol=0)
+
+
 # ----------------------------------------------------------------------------------------- scenes and walks
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -22,6 +23,8 @@ from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.fields.flow import Level, places, register, values_at
 from hyperfields.ops.threads import one_torch_thread
+from hyperfields.rendering.enlarge import MOST, enlarged
+from hyperfields.rendering.image import sample_image
 from hyperfields.weights import Weights
 
 CELLS = 64  # a side, of the grids on which two scenes are compared
@@ -30,6 +33,7 @@ REACH = 4  # cells, within which the largest difference of distances is looked f
 SOLID_LEVELS = (Level(4, 13, 40), Level(8, 25, 40))
 PICTURE_LEVELS = (Level(4, 17, 60), Level(8, 33, 60))
 BENDING = 1e-3
+PAINTED = 2**18  # pixels of a picture that an image is read from
 DEPTH = 0.06  # scene units: how deep a solid of radiance is, whose inside nothing shows
 FAINT = 0.3  # weight of a colour where nothing is opaque, of which 1 is opaque
 BLUR = 2  # cells, of the pictures that are compared
@@ -335,28 +339,48 @@ def _slopes(values: Tensor) -> Tensor:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Painting:
+    """A picture as a function of places, linear between the centres of its pixels."""
+
+    pixels: Tensor  # [h w c]
+
+    def __call__(self, x: Tensor, *_: Tensor) -> Tensor:
+        """x `[... 2]` in [0, 1]^2 -> `[... c]`. Differentiable in x."""
+        found = torch.nn.functional.grid_sample(
+            self.pixels.movedim(-1, 0)[None], 2.0 * x.reshape(1, 1, -1, 2) - 1.0, padding_mode="border",
+            align_corners=False,
+        )  # fmt: skip
+        return found[0, :, 0].T.reshape(*x.shape[:-1], -1)
+
+
+def as_painting(bound: BoundField) -> BoundField | Painting:
+    """An image as its picture, enlarged: what was fitted at the centres of pixels is anything between them."""
+    size: tuple[int, int] | None = getattr(bound.field, "pixels", None)
+    if size is None:  # known everywhere
+        return bound
+    factor = max(min(MOST, math.isqrt(PAINTED // (size[0] * size[1]))), 1)
+    picture = sample_image(bound, 1, *size, bound.device)[0].clamp(0.0, 1.0)
+    return Painting(enlarged(picture, (factor * size[0], factor * size[1])))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class ColorBetween:
     """The field between two images; weights are those of the ends."""
 
     kind: ClassVar[str] = "images"
     dims: ClassVar[int] = 2
 
-    first: BoundField
-    second: BoundField
+    first: BoundField | Painting
+    second: BoundField | Painting
     moves: Tensor  # [n n 4] of [-1, 1]^2: from a place to where the first, and the second, is read for it
     hue: float  # share of the second
-
-    @property
-    def channels(self) -> int:
-        """Of a colour."""
-        channels: int = self.first.field.channels
-        return channels
+    channels: int  # of a colour
 
     @property
     def pixels(self) -> tuple[int, int] | None:
-        """Size of the pictures that the ends were fitted to, see `ImageField`."""
-        size: tuple[int, int] | None = getattr(self.first.field, "pixels", None)
-        return size
+        """Size of the picture whose pixels are known, see `ImageField`: the larger one of the ends."""
+        sizes = [tuple(end.pixels.shape[:2]) for end in (self.first, self.second) if isinstance(end, Painting)]
+        return max(sizes, default=None)
 
     def __call__(self, weights: Weights, x: Tensor, *counts: Tensor) -> Tensor:
         """x `[1 n 2]` in [0, 1]^2, or packed with counts -> `[... c]`. Differentiable in x."""
@@ -373,9 +397,10 @@ class PictureMorph:
     @torch.no_grad()
     def __init__(self, first: BoundField, second: BoundField) -> None:
         self.first, self.second = first, second
+        self.ends = as_painting(first), as_painting(second)
         self.grid = places(CELLS + 1, 2, first.device)
         x = (0.5 * self.grid + 0.5).reshape(1, -1, 2)
-        a, b = (_compared(bound(x).clamp(0.0, 1.0)) for bound in (first, second))
+        a, b = (_compared(end(x).clamp(0.0, 1.0)) for end in self.ends)
         self.flow = register(a, b, picture_mismatch, PICTURE_LEVELS, bending=BENDING)
 
     def carried(self, x: Tensor, time: float) -> Tensor:
@@ -395,7 +420,7 @@ class PictureMorph:
     def _between(self, t: float, hue: float) -> BoundField:
         """Places of `t`, with this share of the second in colours."""
         moves = [self.flow.carried(self.grid, time) - self.grid for time in (-t, 1.0 - t)]
-        field = ColorBetween(self.first, self.second, torch.cat(moves, -1), hue)
+        field = ColorBetween(*self.ends, torch.cat(moves, -1), hue, self.first.field.channels)
         return BoundField(field, self.first.weights, 1)
 
 
