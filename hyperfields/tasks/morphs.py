@@ -379,8 +379,8 @@ class ColorBetween:
     @property
     def pixels(self) -> tuple[int, int] | None:
         """Size of the picture whose pixels are known, see `ImageField`: the larger one of the ends."""
-        sizes = [tuple(end.pixels.shape[:2]) for end in (self.first, self.second) if isinstance(end, Painting)]
-        return max(sizes, default=None)
+        paintings = [end.pixels for end in (self.first, self.second) if isinstance(end, Painting)]
+        return max(((pixels.shape[0], pixels.shape[1]) for pixels in paintings), default=None)
 
     def __call__(self, weights: Weights, x: Tensor, *counts: Tensor) -> Tensor:
         """x `[1 n 2]` in [0, 1]^2, or packed with counts -> `[... c]`. Differentiable in x."""
