@@ -12,7 +12,7 @@ import torch
 from hyperfields.ops.profiling import Profiler
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.runs.config import FitSettings
-from hyperfields.scenes import open_family
+from hyperfields.scenes import detect_kind, open_family
 from hyperfields.training.fit import Fit
 from hyperfields.training.trainer import Progress, Trainer
 
@@ -33,7 +33,8 @@ def serial(families: list[Path], rounds: int, steps: int) -> list[dict[str, Any]
 
 def serial_share(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
     """Fit a while; then time steps with 1 and 2 threads in turns, and profile some with each."""
-    trainer = Fit(open_family(folder, size=(64, 64)), None, FitSettings(steps=WARM_UP + 1000)).trainer
+    size = None if detect_kind(folder) == "shapes" else (64, 64)
+    trainer = Fit(open_family(folder, size=size), None, FitSettings(steps=WARM_UP + 1000)).trainer
     assert isinstance(trainer, Trainer)
     with one_torch_thread():
         trainer.warm_up()
