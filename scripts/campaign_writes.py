@@ -165,7 +165,7 @@ class Failing:
         scratch = self.root / f"small-{number}"
         folder = scratch / "disk"
         folder.mkdir(parents=True)
-        with small_disk(folder, 16384):
+        with small_disk(folder, 131072):
             for name, source in command.old.items():
                 families.copied(source, folder / name)
             before = families.tree(folder)
