@@ -35,7 +35,7 @@ def _rows(table: Tensor, each: int, scenes: Tensor, index: Tensor) -> Tensor:
 
 def unit(pixels: Tensor) -> Tensor:
     """Numbers as they are, bytes as floats in [0, 1]."""
-    return pixels.float() / 255.0 if not pixels.is_floating_point() else pixels
+    return pixels.float() / 255.0 if pixels.dtype == torch.uint8 else pixels
 
 
 def pixel_rays(

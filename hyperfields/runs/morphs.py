@@ -21,6 +21,7 @@ from hyperfields.runs.meshes import MESH_SUFFIXES
 from hyperfields.runs.scene import Scene
 
 MorphKind = Literal["moved", "codes"]
+KEPT = 16  # motions of a walk, which takes its way twice: to look how much changes, and for its frames
 
 
 class MovedScene(Scene):
@@ -170,7 +171,7 @@ class Walk:
                     )
                 _require_coded(scene)
             self.codes = torch.cat([scene.code for scene in scenes])
-        self._morph = functools.lru_cache(maxsize=1)(self._found)  # places are asked for in order
+        self._morph = functools.lru_cache(maxsize=KEPT)(self._found)
 
     def _found(self, stretch: int) -> Morph:
         return Morph(*self.scenes[stretch : stretch + 2])

@@ -54,6 +54,27 @@ class FieldMorph(Protocol):
         """The second field with the colours of the first. InputError for kinds without colours."""
 
 
+class _Way:
+    """What all ways do alike, see `FieldMorph`."""
+
+    first: BoundField
+    second: BoundField
+
+    @one_torch_thread()
+    @torch.no_grad()
+    def at(self, t: float) -> BoundField:
+        return self._between(t, t) if 0.0 < t < 1.0 else self.second if t else self.first
+
+    @one_torch_thread()
+    @torch.no_grad()
+    def painted(self) -> BoundField:
+        return self._between(1.0, 0.0)
+
+    def _between(self, t: float, hue: float) -> BoundField:
+        """Places of `t`, with this share of the second in colours."""
+        raise NotImplementedError
+
+
 def mixed_distance(first: Tensor, second: Tensor, widest: Tensor, t: float) -> Tensor:
     """Distances between distances, see above; widest: the largest difference nearby, signed as first - second."""
     mixed = 0.5 * (first + second) - (t - 0.5) * widest
@@ -125,7 +146,7 @@ class DistanceBetween:
         return mixed_distance(first, second, widest, self.t)
 
 
-class ShapeMorph:
+class ShapeMorph(_Way):
     """The way from one shape to another."""
 
     @one_torch_thread()
@@ -143,11 +164,7 @@ class ShapeMorph:
     def painted(self) -> BoundField:
         raise InputError("shapes have no colours; points can be transferred")
 
-    @one_torch_thread()
-    @torch.no_grad()
-    def at(self, t: float) -> BoundField:
-        if t in (0.0, 1.0):
-            return self.second if t else self.first
+    def _between(self, t: float, hue: float) -> BoundField:
         field = DistanceBetween(self.first, self.second, self.motion.at(t), t)
         return BoundField(field, self.first.weights, 1)
 
@@ -280,7 +297,7 @@ class RadianceBetween:
         return self._mixed(*densities) * self._scale(x), torch.lerp(colors[0], colors[1], share)
 
 
-class RadianceMorph:
+class RadianceMorph(_Way):
     """The way from one radiance field to another.
 
     Where both are read for a place between, their distances from their surfaces are those of the mixed solid, so that
@@ -305,16 +322,6 @@ class RadianceMorph:
         density = bound.cell_density(grid)
         solid = (density * bound.field.step > 0.7).reshape(*[CELLS + 1] * 3)  # an opacity of a half
         return solid_distances(solid, DEPTH)[..., None]
-
-    @one_torch_thread()
-    @torch.no_grad()
-    def at(self, t: float) -> BoundField:
-        return self._between(t, t) if 0.0 < t < 1.0 else self.second if t else self.first
-
-    @one_torch_thread()
-    @torch.no_grad()
-    def painted(self) -> BoundField:
-        return self._between(1.0, 0.0)
 
     def _between(self, t: float, hue: float) -> BoundField:
         grid, table = self.motion.grid, self.motion.at(t)
@@ -390,7 +397,7 @@ class ColorBetween:
         return torch.lerp(there, here, self.hue)
 
 
-class PictureMorph:
+class PictureMorph(_Way):
     """The way from one image to another."""
 
     @one_torch_thread()
@@ -407,18 +414,7 @@ class PictureMorph:
         place: Tensor = 0.5 * self.flow.carried(2.0 * x - 1.0, time) + 0.5
         return place
 
-    @one_torch_thread()
-    @torch.no_grad()
-    def at(self, t: float) -> BoundField:
-        return self._between(t, t) if 0.0 < t < 1.0 else self.second if t else self.first
-
-    @one_torch_thread()
-    @torch.no_grad()
-    def painted(self) -> BoundField:
-        return self._between(1.0, 0.0)
-
     def _between(self, t: float, hue: float) -> BoundField:
-        """Places of `t`, with this share of the second in colours."""
         moves = [self.flow.carried(self.grid, time) - self.grid for time in (-t, 1.0 - t)]
         field = ColorBetween(*self.ends, torch.cat(moves, -1), hue, self.first.field.channels)
         return BoundField(field, self.first.weights, 1)
