@@ -52,6 +52,6 @@ def code_axes(run: Run, data: SceneDataset, seed: int) -> Tensor:
         total += slopes.mT @ slopes
     steepness, directions = torch.linalg.eigh(total.double())
     scales = (steepness / steepness[-1]).clamp(min=FLOOR**4).pow(-0.25)
-    spread = ((fitted - center).double() @ directions / scales).std(0, correction=0)
-    axes: Tensor = (directions * scales * spread.amax()).mT.to(fitted)
+    spread = float(((fitted - center).double() @ directions / scales).std(0, correction=0).amax())
+    axes: Tensor = (directions * scales * (spread or 1.0)).mT.to(fitted)  # one scene alone has no spread
     return axes
