@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from hyperfields.codes.paths import MODES, path_at
+from hyperfields.data.base import IDENTITY
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
+from hyperfields.hypernets import shares_networks
 from hyperfields.ops import Box, devices
 from hyperfields.runs.images import IMAGE_SUFFIXES
 from hyperfields.runs.meshes import MESH_SUFFIXES
@@ -89,8 +91,10 @@ class Morph:
         if t in (0.0, 1.0):
             return self.second if t else self.first
         name = f"{self.first.name}-{self.second.name}-{t:g}"
-        first, second = self.first.frame, self.second.frame  # of files, in which meshes are saved
-        frame = tuple(a + t * (b - a) for a, b in zip(first, second, strict=True)) if first and second else None
+        # Of files, in which meshes are saved; without one, a mesh is where the field has it.
+        first, second = self.first.frame, self.second.frame
+        ends = zip(first or IDENTITY, second or IDENTITY, strict=True)
+        frame = tuple(a + t * (b - a) for a, b in ends) if first or second else None
         field = self._way.at(t)
         return MovedScene(self.first.run, name, self.first.code, fitted=False, field=field, frame=frame)
 
@@ -163,6 +167,11 @@ class Walk:
         self.run, self.stretches = scenes[0].run, len(scenes) - 1
         self.codes: Tensor | None = None
         if kind == "codes":
+            if not shares_networks(self.run.model.config.generator):
+                raise InputError(
+                    f"interpolate: the scenes of {self.run.label} were fitted each alone, so that their codes have "
+                    "nothing in common; walk with --morph moved"
+                )
             for scene in scenes:
                 if scene.run is not self.run:
                     raise InputError(

@@ -169,16 +169,16 @@ def interpolate_run(
     if frames < 2:
         raise InputError(f"--frames {frames}: wanted at least 2")
     size = native_size(run) if size is None else picture_size(size)
-    places = timed_places(walk, frames, timing)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
-    bounds = map(walk.at, places)
     if animated:
-        require_suffix(out, ANIMATION_SUFFIXES, "a walk")
+        require_suffix(out, ANIMATION_SUFFIXES, "a walk")  # before the places are looked for, which is long
+        bounds = map(walk.at, timed_places(walk, frames, timing))
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
         write_animation(out, _counted(pictures, frames, progress), FPS)
         return
     bare: list[int] = []  # frames without a surface
     with new_folder(out) as folder:
+        bounds = map(walk.at, timed_places(walk, frames, timing))
         if as_meshes:
             for number, mesh in enumerate(
                 _counted((task.mesh(bound, resolution) for bound in bounds), frames, progress)
