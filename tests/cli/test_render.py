@@ -88,6 +88,9 @@ def test_interpolate(kind: str, fits: Any, tmp_path: Path) -> None:
     assert run_cli("interpolate", run, *SCENES[kind], "--out", tmp_path / "frames", *options) == 0
     suffix = "ply" if kind == "shapes" else "png"
     assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [f"frame_{i:03d}.{suffix}" for i in range(3)]
+    if kind == "shapes":  # meshes in the coordinates of the files
+        assert run_cli("export", run, "--scene", SCENES[kind][-1], "--out", tmp_path / "last.ply") == 0
+        assert (tmp_path / "frames" / "frame_002.ply").read_bytes() == (tmp_path / "last.ply").read_bytes()
 
 
 SUFFIXES = {
