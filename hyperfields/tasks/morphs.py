@@ -147,11 +147,11 @@ class ShapeMorph(_Way):
     def __init__(self, first: BoundField, second: BoundField) -> None:
         self.first, self.second = first, second
         self.grid = places(CELLS + 1, 3, first.device)
-        ends = (self._distances(end, self.grid) for end in (first, second))
-        self.flow = register(*ends, distance_mismatch, SOLID_LEVELS, bending=BENDING)
+        a, b = (self._distances(end, self.grid) for end in (first, second))
+        self.flow = register(a, b, distance_mismatch, SOLID_LEVELS, bending=BENDING)
         middle = zip((first, second), (-0.5, 0.5), strict=True)
-        a, b = (self._distances(end, self.flow.carried(self.grid, time))[..., 0] for end, time in middle)
-        self.gone, self.grown = growth(b, a), growth(a, b)
+        a, b = (self._distances(end, self.flow.carried(self.grid, time)) for end, time in middle)
+        self.gone, self.grown = growth(b[..., 0], a[..., 0]), growth(a[..., 0], b[..., 0])
 
     @staticmethod
     def _distances(bound: BoundField, x: Tensor) -> Tensor:
