@@ -5,7 +5,8 @@ within the solid, however thin it is, and is at the end of each way at 1: a plat
 a difference is a thin layer, that is the plain blend of distances. Two things follow fronts of their own:
 
 - What no front leads to: islands come in the second half, those nearest to the rest first, each from its nearest point;
-  hollows that nothing leads into close in the first half, the deepest first.
+  hollows that nothing leads into but cracks, such as those within double walls, close in the first fifth, the deepest
+  first, so that what nobody sees does not come and go all the way.
 - What would close last deep inside. Seen backwards, it is dug out from without.
 
 What the first alone has goes by the same rule, with the solids and the ends of the way exchanged.
@@ -24,6 +25,7 @@ TOUCH = 0.5  # cells: so close to a solid is in it, or thin plates would be rows
 SMOOTH = 1  # cells, over which lengths of ways change
 SHORTEST = 1.0  # cells: of a way, what lies within a cell is not seen well
 EXTENT = 2  # cells beyond a solid where times are known, for what lies between the points of the grid
+CLOSED = 0.2  # when hollows that nothing leads into are
 STEEPEST = 6.0  # cells in the whole time, at least, of fronts of their own
 EARLIEST = 0.05  # of times set so: an infinite speed is none
 
@@ -65,8 +67,10 @@ def growth(first: Tensor, second: Tensor) -> Growth:
     rest = torch.where(led | (a < TOUCH), 0.0, torch.inf)
     at(islands, travelled(rest, everywhere), 0.5, 1.0)
     open_ = outside(a > TOUCH)
-    hollows = (a > 0.0) & (b < 0.0) & ~(widened(open_.float(), 2) > 0.0)
-    at(hollows, travelled(torch.where(open_, 0.0, torch.inf), everywhere), 0.5, 0.0)
+    # Deep in the second solid a crack is one; elsewhere it may be the rim of what is open, two cells wide.
+    beside = [widened(open_.float(), cells) > 0.0 for cells in (1, 2)]
+    hollows = (a > 0.0) & (b < 0.0) & ~torch.where(b < -1.0, *beside)
+    at(hollows, travelled(torch.where(open_, 0.0, torch.inf), everywhere), CLOSED, 0.0)
     return Growth(*(cell * extended(part, there, EXTENT) for part in (excess, rate)))
 
 
