@@ -68,8 +68,8 @@ def growth(first: Tensor, second: Tensor) -> Growth:
     at(islands, travelled(rest, everywhere), 0.5, 1.0)
     open_ = outside(a > TOUCH)
     # Deep in the second solid a crack is one; elsewhere it may be the rim of what is open, two cells wide.
-    beside = [widened(open_.float(), cells) > 0.0 for cells in (1, 2)]
-    hollows = (a > 0.0) & (b < 0.0) & ~torch.where(b < -1.0, *beside)
+    one, two = (widened(open_.float(), cells) > 0.0 for cells in (1, 2))
+    hollows = (a > 0.0) & (b < 0.0) & ~torch.where(b < -1.0, one, two)
     at(hollows, travelled(torch.where(open_, 0.0, torch.inf), everywhere), CLOSED, 0.0)
     return Growth(*(cell * extended(part, there, EXTENT) for part in (excess, rate)))
 
