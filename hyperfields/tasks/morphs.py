@@ -3,15 +3,14 @@
 A motion is found once for a pair (`fields.flow`). Between, both fields are read at the places to which it leads, and
 mixed there: at the ends a morph is the ends, what can be explained by moving moves, and the rest fades or grows.
 
-Solids, of shapes and of radiance, are mixed by their distances a and b: (a + b) / 2 - (t - 1/2) d, held between both.
-With d = a - b that is the plain blend, in which a thin part appears at once; here d is the largest difference nearby,
-and so a part grows out of what it is attached to, or goes back into it, at an even speed.
+What one of two shapes alone has grows out of what both have, along itself, see `tasks.growth`. Solids of radiance are
+mixed by their distances a and b: (a + b) / 2 - (t - 1/2) d, held between both. With d = a - b that is the plain blend,
+in which a thin part appears at once; here d is the largest difference nearby.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from typing import Any, ClassVar, Protocol
 
@@ -22,13 +21,18 @@ from hyperfields import ops
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.fields.flow import Level, places, register, values_at
+from hyperfields.fields.fronts import averaged, outside, redistanced, widened
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.enlarge import MOST, enlarged
 from hyperfields.rendering.image import sample_image
+from hyperfields.rendering.meshing import grid_values
+from hyperfields.tasks.growth import growth
 from hyperfields.weights import Weights
 
 CELLS = 64  # a side, of the grids on which two scenes are compared
 NEAR = 0.1  # of a surface, scene units, where distances are compared
+FINER = 3  # halves of a cell: so much finer is the grid of a shape between
+SAFETY = 1.5  # of the search for its surface, see `mesh_from_field`
 REACH = 4  # cells, within which the largest difference of distances is looked for
 SOLID_LEVELS = (Level(4, 13, 40), Level(8, 25, 40))
 PICTURE_LEVELS = (Level(4, 17, 60), Level(8, 33, 60))
@@ -83,12 +87,7 @@ def mixed_distance(first: Tensor, second: Tensor, widest: Tensor, t: float) -> T
 
 def widest_difference(difference: Tensor, cells: int) -> Tensor:
     """The largest size of differences `[n n n 1]` within so many cells, smooth, with the sign of each: `[n n n 1]`."""
-    size = difference.abs()[None, ..., 0]
-    for window in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):  # a cube in one go would be a window of far more values
-        width, margin = [1 + 2 * cells * axis for axis in window], [cells * axis for axis in window]
-        size = torch.nn.functional.max_pool3d(size, width, 1, margin)
-    around = torch.nn.functional.pad(size[None], (1,) * 6, mode="replicate")
-    size = torch.nn.functional.avg_pool3d(around, 3, 1)[0, 0, ..., None]
+    size = averaged(widened(difference.abs()[..., 0], cells), 1)[..., None]
     return torch.where(difference < 0.0, -size, size)
 
 
@@ -104,6 +103,119 @@ def _soft(difference: Tensor) -> Tensor:
 
 
 # Shapes -------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DistanceBetween:
+    """Two fields of distances mixed, with the surface that is between and no true distances; weights: the ends'."""
+
+    first: BoundField
+    second: BoundField
+    table: Tensor  # [n n n 8]: how far both ends are, what of the first, and of the second, is not there yet
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x `[1 n 3]` -> `[1 n 1]`: what both have, what is left of the first, and what is there of the second."""
+        there, here, left, grown = values_at(self.table, x).split((3, 3, 1, 1), -1)
+        a, b = self.first((x + there).clamp(-1.0, 1.0)), self.second((x + here).clamp(-1.0, 1.0))
+        alone = torch.minimum(torch.maximum(a, b + left), torch.maximum(b, a + grown))
+        return torch.minimum(torch.maximum(a, b), alone)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DistanceGrid:
+    """A field of distances at the points of an even grid over [-1, 1]^3, linear between them; it has no weights."""
+
+    kind: ClassVar[str] = "shapes"
+    dims: ClassVar[int] = 3
+
+    values: Tensor  # [n n n 1]
+
+    def __call__(self, weights: Weights, x: Tensor, *counts: Tensor) -> Tensor:
+        """x `[1 n 3]`, or packed with counts -> `[... 1]`. Differentiable in x, once."""
+        return values_at(self.values, x)
+
+
+class ShapeMorph(_Way):
+    """The way from one shape to another.
+
+    Between, shapes are true distances again, on a grid: neither the slopes of the ends' fields nor those of a mixture
+    are 1. What is thinner than its cells is not seen.
+    """
+
+    @one_torch_thread()
+    @torch.no_grad()
+    def __init__(self, first: BoundField, second: BoundField) -> None:
+        self.first, self.second = first, second
+        self.grid = places(CELLS + 1, 3, first.device)
+        a, b = (self._distances(end, self.grid) for end in (first, second))
+        self.flow = register(a, b, distance_mismatch, SOLID_LEVELS, bending=BENDING)
+        middle = zip((first, second), (-0.5, 0.5), strict=True)
+        a, b = (self._distances(end, self.flow.carried(self.grid, time)) for end, time in middle)
+        self.gone, self.grown = growth(b[..., 0], a[..., 0]), growth(a[..., 0], b[..., 0])
+
+    @staticmethod
+    def _distances(bound: BoundField, x: Tensor) -> Tensor:
+        values: Tensor = bound(x.reshape(1, -1, 3))
+        return values.reshape(*x.shape[:3], 1)
+
+    def carried(self, x: Tensor, time: float) -> Tensor:
+        return self.flow.carried(x, time)
+
+    def painted(self) -> BoundField:
+        raise InputError("shapes have no colours; points can be transferred")
+
+    def _between(self, t: float, hue: float) -> BoundField:
+        ends = [self.flow.carried(self.grid, time) - self.grid for time in (-t, 1.0 - t)]
+        fronts = [part.excess - time * part.rate for part, time in ((self.gone, 1.0 - t), (self.grown, t))]
+        middle = torch.stack(fronts, -1).to(self.grid)
+        table = torch.cat((*ends, values_at(middle, self.flow.carried(self.grid, 0.5 - t))), -1)
+        mixed = DistanceBetween(self.first, self.second, table)
+        cells = FINER * CELLS // 2
+        values = redistanced(grid_values(mixed, cells, self.first.device, safety=SAFETY)) * (2.0 / cells)
+        return BoundField(DistanceGrid(values[..., None].to(self.grid)), self.first.weights, 1)
+
+
+# Solids -------------------------------------------------------------------------------------------
+
+
+def solid_distances(solid: Tensor, depth: float) -> Tensor:
+    """Signed distances `[*n]` from a solid, of which points of an even grid over [-1, 1]^d are in it.
+
+    Hollows that nothing leads into are filled; no point is deeper inside than `depth`. To about half a cell.
+    """
+    cell = 2.0 / (len(solid) - 1)
+    filled = ~outside(~solid)
+    outer, inner = (_distances(where) * cell for where in (filled, ~filled))
+    distance = (outer - inner).clamp(min=-depth)[None, None]
+    return smooth(distance, 1, 2)[0, 0]  # steps of whole cells become slopes
+
+
+def smooth(values: Tensor, radius: int, times: int) -> Tensor:
+    """Values `[1 c *n]` averaged over windows, so many times."""
+    dims = values.dim() - 2
+    pool = torch.nn.functional.avg_pool3d if dims == 3 else torch.nn.functional.avg_pool2d
+    for _ in range(times):
+        around = torch.nn.functional.pad(values, (radius,) * (2 * dims), mode="replicate")
+        values = pool(around, 2 * radius + 1, 1)
+    return values
+
+
+def _distances(solid: Tensor) -> Tensor:
+    """Distances `[*n]` of places from the nearest true one, in cells; those of a far corner where there is none.
+
+    Felzenszwalb and Huttenlocher 2012, "Distance transforms of sampled functions": axis by axis; minima by brute force.
+    """
+    side, dims = len(solid), solid.dim()
+    square = torch.where(solid, 0.0, float(dims * side**2))
+    steps = torch.arange(side, dtype=square.dtype, device=square.device)
+    parabola = (steps[:, None] - steps).square()
+    for _ in range(dims):  # the last axis, which then comes first
+        rows = [(part[..., None] + parabola).amin(-2) for part in square.split(8)]
+        square = torch.cat(rows).movedim(-1, 0)
+    return square.clamp(max=float(dims * side**2)).sqrt()
+
+
+# Radiance -----------------------------------------------------------------------------------------
 
 
 class SolidMotion:
@@ -124,107 +236,6 @@ class SolidMotion:
         """At `t` of the way, for places of the grid: how far both ends are, the widest difference: `[n n n 7]`."""
         ends = (self.flow.carried(self.grid, time) - self.grid for time in (-t, 1.0 - t))
         return torch.cat((*ends, values_at(self.widest, self.flow.carried(self.grid, 0.5 - t))), -1)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DistanceBetween:
-    """The field between two fields of distances; weights are those of the ends."""
-
-    kind: ClassVar[str] = "shapes"
-    dims: ClassVar[int] = 3
-
-    first: BoundField
-    second: BoundField
-    motion: Tensor  # [n n n 7], see `SolidMotion.at`
-    t: float
-
-    def __call__(self, weights: Weights, x: Tensor, *counts: Tensor) -> Tensor:
-        """x `[1 n 3]`, or packed with counts -> `[... 1]`. Differentiable in x."""
-        there, here, widest = values_at(self.motion, x).split((3, 3, 1), -1)
-        first = self.first((x + there).clamp(-1.0, 1.0), *counts)
-        second = self.second((x + here).clamp(-1.0, 1.0), *counts)
-        return mixed_distance(first, second, widest, self.t)
-
-
-class ShapeMorph(_Way):
-    """The way from one shape to another."""
-
-    @one_torch_thread()
-    @torch.no_grad()
-    def __init__(self, first: BoundField, second: BoundField) -> None:
-        self.first, self.second = first, second
-        grid = places(CELLS + 1, 3, first.device)
-        self.motion = SolidMotion(
-            *(bound(grid.reshape(1, -1, 3)).reshape(*grid.shape[:3], 1) for bound in (first, second))
-        )
-
-    def carried(self, x: Tensor, time: float) -> Tensor:
-        return self.motion.flow.carried(x, time)
-
-    def painted(self) -> BoundField:
-        raise InputError("shapes have no colours; points can be transferred")
-
-    def _between(self, t: float, hue: float) -> BoundField:
-        field = DistanceBetween(self.first, self.second, self.motion.at(t), t)
-        return BoundField(field, self.first.weights, 1)
-
-
-# Solids -------------------------------------------------------------------------------------------
-
-
-def solid_distances(solid: Tensor, depth: float) -> Tensor:
-    """Signed distances `[*n]` from a solid, of which points of an even grid over [-1, 1]^d are in it.
-
-    Hollows that nothing leads into are filled; no point is deeper inside than `depth`. To about half a cell.
-    """
-    cell = 2.0 / (len(solid) - 1)
-    filled = ~_outside(~solid)
-    outer, inner = (_distances(where) * cell for where in (filled, ~filled))
-    distance = (outer - inner).clamp(min=-depth)[None, None]
-    return smooth(distance, 1, 2)[0, 0]  # steps of whole cells become slopes
-
-
-def smooth(values: Tensor, radius: int, times: int) -> Tensor:
-    """Values `[1 c *n]` averaged over windows, so many times."""
-    dims = values.dim() - 2
-    pool = torch.nn.functional.avg_pool3d if dims == 3 else torch.nn.functional.avg_pool2d
-    for _ in range(times):
-        around = torch.nn.functional.pad(values, (radius,) * (2 * dims), mode="replicate")
-        values = pool(around, 2 * radius + 1, 1)
-    return values
-
-
-def _outside(free: Tensor) -> Tensor:
-    """Which free places `[*n]` bool can be reached from the sides of the grid."""
-    found = torch.ones_like(free)
-    found[(slice(1, -1),) * free.dim()] = False
-    found &= free
-    count = -1
-    while count != (count := int(found.sum())):
-        for axis in range(free.dim()):
-            for order in (1, -1):
-                slices = list(zip(found.unbind(axis), free.unbind(axis), strict=True))[::order]
-                for (before, _), (here, open_) in itertools.pairwise(slices):
-                    here |= before & open_
-    return found
-
-
-def _distances(solid: Tensor) -> Tensor:
-    """Distances `[*n]` of places from the nearest true one, in cells; those of a far corner where there is none.
-
-    Felzenszwalb and Huttenlocher 2012, "Distance transforms of sampled functions": axis by axis; minima by brute force.
-    """
-    side, dims = len(solid), solid.dim()
-    square = torch.where(solid, 0.0, float(dims * side**2))
-    steps = torch.arange(side, dtype=square.dtype, device=square.device)
-    parabola = (steps[:, None] - steps).square()
-    for _ in range(dims):  # the last axis, which then comes first
-        rows = [(part[..., None] + parabola).amin(-2) for part in square.split(8)]
-        square = torch.cat(rows).movedim(-1, 0)
-    return square.clamp(max=float(dims * side**2)).sqrt()
-
-
-# Radiance -----------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
