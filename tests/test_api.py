@@ -167,7 +167,7 @@ def test_pictures_and_meshes_of_sizes_that_cannot_be_are_refused(images: hf.Run,
         with refused("background .*: wanted a grey level"):
             images[0].render(background=background)  # type: ignore[arg-type]
     for resolution in (1, 8.0, "fine"):
-        with refused("resolution .*: wanted a whole number of cells a side, at least 2"):
+        with refused("resolution .*: wanted cells along a side, from 2 to 1,024"):
             views[0].mesh(resolution)  # type: ignore[arg-type]
 
 

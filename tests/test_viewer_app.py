@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+import hyperfields as hf
+
 pytest.importorskip("websockets")
 
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
@@ -28,11 +30,11 @@ from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.inferred import InferredCodes
 from hyperfields.tasks import task_of
 from hyperfields.viewer import app as app_module
-from hyperfields.viewer import serve
+from hyperfields.viewer import requests, serve
 from hyperfields.viewer.app import Viewer
 from hyperfields.viewer.jobs import MOST_FILES
 from hyperfields.viewer.server import Gate, listen
-from hyperfields.viewer.shared import SharedState
+from hyperfields.viewer.shared import FINE, SharedState
 
 from ._octahedra import run_of
 from ._viewer import CAMERA, PATIENCE, Client, decoded, get, viewing, wait_until
@@ -238,6 +240,23 @@ def test_a_point_of_the_map_lies_between(shapes: Viewer) -> None:
         assert page.until(id=4)["image"].shape[-1] == 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_walk_shows_what_moves(kind: Kind) -> None:
+    place = {"walk": ["small", "big", "small"], "time": 0.2}
+    with viewing(kind) as viewer, Client(viewer) as page:
+        run, task = viewer.shared.run, viewer.shared.task
+        assert page.hello["modes"] == ["moved", "lerp", "slerp", "smooth"]
+        page.request(latent=place, size=[64, 64])
+        shown = page.until(level="still")
+        assert shown["latent"]["scene"] is None
+        field = hf.Morph(run["small"], run["big"]).at(0.4).field
+        view = requests.view(CAMERA, viewer.shared, (64, 64))
+        wanted = task.picture(field, view, (64, 64), supersample=1, cells=FINE)
+        assert float((shown["image"] - wanted).abs().mean()) < 0.01
+        page.send(type="job", id=2, what="export", suffix=".png", latent=place, view=CAMERA, size=[16, 16])
+        assert page.until(type="file", job=2)["name"] == "small-big-0.4.png"
+
+
 def test_the_newest_request_wins_and_the_network_runs_once_a_latent(monkeypatch: pytest.MonkeyPatch) -> None:
     with viewing("shapes") as viewer, Client(viewer) as page:
         bound: list[int] = []
@@ -381,9 +400,11 @@ PATH = to_nerfstudio(CameraPath(torch.eye(4)[None], torch.tensor([0.7]), 0.2, 20
         ({"what": "export", "suffix": ".safetensors", "latent": {"scene": "big"}}, "big.safetensors"),
         ({"what": "export", "suffix": ".png", "latent": {"scene": "big"}, "view": CAMERA, "size": [16, 16]}, "big.png"),
         ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 3, "size": [16, 16]}, "morph.gif"),
+        ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "mode": "slerp", "frames": 3, "size": [16, 16]},
+         "morph.gif"),
         ({"what": "path", "suffix": ".gif", "latent": {"scene": "big"}, "path": PATH}, "path.gif"),
     ],
-)
+)  # fmt: skip
 def test_a_job_gives_a_file(shapes: Viewer, job: dict[str, Any], name: str) -> None:
     with Client(shapes) as page:
         page.send(type="job", id=5, **job)
@@ -406,6 +427,7 @@ def test_a_job_gives_a_file(shapes: Viewer, job: dict[str, Any], name: str) -> N
         ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 10**9, "size": [16, 16]}, "frames"),
         ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 3, "size": [9999, 16]}, "size"),
         ({"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "size": [16, 16], "timing": "x"}, "timing"),
+        ({"what": "export", "suffix": ".safetensors", "latent": {"walk": ["small", "big"], "time": 0.5}}, "two fields"),
         ({"what": "path", "suffix": ".gif", "latent": {"scene": "big"}, "path": PATH | {"seconds": 99}}, "at most"),
         ({"what": "measure"}, "does not say which family"),
     ],
@@ -470,7 +492,10 @@ def test_eight_clients_are_all_answered() -> None:
 
 
 JOBS: list[tuple[Kind, dict[str, Any]]] = [
-    ("shapes", {"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 200, "size": [128, 128]}),
+    (
+        "shapes",
+        {"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "mode": "lerp", "frames": 200, "size": [128, 128]},
+    ),
     ("views", {"what": "export", "suffix": ".ply", "latent": {"scene": "big"}}),
     ("views", {"what": "path", "suffix": ".gif", "latent": {"scene": "big"}, "path": PATH | {"seconds": 8.0}}),
 ]

@@ -351,7 +351,14 @@ def test_fifty_look_while_a_film_and_a_mesh_are_made() -> None:
     """Between two blocks of a job, everybody who was waiting for a look has got one; and the jobs come to an end."""
     with viewing("shapes") as viewer:
         lock = viewer.shared.lock = Watched()
-        film = {"what": "walk", "suffix": ".gif", "walk": ["small", "big"], "frames": 6, "size": [32, 32]}
+        film = {
+            "what": "walk",
+            "suffix": ".gif",
+            "walk": ["small", "big"],
+            "mode": "lerp",
+            "frames": 6,
+            "size": [32, 32],
+        }
         with contextlib.ExitStack() as stack:
             pages = [stack.enter_context(Client(viewer)) for _ in range(50)]
             pages[0].send(type="job", id=1, **film)

@@ -260,6 +260,7 @@ def hello(shared: SharedState) -> dict[str, Any]:
         "kind": run.kind,  # a word to show, nothing more
         "has_camera": task.has_camera,
         "has_mesh": task.has_mesh,
+        "modes": list(shared.modes),
         "has_splits": task.has_splits,
         "channels": list(task.channels),
         "scenes": list(shared.names),

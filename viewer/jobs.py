@@ -24,6 +24,7 @@ from hyperfields.cameras.nerfstudio import from_nerfstudio
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.report import scene_places
+from hyperfields.fields import BoundField
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.export import FIELD_SUFFIX
 from hyperfields.runs.images import IMAGE_SUFFIXES, write_image
@@ -36,7 +37,7 @@ from hyperfields.runs.video import ANIMATION_SUFFIXES, write_animation
 from hyperfields.tasks import Metric
 from hyperfields.viewer import requests
 from hyperfields.viewer.requests import ViewRequest
-from hyperfields.viewer.shared import FINE, FieldInTurns, SharedState
+from hyperfields.viewer.shared import FINE, MOVED, FieldInTurns, Place, SharedState
 
 MOST_AT_ONCE = 3  # jobs, of as many clients
 MOST_WAITING = 32  # jobs of all clients together
@@ -80,7 +81,7 @@ class Jobs:
 
     A few run at once, one of a client at a time, so that a short one need not wait for another's film. Their steps (a
     frame, a block of points) hold the lock one by one and give way in between, so that no page waits for a job. What a
-    step computes besides fields (an encoder, nearest neighbours) runs beside the pages.
+    step computes besides fields (an encoder, nearest neighbours), and what moves where, runs beside the pages.
     """
 
     def __init__(self, shared: SharedState) -> None:
@@ -241,26 +242,30 @@ class Jobs:
 
         return pause
 
-    def _scene(self, job: Job, coordinates: Tensor) -> Scene:
+    def _scene(self, job: Job, place: Place) -> Scene:
         """A scene whose field holds the lock block by block, for work that cannot pause by itself."""
-        with self.shared.lock.held():
-            scene = self.shared.scene(coordinates)
+        scene = self._whole_scene(place)
         field = FieldInTurns(scene.field, self.shared.lock, job.check)
-        return Scene(scene.run, scene.name, scene.code, fitted=scene.fitted, field=field)
+        return type(scene)(scene.run, scene.name, scene.code, fitted=scene.fitted, field=field, frame=scene.frame)
+
+    def _whole_scene(self, place: Place) -> Scene:
+        if place.way is not None:
+            return self.shared.moved(place.way)
+        with self.shared.lock.held():
+            return self.shared.scene(place.latent)
 
     # The jobs -------------------------------------------------------------------------------------------------
 
     def _export(self, job: Job, message: dict[str, Any]) -> Message:
         """A mesh, a standalone field, or the picture as it is seen."""
-        coordinates = requests.latent(message.get("latent"), self.shared)
-        scene = self._scene(job, coordinates)
+        scene = self._scene(job, requests.place(message.get("latent"), self.shared))
         meshes = MESH_SUFFIXES if self.shared.task.has_mesh else ()
         suffix = _suffix(message, (*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX))
 
         def write(path: Path) -> None:
             if suffix in IMAGE_SUFFIXES:
                 request = requests.view_request(message, self.shared)
-                write_image(path, next(self._in_turns(job, self._pictures(job, request, [request.view]), 1)))
+                write_image(path, next(self._pictures(job, request, [request.view])))
             else:
                 scene.save(path)
 
@@ -274,20 +279,26 @@ class Jobs:
         suffix = _suffix(message, ANIMATION_SUFFIXES)
         size = requests.pair(message.get("size"), "size", 16, requests.MOST_SIDE)
         _require_room(frames, size)
-        places, mode, timing = [shared.code(stop) for stop in stops], requests.mode(message), requests.timing(message)
-        walk = Walk([shared.blend(place) for place in places], "codes", mode)
+        mode, timing = requests.mode(message, shared), requests.timing(message)
+        if mode == MOVED:
+            walk = Walk([shared.scene(stop) for stop in stops])
+        else:
+            walk = Walk([shared.blend(shared.code(stop)) for stop in stops], "codes", mode)
         times = timed_places(walk, frames, timing, turn=functools.partial(self._turn, job))
         views: list[Any] = [shared.first_view(size)] * frames
         if message.get("orbit") is True and shared.task.has_camera:
             views = list(orbit_cameras(shared.run, frames, size))
 
         def pictures() -> Iterator[Tensor]:
-            for place, view in zip(times, views, strict=True):
-                field = walk.at(place)
-                yield shared.task.picture(field, view, size, cells=FINE, pause=self._pause(job))
+            for done, (place, view) in enumerate(zip(times, views, strict=True), 1):
+                field = walk.at(place)  # beside the pages: it may have to find what moves where
+                with self._turn(job):
+                    picture = shared.task.picture(field, view, size, cells=FINE, pause=self._pause(job))
+                yield picture
+                job.progress(done, frames)
 
         def write(path: Path) -> None:
-            write_animation(path, self._in_turns(job, pictures(), frames), FPS)
+            write_animation(path, pictures(), FPS)
 
         return self._file_of(job, f"morph{suffix}", write)
 
@@ -306,14 +317,15 @@ class Jobs:
         suffix = _suffix(message, ANIMATION_SUFFIXES)
 
         def write(out: Path) -> None:
-            pictures = self._pictures(job, request, path.cameras())
-            write_animation(out, self._in_turns(job, pictures, path.frames), path.fps)
+            write_animation(out, self._pictures(job, request, path.cameras()), path.fps)
 
         return self._file_of(job, f"path{suffix}", write)
 
     def _pictures(self, job: Job, request: ViewRequest, views: list[Any]) -> Iterator[Tensor]:
-        """Finished pictures of one latent from several views."""
-        field = self.shared.scene(request.latent).field
+        """Finished pictures of one place from several views, in turns."""
+        return self._in_turns(job, self._drawn(job, request, self._whole_scene(request.place).field, views), len(views))
+
+    def _drawn(self, job: Job, request: ViewRequest, field: BoundField, views: list[Any]) -> Iterator[Tensor]:
         for view in views:
             yield self.shared.task.picture(
                 field, view, request.size, request.channel, request.background,
@@ -337,7 +349,7 @@ class Jobs:
         places, perceptual = scene_places(shared.run, dataset, shared.names), _perceptual(metrics)
         rows: dict[str, list[float]] = {}
         for done, name in enumerate(shared.names):
-            field = self._scene(job, shared.map.coordinates[done]).field
+            field = self._scene(job, Place(shared.map.coordinates[done])).field
             values = shared.task.measure(field, dataset, places[name], "test", perceptual)
             rows[name] = [values.get(metric.name, math.nan) for metric in metrics]
             job.progress(done + 1, len(shared.names))

@@ -15,12 +15,12 @@ from hyperfields.cameras.keyframes import camera
 from hyperfields.cameras.poses import from_opengl
 from hyperfields.codes.expressions import terms
 from hyperfields.codes.latent_map import LIMIT
-from hyperfields.codes.paths import MODES, path_at
+from hyperfields.codes.paths import path_at
 from hyperfields.errors import InputError
 from hyperfields.rendering.image import Window
 from hyperfields.runs.scene import scene_of_sum
 from hyperfields.runs.timing import Timing
-from hyperfields.viewer.shared import SharedState
+from hyperfields.viewer.shared import MOVED, Place, SharedState, Way
 
 MOST_SIDE = 1024  # pixels of a live picture
 MOST_WALK = 32  # scenes on a walk
@@ -29,10 +29,10 @@ AXES = 8  # sliders
 
 @dataclasses.dataclass(frozen=True)
 class ViewRequest:
-    """One view of one latent."""
+    """One view of one place."""
 
     number: int  # of the page, comes back with the pictures
-    latent: Tensor  # [k] coordinates on the map
+    place: Place
     view: Camera | Window
     size: tuple[int, int]  # of the finished picture
     channel: str
@@ -72,7 +72,7 @@ def view_request(message: dict[str, Any], shared: SharedState) -> ViewRequest:
     size = pair(message.get("size"), "size", 8, MOST_SIDE)
     return ViewRequest(
         number=int(number(message.get("id", 0), "id", 0, 2**53)),
-        latent=latent(message.get("latent"), shared),
+        place=place(message.get("latent"), shared),
         view=view(message.get("view"), shared, size),
         size=size,
         channel=channel,
@@ -84,8 +84,8 @@ def view_request(message: dict[str, Any], shared: SharedState) -> ViewRequest:
     )
 
 
-def latent(value: Any, shared: SharedState) -> Tensor:
-    """Coordinates `[k]` of a latent: one of {scene}, {at: [x, y]}, {key, coordinates}, {walk, time, mode}, {seed}.
+def place(value: Any, shared: SharedState) -> Place:
+    """A latent, or a place on a walk: one of {scene}, {at: [x, y]}, {key, coordinates}, {walk, time, mode}, {seed}.
 
     A scene is a name, or a sum of codes, `A - B + C`.
 
@@ -94,6 +94,13 @@ def latent(value: Any, shared: SharedState) -> Tensor:
     """
     if not isinstance(value, dict):
         raise InputError(f"latent: got {short(value)}, wanted an object")
+    if "walk" in value and not value.keys() & {"scene", "at"}:
+        return _on_walk(value, shared)
+    return Place(_latent(value, shared))
+
+
+def _latent(value: dict[str, Any], shared: SharedState) -> Tensor:
+    """Coordinates `[k]`."""
     if "scene" in value:
         text = _text(value["scene"], "scene")
         parts = terms(text, shared.names)
@@ -105,8 +112,6 @@ def latent(value: Any, shared: SharedState) -> Tensor:
     if "at" in value:
         x, y = vector(value["at"], "at", 2, 100.0)
         return shared.map.at(x, y)
-    if "walk" in value:
-        return _on_walk(value, shared)
     if "seed" in value:
         return shared.map.draw(int(number(value["seed"], "seed", 0, 2**31)))
     if "key" in value:
@@ -118,14 +123,20 @@ def latent(value: Any, shared: SharedState) -> Tensor:
     raise InputError("latent: wanted one of scene, at, key, walk, seed")
 
 
-def _on_walk(value: dict[str, Any], shared: SharedState) -> Tensor:
-    """Coordinates of a place on a walk: in code space, as `hyperfields interpolate` walks, then back."""
-    stops = walk(value["walk"], shared)
-    place = number(value.get("time", 0.0), "time", 0.0, 1.0) * (len(stops) - 1)
-    if place == int(place):
-        return stops[int(place)]
+def _on_walk(value: dict[str, Any], shared: SharedState) -> Place:
+    """A place on a walk, as `hyperfields interpolate` walks: in code space, then back; or what moves."""
+    stops, chosen = walk(value["walk"], shared), mode(value, shared)
+    at = number(value.get("time", 0.0), "time", 0.0, 1.0) * (len(stops) - 1)
+    before = int(at)
+    if at == before:
+        return Place(stops[before])
     codes = torch.cat([shared.code(stop) for stop in stops])
-    return shared.map.coordinates_of(path_at(codes, torch.tensor([place], dtype=torch.float64), mode(value))[0])
+    path = "lerp" if chosen == MOVED else chosen
+    latent = shared.map.coordinates_of(path_at(codes, torch.tensor([at], dtype=torch.float64), path)[0])
+    if chosen != MOVED:
+        return Place(latent)
+    first, second = (shared.map.to_text(stop) for stop in stops[before : before + 2])
+    return Place(latent, Way(first, second, at - before))
 
 
 def walk(value: Any, shared: SharedState) -> list[Tensor]:
@@ -139,15 +150,15 @@ def walk(value: Any, shared: SharedState) -> list[Tensor]:
         raise InputError(f"walk: got {count} stops, wanted 2 to {MOST_WALK}")
     if any(isinstance(stop, dict) and "walk" in stop for stop in value):
         raise InputError("walk: a stop cannot be a walk")
-    return [latent(stop if isinstance(stop, dict) else {"scene": stop}, shared) for stop in value]
+    return [_latent(stop if isinstance(stop, dict) else {"scene": stop}, shared) for stop in value]
 
 
-def mode(value: dict[str, Any]) -> str:
+def mode(value: dict[str, Any], shared: SharedState) -> str:
     """
     Raises:
         InputError: an unknown one.
     """
-    return _choice(value, "mode", MODES)
+    return _choice(value, "mode", shared.modes)
 
 
 def timing(value: dict[str, Any]) -> str:

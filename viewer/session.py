@@ -24,7 +24,7 @@ from hyperfields.viewer.requests import AXES, ViewRequest, view_request
 from hyperfields.viewer.shared import COARSE, FINE, FieldInTurns, SharedState, jpeg
 
 BUDGET = 0.055  # seconds that a picture may take while something moves
-CROWD = 8  # when more than these wait, each gets a smaller picture, so that all are served as soon
+CROWD = 4  # when more than these wait, each gets a smaller picture, so that all are served as soon
 SMALLEST, LARGEST = 64, 320  # pixels on the longer side of such a picture
 WHOLE = 512  # pixels on the longer side of the first finished picture
 MOVING_QUALITY, STILL_QUALITY = 82, 93  # of JPEG
@@ -92,10 +92,11 @@ class Session:
         began = time.monotonic()
         request, photograph = self._from_photograph(request)
         lock, task = self.shared.lock, self.shared.task
+        moved = None if request.place.way is None else self.shared.moved(request.place.way)
         with lock.held(Turn.LOOK):
             if self._closed:
                 raise Superseded
-            bound = self.shared.scene(request.latent).field
+            bound = (moved or self.shared.scene(request.place.latent)).field
             with contextlib.suppress(TypeError):  # a field without density has no grid
                 bound.occupancy(COARSE)  # once a field: not counted below
             budget = BUDGET / max(1.0, lock.waiting(Turn.LOOK) / CROWD)
@@ -121,7 +122,7 @@ class Session:
                 self._send_reference(request, photograph, size, supersample, began)
         if request.mesh and task.has_mesh:
             mesh = task.mesh(FieldInTurns(bound, lock, self._check), task.preview_cells)
-            header = {"type": "mesh", "id": request.number, "key": self.shared.map.to_text(request.latent)}
+            header = {"type": "mesh", "id": request.number, "key": self.shared.map.to_text(request.place.latent)}
             self._put(pack(header | mesh_header(mesh), mesh_bytes(mesh)))
 
     def _passes(self, request: ViewRequest) -> list[tuple[Turn, tuple[int, int], int, int]]:
@@ -147,7 +148,7 @@ class Session:
         """A view from the camera of a photograph, with its shape."""
         if request.photograph is None or not self.shared.task.has_splits:
             return request, None
-        scene = self.shared.number_at(request.latent)
+        scene = self.shared.number_at(request.place.latent)
         views = None if scene is None else self.shared.reference(self.shared.names[scene])
         if not views:
             return request, None
@@ -165,7 +166,7 @@ class Session:
         def no_reference(text: str, **more: Any) -> None:
             self._tell({"type": "no reference", "id": request.number, "text": text, **more})
 
-        scene = self.shared.number_at(request.latent)
+        scene = self.shared.number_at(request.place.latent)
         if scene is None:
             return no_reference("between scenes the data show nothing")
         try:
@@ -190,7 +191,7 @@ class Session:
             "level": level,
             "size": list(picture.shape[:2]),
             "ms": round(1e3 * (time.monotonic() - began), 1),
-            "latent": describe(self.shared, request.latent),
+            "latent": describe(self.shared, request.place.latent),
             **more,
         }
         self._put(pack(header, data))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -15,12 +16,14 @@ from torch import Tensor
 
 from hyperfields.cameras import Camera
 from hyperfields.codes.latent_map import latent_map
+from hyperfields.codes.paths import MODES
 from hyperfields.data import SceneDataset
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import native_size, orbit_cameras
+from hyperfields.runs.morphs import KEPT, Morph
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.viewer.lock import FairLock
@@ -34,8 +37,25 @@ SHEET = 64  # thumbnails on a sheet, 8 in a row
 MOST_THUMBS = 1024  # of a larger run the others are dots
 COARSE = 32  # cells along a side of the grid that skips empty space, while something moves
 FINE = 64  # and when all is still
+MOVED = "moved"  # the way of a walk that is read off the fields of its stops; the others are paths of codes
 _CACHE_BYTES = 256e6
+_KEPT_MOVED = 8  # fields between two scenes
 _HINTS = 1000  # scenes among which a name like a wrong one is looked for: it takes a while
+
+
+class Way(NamedTuple):
+    """A place between two latents, where what both have moves from one to the other."""
+
+    first: str  # keys on the map
+    second: str
+    t: float
+
+
+class Place(NamedTuple):
+    """What is looked at."""
+
+    latent: Tensor  # [k] coordinates on the map; on a way, those of the mixed codes
+    way: Way | None = None
 
 
 class SharedState:
@@ -69,7 +89,9 @@ class SharedState:
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._sheets: dict[int, bytes] = {}
         self._mutex, self._dataset_mutex, self._sheet_mutex = threading.Lock(), threading.Lock(), threading.Lock()
-        self._entering = threading.Lock()
+        self._entering, self._finding = threading.Lock(), threading.Lock()
+        self._morph = functools.lru_cache(maxsize=KEPT)(self._found)
+        self._moved = functools.lru_cache(maxsize=_KEPT_MOVED)(self._between)
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
@@ -130,6 +152,23 @@ class SharedState:
             while len(self._scenes) > min(capacity, 64):
                 self._scenes.popitem(last=False)
         return scene
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Ways of a walk, the one first that is meant when none is said."""
+        return (MOVED, *MODES) if hasattr(self.task, "morph") else tuple(MODES)
+
+    def moved(self, way: Way) -> Scene:
+        """The scene on a way. Waits, but for the lock, until it is known what moves where: about a second at first."""
+        with self._finding:  # once, for all who wait
+            self._morph(way.first, way.second)
+        return self._moved(way)
+
+    def _between(self, way: Way) -> Scene:
+        return self._morph(way.first, way.second).at(way.t)
+
+    def _found(self, first: str, second: str) -> Morph:
+        return Morph(*(self.scene(self.map.from_text(text)) for text in (first, second)))
 
     def blend(self, code: Tensor) -> Scene:
         """The scene of a code `[1 z]`."""

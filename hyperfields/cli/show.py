@@ -298,6 +298,7 @@ def export(
     scene: SceneName = None,
     codes: File = None,
     format: Annotated[Literal["tcnn"] | None, arg(help_behavior_hint=QUIET)] = None,
+    resolution: Count = None,
     cameras: Flag = False,
     points: Count = None,
     family: Folder = None,
@@ -306,7 +307,7 @@ def export(
     """Write one scene as a file that does not need the run: picture, mesh, standalone field, cameras or points.
 
     $ hyperfields export runs/photos --scene cat --out cat.png
-    $ hyperfields export runs/shapes --scene bus --out bus.glb
+    $ hyperfields export runs/shapes --scene bus --out bus.glb --resolution 256
     $ hyperfields export runs/cars --scene bus --out bus.safetensors
     $ hyperfields export runs/cars --scene bus --format tcnn --out bus.safetensors
     $ hyperfields export runs/fox --scene fox --cameras --out transforms.json
@@ -318,6 +319,7 @@ def export(
             for cameras. With {scene} in it, a file for each scene.
         scene: name of a scene of the run, or in the file of --codes; or a sum of their codes, "A - B + C".
         codes: file of codes written by infer; needs no --scene if it holds one scene.
+        resolution: of a mesh, cells along a side of the scene box; default 192.
         cameras: write the cameras of the scene's training pictures as a transforms.json, in the coordinates of its
             files: those of fit --refine-poses corrected.
         points: write about so many points with colours, .ply, in the coordinates of the scene's files: where rays of
@@ -330,7 +332,12 @@ def export(
     from hyperfields.runs.export import export_scene, field_facts
     from hyperfields.runs.meshes import MESH_SUFFIXES
     from hyperfields.runs.tcnn import write_tcnn
+    from hyperfields.tasks.base import MESH_RESOLUTION
     from hyperfields.training.progress import Meter
+
+    if resolution is not None and (cameras or points is not None or out.suffix.lower() not in MESH_SUFFIXES):
+        raise InputError(f"--resolution: is of meshes ({', '.join(MESH_SUFFIXES)}); leave it out")
+    cells = MESH_RESOLUTION if resolution is None else resolution
 
     def surface(run: Run) -> bool:
         return run.kind == "views" and codes is None and format is None and out.suffix.lower() in MESH_SUFFIXES
@@ -340,7 +347,7 @@ def export(
             write_tcnn(file, shown.field, field_facts(shown))
         else:
             seen = mesh_cameras(shown.run, shown, family) if surface(shown.run) else ()
-            export_scene(shown, file, cameras=seen)
+            export_scene(shown, file, resolution=cells, cameras=seen)
 
     if require_each(out, shard, {"--scene": scene, "--cameras": cameras, "--points": points}):
         loaded, count = load(run), 0

@@ -33,7 +33,7 @@ class MovedScene(Scene):
         Raises:
             InputError: a suffix that is of neither a picture nor a mesh; a file that cannot be written.
         """
-        if not options and Path(path).suffix.lower() not in (*IMAGE_SUFFIXES, *MESH_SUFFIXES):
+        if not options.get("formats") and Path(path).suffix.lower() not in (*IMAGE_SUFFIXES, *MESH_SUFFIXES):
             raise InputError(
                 f"{path}: a scene of a morph is read off two fields and has none of its own; save a picture or a mesh"
             )

@@ -20,9 +20,12 @@ from hyperfields.runs.cameras import native_size, orbit_cameras, picture_size
 from hyperfields.runs.config import finite
 from hyperfields.runs.export import Format, export_scene
 from hyperfields.runs.images import png
+from hyperfields.tasks.base import MESH_RESOLUTION
 
 if TYPE_CHECKING:
     from hyperfields.runs.run import Run
+
+MOST_CELLS = 1024  # a side of the grid that meshes are made from, which is 4 GB
 
 
 class Scene:
@@ -132,7 +135,7 @@ class Scene:
             camera = orbit_cameras(self.run, 1, size)[0]
         return self.run.task.picture(self.field, camera, size, channel, background)
 
-    def mesh(self, resolution: int = 192, *, cameras: Sequence[Camera] = ()) -> Mesh:
+    def mesh(self, resolution: int = MESH_RESOLUTION, *, cameras: Sequence[Camera] = ()) -> Mesh:
         """Surface of the scene, in the scene frame; its `scale` and `center` lead back to the file that it came from.
 
         Args:
@@ -143,8 +146,8 @@ class Scene:
         Raises:
             InputError: images have no surface; a resolution that cannot be; cameras for another kind.
         """
-        if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 2:
-            raise InputError(f"resolution {resolution!r:.60}: wanted a whole number of cells a side, at least 2")
+        if not isinstance(resolution, int) or isinstance(resolution, bool) or not 2 <= resolution <= MOST_CELLS:
+            raise InputError(f"resolution {resolution!r:.60}: wanted cells along a side, from 2 to {MOST_CELLS:,}")
         if cameras and not hasattr(self.field.field, "space"):
             raise InputError(f"cameras: scene {self.name!r} is one of {self.run.kind}; they are for radiance (views)")
         options: dict[str, Any] = {"cameras": cameras} if cameras else {}
@@ -157,16 +160,23 @@ class Scene:
         """(scale, centre x y z) of the scene in the file that it was read from: p_file = p * scale + centre."""
         return self.run.config.picture.get("frames", {}).get(self.name) if self.fitted else self._frame
 
-    def save(self, path: str | os.PathLike[str], *, formats: Mapping[str, Format] | None = None) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        resolution: int = MESH_RESOLUTION,
+        formats: Mapping[str, Format] | None = None,
+    ) -> Path:
         """The path of a file of the scene that needs nothing of the run; its suffix decides: picture, mesh, or field.
 
         Args:
+            resolution: of a mesh, cells a side.
             formats: more of them, suffix -> a callable that writes a scene to a path.
 
         Raises:
             InputError: a suffix that this kind cannot give, or a file that cannot be written.
         """
-        export_scene(self, Path(path), formats=formats)
+        export_scene(self, Path(path), resolution=resolution, formats=formats)
         return Path(path)
 
 

@@ -56,8 +56,9 @@ def timed_places(
         return even
     looks, probes = [], PROBES[walk.kind]
     for probe in range(probes * walk.stretches + 1):
+        field = walk.at(probe / probes)  # outside of a turn: a motion takes a second to find
         with turn():
-            looks.append(_look(walk.run, walk.at(probe / probes)))
+            looks.append(_look(walk.run, field))
     change = _surface_change if _is_surface(walk.run) else _picture_change
     steps = torch.stack([change(*pair) for pair in itertools.pairwise(looks)])
     places: list[float] = (even_places(steps, frames).double() * walk.stretches).tolist()

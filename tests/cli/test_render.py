@@ -116,6 +116,16 @@ def test_export(kind: str, suffix: str, fits: Any, tmp_path: Path, capsys: pytes
             torch.testing.assert_close(got, wanted)
 
 
+def test_a_mesh_as_fine_as_asked(fits: Any, refused: Any, tmp_path: Path) -> None:
+    _, run = fits("shapes")
+    scene = ("--scene", SCENES["shapes"][0], "--out")
+    assert run_cli("export", run, *scene, tmp_path / "coarse.obj", "--resolution", 12) == 0
+    vertices = [line for line in (tmp_path / "coarse.obj").read_text().splitlines() if line.startswith("v ")]
+    assert len(vertices) == len(load_run(run)[SCENES["shapes"][0]].mesh(12).vertices)
+    assert "--resolution: is of meshes" in refused("export", run, *scene, tmp_path / "x.png", "--resolution", 12)
+    assert "resolution 4000: wanted cells" in refused("export", run, *scene, tmp_path / "x.ply", "--resolution", 4000)
+
+
 def test_suffixes(tmp_path: Path, fits: Any, refused: Any) -> None:
     _, run = fits("images")
     scene = ("--scene", "cat", "--out")

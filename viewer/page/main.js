@@ -26,6 +26,7 @@ class App {
     this.drawing = Promise.resolve();
     this.log = new Map(); // number of a request -> when it was made; also for measuring
     this.timer = 0;
+    this.finding = 0;
     this.theme(localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
     this.link = new Link((message, bytes) => this.hear(message, bytes), (good, text) => this.linked(good, text));
     this.jobs = new Jobs(this.link);
@@ -144,6 +145,7 @@ class App {
     this.log.set(this.number, { changed: this.changed, sent: performance.now(), latent: JSON.stringify(this.latent) });
     if (this.log.size > 600) this.log.delete(this.log.keys().next().value);
     if (this.cameraTab.overview) this.drawSolid();
+    if (this.latent.mode === "moved") this.finding ||= setTimeout(() => this.note($("notice"), "finding what moves where …"), 500);
     this.link.send({
       type: "view", id: this.number, latent: this.latent, view: this.view(box.width / box.height), size,
       channel: this.channel, background: this.background, moving: this.moving, reference: this.reference,
@@ -156,6 +158,8 @@ class App {
 
   async draw(message, blob) {
     const entry = this.log.get(message.id);
+    clearTimeout(this.finding);
+    this.finding = 0;
     const image = await createImageBitmap(blob);
     const canvas = message.level === "reference" ? $("reference-picture") : $("picture");
     if (message.level === "reference") {

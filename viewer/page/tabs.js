@@ -9,6 +9,7 @@ export class WalkTab {
     const names = app.about.scenes;
     this.stops = names.length > 1 ? [names[0], names[Math.floor(names.length / 2)]] : [];
     this.playing = 0;
+    for (const option of [...$("mode").options]) if (!app.about.modes.includes(option.value)) option.remove();
     $("add-stop").addEventListener("click", () => this.add($("stop-name").value.trim()));
     $("stop-name").addEventListener("keydown", (event) => { if (event.key === "Enter") this.add($("stop-name").value.trim()); });
     $("add-current").addEventListener("click", () => this.addCurrent());
