@@ -31,9 +31,9 @@ def test_sizes_take_turns_and_only_the_number_of_scenes_differs(monkeypatch: pyt
     monkeypatch.setattr(bench, "take", take)
     monkeypatch.setattr(bench, "CODE", 4)
     monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=now, process_time=now))
-    found = bench.step_times([5, 40], rounds=3, steps=10)
+    found = bench.step_times([5, 40], rounds=3, steps=8)
     assert taken == [5, 40, 40, 5, 5, 40, 40, 5]  # once before the clock starts
     for clock in ("", "cpu_"):
-        assert found[f"{clock}milliseconds_a_step"] == {"5": 200.0, "40": 300.0}
+        assert found[f"{clock}milliseconds_a_step"] == {"5": 250.0, "40": 375.0}
         assert found[f"{clock}step_over_that_of_the_fewest"] == {"5": 1.0, "40": 1.5}
         assert found[f"{clock}middle_half_of_the_rounds"]["40"] == (1.5, 1.5)
