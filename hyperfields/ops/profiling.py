@@ -9,7 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-_Args, _Result = ParamSpec("_Args"), TypeVar("_Result")
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
 
 
 class Profiler:

@@ -36,4 +36,4 @@ def like_of(tensor: Tensor) -> np.ndarray:
     return _LIKE[tensor.dtype]
 
 
-_LIKE = {torch.float32: np.empty(0, np.float32), torch.float64: np.empty(0, np.float64)}
+_LIKE: dict[torch.dtype, np.ndarray] = {torch.float32: np.empty(0, np.float32), torch.float64: np.empty(0, np.float64)}

@@ -131,7 +131,8 @@ def plan(sizes: tuple[int, ...], most: int) -> tuple[np.ndarray, np.ndarray, np.
 
 def by_group(values: Tensor, transposed: bool = False) -> np.ndarray:
     """Numbers `[s g k]` as padded matrices `[g, s*k]`, or `[g, k*s]`."""
-    return _by_group(values.detach().contiguous().numpy(), transposed)
+    matrices: np.ndarray = _by_group(values.detach().contiguous().numpy(), transposed)
+    return matrices
 
 
 def of_groups(partial: np.ndarray, pieces: np.ndarray, values: Tensor) -> Tensor:
