@@ -247,7 +247,9 @@ def read_rgba(path: Path, *, upright: bool = False) -> NDArray[np.uint8] | Float
     with opened_picture(path) as opened:
         image = ImageOps.exif_transpose(opened) if upright else opened
         if image.mode.startswith("I"):
-            grey = np.clip(np.asarray(image, dtype=np.float32) / np.float32(65535.0), 0.0, 1.0)
+            grey = np.asarray(image, dtype=np.float32) / np.float32(65535.0)
+            if not (grey.min() >= 0.0 and grey.max() <= 1.0):
+                raise ValueError("whole numbers outside of 0 to 65535")
             return np.stack((grey, grey, grey, np.ones_like(grey)), axis=-1)
         if image.mode == "F":  # a TIFF of floats
             grey = np.asarray(image, dtype=np.float32)

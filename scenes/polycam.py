@@ -59,8 +59,13 @@ def read_polycam(folder: Path, rule: Rule | None, size: tuple[int, int] | None =
         shape = round(height), round(width)
         camera = colmap_camera(tensor_pose(pose), "PINHOLE", (fx, fy, cx, cy), shape, str(path))
         frames.append(Frame(pictures[stem], fitted(camera, pictures[stem], path.name)))
-    lone = sorted(path.name for stem, path in pictures.items() if stem not in cameras)
-    notes = [f"{found[0]}: {len(lone)} pictures without a camera are left out ({named(lone)})"] if lone else []
+    notes = []
+    for place, these, others, what in (
+        (found[0], pictures, cameras, "pictures without a camera"),
+        (found[1], cameras, pictures, "cameras without a picture"),
+    ):  # fmt: skip
+        if lone := sorted(path.name for stem, path in these.items() if stem not in others):
+            notes.append(f"{place}: {len(lone)} {what} are left out ({named(lone)})")
     hints = Hints(up=np.array([0.0, 1.0, 0.0]))
     return Divided(str(found[1]), frames, rule, hints=hints, notes=notes, lists=lists_of_names(folder))
 

@@ -73,3 +73,28 @@ def test_scenes_are_inferred_along_them_where_there_are_many(run: Run, monkeypat
         for codes in (found.codes, fitted, fitted.mean(0).expand(4, 3))
     ]
     assert losses[0] < 1.5 * losses[1] < losses[2]
+
+
+def test_codes_move_from_that_of_a_run_of_one_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted codes without a spread gave axes of length 0, and all scenes the same code."""
+    one = hf.fit(hf.Subset(Discs(), [0]), steps=20, model=MODEL, train=hf.TrainConfig(1, 64), progress=False)
+    monkeypatch.setattr(axes, "SCENES", 3)
+    found = hf.infer(one, hf.Subset(Discs(), [1, 2, 3]), steps=30, progress=False)
+    assert float(found.codes.std(0).amin()) > 0.0
+
+
+def test_a_loss_that_nothing_depends_on_stretches_no_axis(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no ray meets an occupied cell, there is no gradient."""
+
+    class Nothing:
+        def plan(self, step: int) -> None: ...
+
+        def update(self, *given: object) -> None: ...
+
+        def __call__(self, *given: object) -> torch.Tensor:
+            return torch.zeros(())
+
+    monkeypatch.setattr(type(run.task), "objective", lambda *given, **options: Nothing())
+    matrix = axes.code_axes(run, Discs(), 0)
+    assert bool(matrix.isfinite().all())
+    assert torch.allclose(matrix @ matrix.T, torch.eye(3) * (matrix @ matrix.T)[0, 0], atol=1e-5)

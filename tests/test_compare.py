@@ -278,6 +278,9 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (tmp_path / "cmp/report.json").read_bytes() == report
     again = capsys.readouterr().out
     assert out.endswith(again)
+    for option, value in (("--minutes", "2"), ("--generators", "full"), ("--unseen-bytes", "400")):
+        assert main(["compare", "--out", str(tmp_path / "cmp"), option, value]) == 2
+        assert f"{option} {value}" in capsys.readouterr().err
     assert main(["compare", "--out", str(tmp_path / "discs")]) == 2
     assert "holds no comparison; make one with: hyperfields compare FAMILY" in capsys.readouterr().err
     assert main([*words[:-4], "--steps", "3", "--generators", "fool"]) == 2

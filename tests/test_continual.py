@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hyperfields.cli import main
-from hyperfields.data import Kind
+from hyperfields.data import Images, Kind
 from hyperfields.errors import InputError
 from hyperfields.evaluation.added import add_and_measure, format_added
 from hyperfields.evaluation.health import doctor
@@ -278,3 +278,12 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(verb) == 0
     assert main(["add", str(tmp_path / "more"), discs, "--out", str(tmp_path / "x"), "--steps", "3"]) == 2
     assert "has all of its scenes already" in capsys.readouterr().err
+
+
+def test_pictures_of_another_size_than_are_shown_are_refused(tmp_path: Path) -> None:
+    """Fields of images are asked at the pixels of the run alone: others would be fitted in vain."""
+    run = fit(Images(torch.rand(2, 6, 8, 3)), steps=1, preset="tiny", progress=False)
+    for size in ((8, 6), (12, 16)):
+        with pytest.raises(InputError, match=r"pictures of \d+x\d+ came, this run was fitted to 6x8; resize them"):
+            add(run, Images(torch.rand(1, *size, 3), ["new"]), tmp_path / "out", steps=1, progress=False)
+    assert not (tmp_path / "out").exists()

@@ -122,3 +122,20 @@ def test_fields_that_were_fitted_anywhere_are_asked_anywhere() -> None:
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     answer: Any = run[name](torch.stack((x, y), -1).reshape(-1, 2))
     torch.testing.assert_close(run[name].render(size=side), answer.reshape(side, side, 3).clamp(0.0, 1.0))
+
+
+def test_pictures_of_several_sizes_have_no_pixels_in_common() -> None:
+    """Those of the first one's size were taken for all."""
+    small, large = hf.Images(faces(8), ["a", "b"]), hf.Images(faces(12), ["c", "d"])
+    for data in (hf.Concat([small, large]), hf.Subset(hf.Concat([small, large]), [1, 3])):
+        assert hf.fit(data, steps=1, preset="tiny", progress=False).model.config.field.pixels is None
+    same = hf.Concat([small, hf.Images(faces(8), ["c", "d"])])
+    assert hf.fit(same, steps=1, preset="tiny", progress=False).model.config.field.pixels == (8, 8)
+
+
+def test_a_model_of_another_run_takes_the_pixels_of_its_new_data() -> None:
+    """Those of the other run were kept, and pictures asked where nothing had been fitted."""
+    model = hf.fit(hf.Images(faces(8)), steps=1, preset="tiny", progress=False).model.config
+    assert model.field.pixels == (8, 8)
+    assert hf.fit(hf.Images(faces(12)), steps=1, model=model, progress=False).model.config.field.pixels == (12, 12)
+    assert hf.fit(Discs(), steps=1, model=model, progress=False).model.config.field.pixels is None

@@ -233,6 +233,8 @@ def test_scenes_between_are_pictures_and_meshes(tmp_path: Path) -> None:
     scene = morph.at(0.5)
     assert float(scene.mesh(24).vertices.abs().sum(-1).max()) == pytest.approx(0.65, abs=0.03)
     assert scene.frame == (3.0, 0.5, 0.0, 2.5)  # half-way in the files, too: saved meshes do not jump at the ends
+    other = run_of("shapes", small=0.5, plain=0.8)  # the second is where its file has it
+    assert Morph(other["small"], other["plain"]).at(0.5).frame == (1.5, 0.5, 0.0, 0.0)
     scene.save(tmp_path / "x.png")
     assert not scene.fitted
     with pytest.raises(InputError, match="has none of its own; save a picture or a mesh"):

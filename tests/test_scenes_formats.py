@@ -515,3 +515,12 @@ def test_one_photograph_is_no_scene(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["fit", str(family), "--out", str(tmp_path / "run"), "--steps", "2"]) == 2
     assert "one training picture came; a scene needs pictures from two places" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_polycam_has_of_a_picture_alone_is_said(tmp_path: Path) -> None:
+    keyframes = polycam(tmp_path / "scene") / "keyframes"
+    (keyframes / "corrected_images" / "101.png").unlink()
+    (keyframes / "corrected_cameras" / "103.json").unlink()
+    notes = "\n".join(open_family(tmp_path / "scene").notes)
+    assert "corrected_images: 1 pictures without a camera are left out (103.png)" in notes
+    assert "corrected_cameras: 1 cameras without a picture are left out (101.json)" in notes

@@ -87,6 +87,13 @@ def test_resizing_composites_first_so_that_edges_do_not_darken(tmp_path: Path) -
     assert torch.equal(open_family(tmp_path, size=(1, 1)).reference(0), torch.ones(1, 1, 3))
 
 
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_whole_numbers_beyond_16_bits_are_not_cut(tmp_path: Path, value: int) -> None:
+    Image.fromarray(np.array([[1000, value]], dtype=np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(InputError, match=r"deep\.tif: not a readable picture \(whole numbers outside of 0 to 65535"):
+        open_family(tmp_path)
+
+
 def test_grey_palette_and_16_bit_pictures(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 51]], dtype=np.uint8)).save(tmp_path / "grey.png")
     Image.fromarray(np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)).convert("P").save(tmp_path / "palette.png")

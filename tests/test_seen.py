@@ -108,7 +108,7 @@ def test_without_the_pictures_it_is_said(monkeypatch: pytest.MonkeyPatch, capsys
     for there, reason in ((False, "the family is not there"), (True, "cars: is empty")):
         monkeypatch.setattr(posed, "has_data", lambda run, there=there: there)
         monkeypatch.setattr(posed, "_cameras_of", gone)
-        assert posed.mesh_cameras(run, types.SimpleNamespace(name="a"), None) == []  # type: ignore[arg-type]
+        assert posed.mesh_cameras(run, types.SimpleNamespace(name="a", fitted=True), None) == []  # type: ignore[arg-type]
         assert f"may be in it ({reason}); give the pictures with --family" in capsys.readouterr().out
     with pytest.raises(hf.InputError, match="is empty"):
-        posed.mesh_cameras(run, types.SimpleNamespace(name="a"), Path("cars"))  # type: ignore[arg-type]
+        posed.mesh_cameras(run, types.SimpleNamespace(name="a", fitted=True), Path("cars"))  # type: ignore[arg-type]

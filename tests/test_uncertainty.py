@@ -101,6 +101,11 @@ def test_a_sharp_edge_is_uncertain_and_a_plain_area_is_not() -> None:
     assert float(std[:, 4].min()) > 0.08  # the edge goes through the middle of these pixels
     assert float(std[:, :4].max()) == float(std[:, 5:].max()) == 0.0
     assert float(uncertainty_image(std).max()) == pytest.approx(1.0)
+    # Of pictures larger than fitted: those of the pixels, enlarged, not of what the field is between them.
+    pixels = Step(dataclasses.replace(field, pixels=(4, 5)), {"a": torch.zeros(1)}, 1)
+    nothing = dataclasses.replace(misfit_of_nothing(), surface=none)
+    small, large = (std_picture(pixels, nothing, None, size)[1] for size in ((4, 5), (16, 20)))
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(large[None], 4)[0], small, atol=0.02, rtol=0.0)
 
 
 def misfit_of_nothing():  # type: ignore[no-untyped-def]

@@ -124,6 +124,8 @@ def test_scenes_that_were_fitted_alone_have_no_sums(tmp_path: Path, capsys: pyte
     for ask in (lambda: run["a - b"], lambda: run.codes("c", "a - b"), lambda: run.between("a - b", "c", 0.5)):
         with pytest.raises(InputError, match=refused):
             ask()
+    with pytest.raises(InputError, match="fitted each alone, so that their codes have nothing in common"):
+        Walk([run["a"], run["b"]], "codes")
     assert run_cli("render", run.path, "--scene", "a - b", "--out", tmp_path / "no.png") == 2
     said = capsys.readouterr().err
     assert "fitted each alone" in said

@@ -270,8 +270,9 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
     """Write a report for programs."""
     import json
 
-    from hyperfields.runs.atomic import write_atomically
+    from hyperfields.runs.atomic import require_no_run_file, write_atomically
 
+    require_no_run_file(path)
     write_atomically(path, json.dumps(report, indent=1, allow_nan=False).encode())
 
 

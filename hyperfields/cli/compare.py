@@ -26,12 +26,14 @@ from hyperfields.cli.options import (
 )
 from hyperfields.errors import InputError
 
+GENERATORS = "hierarchical,low-rank,full"
+
 
 def compare(
     family: AnyFamilyPath = None,
     *,
     out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="(required)")],
-    generators: Annotated[str, arg(metavar="A,B,C")] = "hierarchical,low-rank,full",
+    generators: Annotated[str, arg(metavar="A,B,C")] = GENERATORS,
     minutes: Minutes = None,
     steps: Count = None,
     bytes: Annotated[str | None, arg(metavar="B,B", help_behavior_hint=QUIET)] = None,
@@ -87,6 +89,16 @@ def compare(
     from hyperfields.training.progress import Meter, step_text
 
     if family is None:
+        given = present(
+            generators=None if generators == GENERATORS else generators, minutes=minutes, steps=steps, bytes=bytes,
+            seeds=None if seeds == 1 else seeds, leaders=leaders, unseen=unseen or None, unseen_bytes=unseen_bytes,
+            preset=None if preset == "default" else preset, kind=kind, size=size, aspect=aspect, background=background,
+            up=up, split=split, limit=limit,
+        )  # fmt: skip
+        if given:
+            option, value = next(iter(given.items()))
+            said = f"--{option.replace('_', '-')} {value}"
+            raise InputError(f"{said}: is of fits, and without FAMILY nothing is fitted; give it, or leave this out")
         _show_comparison(redo_report(out), out)
         return
     require_length(minutes, steps)

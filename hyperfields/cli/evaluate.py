@@ -126,7 +126,7 @@ def evaluate(
         others = {
             "--codes": codes, "--family": family, "--size": size, "--split": split, "--protocol": protocol,
             "--minutes": minutes, "--steps": steps, "--refine": refine or None, "--seeds": seeds, "--limit": limit,
-            "--html": html,
+            "--html": html, "--shard": shard,
         }  # fmt: skip
         _measure_morphs(run, device, others, pairs, seed, out, lpips_weights)
         return
@@ -170,6 +170,8 @@ def evaluate(
     else:
         inferred = None if codes is None else load_codes(codes, loaded)
         names = None if part is None else part_of((loaded if inferred is None else inferred).names, part)
+        if side is not None:
+            _require_ratio(loaded, inferred, side)
         if inferred is not None:
             data = observed_data(loaded, names or inferred.names, family, inferred, side)
         elif protocol is not None and chosen is not None:
@@ -197,6 +199,21 @@ def evaluate(
         with Meter("page") as meter:
             write_page(html, loaded, data, report, inferred=inferred, progress=meter.count)
         print(f"wrote {html}: {html.stat().st_size / 1e3:,.1f} kB")
+
+
+def _require_ratio(run: Run, inferred: InferredCodes | None, size: tuple[int, int]) -> None:
+    """InputError for a size whose sides have another ratio than the fitted ones, unless pictures were squeezed into
+    these: other parts of the pictures would be compared."""
+    fitted = size_of(run)
+    aspects = {source.aspect for source in run.config.sources} if inferred is None else {inferred.source.get("aspect")}
+    if fitted is None or aspects == {"fit"}:
+        return
+    (height, width), ratio = size, fitted[1] / fitted[0]
+    if min(abs(width - height * ratio), abs(height - width / ratio)) >= 1.0:
+        raise InputError(
+            f"--size {height}x{width}: other parts of the pictures than were fitted, at {fitted[0]}x{fitted[1]}, would "
+            f"be compared; give sides of that ratio, such as {height}x{max(round(height * ratio), 1)}"
+        )
 
 
 def _measure_morphs(

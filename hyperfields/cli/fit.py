@@ -161,22 +161,23 @@ def fit(
                 if not resume:
                     _require_room(out, False)
                 out = many.bases
-            again = restarted() and (out / CONFIG).is_file()  # by torchrun, with the options of the first start
-            resume = resume or again
-            old = _require_room(out, resume)
+            # By torchrun, with the options of the first start: these say everything, as they did then.
+            again = restarted() and not resume and (out / CONFIG).is_file()
+            found = _require_room(out, resume or again)
+            old, resume = None if again else found, resume or again
             where: dict[str, Any] = {
                 "device": device or (old.device if old else "cpu"),
                 "precision": precision or (old.precision if old else "float32"),
             }
             require_precision(where["precision"], usable_device(world.device(where["device"])))
-            if old and old.added:
+            if found and found.added:
                 raise InputError(
                     f"{out}: scenes were added to it, so its fit cannot go on; add more with: hyperfields add {out}"
                 )
             asked: dict[str, Any] = {
                 "generator": generator, "bayes": bayes, "stability": stability, "between": between,
             }  # fmt: skip
-            if old and not again and (by or present(**asked)):
+            if old and (by or present(**asked)):
                 raise InputError("--resume: a run keeps its model and where its codes come from; leave the options out")
             given = present(
                 preset=preset, minutes=minutes, steps=steps, seed=seed, individually=individually or None, parts=parts
@@ -184,6 +185,8 @@ def fit(
             if space or refine_poses or appearance:
                 given["capture"] = CaptureSettings(space, refine_poses, appearance)
             settings = _fit_settings(old, given)
+            if again and found and (found.fit.minutes, found.fit.steps) != (settings.minutes, settings.steps):
+                raise InputError(f"{out}: holds a fit of another length; choose another --out, or go on by --resume")
             codes = old.codes if old else sources.parse(by or "descent", "--by")
             before = old.sources[0] if old and old.sources else None
             pixels = parse_size(reading.size) or (before.size if before else None)

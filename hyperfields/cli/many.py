@@ -57,6 +57,8 @@ class Many:
         from hyperfields.training.many import part_names
 
         if self.count is None:
+            if scenes is not None or limit is not None:
+                raise InputError("--scenes, --limit: a fit that goes on has its scenes; leave them out")
             self.names = list(map(str, json.loads(self.file.read_bytes())))
             return []
         self.names = family_names(family, kind=kind, scenes=scenes, limit=limit)

@@ -48,6 +48,8 @@ def export_points(run: Run, scene: str | None, out: Path, family: Path | None, c
 def mesh_cameras(run: Run, scene: Scene, family: Path | None) -> list[Camera]:
     """The cameras of a scene's training pictures, which its mesh does not go beyond; none where they are not there."""
     reason = "the family is not there"
+    if family is None and not scene.fitted:  # there are no pictures of a sum
+        return []
     if family is not None:
         return _cameras_of(run, scene.name, family, "--family")[2]
     if has_data(run):
@@ -67,6 +69,8 @@ def _cameras_of(
     from hyperfields.tasks.alignment import corrected
 
     shown = one_scene(run, scene or (run.names[0] if len(run.names) == 1 else None), None)
+    if not shown.fitted:
+        raise InputError(f"{option}: scene {shown.name!r:.100} is a sum of codes, of which there are no pictures")
     data = data_of(run, family)
     posed, files = training_cameras(data), picture_files(data)
     if not posed:

@@ -112,7 +112,10 @@ def render(
         both = "both came" if run is not None else "neither came"
         raise InputError(f"RUN, --compose FILE: {both}; give the folder of a run, or a composition of scenes")
     shown: Scene
-    single = {"--scene": scene, "--compose": compose, "--sample": sample is not None, "--uncertainty": uncertainty}
+    single = {
+        "--scene": scene, "--compose": compose, "--sample": sample is not None, "--uncertainty": uncertainty,
+        "--family": family,
+    }  # fmt: skip
     if require_each(out, shard, single) and run is not None:
         with Meter("render") as meter:
             count = 0

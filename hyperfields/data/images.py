@@ -15,7 +15,7 @@ from hyperfields.data.base import Kind, Points, SceneDataset, as_colors, scene_n
 from hyperfields.errors import InputError
 from hyperfields.ops.gather import gather_pairs, unit
 
-SAMPLES = 64  # that tell whether data are pixels
+SCENES, SAMPLES = 8, 64  # of each, that tell whether data are pixels
 
 
 class Images:
@@ -108,8 +108,16 @@ def _as_picture(given: Any) -> Tensor:
 
 
 def at_centres(dataset: SceneDataset, size: tuple[int, int]) -> bool:
-    """True if samples of images are drawn at the centres of the pixels of pictures of this size (height, width)."""
-    drawn = dataset.batch(torch.zeros(1, dtype=torch.int64), SAMPLES, torch.Generator().manual_seed(0))
+    """True if samples of images are drawn at the centres of the pixels of pictures of this size (height, width).
+
+    Some scenes are looked at, and each of several data sets behind one another.
+    """
+    parts: tuple[SceneDataset, ...] = getattr(dataset, "parts", ())
+    if len(parts) > 1:
+        return all(at_centres(part, size) for part in parts)
+    count = len(dataset.names)
+    probe = torch.linspace(0, count - 1, min(count, SCENES)).round().long()
+    drawn = dataset.batch(probe, SAMPLES, torch.Generator().manual_seed(0))
     if not isinstance(drawn, Points) or drawn.x.shape[-1] != 2:
         return False
     places = drawn.x * drawn.x.new_tensor([size[1], size[0]]) - 0.5

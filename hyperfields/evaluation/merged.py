@@ -12,7 +12,10 @@ from hyperfields.evaluation.report import means_of
 from hyperfields.runs.merged import read_reports, require_all_parts
 from hyperfields.tasks import Task, task_of
 
-ALIKE = ("kind", "split", "generator", "individually", "parameters", "fit_seconds", "peak_memory_bytes", "protocol")
+ALIKE = (
+    "kind", "split", "size", "inferred", "generator", "individually", "parameters", "fit_seconds", "peak_memory_bytes",
+    "protocol",
+)  # fmt: skip
 
 
 def merge_reports(paths: Sequence[Path], task: Task | None = None) -> dict[str, Any]:

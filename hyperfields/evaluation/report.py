@@ -52,9 +52,10 @@ def evaluate(
     Returns:
         What JSON can hold: `kind`, `scenes` {name {metric}}, `per_view` {name [{view name metric}]} (the number of each
         in its split, and its file), `mean` {metric}, `bytes_per_scene` {amortised marginal} at 16 bits a number,
-        `parameters` (networks and codes), `fit_seconds`, `peak_memory_bytes` (of the fit), and `split`, `generator`,
-        `individually`, `seconds` (of this evaluation), `notes`. A value that cannot be had is None, and a line of
-        `notes` says why. A mean is over the scenes that have the value.
+        `parameters` (networks and codes), `fit_seconds`, `peak_memory_bytes` (of the fit), and `split`, `size` (of
+        images that were compared at another than they were fitted at, HxW), `inferred` (whether the scenes are),
+        `generator`, `individually`, `seconds` (of this evaluation), `notes`. A value that cannot be had is None, and a
+        line of `notes` says why. A mean is over the scenes that have the value.
 
     Raises:
         InputError: data of another kind, or that lack a scene, an unknown split, a model that is not finite, or open3d
@@ -102,6 +103,8 @@ def evaluate(
     return {
         "kind": run.kind,
         "split": split if task.has_splits else None,
+        "size": None if apart is None else apart[0],
+        "inferred": inferred is not None,
         "generator": type(run.model.config.generator).__name__,
         "individually": not shares_networks(run.model.config.generator),
         "scenes": rows,

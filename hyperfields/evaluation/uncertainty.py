@@ -30,6 +30,7 @@ from hyperfields.errors import InputError
 from hyperfields.evaluation.tables import text_table
 from hyperfields.fields import BoundField
 from hyperfields.rendering.base import on_background
+from hyperfields.rendering.enlarge import enlarged
 from hyperfields.rendering.image import pixel_centers
 from hyperfields.tasks import Task, task_of
 from hyperfields.tasks.base import behind_views, on_white
@@ -186,6 +187,10 @@ def std_picture(
     height, width = size
     task = task or task_of(bound.field.kind)
     if not task.has_camera:
+        fitted = getattr(bound.field, "pixels", None)
+        if fitted is not None and fitted != size:  # between pixels nothing is known of it
+            color, std = std_picture(bound, errors, None, fitted, samples, task=task)
+            return enlarged(color.clamp(0.0, 1.0), size), enlarged(std[..., None], size, steps=0)[..., 0].clamp(min=0.0)
         centers = pixel_centers(height, width, bound.device)
         pixel = centers.new_tensor([1.0 / width, 1.0 / height])
         shifted = [centers, *(centers + pixel * centers.new_tensor(shift) for shift in SHIFTS)]

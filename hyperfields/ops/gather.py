@@ -20,7 +20,10 @@ def gather_pairs(
 
     Raises:
         IndexError: a row that a table has not (on the CPU).
+        ValueError: rows for another number of scenes; tables that require a gradient.
     """
+    dispatch.require_shape("index", index, len(scenes), index.shape[-1])
+    dispatch.require_no_gradient("gather_pairs has no derivative in its tables", first[0], second[0])
     tensors = (first[0], second[0], scenes, index)
     if any(t.device.type != "cpu" for t in tensors) or dispatch.why_unavailable("cpu"):
         return _rows(*first, scenes, index), _rows(*second, scenes, index)
@@ -52,8 +55,10 @@ def drawn_pixels(
     them, row by row. On our threads where all is on the CPU. Not differentiable.
 
     Raises:
-        IndexError: a pixel that there is not (on the CPU).
+        ValueError: numbers that are not drawn for each scene.
+        IndexError: a pixel, or a scene, that there is not (on the CPU).
     """
+    dispatch.require_shape("drawn", drawn, len(scenes), drawn.shape[-1])
     if drawn.device.type == "cpu" and not dispatch.why_unavailable("cpu"):
         from hyperfields.ops import _cpu
 

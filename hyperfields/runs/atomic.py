@@ -15,7 +15,7 @@ from hyperfields.errors import InputError
 from hyperfields.runs.lock import LOCK, FolderLock
 
 Buffer = bytes | memoryview
-RUN_FILES = ("config.json", "model.safetensors", "codes.safetensors", "summary.json")
+RUN_FILES = ("config.json", "model.safetensors", "codes.safetensors", "photographs.safetensors", "summary.json")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")  # see `_beside`
 
 
@@ -113,13 +113,18 @@ def require_suffix(path: Path, allowed: tuple[str, ...], what: str) -> str:
         InputError: when it is not one of `allowed`, the folder of `path` does not exist, or `path` is a file of a run.
     """
     suffix = path.suffix.lower()
-    if path.name in RUN_FILES and (path.parent / RUN_FILES[0]).is_file():
-        raise InputError(f"{path}: is a file of the run in this folder; choose another --out")
+    require_no_run_file(path)
     if suffix not in allowed:
         raise InputError(f"{path}: suffix {suffix or '(none)'} cannot hold {what}; use one of {', '.join(allowed)}")
     if not path.parent.is_dir():
         raise InputError(f"{path}: folder {path.parent} does not exist; make it first")
     return suffix
+
+
+def require_no_run_file(path: Path) -> None:
+    """InputError for a file that belongs to a run, which would be lost."""
+    if path.name in RUN_FILES and (path.parent / RUN_FILES[0]).is_file():
+        raise InputError(f"{path}: is a file of the run in this folder; choose another --out")
 
 
 def _beside(path: Path) -> Path:

@@ -21,7 +21,7 @@ from hyperfields.data.base import shortened
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.runs import codec
-from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.atomic import require_no_run_file, write_atomically
 from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import FORMAT
 from hyperfields.runs.packing import Packing
@@ -140,7 +140,8 @@ def _frame(source: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
 
 
 def require_codes_file(path: Path) -> None:
-    """InputError unless the suffix is that of a file of codes."""
+    """InputError unless the suffix is that of a file of codes, and no file of a run is there."""
+    require_no_run_file(path)
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"{path}: suffix {path.suffix or '(none)'} cannot hold a file of codes; use .safetensors")
 

@@ -101,6 +101,8 @@ def joined(parts: Sequence[InferredCodes], files: Sequence[str]) -> InferredCode
             key = next(key for key in fact.keys() | facts[0].keys() if fact.get(key) != facts[0].get(key))
             raise InputError(f"{file}: its {key} is not that of {files[0]}; wanted parts of one family, read alike")
     frames = {name: frame for part in parts for name, frame in (part.source.get("frames") or {}).items()}
+    mirrors = {part.source.get("mirror") for part in parts}  # each part has looked for itself
+    mirror = mirrors.pop() if len(mirrors) == 1 else None
     std = None if parts[0].std is None else torch.cat([part.std for part in parts if part.std is not None])
     return InferredCodes(
         parts[0].run,
@@ -108,13 +110,13 @@ def joined(parts: Sequence[InferredCodes], files: Sequence[str]) -> InferredCode
         torch.cat([part.codes for part in parts]),
         {key: torch.cat([part.residual[key] for part in parts]) for key in parts[0].residual},
         std,
-        {**facts[0], **({"frames": frames} if frames else {})},
+        {**facts[0], **({"frames": frames} if frames else {}), **({"mirror": mirror} if mirror else {})},
         tuple(packed for part in parts for packed in part.packed),
     )
 
 
 def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in source.items() if key not in ("shard", "frames")}
+    return {key: value for key, value in source.items() if key not in ("shard", "frames", "mirror")}
 
 
 def merge_runs(run: Run, paths: Sequence[Path]) -> Run:

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from hyperfields.codes.paths import MODES, path_at
+from hyperfields.data import Mesh
+from hyperfields.data.base import IDENTITY
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
+from hyperfields.hypernets import shares_networks
 from hyperfields.ops import Box, devices
 from hyperfields.runs.images import IMAGE_SUFFIXES
 from hyperfields.runs.meshes import MESH_SUFFIXES
@@ -89,9 +92,7 @@ class Morph:
         if t in (0.0, 1.0):
             return self.second if t else self.first
         name = f"{self.first.name}-{self.second.name}-{t:g}"
-        first, second = self.first.frame, self.second.frame  # of files, in which meshes are saved
-        frame = tuple(a + t * (b - a) for a, b in zip(first, second, strict=True)) if first and second else None
-        field = self._way.at(t)
+        field, frame = self._way.at(t), frame_between(self.first, self.second, t)
         return MovedScene(self.first.run, name, self.first.code, fitted=False, field=field, frame=frame)
 
     def painted(self) -> Scene:
@@ -119,6 +120,14 @@ class Morph:
         dtype = next(iter(self.first.field.weights.values())).dtype
         carried: Tensor = self._way.carried(x.to(dtype), -1.0 if back else 1.0)
         return carried.to(x.dtype)
+
+
+def frame_between(first: Scene, second: Scene, t: float) -> tuple[float, ...] | None:
+    """The frame of files, in which meshes are saved; without one, a mesh is where the field has it."""
+    if not (first.frame or second.frame):
+        return None
+    ends = zip(first.frame or IDENTITY, second.frame or IDENTITY, strict=True)
+    return tuple(a + t * (b - a) for a, b in ends)
 
 
 def _require_coded(scene: Scene) -> None:
@@ -163,6 +172,11 @@ class Walk:
         self.run, self.stretches = scenes[0].run, len(scenes) - 1
         self.codes: Tensor | None = None
         if kind == "codes":
+            if not shares_networks(self.run.model.config.generator):
+                raise InputError(
+                    f"interpolate: the scenes of {self.run.label} were fitted each alone, so that their codes have "
+                    "nothing in common; walk with --morph moved"
+                )
             for scene in scenes:
                 if scene.run is not self.run:
                     raise InputError(
@@ -176,9 +190,20 @@ class Walk:
     def _found(self, stretch: int) -> Morph:
         return Morph(*self.scenes[stretch : stretch + 2])
 
-    def at(self, place: float) -> BoundField:
+    def _stretch(self, place: float) -> tuple[int, float]:
+        """Number of the stretch, and the place on it from 0 to 1."""
         stretch = min(int(place), self.stretches - 1)
-        t = min(max(place - stretch, 0.0), 1.0)
+        return stretch, min(max(place - stretch, 0.0), 1.0)
+
+    def mesh(self, place: float, resolution: int) -> Mesh:
+        """The surface there, with what leads to the coordinates of files."""
+        stretch, t = self._stretch(place)
+        mesh: Mesh = self.run.task.mesh(self.at(place), resolution)
+        frame = frame_between(*self.scenes[stretch : stretch + 2], t)
+        return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))
+
+    def at(self, place: float) -> BoundField:
+        stretch, t = self._stretch(place)
         if t in (0.0, 1.0):
             return self.scenes[stretch + int(t)].field
         if self.codes is None:

@@ -136,7 +136,7 @@ def interpolate_run(
 
     Args:
         out: an animation (.gif, .mp4), or a new folder (no suffix) of frame_000.png and so on, meshes
-            (frame_000.ply) for shapes.
+            (frame_000.ply), in the coordinates of files, for shapes.
         morph: "moved", what scenes have in common is carried from one to the next, see `Morph`; "codes", the scenes of
             codes on a path through theirs.
         mode: of that path, "lerp", "slerp" or "smooth", see `codes.interpolate`.
@@ -169,24 +169,23 @@ def interpolate_run(
     if frames < 2:
         raise InputError(f"--frames {frames}: wanted at least 2")
     size = native_size(run) if size is None else picture_size(size)
-    places = timed_places(walk, frames, timing)
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
-    bounds = map(walk.at, places)
     if animated:
-        require_suffix(out, ANIMATION_SUFFIXES, "a walk")
+        require_suffix(out, ANIMATION_SUFFIXES, "a walk")  # before the places are looked for, which is long
+        bounds = map(walk.at, timed_places(walk, frames, timing))
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
         write_animation(out, _counted(pictures, frames, progress), FPS)
         return
     bare: list[int] = []  # frames without a surface
     with new_folder(out) as folder:
+        places = timed_places(walk, frames, timing)
         if as_meshes:
-            for number, mesh in enumerate(
-                _counted((task.mesh(bound, resolution) for bound in bounds), frames, progress)
-            ):
+            meshes = (walk.mesh(place, resolution) for place in places)
+            for number, mesh in enumerate(_counted(meshes, frames, progress)):
                 bare += [number] * (len(mesh.faces) == 0)
                 write_mesh(folder / f"frame_{number:03d}.ply", mesh)
         else:
-            pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
+            pictures = (task.picture(walk.at(p), c, size) for p, c in zip(places, cameras, strict=True))
             for number, picture in enumerate(_counted(pictures, frames, progress)):
                 write_image(folder / f"frame_{number:03d}.png", picture)
     if bare:

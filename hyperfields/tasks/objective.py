@@ -232,8 +232,8 @@ class RayObjective:
             rendered = rendered._replace(rgb=self._as_photographed(rendered, batch))
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
             loss = self._mean_error(rendered, batch)
-            empty = self._empty(local) | self._unseen(rendered.alpha, batch)
-            return loss + self._revival(bound, batch, empty) if bool(empty.any()) else loss
+            dark = self._dark(rendered.alpha, batch, local)
+            return loss + _revival(bound, batch, dark, self.occupancy.limit) if bool(dark.any()) else loss
 
     def between(
         self, bound: BoundField, mixed: BoundField, share: Tensor, scenes: Tensor, generator: torch.Generator
@@ -274,24 +274,23 @@ class RayObjective:
             return rendered.rgb
         return self.photographs.colored(rendered.rgb, rendered.alpha, batch.images)
 
-    def _revival(self, bound: BoundField, batch: Pixels, empty: Tensor) -> Tensor:
-        return _revival(bound, batch, empty, self.occupancy.limit)
-
-    def _empty(self, local: Tensor) -> Tensor:
-        """Scenes whose density has fallen everywhere, `[s]` bool."""
-        return self.occupancy.peak[local] < self.occupancy.limit
-
     @torch.no_grad()
-    def _unseen(self, alpha: Tensor, batch: Pixels, fits: Tensor | bool = True) -> Tensor:
-        """Scenes of which rays that see something show hardly any of it, `[s]` bool; long before all density is gone.
+    def _dark(self, alpha: Tensor, batch: Pixels, local: Tensor, fits: Tensor | bool = True) -> Tensor:
+        """Rays that see something which is not there, `[s r]` bool, where a scene has many of them.
 
-        alpha: rendered, `[s r]`. fits: which rays were. Of pictures without clear pixels none: what these show may lie
-            outside of the box.
+        Of a scene whose density has fallen everywhere all rays that see something; of others, long before, those that
+        show hardly any of it, when they are a good part. Of pictures without clear pixels none of these: what such
+        pictures show may lie outside of the box.
+
+        alpha: rendered, `[s r]`. fits: which rays were.
         """
         near, far = scene_interval(batch.rays, self.field.space)
         solid = batch.rgba[..., 3] > 0.5
         sees = solid & (far > near) & fits
-        return ((alpha * sees).sum(1) < UNSEEN * sees.sum(1)) & ~solid.all(1)
+        unseen = sees & (alpha < UNSEEN)
+        many = (unseen.sum(1) > MANY * sees.sum(1)) & ~solid.all(1)
+        empty = self.occupancy.peak[local] < self.occupancy.limit
+        return torch.where(empty[:, None], sees, unseen & many[:, None])
 
     def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator
@@ -309,8 +308,7 @@ class RayObjective:
         error = _errors(self.loss, rendered, batch, rendered.fits)
         fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
         values = fits.sum() * error.shape[2:].numel()
-        empty = self._empty(local) | self._unseen(rendered.alpha, batch, rendered.fits)
-        revival = self._revival(bound, batch, empty)
+        revival = _revival(bound, batch, self._dark(rendered.alpha, batch, local, rendered.fits), self.occupancy.limit)
         return (error * fits).sum() / values.clamp(min=1) + revival
 
     def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
@@ -368,27 +366,26 @@ def _photographs(data: SceneDataset, config: TrainConfig, device: torch.device) 
     return Photographs(counts, config.photographs).to(device)
 
 
-UNSEEN = 0.15  # mean opacity of rays that see something, below which a scene counts as empty
+UNSEEN = 0.15  # opacity of a ray that sees something, below which it shows nothing of it
+MANY = 0.1  # such a part of these rays is too much
 REVIVAL = 1e-2  # weight of the term that lifts the density of empty scenes
 
 
-def _revival(bound: BoundField, batch: Pixels, empty: Tensor, limit: float) -> Tensor:
-    """A term `[]` that lifts the density of `empty` `[s]` scenes along rays that see something, up to twice `limit`.
+def _revival(bound: BoundField, batch: Pixels, dark: Tensor, limit: float) -> Tensor:
+    """A term `[]` that lifts the density along `dark` `[s r]` rays, up to twice `limit`.
 
-    A small object lets the density fall everywhere before it is found. The gradient of the density's exponential falls
-    with it, and the scene would never come back. Of what the term lifts, other rays clear all but the object. The
-    sooner it comes, the better: rates are still high, and the object is not known as empty yet.
+    A small object, or a part of one, lets the density fall before it is found. The gradient of the density's
+    exponential falls with it, and it would never come back. Of what the term lifts, other rays clear all but the
+    object. The sooner it comes, the better: rates are still high, and the place is not known as empty yet.
     """
     near, far = scene_interval(batch.rays, bound.field.space)
     # No random numbers: those of the other scenes stay what they are.
     place = torch.arange(near.shape[1], device=near.device) * 0.618034 % 1.0
     along = near + place * (far - near)
-    sees = (batch.rgba[..., 3] > 0.5) & (far > near)
-    x = torch.where(sees[..., None], batch.rays.origins + along[..., None] * batch.rays.directions, 0.0)
+    x = torch.where(dark[..., None], batch.rays.origins + along[..., None] * batch.rays.directions, 0.0)
     density = bound.density(x).squeeze(-1).float()
     lack = (math.log(2.0 * limit) - density.clamp(min=1e-30).log()).clamp(min=0.0)
-    each = (lack * sees).sum(1) / sees.sum(1).clamp(min=1)
-    return REVIVAL * (each * empty).mean()
+    return REVIVAL * ((lack * dark).sum(1) / dark.sum(1).clamp(min=1)).mean()
 
 
 def _errors(loss: Loss, prediction: Any, batch: Points | Pixels, samples: Tensor) -> Tensor:

@@ -111,10 +111,10 @@ def chosen_model(
         raise InputError("--individually: learns nothing of single pictures; leave --refine-poses, --appearance out")
     model = model or chosen[0]
     require_model(model, task)
-    if getattr(model.field, "pixels", ()) is None and "size" in picture:
+    if hasattr(model.field, "pixels") and "size" in picture:
         size = picture["size"][0], picture["size"][1]
-        if at_centres(data, size):
-            model = dataclasses.replace(model, field=dataclasses.replace(model.field, pixels=size))
+        pixels = size if at_centres(data, size) else None  # whatever another fit of this model has filled in
+        model = dataclasses.replace(model, field=dataclasses.replace(model.field, pixels=pixels))
     if settings.individually and shares_networks(model.generator):
         model = alone(model)
     if codes is not None and not shares_networks(model.generator):

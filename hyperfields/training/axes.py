@@ -48,10 +48,11 @@ def code_axes(run: Run, data: SceneDataset, seed: int) -> Tensor:
         bound = model.bind(codes)
         objective.update(bound, scenes, step, generator)
         loss = objective(bound, scenes, scenes, generator) * len(scenes)
-        (slopes,) = torch.autograd.grad(loss, codes)
-        total += slopes.mT @ slopes
+        if loss.requires_grad:  # no ray may have met an occupied cell
+            (slopes,) = torch.autograd.grad(loss, codes)
+            total += slopes.mT @ slopes
     steepness, directions = torch.linalg.eigh(total.double())
-    scales = (steepness / steepness[-1]).clamp(min=FLOOR**4).pow(-0.25)
-    spread = ((fitted - center).double() @ directions / scales).std(0, correction=0)
-    axes: Tensor = (directions * scales * spread.amax()).mT.to(fitted)
+    scales = (steepness / steepness[-1].clamp(min=1e-300)).clamp(min=FLOOR**4).pow(-0.25)
+    spread = float(((fitted - center).double() @ directions / scales).std(0, correction=0).amax())
+    axes: Tensor = (directions * scales * (spread or 1.0)).mT.to(fitted)  # one scene alone has no spread
     return axes

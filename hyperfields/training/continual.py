@@ -197,6 +197,10 @@ def _check(run: Run, data: SceneDataset) -> None:
     known = [name for name in data.names if name in run.names]
     if known:
         raise InputError(f"scene {known[0]!r}: is in {run.label} already ({len(known)} are); choose with --scenes")
+    fitted, size = getattr(run.model.config.field, "pixels", None), run.task.describe(data).get("size")
+    if fitted is not None and size is not None and tuple(size) != tuple(fitted):  # it is shown at those pixels alone
+        here, there = ("x".join(map(str, side)) for side in (size, fitted))
+        raise InputError(f"data: pictures of {here} came, {run.label} was fitted to {there}; resize them")
 
 
 def _write(

@@ -23,7 +23,7 @@ from hyperfields.configs import parts_of
 from hyperfields.data import SceneDataset, Subset, require_scenes
 from hyperfields.errors import InputError
 from hyperfields.hypernets import shares_networks
-from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.atomic import holds_files, write_atomically
 from hyperfields.runs.config import write_config
 from hyperfields.runs.inferred import InferredCodes, load_codes
 from hyperfields.runs.merged import with_scenes
@@ -68,19 +68,24 @@ def fit_many(
         options: of `fit`, for these: `minutes` or `steps`, `preset`, `model`, `resume` and so on.
 
     Raises:
-        InputError: as `fit`; options by which codes are no table, or something is learned of single pictures.
+        InputError: as `fit`; options by which codes are no table, or something is learned of single pictures; several
+            ranks.
     """
     require_scenes(data)
     for option in ("codes", "individually", "refine_poses", "appearance"):
         if options.get(option):
             raise InputError(f"{option}: cannot be had with bases_from, which fits codes with networks frozen")
+    if (world := options.get("world")) is not None and world.size > 1:
+        raise InputError("bases_from: needs one process; fit some scenes on several ranks, then infer the others")
+    folder = None if out is None else Path(out)
+    if folder is not None and not options.get("resume") and folder.exists() and holds_files(folder):
+        raise InputError(f"{folder}: is in use; wanted a new or an empty folder, or resume=True to go on in it")
     places = {name: place for place, name in enumerate(data.names)}
 
     def read(names: list[str]) -> SceneDataset:
         return Subset(data, [places[name] for name in names])
 
     part = read(part_names(data.names, bases_from, seed))
-    folder = None if out is None else Path(out)
     run = fit(part, None if folder is None else folder / BASES, seed=seed, progress=progress, **options)
     return finish(run, list(data.names), read, folder, seed=seed, progress=progress)
 

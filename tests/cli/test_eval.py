@@ -72,6 +72,9 @@ def test_images_are_compared_at_the_size_asked_for(
     assert run_cli("eval", run, "--size", f"{2 * SIDE}x{2 * SIDE}") == 0
     assert "3 of 3 pictures are smaller than 32x32, cat for one, and were enlarged" in capsys.readouterr().out
     assert "--size '8': wanted height x width" in refused("eval", run, "--size", "8")
+    said = refused("eval", run, "--family", large, "--size", "20x32")
+    assert "--size 20x32: other parts of the pictures than were fitted, at 16x16" in said
+    assert "such as 20x20" in said
     for kind in ("shapes", "views"):
         assert f"--size 8x8: is of images, but the run holds {kind}" in refused("eval", fits(kind)[1], "--size", "8x8")
 

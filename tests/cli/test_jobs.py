@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+import hyperfields as hf
+from hyperfields.errors import InputError
 from hyperfields.runs.codec import read_tensors
-from hyperfields.runs.inferred import load_codes
-from hyperfields.runs.merged import part_of
+from hyperfields.runs.inferred import InferredCodes, load_codes
+from hyperfields.runs.merged import joined, part_of
 from hyperfields.runs.run import load_run
+from hyperfields.scenes import open_family
 from hyperfields.training import many
+from hyperfields.training.distributed import World
 
 from ._families import TINY, contents, make_images, run_cli, tree
 
@@ -167,3 +173,67 @@ def test_bases_from_a_part(family: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert "--by: cannot be had with --bases-from" in refused(
         "fit", family, "--out", tmp_path / "x", "--bases-from", 2, "--by", "vae"
     )
+
+
+def test_a_fit_with_bases_from_a_part_keeps_its_scenes_and_spares_other_runs(
+    family: Path, run: Path, tmp_path: Path, refused: Refused
+) -> None:
+    data, before = open_family(family), contents(run)
+    with pytest.raises(InputError, match="is in use; wanted a new or an empty folder"):
+        hf.fit_many(data, run, bases_from=3, steps=1, preset="tiny", progress=False)
+    assert contents(run) == before
+
+    class Two(World):
+        size = 2
+
+    with pytest.raises(InputError, match="bases_from: needs one process"):
+        hf.fit_many(data, tmp_path / "x", bases_from=3, steps=1, world=Two(), progress=False)
+    (tmp_path / "half" / many.BASES).mkdir(parents=True)
+    (tmp_path / "half" / many.BASES / "names.json").write_text('["ant", "bee"]')
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / "half" / many.BASES / file).write_bytes((run / file).read_bytes())
+    words = ("fit", family, "--out", tmp_path / "half", "--resume")
+    assert "a fit that goes on has its scenes" in refused(*words, "--limit", 2)
+    assert "a fit that goes on has its scenes" in refused(*words, "--scenes", "ant")
+
+
+def test_results_do_not_take_the_place_of_a_run(family: Path, run: Path, tmp_path: Path, refused: Refused) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(run, mine)
+    codes, report = tmp_path / "codes.safetensors", tmp_path / "report.json"
+    assert run_cli("infer", run, family, "--limit", 2, "--out", codes, "--steps", 1) == 0
+    assert run_cli("eval", run, "--out", report, "--lpips-weights", tmp_path) == 0
+    said = "is a file of the run in this folder"
+    assert said in refused("merge", mine / "model.safetensors", codes, "--run", run)
+    assert said in refused("merge", mine / "summary.json", report)
+    with pytest.raises(InputError, match=said):
+        hf.infer(load_run(run), open_family(family), mine / "model.safetensors", steps=1, progress=False)
+
+
+def test_reports_of_other_things_are_not_merged(family: Path, run: Path, tmp_path: Path, refused: Refused) -> None:
+    """Of fitted scenes and of inferred ones; of pictures of two sizes."""
+    codes, reports = tmp_path / "codes.safetensors", [tmp_path / f"{number}.json" for number in range(3)]
+    assert run_cli("infer", run, family, "--out", codes, "--steps", 1) == 0
+    for file, words in zip(
+        reports, (("--shard", "1/2"), ("--shard", "2/2", "--codes", codes), ("--shard", "2/2", "--size", "8x8")),
+        strict=True,
+    ):  # fmt: skip
+        assert run_cli("eval", run, "--out", file, "--lpips-weights", tmp_path, *words) == 0
+    assert "inferred True, not False as in" in refused("merge", tmp_path / "r.json", reports[0], reports[1])
+    assert "size 8x8, not None as in" in refused("merge", tmp_path / "r.json", reports[0], reports[2])
+
+
+def test_parts_may_differ_in_whether_their_scenes_were_symmetric(run: Path) -> None:
+    loaded = load_run(run)
+    parts = [
+        InferredCodes(loaded, (name,), loaded.codes(name), source={"path": "/x", "shard": f"{number}/2", **more})
+        for number, (name, more) in enumerate((("ant", {"mirror": "x"}), ("bee", {})), 1)
+    ]
+    assert joined(parts, ["1", "2"]).source == {"path": "/x"}
+    alike = [dataclasses.replace(part, source={**part.source, "mirror": "x"}) for part in parts]
+    assert joined(alike, ["1", "2"]).source == {"path": "/x", "mirror": "x"}
+
+
+def test_options_that_are_of_one_result_are_refused_for_many(family: Path, run: Path, refused: Refused) -> None:
+    assert "leave --family out" in refused("render", run, "--out", "x/{scene}.png", "--family", family)
+    assert "--shard: is not of --morph" in refused("eval", run, "--morph", "--shard", "1/2")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hyperfields.cli.posed import mesh_cameras
 from hyperfields.runs.field_file import load_field
 from hyperfields.runs.run import load_run
 
@@ -87,6 +88,9 @@ def test_interpolate(kind: str, fits: Any, tmp_path: Path) -> None:
     assert run_cli("interpolate", run, *SCENES[kind], "--out", tmp_path / "frames", *options) == 0
     suffix = "ply" if kind == "shapes" else "png"
     assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [f"frame_{i:03d}.{suffix}" for i in range(3)]
+    if kind == "shapes":  # meshes in the coordinates of the files
+        assert run_cli("export", run, "--scene", SCENES[kind][-1], "--out", tmp_path / "last.ply") == 0
+        assert (tmp_path / "frames" / "frame_002.ply").read_bytes() == (tmp_path / "last.ply").read_bytes()
 
 
 SUFFIXES = {
@@ -139,3 +143,13 @@ def test_suffixes(tmp_path: Path, fits: Any, refused: Any) -> None:
     codes = ("--out", tmp_path / "codes.pt", "--steps", 2)
     assert ".pt cannot hold codes" in refused("infer", run, tmp_path, *codes)
     assert "depth" in refused("render", run, *scene, tmp_path / "x.png", "--channel", "depth")
+
+
+def test_of_a_sum_of_codes_there_are_no_pictures(fits: Any, tmp_path: Path, refused: Any) -> None:
+    """Its mesh has all that is dense; cameras and points cannot be had. Both ended in a traceback."""
+    _, run = fits("views")
+    loaded, text = load_run(run), "disc - ring"
+    assert mesh_cameras(loaded, loaded[text], None) == []
+    for words in (("--cameras", "--out", tmp_path / "x.json"), ("--points", 9, "--out", tmp_path / "x.ply")):
+        said = refused("export", run, "--scene", text, *words)
+        assert f"{words[0]}: scene 'disc - ring' is a sum of codes, of which there are no pictures" in said

@@ -155,3 +155,19 @@ def test_a_disk_that_fills_up_keeps_the_last_state(
     assert [name for name in files if name.endswith(".tmp")] == []
     assert "state/resume.safetensors" in files
     assert run_cli("fit", family, "--out", tmp_path / "run", "--resume") == 0
+
+
+def test_ranks_that_are_started_again_go_on_with_their_own_fit_alone(
+    tmp_path: Path, many: Path, refused: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torchrun starts ranks again after any error: a run that was refused at first was then gone on with."""
+    run, command = tmp_path / "run", ("fit", many, "--limit", 3, "--preset", "tiny")
+    assert run_cli(*command, "--out", run, "--steps", 3) == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert "holds a fit of another length" in refused(*command, "--out", run, "--steps", 6)
+    assert "holds another fit" in refused(*command, "--out", run, "--steps", 3, "--generator", "low-rank")
+    assert "holds another fit" in refused(*command, "--out", run, "--steps", 3, "--seed", 1)
+    assert "holds another fit" in refused("fit", many, "--limit", 4, *command[4:], "--out", run, "--steps", 3)
+    (run / "model.safetensors").unlink()  # its ranks died
+    assert run_cli(*command, "--out", run, "--steps", 3) == 0
+    assert (run / "model.safetensors").exists()

@@ -72,3 +72,22 @@ def test_a_pixel_that_is_not_there_is_an_error(valid: Tensor | None) -> None:
         drawn_pixels(
             drawn, counts, first, torch.tensor([1]), valid, torch.zeros(5, dtype=torch.int32), torch.tensor([0]), None
         )
+    rest = None, torch.zeros(9, dtype=torch.int32), torch.tensor([0]), None
+    with pytest.raises(IndexError, match="5 of 5 that were drawn are not there"):
+        drawn_pixels(drawn, counts, first, torch.tensor([2]), *rest)
+    with pytest.raises(ValueError, match=r"drawn: got shape \(1, 5\), wanted \[2, 5\]"):
+        drawn_pixels(drawn, counts, first, torch.tensor([0, 1]), *rest)
+
+
+@pytest.mark.parametrize("scenes", [1, 3])
+def test_rows_are_of_as_many_scenes_as_are_asked_for(scenes: int) -> None:
+    """Of fewer, what is behind the last row was written."""
+    table: tuple[Tensor, int] = (torch.zeros(30, 3), 5)
+    with pytest.raises(ValueError, match=r"index: got shape \(2, 4\)"):
+        gather_pairs(table, table, torch.arange(scenes), torch.zeros(2, 4, dtype=torch.int64))
+
+
+def test_what_has_no_derivative_is_refused() -> None:
+    table = (torch.zeros(10, 3, requires_grad=True), 5)
+    with pytest.raises(ValueError, match="no derivative in its tables"):
+        gather_pairs((torch.zeros(10, 3), 5), table, torch.tensor([0]), torch.tensor([[1]]))

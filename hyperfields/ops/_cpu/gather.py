@@ -91,6 +91,9 @@ def _drawn_pixels(drawn, counts, first, scenes, chosen, valid, pixels, starts, a
     each, missing = drawn.shape[0] // max(scenes.shape[0], 1), 0
     for i in range(lo, hi):
         scene = scenes[i // each]
+        if scene < 0 or scene >= counts.shape[0]:
+            missing += 1
+            continue
         index = np.int64(drawn[i] * np.float64(counts[scene])) + first[scene]
         if chosen:
             index = valid[index] if 0 <= index < valid.shape[0] else -1
