@@ -95,7 +95,8 @@ def split(flat: Tensor, spec: WeightSpec) -> Weights:
     Raises:
         ValueError: when the width is not `numel(spec)`.
     """
-    if flat.shape[1] != numel(spec):
-        raise ValueError(f"split: got {flat.shape[1]} numbers a scene, wanted {numel(spec)}")
-    pieces = flat.split([entry.numel for entry in spec.values()], 1)
+    sizes = [entry.numel for entry in spec.values()]
+    if flat.shape[1] != sum(sizes):
+        raise ValueError(f"split: got {flat.shape[1]} numbers a scene, wanted {sum(sizes)}")
+    pieces = flat.split(sizes, 1)
     return {name: piece.reshape(-1, *entry.shape) for (name, entry), piece in zip(spec.items(), pieces, strict=True)}

@@ -118,8 +118,10 @@ def main() -> None:
     shares.add_argument("--steps", type=int, default=40, help="of a round, default %(default)s")
     growth = parts.add_parser("scale", help="many scenes, imports, a second start")
     growth.add_argument("family", type=Path, help="any family, packed or not, for its batches and the second start")
-    growth.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    growth.add_argument("--rounds", type=int, default=25, help="of steps, default %(default)s")
+    growth.add_argument("--steps", type=int, default=20, help="of a round, default %(default)s")
     growth.add_argument("--counts", default="100,10000,1000000", help="numbers of scenes, default %(default)s")
+    growth.add_argument("--parts", default=",".join(bench_scale.PARTS), help="some of %(default)s, default: all")
     lots = parts.add_parser("many", help="bases from a part")
     lots.add_argument("family", choices=bench_many.FAMILIES)
     lots.add_argument("--scenes", type=int, default=20_000, help="default %(default)s")
@@ -193,7 +195,11 @@ def main() -> None:
             parser.exit(2, f"error: {error}\n")
         bench_reading.print_reading(result)
     elif options.what == "scale":
-        result = bench_scale.scale(options.family, options.rounds, [int(n) for n in options.counts.split(",")])
+        chosen = options.parts.split(",")
+        if unknown := set(chosen) - set(bench_scale.PARTS):
+            parser.error(f"--parts {','.join(sorted(unknown))}: wanted some of {','.join(bench_scale.PARTS)}")
+        counts = sorted(int(number) for number in options.counts.split(","))
+        result = bench_scale.scale(options.family, max(options.rounds, 2), options.steps, counts, chosen)
         bench_scale.print_scale(result)
     else:
         height, width = sides(options.size)

@@ -25,6 +25,7 @@ from hyperfields.training.fit import Fit
 from hyperfields.training.trainer import Progress, Trainer
 
 BATCH, CODE = 32, 128  # scenes of a step, numbers of a code
+PARTS = ("steps", "data", "memory", "start")  # what is measured
 START = """
 import time, sys
 from pathlib import Path
@@ -58,12 +59,17 @@ class Timed:
     """A data set that counts the seconds in which batches are drawn."""
 
     def __init__(self, data: Any) -> None:
-        self.data, self.kind, self.names, self.seconds = data, data.kind, data.names, 0.0
+        self.data, self.kind, self.names = data, data.kind, data.names
+        self.forget()
+
+    def forget(self) -> None:
+        self.seconds = self.cpu_seconds = 0.0
 
     def batch(self, scenes: Tensor, n: int, generator: torch.Generator) -> Any:
-        began = time.perf_counter()
+        began = time.perf_counter(), time.thread_time()
         drawn = self.data.batch(scenes, n, generator)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.perf_counter() - began[0]
+        self.cpu_seconds += time.thread_time() - began[1]
         return drawn
 
     def expect(self, scenes: Tensor) -> None:
@@ -80,20 +86,57 @@ def fit_of(count: int, out: Path | None, resume: bool = False) -> Fit:
     return Fit(Waves(count), out, FitSettings(steps=10**6), model=model, train=recipe, resume=resume)
 
 
-def step_seconds(scenes: list[int], rounds: int, steps: int = 20) -> dict[int, float]:
-    """Median seconds of a step with each number of scenes in the latent table; the same model otherwise."""
+def step_times(scenes: list[int], rounds: int, steps: int) -> dict[str, Any]:
+    """Steps with each number of scenes in the latent table, and the same model otherwise; `scenes`: ascending.
+
+    All sizes take turns, in either order, and a round's ratio is of times that lie side by side: what slows the machine
+    down for a while slows them all. All memory was written to before, as in a fit that has seen every scene.
+    """
     fits = {count: fit_of(count, None).trainer for count in scenes}
-    seconds: dict[int, list[float]] = {count: [] for count in scenes}
+    clocks = {"": time.perf_counter, "cpu_": time.process_time}
+    seconds: dict[str, dict[int, list[float]]] = {clock: {count: [] for count in scenes} for clock in clocks}
     with one_torch_thread():
-        for _ in range(rounds + 1):
-            for count, trainer in fits.items():
-                assert isinstance(trainer, Trainer)
-                progress = Progress(step=trainer.steps)
-                began = time.perf_counter()
-                for _ in range(steps):
-                    trainer.step(progress)
-                seconds[count].append((time.perf_counter() - began) / steps)
-    return {count: statistics.median(values[1:]) for count, values in seconds.items()}
+        for trainer in fits.values():
+            take(trainer, steps)
+            for optimizer in trainer.optimizers.all:
+                for entries in optimizer.state.values():
+                    for value in entries.values():
+                        value.add_(0)
+        for number in range(rounds):
+            for count in scenes if number % 2 else reversed(scenes):
+                began = {name: clock() for name, clock in clocks.items()}
+                take(fits[count], steps)
+                for name, clock in clocks.items():
+                    seconds[name][count].append((clock() - began[name]) / steps)
+    found: dict[str, Any] = {}
+    for name, of_count in seconds.items():
+        ratios = {
+            count: [own / fewest for own, fewest in zip(values, of_count[scenes[0]], strict=True)]
+            for count, values in of_count.items()
+        }
+        found |= {
+            f"{name}milliseconds_a_step": {
+                str(count): 1e3 * statistics.median(values) for count, values in of_count.items()
+            },
+            f"{name}step_over_that_of_the_fewest": {
+                str(count): statistics.median(values) for count, values in ratios.items()
+            },
+            f"{name}middle_half_of_the_rounds": {str(count): quartiles(values) for count, values in ratios.items()},
+        }
+    return found
+
+
+def take(trainer: Any, steps: int) -> None:
+    assert isinstance(trainer, Trainer)
+    progress = Progress(step=trainer.steps)
+    for _ in range(steps):
+        trainer.step(progress)
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """The first and the last, of at least two."""
+    first, _, last = statistics.quantiles(values, n=4)
+    return first, last
 
 
 def costs(count: int, out: Path) -> dict[str, float]:
@@ -143,19 +186,27 @@ def memory(row: str) -> int:
     return 0
 
 
-def data_share(family: Path, steps: int) -> float:
-    """Share of the steps of a fit in which its batches are drawn, on this thread; FAMILY may be packed."""
+def data_shares(family: Path, rounds: int, steps: int) -> dict[str, float]:
+    """Share of the steps of a fit in which its batches are drawn, by the clock and by the CPU time of this thread, on
+    one thread: of more, kernels become quicker and drawing does not. FAMILY may be packed.
+
+    Medians of rounds, after each scene was drawn once at least.
+    """
     data = Timed(open_family(family))
     trainer = Fit(data, None, FitSettings(steps=10**6)).trainer
     assert isinstance(trainer, Trainer)
-    progress = Progress()
+    threads, shares = torch.get_num_threads(), {"": list[float](), "cpu_": list[float]()}
+    torch.set_num_threads(1)
     with one_torch_thread():
-        for _ in range(steps // 4 + 1):
-            trainer.step(progress)
-        began, data.seconds = time.perf_counter(), 0.0
-        for _ in range(steps):
-            trainer.step(progress)
-    return data.seconds / (time.perf_counter() - began)
+        take(trainer, steps + 2 * len(data.names) // trainer.sampler.batch_size)
+        for _ in range(rounds):
+            data.forget()
+            began = time.perf_counter(), time.thread_time()
+            take(trainer, steps)
+            shares[""].append(data.seconds / (time.perf_counter() - began[0]))
+            shares["cpu_"].append(data.cpu_seconds / (time.thread_time() - began[1]))
+    torch.set_num_threads(threads)
+    return {f"{name}data_share_of_a_step": statistics.median(values) for name, values in shares.items()}
 
 
 def import_seconds(module: str) -> float:
@@ -181,30 +232,44 @@ def second_start(family: Path) -> float:
     return float(result.stdout.split()[-1])
 
 
-def scale(family: Path, rounds: int, counts: list[int]) -> dict[str, Any]:
-    """All of it; `counts`: numbers of scenes, ascending."""
-    seconds = step_seconds(counts, rounds)
-    each = {}
-    for count in counts:
-        with tempfile.TemporaryDirectory() as out:
-            each[str(count)] = costs(count, Path(out) / "run")
-    whole, torch_alone = import_seconds("hyperfields, hyperfields.model"), import_seconds("torch")
-    return {
-        "threads": kernel_threads(),
-        "milliseconds_a_step": {str(count): 1e3 * value for count, value in seconds.items()},
-        "step_over_that_of_the_fewest": {str(count): value / seconds[counts[0]] for count, value in seconds.items()},
-        "costs": each,
-        "data_share_of_a_step": data_share(family, 20 * rounds),
-        "import_hyperfields_over_import_torch": import_seconds("hyperfields") / torch_alone,
-        "import_of_everything_that_fits_over_import_torch": whole / torch_alone,
-        "second_start_seconds": second_start(family),
-    }
+def scale(family: Path, rounds: int, steps: int, counts: list[int], parts: list[str]) -> dict[str, Any]:
+    """What is asked for of `PARTS`; `counts`: numbers of scenes, ascending; steps: of a round."""
+    result: dict[str, Any] = {"threads": kernel_threads()}
+    if "steps" in parts:
+        result |= step_times(counts, rounds, steps)
+    if "data" in parts:
+        result |= data_shares(family, rounds, steps)
+    if "memory" in parts:
+        result["costs"] = {}
+        for count in counts:
+            with tempfile.TemporaryDirectory() as out:
+                result["costs"][str(count)] = costs(count, Path(out) / "run")
+    if "start" in parts:
+        torch_alone = import_seconds("torch")
+        result |= {
+            "import_hyperfields_over_import_torch": import_seconds("hyperfields") / torch_alone,
+            "import_of_everything_that_fits_over_import_torch": import_seconds("hyperfields, hyperfields.model")
+            / torch_alone,
+            "second_start_seconds": second_start(family),
+        }
+    return result
 
 
 def print_scale(result: dict[str, Any]) -> None:
     print(json.dumps(result, indent=1))
+    for count, ratio in list(result.get("step_over_that_of_the_fewest", {}).items())[1:]:
+        low, high = result["middle_half_of_the_rounds"][count]
+        print(
+            f"a step with {int(count):,} scenes: {ratio:.2f} times that of the fewest (middle half of the rounds "
+            f"{low:.2f} to {high:.2f}); by CPU time {result['cpu_step_over_that_of_the_fewest'][count]:.2f} times"
+        )
+    if "data_share_of_a_step" in result:
+        print(
+            f"drawing batches: {100 * result['data_share_of_a_step']:.1f} % of a step on one thread, by CPU time "
+            f"{100 * result['cpu_data_share_of_a_step']:.1f} %"
+        )
 
 
 if __name__ == "__main__":
-    PARTS = {"fit": cost_of_fit, "resume": cost_of_resume}
-    print(json.dumps(PARTS[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]))))
+    COSTS = {"fit": cost_of_fit, "resume": cost_of_resume}
+    print(json.dumps(COSTS[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]))))

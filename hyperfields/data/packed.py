@@ -17,13 +17,12 @@ from torch import Tensor
 from hyperfields.cameras import Camera, Lens, Rays
 from hyperfields.data.base import SPLITS, Kind, LazyViews, Mesh, Pixels, Points, View, over_own_color, shortened
 from hyperfields.data.images import Images, drawn_pixels, pixel_centres
-from hyperfields.data.pictures import image_and_pixel
 from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.shapes import Shapes, drawn_points
 from hyperfields.data.store import AGAIN, INDEX, MEMORY, PACK, Cache, Store, Writer, dumped, text_tensor
 from hyperfields.data.views import Frame, Views
 from hyperfields.errors import InputError
-from hyperfields.ops.gather import unit
+from hyperfields.ops.gather import image_and_pixel, unit
 
 
 class Deeper(Exception):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperfields.errors import InputError
+from hyperfields.ops.gather import drawn_pixels
 
 MEMORY = 2 * 2**30  # bytes of decoded pictures that are kept in memory
 RUN = 32  # pixels of one picture that a batch draws together from a file: one page of it is read for so many
@@ -169,20 +170,6 @@ class Pictures:
         return made
 
 
-def image_and_pixel(index: Tensor, starts: Tensor, area: int | None) -> tuple[Tensor, Tensor]:
-    """Numbers `[m]` of pictures, and of their pixels (int32), of pixels that are counted over all pictures.
-
-    Args:
-        starts: `[p]`, first pixel of each picture.
-        area: pixels of every picture, where that is the same.
-    """
-    if area is not None:
-        image = torch.div(index, area, rounding_mode="floor")
-        return image, (index - image * area).int()
-    image = torch.searchsorted(starts, index, right=True) - 1
-    return image, (index - starts.index_select(0, image)).int()
-
-
 class InMemory:
     """All pixels in one row, on any device."""
 
@@ -217,11 +204,9 @@ class InMemory:
         """`n` pixels of each scene `[s]`, uniform over those that count, with replacement."""
         # float64: float32 has too few steps to reach every pixel of a large scene.
         drawn = torch.rand(len(scenes), n, generator=generator, dtype=torch.float64, device=generator.device)
-        index = ((drawn * self._counts[scenes][:, None]).long() + self._first[scenes][:, None]).reshape(-1)
-        if self._valid is not None:
-            index = self._valid.index_select(0, index)
-        packed = self._pixels.index_select(0, index)
-        image, pixel = image_and_pixel(index, self._starts, self._area)
+        packed, image, pixel = drawn_pixels(
+            drawn, self._counts, self._first, scenes, self._valid, self._pixels, self._starts, self._area
+        )
         return Drawn(packed.view(torch.uint8).reshape(-1, 4), image, pixel)
 
     def picture(self, number: int, size: tuple[int, int]) -> Tensor:

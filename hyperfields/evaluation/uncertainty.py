@@ -188,9 +188,7 @@ def std_picture(
     task = task or task_of(bound.field.kind)
     if not task.has_camera:
         fitted = getattr(bound.field, "pixels", None)
-        if (
-            fitted is not None and fitted != size
-        ):  # between pixels nothing is known of it
+        if fitted is not None and fitted != size:  # between pixels nothing is known of it
             color, std = std_picture(bound, errors, None, fitted, samples, task=task)
             return enlarged(color.clamp(0.0, 1.0), size), enlarged(std[..., None], size, steps=0)[..., 0].clamp(min=0.0)
         centers = pixel_centers(height, width, bound.device)

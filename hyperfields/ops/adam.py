@@ -52,26 +52,28 @@ class FusedAdam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         parameters = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        tensors = [t for p, _ in parameters for t in (p, p.grad)]
         if (
             closure is not None
             or self.backend == "reference"
-            or not tensors
+            or not parameters
             or any(group[name] for group in self.param_groups for name in _PLAIN)
-            or not _compiled(tensors)
+            or not _compiled([p for p, _ in parameters])
+            or not all(p.grad.is_contiguous() for p, _ in parameters)
         ):
             return super().step(closure)
         from hyperfields.ops import _cpu
 
         states = [self._state(p) for p, _ in parameters]
-        torch._foreach_add_([state["step"] for state in states], 1)
-        groups = [(id(group), float(state["step"])) for (_, group), state in zip(parameters, states, strict=True)]
+        steps = _cpu.advance_cpu([state["step"] for state in states])
+        groups = [(id(group), step) for (_, group), step in zip(parameters, steps, strict=True)]
         settings = {key: _settings(group, key[1]) for key, (_, group) in zip(groups, parameters, strict=True)}
         _cpu.adam_cpu(
             [p.grad for p, _ in parameters], [p for p, _ in parameters], [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states], [settings[key] for key in groups],
         )  # fmt: skip
         return None
+
+    step.hooked = True  # type: ignore[attr-defined]  # or torch wraps it in records of its profiler: 50 us a step
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
         """State of a parameter, under torch's names."""
@@ -112,6 +114,8 @@ class RowAdam(torch.optim.Optimizer):
             for table in group["params"]:
                 if table.grad is not None:
                     self._step(group, table)
+
+    step.hooked = True  # type: ignore[attr-defined]
 
     def _step(self, group: dict[str, Any], table: Tensor) -> None:
         (b1, b2), lr, eps = group["betas"], group["lr"], group["eps"]

@@ -41,6 +41,48 @@ def unit(pixels: Tensor) -> Tensor:
     return pixels.float() / 255.0 if pixels.dtype == torch.uint8 else pixels
 
 
+def drawn_pixels(
+    drawn: Tensor,  # [s n] float64 in [0, 1)
+    counts: Tensor,  # [c] int64, pixels of each scene
+    first: Tensor,  # [c] int64, where they begin
+    scenes: Tensor,  # [s] int64
+    valid: Tensor | None,  # [v] int64, which of all pixels count; None: all
+    pixels: Tensor,  # [p] int32, of all pictures, one after another
+    starts: Tensor,  # [i] int64, first pixel of each picture
+    area: int | None,  # pixels of every picture, where that is the same
+) -> tuple[Tensor, Tensor, Tensor]:  # [m] int32, [m] int64, [m] int32
+    """Pixels at `drawn` of the way through those of their scenes, the numbers of their pictures, and their places in
+    them, row by row. On our threads where all is on the CPU. Not differentiable.
+
+    Raises:
+        ValueError: numbers that are not drawn for each scene.
+        IndexError: a pixel, or a scene, that there is not (on the CPU).
+    """
+    dispatch.require_shape("drawn", drawn, len(scenes), drawn.shape[-1])
+    if drawn.device.type == "cpu" and not dispatch.why_unavailable("cpu"):
+        from hyperfields.ops import _cpu
+
+        return _cpu.drawn_pixels_cpu(drawn, counts, first, scenes, valid, pixels, starts, area)
+    index = ((drawn * counts[scenes][:, None]).long() + first[scenes][:, None]).reshape(-1)
+    if valid is not None:
+        index = valid.index_select(0, index)
+    return pixels.index_select(0, index), *image_and_pixel(index, starts, area)
+
+
+def image_and_pixel(index: Tensor, starts: Tensor, area: int | None) -> tuple[Tensor, Tensor]:
+    """Numbers `[m]` of pictures, and of their pixels (int32), of pixels that are counted over all pictures.
+
+    Args:
+        starts: `[p]`, first pixel of each picture.
+        area: pixels of every picture, where that is the same.
+    """
+    if area is not None:
+        image = torch.div(index, area, rounding_mode="floor")
+        return image, (index - image * area).int()
+    image = torch.searchsorted(starts, index, right=True) - 1
+    return image, (index - starts.index_select(0, image)).int()
+
+
 def pixel_rays(
     tables: Tensor,  # [p 12] float32, of each picture: see `data.PixelRays`
     widths: Tensor,  # [p] int32

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
 
 
 class Profiler:
@@ -34,15 +39,22 @@ class Profiler:
 _running: Profiler | None = None
 
 
-class region(contextlib.ContextDecorator):
+class region:
     """Context or decorator that names a piece of work: `with region("backward"):`, or `@region("ray_march")`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.began = 0.0
 
-    def _recreate_cm(self) -> region:
-        return region(self.name)  # of its own for every call of a decorated function
+    def __call__(self, function: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
+        @functools.wraps(function)
+        def named(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+            if _running is None:
+                return function(*args, **kwargs)
+            with region(self.name):
+                return function(*args, **kwargs)
+
+        return named
 
     def __enter__(self) -> region:
         self.watch = _running

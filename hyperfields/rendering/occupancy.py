@@ -119,7 +119,7 @@ class OccupancyGrid(nn.Module):
 
     def cells(self, scenes: Tensor) -> Tensor:
         """Occupied cells of `scenes` `[s]`: `[s g g g]` bool."""
-        return self.occupied[scenes].reshape(-1, self.size, self.size, self.size)
+        return self.occupied.index_select(0, scenes).reshape(-1, self.size, self.size, self.size)
 
     def knows(self, scenes: Tensor | None = None) -> bool:
         """True when the density of every cell of `scenes` `[s]` (default: all) was evaluated. Waits for a GPU."""

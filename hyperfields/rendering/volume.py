@@ -26,11 +26,13 @@ class Fitting(NamedTuple):
     near_gradients: distance from a camera, scene units, within which gradients of samples fall with its square, see
         `near_factor`; 0: none do.
     distortion: whether the spread of what is seen is wanted.
+    depth: whether distances are wanted; without, `Rendered.depth` may be empty.
     """
 
     through: Rays | None = None
     near_gradients: float = 0.0
     distortion: bool = False
+    depth: bool = True
 
 
 FITTING = Fitting()
@@ -111,7 +113,7 @@ def _render_seen(fn: RadianceFn, rays: Rays, seen: ops.VisibleSamples, fitting: 
     return Rendered(
         values.reshape(scenes, count, 3),
         alpha.reshape(scenes, count),
-        mean_depth(depth, alpha).reshape(scenes, count),
+        mean_depth(depth, alpha).reshape(scenes, count) if fitting.depth else alpha.new_empty(0),
         samples=seen.edges.shape[0],
         distortion=spread_of(sigma, seen.edges, seen.counts).reshape(scenes, count) if fitting.distortion else None,
     )

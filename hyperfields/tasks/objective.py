@@ -265,7 +265,8 @@ class RayObjective:
             through = self.photographs.moved(batch.rays, batch.images)
             batch = batch._replace(rays=Rays(*(part.detach() for part in through)))
         distortion = getattr(self.loss, "distortion", 0.0) > 0.0
-        return batch, Fitting(through, self.config.near_gradients, distortion)
+        depth = type(self.loss) is not PixelLoss  # one of your own may look at it
+        return batch, Fitting(through, self.config.near_gradients, distortion, depth)
 
     def _as_photographed(self, rendered: Rendered | StaticRendered, batch: Pixels) -> Tensor:
         """Colours of rays as their pictures show them."""

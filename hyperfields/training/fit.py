@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,23 +24,18 @@ from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, require_float32, saying_what_to_lower
 from hyperfields.process import seeded
-from hyperfields.runs import codec
-from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
 from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import (
     MODEL,
-    SUMMARY,
     Run,
     load_run,
     read_summary,
-    write_model,
     write_photographs,
-    write_source,
 )
 from hyperfields.tasks import Objective, Task, TrainConfig, task_of
 from hyperfields.tasks.captures import CaptureSettings, SpaceName
-from hyperfields.training import asked
+from hyperfields.training import asked, outcome
 from hyperfields.training.alone import AloneTrainer
 from hyperfields.training.cost import require_memory
 from hyperfields.training.cuda_graphs import Graphs, graphs_for
@@ -392,13 +385,7 @@ class Fit:
     def _write_run(self) -> Run:
         """The run: final codes in the table, all values rounded to 16 bits as in files."""
         self._final_codes()
-        summary: dict[str, Any] = {
-            "steps": self.progress.step,
-            "seconds": self.progress.seconds,
-            "loss": self.progress.loss,
-            "parameters": self.model.networks_numel(),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
+        summary = outcome.summary_of(self.progress, self.model)
         if isinstance(self.trainer, PartsTrainer) and self.world.size > 1:
             summary |= {"ranks": self.world.size, "reduced_bytes_a_step": self.trainer.bytes_a_step}
         if self.watch is not None and self.watch.axis is not None:
@@ -408,18 +395,10 @@ class Fit:
         if self.finished and self.out is not None:
             summary = read_summary(self.out)
         elif self.out is not None:
-            digest = write_model(self.out, self.model)
-            if self.source is not None:
-                write_source(self.out, self.source, digest)
-            # Last: without it, or with that of a shorter fit, the files above are written again.
-            write_atomically(self.out / SUMMARY, json.dumps(summary, indent=1).encode())
-        # What is rendered is what `evaluate` measures and what files hold.
-        for module in (self.model, self.source):
-            if module is not None:
-                module.load_state_dict({name: codec.round_trip(value) for name, value in module.state_dict().items()})
-                module.eval()
+            outcome.write(self.out, self.model, self.source, summary)
+        outcome.round_as_files(self.model, self.source)
         self.model.latents.sparse = False
-        learned = self._photographs()
+        learned = outcome.learned_photographs(self.trainer)
         if self.out is not None and not self.finished:
             write_photographs(self.out, learned)
         run = Run(self.config, self.model, self.out, self.source, summary, learned)
@@ -441,12 +420,6 @@ class Fit:
                 found = self.source.final_codes(scenes, self.trainer.generator, self._loss_of(scenes))
                 with torch.no_grad():
                     latents.codes[scenes] = found
-
-    def _photographs(self) -> dict[str, Tensor]:
-        """What was learned of the training pictures; see `Run`."""
-        objective = getattr(self.trainer, "objective", None)
-        learned = getattr(objective, "photographs", None)
-        return {} if learned is None else learned.learned()
 
     # On disk --------------------------------------------------------------------------------------------------
 

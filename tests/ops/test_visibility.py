@@ -111,6 +111,21 @@ def test_the_answer_does_not_depend_on_the_threads() -> None:
 
 
 @needs_cpu
+@pytest.mark.parametrize("room", [1, 2048, 5000])
+def test_samples_that_there_is_no_room_for_come_all_the_same(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hyperfields.ops._cpu import visibility
+
+    case = scene(3, 600)
+    wanted = visible(case, "cpu")
+    assert len(wanted.x) > 3000
+    monkeypatch.setattr(visibility, "ROOM", room)
+    for count in (1, 3):
+        with threads(count):
+            found = visible(case, "cpu")
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True) if a is not None and b is not None)
+
+
+@needs_cpu
 @pytest.mark.parametrize(("scenes", "rays"), [(0, 5), (2, 0), (2, 9)])
 def test_nothing_to_see_is_no_samples(scenes: int, rays: int) -> None:
     (origins, directions), _, offset, table, grid, layers = scene(max(scenes, 1), rays)

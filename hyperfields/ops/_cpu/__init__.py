@@ -8,6 +8,7 @@ A second derivative is refused: it raises and names the kernel, see `operators`.
 """
 
 from hyperfields.ops._cpu.adam import adam_cpu as adam_cpu
+from hyperfields.ops._cpu.adam import advance_cpu as advance_cpu
 from hyperfields.ops._cpu.adam import gradient_norm_cpu as gradient_norm_cpu
 from hyperfields.ops._cpu.adam import row_adam_cpu as row_adam_cpu
 from hyperfields.ops._cpu.basis import combine_bases_cpu as combine_bases_cpu
@@ -17,6 +18,7 @@ from hyperfields.ops._cpu.encode import hash_encode_cpu as hash_encode_cpu
 from hyperfields.ops._cpu.encode import hash_encode_cpu_backward as hash_encode_cpu_backward
 from hyperfields.ops._cpu.error import encode_mlp_error_cpu as encode_mlp_error_cpu
 from hyperfields.ops._cpu.error import pixel_error_cpu as pixel_error_cpu
+from hyperfields.ops._cpu.gather import drawn_pixels_cpu as drawn_pixels_cpu
 from hyperfields.ops._cpu.gather import gather_pairs_cpu as gather_pairs_cpu
 from hyperfields.ops._cpu.gather import pixel_rays_cpu as pixel_rays_cpu
 from hyperfields.ops._cpu.heads import linear_heads_cpu as linear_heads_cpu

@@ -1,7 +1,7 @@
 """Adam: all dense parameters in one call, and the rows of a table that have a gradient.
 
-A task is some thousands of numbers of one tensor, read and written once. Tensors come as addresses, since a call with
-some dozen arrays would take longer to enter than to run. Rounding is that of torch's fused Adam, product by product.
+A task is some thousands of numbers of one tensor, read and written once. Rounding is that of torch's fused Adam,
+product by product.
 """
 
 from __future__ import annotations
@@ -10,26 +10,16 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, njit
 from numba.extending import intrinsic
 from torch import Tensor
 
+from hyperfields.ops._cpu.addresses import addresses_of, like_of, pointer
 from hyperfields.ops._cpu.threads import FAST, U, parallel
 
 _PIECE = 2**14  # numbers of a task, at most
 _BLOCK = 2**10  # numbers whose squares are added up at their own precision
-
-
-@intrinsic
-def _pointer(typing, address, like):
-    """An address as a pointer to numbers of the kind that the array `like` holds."""
-
-    def cast(context, builder, signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(like.dtype)(address, like), cast
 
 
 @intrinsic
@@ -52,7 +42,7 @@ def _sum_of_squares(pieces, addresses, like, sums):
         total = 0.0
         for begin in range(pieces[number, 1], pieces[number, 2], _BLOCK):
             count = min(pieces[number, 2] - begin, _BLOCK)
-            values = carray(_pointer(addresses[0, pieces[number, 0]] + begin * like.itemsize, like), count)
+            values = carray(pointer(addresses[0, pieces[number, 0]] + begin * like.itemsize, like), count)
             part = zero
             for i in range(U(count)):
                 part += values[i] * values[i]
@@ -66,10 +56,10 @@ def _adam(pieces, addresses, settings, like):
     for number in range(pieces.shape[0]):
         tensor, begin, size = pieces[number, 0], pieces[number, 1], pieces[number, 2] - pieces[number, 1]
         offset = begin * like.itemsize
-        grads = carray(_pointer(addresses[0, tensor] + offset, like), size)
-        params = carray(_pointer(addresses[1, tensor] + offset, like), size)
-        means = carray(_pointer(addresses[2, tensor] + offset, like), size)
-        squares = carray(_pointer(addresses[3, tensor] + offset, like), size)
+        grads = carray(pointer(addresses[0, tensor] + offset, like), size)
+        params = carray(pointer(addresses[1, tensor] + offset, like), size)
+        means = carray(pointer(addresses[2, tensor] + offset, like), size)
+        squares = carray(pointer(addresses[3, tensor] + offset, like), size)
         length, root = like.dtype.type(settings[tensor, 0]), like.dtype.type(settings[tensor, 1])
         eps = like.dtype.type(settings[tensor, 2])
         c1, c2 = like.dtype.type(1.0 - settings[tensor, 3]), like.dtype.type(1.0 - settings[tensor, 4])
@@ -104,6 +94,15 @@ def _row_adam(order, rows, grads, table, means, squares, settings):
             table[row, i] -= length * mean / (np.sqrt(square) + eps)
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _advance(addresses, like, steps):
+    """Adds one to the number at each address; steps: what they then are."""
+    for i in range(addresses.shape[0]):
+        value = carray(pointer(addresses[i], like), 1)
+        value[0] += like.dtype.type(1.0)
+        steps[i] = value[0]
+
+
 @functools.lru_cache
 def _pieces(sizes: tuple[int, ...]) -> np.ndarray:
     """Rows (tensor, begin, end) that cover all numbers."""
@@ -111,18 +110,13 @@ def _pieces(sizes: tuple[int, ...]) -> np.ndarray:
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def _addresses(*tensors: Sequence[Tensor]) -> np.ndarray:
-    return np.array([[tensor.data_ptr() for tensor in row] for row in tensors], np.int64)
-
-
-def _like(tensor: Tensor) -> np.ndarray:
-    """Of no length: tells a kernel what the numbers are."""
-    return np.empty(0, np.float32 if tensor.dtype == torch.float32 else np.float64)
-
-
 def gradient_norm_cpu(gradients: Sequence[Tensor]) -> float:
     """Euclidean norm of contiguous tensors of one dtype together. Parts are added up in float64, in a fixed order."""
-    pieces, addresses, like = _pieces(tuple(g.numel() for g in gradients)), _addresses(gradients), _like(gradients[0])
+    pieces, addresses, like = (
+        _pieces(tuple(g.numel() for g in gradients)),
+        addresses_of(gradients),
+        like_of(gradients[0]),
+    )
     sums = np.empty(len(pieces))
 
     def task(lo: int, hi: int) -> None:
@@ -130,6 +124,13 @@ def gradient_norm_cpu(gradients: Sequence[Tensor]) -> float:
 
     parallel(task, len(pieces), sum(g.numel() for g in gradients) // 4)  # read once: quicker than most ops
     return float(np.sqrt(sums.sum()))
+
+
+def advance_cpu(steps: Sequence[Tensor]) -> list[float]:
+    """Numbers of a step, float32 `[]` each, which are one more than they were."""
+    numbers = np.empty(len(steps))
+    _advance(addresses_of(steps)[0], like_of(steps[0]), numbers)
+    return numbers.tolist()
 
 
 def adam_cpu(
@@ -143,8 +144,11 @@ def adam_cpu(
 
     settings: of each tensor (rate / (1 - b1^t), sqrt(1 - b2^t), eps, b1, b2).
     """
-    pieces, addresses = _pieces(tuple(g.numel() for g in gradients)), _addresses(gradients, parameters, means, squares)
-    values, like = np.array(settings, np.float64), _like(gradients[0])
+    pieces, addresses = (
+        _pieces(tuple(g.numel() for g in gradients)),
+        addresses_of(gradients, parameters, means, squares),
+    )
+    values, like = np.array(settings, np.float64), like_of(gradients[0])
 
     def task(lo: int, hi: int) -> None:
         _adam(pieces[lo:hi], addresses, values, like)

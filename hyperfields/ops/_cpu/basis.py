@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 
 import numpy as np
-import torch
-from numba import njit
+from numba import carray, njit
 from torch import Tensor
 
-from hyperfields.ops._cpu.mlp import TILE, multiply, outer, pad4
+from hyperfields.ops._cpu.addresses import addresses_of, contiguous, pointer
+from hyperfields.ops._cpu.mlp import TILE, multiply, outer
 from hyperfields.ops._cpu.operators import differentiable
-from hyperfields.ops._cpu.threads import ENOUGH, parallel
+from hyperfields.ops._cpu.threads import parallel
 from hyperfields.ops._cpu.vectors import u64
 from hyperfields.ops.profiling import region
 
@@ -24,128 +23,154 @@ BASIS_COLUMNS = 2048  # columns of a task, at most
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-def load_columns(matrix, begin, end, tile):
-    """tile[i, p] = matrix[i, begin + p]; zeros beyond the end."""
-    count, width = u64(end - begin), u64(matrix.shape[1])
-    flat, zero = matrix.reshape(-1), matrix.dtype.type(0.0)
-    for i in range(u64(matrix.shape[0])):
-        source, target = i * width + u64(begin), i * TILE
+def load_columns(matrix, rows, width, begin, end, tile):
+    """tile[i, p] = matrix[i, begin + p], of a flat matrix [rows*width]; zeros beyond the end."""
+    count, zero = u64(end - begin), matrix.dtype.type(0.0)
+    for i in range(u64(rows)):
+        source, target = i * u64(width) + u64(begin), i * TILE
         for p in range(count):
-            tile[target + p] = flat[source + p]
+            tile[target + p] = matrix[source + p]
         for p in range(count, TILE):
             tile[target + p] = zero
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-def store_columns(tile, begin, end, matrix):
+def store_columns(tile, rows, width, begin, end, matrix):
     """matrix[i, begin + p] = tile[i, p]."""
-    count, width = u64(end - begin), u64(matrix.shape[1])
-    flat = matrix.reshape(-1)
-    for i in range(u64(matrix.shape[0])):
-        source, target = i * TILE, i * width + u64(begin)
+    count = u64(end - begin)
+    for i in range(u64(rows)):
+        source, target = i * TILE, i * u64(width) + u64(begin)
         for p in range(count):
-            flat[target + p] = tile[source + p]
+            matrix[target + p] = tile[source + p]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _combine(weights, bases, out, first, pieces, rows, columns):
-    """weights [rows*columns]: scenes by bases, padded. first: the column of `out` where the group begins."""
-    x, y = np.zeros(columns * int(TILE), bases.dtype), np.empty(rows * int(TILE), bases.dtype)
+def _combine(weights, bases, widths, firsts, pieces, out, scenes, count):
+    """weights [g, rows*columns]: scenes by bases, padded. bases [g]: addresses. out [scenes*n]."""
+    rows, columns = padded(scenes), padded(count)
+    x, y = np.zeros(columns * int(TILE), out.dtype), np.empty(rows * int(TILE), out.dtype)
     for number in range(pieces.shape[0]):
+        group = pieces[number, 0]
+        shared, first, all_columns = (
+            carray(pointer(bases[group], out), count * widths[group]),
+            firsts[group],
+            firsts[-1],
+        )
         for begin in range(pieces[number, 1], pieces[number, 2], int(TILE)):
             end = min(begin + int(TILE), pieces[number, 2])
-            load_columns(bases, begin, end, x)
+            load_columns(shared, count, widths[group], begin, end, x)
             y[:] = 0.0
-            multiply(weights, 0, x, 0, y, 0, rows, columns)
-            store_columns(y, first + begin, first + end, out)
+            multiply(weights[group], 0, x, 0, y, 0, rows, columns)
+            store_columns(y, scenes, all_columns, first + begin, first + end, out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _combine_backward_columns(transposed, bases, grad, grad_bases, partial, first, pieces, rows, columns):
-    """transposed [columns*rows]: bases by scenes. partial [pieces, rows*columns] gets the gradient of the weights."""
-    x, d_x = np.zeros(columns * int(TILE), bases.dtype), np.empty(columns * int(TILE), bases.dtype)
-    d_y = np.zeros(rows * int(TILE), bases.dtype)
+def _combine_backward(transposed, bases, grad, widths, firsts, pieces, partial, scenes, count):
+    """transposed [g, columns*rows]: bases by scenes. bases [2, g]: addresses, of the gradients, too. grad [scenes*n].
+
+    partial [pieces, rows*columns] gets the gradient of the weights.
+    """
+    rows, columns = padded(scenes), padded(count)
+    x, d_x = np.zeros(columns * int(TILE), grad.dtype), np.empty(columns * int(TILE), grad.dtype)
+    d_y = np.zeros(rows * int(TILE), grad.dtype)
     for number in range(pieces.shape[0]):
+        group = pieces[number, 0]
+        size, first, all_columns = count * widths[group], firsts[group], firsts[-1]
+        shared, result = carray(pointer(bases[0, group], grad), size), carray(pointer(bases[1, group], grad), size)
         for begin in range(pieces[number, 1], pieces[number, 2], int(TILE)):
             end = min(begin + int(TILE), pieces[number, 2])
-            load_columns(bases, begin, end, x)
-            load_columns(grad, first + begin, first + end, d_y)
+            load_columns(shared, count, widths[group], begin, end, x)
+            load_columns(grad, scenes, all_columns, first + begin, first + end, d_y)
             d_x[:] = 0.0
-            multiply(transposed, 0, d_y, 0, d_x, 0, columns, rows)
-            store_columns(d_x, begin, end, grad_bases)
+            multiply(transposed[group], 0, d_y, 0, d_x, 0, columns, rows)
+            store_columns(d_x, count, widths[group], begin, end, result)
             outer(d_y, 0, x, 0, partial[number], 0, rows, columns)
 
 
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def padded(size):
+    return (size + 3) // 4 * 4
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _by_group(values, transposed):
+    """values [s g k] -> [g, s*k], or [g, k*s] transposed, with zeros up to multiples of 4."""
+    scenes, groups, count = values.shape
+    rows, columns = padded(scenes), padded(count)
+    found = np.zeros((groups, rows * columns), values.dtype)
+    for group in range(groups):
+        for s in range(scenes):
+            for k in range(count):
+                found[group, k * rows + s if transposed else s * columns + k] = values[s, group, k]
+    return found
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _sums(partial, pieces, total):
+    """Adds the pieces [pieces, s*k] of each group to total [s g k], always in the same order."""
+    scenes, _, count = total.shape
+    columns = padded(count)
+    for number in range(pieces.shape[0]):
+        group = pieces[number, 0]
+        for s in range(scenes):
+            for k in range(count):
+                total[s, group, k] += partial[number, s * columns + k]
+
+
 @functools.lru_cache
-def plan(sizes: tuple[int, ...], most: int) -> tuple[np.ndarray, list[int]]:
-    """Pieces (group, begin, end) that cover the columns of all groups, and the first column of each group."""
+def plan(sizes: tuple[int, ...], most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pieces (group, begin, end) that cover the columns of all groups, the groups' sizes, and the first column of each
+    among those of all, and the end.
+    """
     pieces = [
         (group, begin, min(begin + most, size)) for group, size in enumerate(sizes) for begin in range(0, size, most)
     ]
-    return np.array(pieces, np.int64).reshape(-1, 3), [0, *itertools.accumulate(sizes)]
+    firsts = np.array([0, *itertools.accumulate(sizes)], np.int64)
+    return np.array(pieces, np.int64).reshape(-1, 3), np.array(sizes, np.int64), firsts
 
 
-def by_group(task: Callable[[int, int, int], None], pieces: np.ndarray, numbers: int = ENOUGH) -> None:
-    """Run task(group, lo, hi) over ranges of pieces of one group, in parallel; numbers: see `parallel`."""
-
-    def work(lo: int, hi: int) -> None:
-        groups = pieces[lo:hi, 0].tolist()
-        for group, members in itertools.groupby(range(lo, hi), lambda number: groups[number - lo]):
-            indices = list(members)
-            task(group, indices[0], indices[-1] + 1)
-
-    parallel(work, len(pieces), numbers)
+def by_group(values: Tensor, transposed: bool = False) -> np.ndarray:
+    """Numbers `[s g k]` as padded matrices `[g, s*k]`, or `[g, k*s]`."""
+    matrices: np.ndarray = _by_group(values.detach().contiguous().numpy(), transposed)
+    return matrices
 
 
-def padded(matrices: Tensor) -> np.ndarray:
-    """Matrices `[g i j]` as numpy `[g, i*j]`, with zeros up to multiples of 4."""
-    groups, rows, columns = matrices.shape
-    padded = matrices.new_zeros(groups, pad4(rows), pad4(columns))
-    padded[:, :rows, :columns] = matrices
-    return padded.numpy().reshape(groups, pad4(rows) * pad4(columns))
-
-
-def of_groups(partial: np.ndarray, pieces: np.ndarray, like: Tensor) -> Tensor:
-    """Sums over the pieces of each group, from padded matrices `[pieces, rows*columns]`: shaped as `like` `[s g k]`."""
-    scenes, groups, count = like.shape
-    rows, columns = pad4(scenes), pad4(count)
-    total = like.new_zeros(groups, rows, columns)
-    total.index_add_(0, torch.from_numpy(pieces[:, 0]), torch.from_numpy(partial).reshape(len(pieces), rows, columns))
-    return total[:, :scenes, :count].transpose(0, 1).contiguous()
+def of_groups(partial: np.ndarray, pieces: np.ndarray, values: Tensor) -> Tensor:
+    """Sums over the pieces of each group, from padded matrices `[pieces, s*k]`: shaped as `values` `[s g k]`."""
+    total = values.new_zeros(values.shape)
+    _sums(partial, pieces, total.numpy())
+    return total
 
 
 def combine_bases_cpu(coefficients: Tensor, *bases: Tensor) -> Tensor:
     """Sums [s n]; coefficients [s g k], bases [k n] of each group."""
     scenes, _, count = coefficients.shape
-    pieces, starts = plan(tuple(part.shape[1] for part in bases), BASIS_COLUMNS)
-    out = coefficients.new_empty(scenes, starts[-1])
-    weights = padded(coefficients.detach().transpose(0, 1))
-    inputs, result = [part.detach().contiguous().numpy() for part in bases], out.numpy()
+    pieces, widths, firsts = plan(tuple(part.shape[1] for part in bases), BASIS_COLUMNS)
+    out = coefficients.new_empty(scenes, int(firsts[-1]))
+    weights, inputs, result = by_group(coefficients), contiguous(bases), out.numpy().reshape(-1)
+    places = addresses_of(inputs)[0]
 
-    def task(group: int, lo: int, hi: int) -> None:
-        _combine(weights[group], inputs[group], result, starts[group], pieces[lo:hi], pad4(scenes), pad4(count))
+    def task(lo: int, hi: int) -> None:
+        _combine(weights, places, widths, firsts, pieces[lo:hi], result, scenes, count)
 
-    by_group(task, pieces)
+    parallel(task, len(pieces))
     return out
 
 
 def combine_bases_cpu_backward(grad: Tensor, coefficients: Tensor, *bases: Tensor) -> list[Tensor]:
     """The gradients of the coefficients and of all bases."""
     scenes, _, count = coefficients.shape
-    rows, columns = pad4(scenes), pad4(count)
-    pieces, starts = plan(tuple(part.shape[1] for part in bases), BASIS_COLUMNS)
-    transposed, cotangent = padded(coefficients.detach().permute(1, 2, 0)), grad.detach().contiguous().numpy()
-    grads = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in bases]
-    inputs, results = [part.detach().contiguous().numpy() for part in bases], [part.numpy() for part in grads]
-    partial = np.zeros((len(pieces), rows * columns), cotangent.dtype)
+    pieces, widths, firsts = plan(tuple(part.shape[1] for part in bases), BASIS_COLUMNS)
+    transposed, cotangent = by_group(coefficients, True), grad.detach().contiguous().numpy().reshape(-1)
+    grads, inputs = [part.new_empty(part.shape) for part in bases], contiguous(bases)
+    places, partial = addresses_of(inputs, grads), np.zeros((len(pieces), transposed.shape[1]), cotangent.dtype)
 
-    def task(group: int, lo: int, hi: int) -> None:
-        _combine_backward_columns(
-            transposed[group], inputs[group], cotangent, results[group], partial[lo:hi], starts[group], pieces[lo:hi],
-            rows, columns,
+    def task(lo: int, hi: int) -> None:
+        _combine_backward(
+            transposed, places, cotangent, widths, firsts, pieces[lo:hi], partial[lo:hi], scenes, count
         )  # fmt: skip
 
-    by_group(task, pieces)
+    parallel(task, len(pieces))
     return [of_groups(partial, pieces, coefficients), *grads]
 
 

@@ -1,4 +1,4 @@
-"""Rows of two tables in any order, reads that wait for memory; and rays of pixels. On all threads."""
+"""Rows of tables in any order, reads that wait for memory; and rays of pixels. On all threads."""
 
 from __future__ import annotations
 
@@ -83,3 +83,61 @@ def pixel_rays_cpu(tables: Tensor, widths: Tensor, image: Tensor, pixel: Tensor)
     arrays = [part.numpy() for part in (tables, widths, image, pixel, *rays)]
     parallel(lambda lo, hi: _pixel_rays(*arrays, lo, hi), len(pixel), 16 * len(pixel))
     return rays
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _drawn_pixels(drawn, counts, first, scenes, chosen, valid, pixels, starts, area, packed, image, pixel, lo, hi):
+    """Draws lo ... hi of all; returns how many there are not. chosen: only the pixels `valid` count."""
+    each, missing = drawn.shape[0] // max(scenes.shape[0], 1), 0
+    for i in range(lo, hi):
+        scene = scenes[i // each]
+        if scene < 0 or scene >= counts.shape[0]:
+            missing += 1
+            continue
+        index = np.int64(drawn[i] * np.float64(counts[scene])) + first[scene]
+        if chosen:
+            index = valid[index] if 0 <= index < valid.shape[0] else -1
+        if index < 0 or index >= pixels.shape[0]:
+            missing += 1
+            continue
+        if area:
+            number = index // area
+        else:
+            number, last = 0, starts.shape[0]  # starts[number] <= index < starts[last]
+            while last - number > 1:
+                middle = (number + last) // 2
+                if starts[middle] <= index:
+                    number = middle
+                else:
+                    last = middle
+        packed[i], image[i], pixel[i] = pixels[index], number, index - starts[number]
+    return missing
+
+
+def drawn_pixels_cpu(
+    drawn: Tensor, counts: Tensor, first: Tensor, scenes: Tensor, valid: Tensor | None, pixels: Tensor, starts: Tensor,
+    area: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Pixels [m], int32, of which picture [m], int64, and where in it [m], int32; drawn [s n] float64 in [0, 1).
+
+    Raises:
+        IndexError: a pixel that there is not.
+    """
+    none = torch.empty(0, dtype=torch.int64)
+    results = [drawn.new_empty(drawn.numel(), dtype=dtype) for dtype in (torch.int32, torch.int64, torch.int32)]
+    arrays = [part.numpy() for part in (drawn.reshape(-1), counts, first, scenes)]
+    rest = (
+        valid is not None,
+        (none if valid is None else valid).numpy(),
+        pixels.numpy(),
+        starts.numpy(),
+        area or 0,
+        *(part.numpy() for part in results),
+    )
+    missing: list[int] = []
+    parallel(
+        lambda lo, hi: missing.append(_drawn_pixels(*arrays, *rest, lo, hi)), drawn.numel(), 16 * drawn.numel()
+    )  # fmt: skip
+    if any(missing):
+        raise IndexError(f"pixels: {sum(missing)} of {drawn.numel()} that were drawn are not there")
+    return results[0], results[1], results[2]

@@ -354,8 +354,8 @@ def _widen(low, high, scene, axis, cell, size):
 
 def marching(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, space: Space
-) -> tuple[Rays, Cells, int]:
-    """Rays and cells as kernels take them, and the most samples that a ray may have."""
+) -> tuple[Rays, Cells]:
+    """Rays and cells as kernels take them."""
     scenes, rays = origins.shape[:2]
     flat = [t.reshape(scenes * rays, *t.shape[2:]).contiguous().numpy() for t in (origins, directions, offset)]
     dtype, side = flat[0].dtype, occupancy.shape[-1]
@@ -363,22 +363,27 @@ def marching(
     planes = occupied.view(np.uint8).reshape(scenes, side, side * side)
     low, high = np.empty((scenes, 3), dtype), np.empty((scenes, 3), dtype)
     parallel(lambda lo, hi: _survey(planes, low, high, lo, hi), scenes, planes.size // 8)
-    # Through the diagonal of the box, and more where a direction is shorter than it should be.
-    lengths = torch.linalg.vector_norm(directions, dim=-1).nan_to_num(nan=1.0)
-    shortest = float(lengths.min()) if rays * scenes else 1.0
-    longest = int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + MARCH_STEPS
-    if space.contracted:
-        longest = samples_on_ray(space, step) + 1 + MARCH_STEPS
     points, ways, offsets = flat
     settings = dtype.type(step), space.contracted, dtype.type(space.near)
-    return Rays(points, ways, offsets, *settings), Cells(occupied, np.int32(side), low, high), longest
+    return Rays(points, ways, offsets, *settings), Cells(occupied, np.int32(side), low, high)
+
+
+def _most_samples(directions: Tensor, step: float, space: Space) -> int:
+    """Samples that a ray may have."""
+    if space.contracted:
+        return samples_on_ray(space, step) + 1 + MARCH_STEPS
+    # Through the diagonal of the box, and more where a direction is shorter than it should be.
+    lengths = torch.linalg.vector_norm(directions, dim=-1).nan_to_num(nan=1.0)
+    shortest = float(lengths.min()) if lengths.numel() else 1.0
+    return int(2.0 * math.sqrt(3.0) / (step * max(shortest, 1e-12))) + 3 + MARCH_STEPS
 
 
 def ray_march_cpu(
     origins: Tensor, directions: Tensor, occupancy: Tensor, step: float, offset: Tensor, space: Space
 ) -> tuple[Tensor, Tensor]:
     """Edges [m 2] and counts [s*r] of rays [s r 3]. Not differentiable."""
-    rays, cells, longest = marching(origins, directions, occupancy, step, offset, space)
+    rays, cells = marching(origins, directions, occupancy, step, offset, space)
+    longest = _most_samples(directions, step, space)
     counts = torch.zeros(origins.shape[0] * origins.shape[1], dtype=torch.int64)
     of_ray, parts = counts.numpy(), dict[int, np.ndarray]()
     at_once = max(MARCH_ROOM // longest, 1)

@@ -1,7 +1,9 @@
 """`visible_samples`: from rays to the samples that can be seen, in one kernel from the march to the opacity.
 
 A task is some rays of one scene, whose table then stays in the cache from the first sample to the last. Its rays take
-turns, a few samples each, and a ray that is opaque takes no more.
+turns, a few samples each, and a ray that is opaque takes no more. Tasks are small, since some scenes have far more
+samples than others; what they find goes to rooms that are small, too: the C library gives a thread other than the first
+large blocks page by page, and anew each time.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ from hyperfields.ops._cpu.encode_kernels import (
 )
 from hyperfields.ops._cpu.mlp import TILE, hidden_size, mlp_tile, pack_all, widest
 from hyperfields.ops._cpu.rays import MARCH_STEPS, enter, exp_minus_one, march_scratch, marching, next_samples
-from hyperfields.ops._cpu.threads import parallel, starts_of
+from hyperfields.ops._cpu.threads import parallel, pieces_of, starts_of
 from hyperfields.ops._cpu.vectors import FASTMATH, u64
 from hyperfields.ops.space import Space
 
-VISIBILITY_RAYS = 1024  # of a task
+VISIBILITY_RAYS = 256  # of a task, at most
+ROOM = 2**15  # samples that there is room for at first
 POINTS_AT_ONCE = 2048  # points that are encoded at a time: their features and a table fit in L2
 
 
@@ -47,7 +50,7 @@ class DensityField(NamedTuple):
 
 
 class Visible(NamedTuple):
-    """Samples in the order in which they were computed; the first `counts.sum()` rows are filled."""
+    """Room for samples, which come in the order in which they were computed."""
 
     owners: np.ndarray  # [m 2] int32: the ray, and the rank of the sample on it
     spans: np.ndarray  # [m 2] where each starts and ends
@@ -102,14 +105,19 @@ def _contract(xs, count, scales):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible, corners, unroll):
-    """Number of the visible samples of tasks lo ... hi, which go to `visible`. counts [r]: how many each ray has."""
+    """The first of the tasks lo ... hi that there is no more room for (hi: none), and the number of visible samples of
+    those before it, which go to `visible`. counts [r]: how many each ray has.
+    """
     origins, directions, tables, sizes = rays.origins, rays.directions, field.tables, field.sizes
     owners, spans, features = visible.owners, visible.spans, visible.features
     real, levels = origins.dtype, field.grid.scales.shape[0]
     width = sizes[0]
     xs = np.empty(3 * ENCODE_POINTS, real)
     scratch, turn = encode_scratch(xs, corners, unroll), march_scratch(origins)
-    columns = np.zeros(levels * COLUMN_PITCH * len(unroll), real)
+    columns = np.empty(levels * COLUMN_PITCH * len(unroll), real)
+    for level in range(levels):  # what lies beyond the points of a tile is computed with, too
+        first = level * COLUMN_PITCH * len(unroll)
+        columns[first : first + (POINTS_AT_ONCE + int(TILE)) * len(unroll)] = 0.0
     tiles = (
         np.zeros(widest(sizes) * int(TILE), real),
         np.empty(max(field.hidden, 1), real),
@@ -135,7 +143,7 @@ def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible,
     half, total, before = real.type(0.5), 0, -1
     for number in range(lo, hi):
         scene, begin, end = tasks[number]
-        owner = scene if tables.shape[0] > 1 else 0
+        owner, finished = scene if tables.shape[0] > 1 else 0, total
         table, cold, before = tables[owner], owner != before, owner
         left = 0
         for ray in range(begin, end):
@@ -151,6 +159,8 @@ def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible,
             # A turn: some samples of the rays that are left, as many rays at a time as there is room for.
             position, kept = 0, 0
             while position < left:
+                if total + POINTS_AT_ONCE > owners.shape[0]:
+                    return number, finished
                 count, groups = 0, 0
                 while position < left and count + MARCH_STEPS <= POINTS_AT_ONCE:
                     slot = alive[position]
@@ -195,7 +205,7 @@ def _visible_samples(rays, cells, field, opaque, tasks, lo, hi, counts, visible,
                         alive[kept] = slot
                         kept += 1
             left = kept
-    return total
+    return hi, total
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -215,6 +225,11 @@ def _gather(rays, first, visible, total, x, d, edges, encoded):
             d[place, axis] = directions[ray, axis]
         for k in range(width):
             encoded[place, k] = features[i * width + k]
+
+
+def _rays_of_task(per_scene: int) -> int:
+    """Rays of a task, so that those of a scene are about equal."""
+    return max(-(-per_scene // max(-(-per_scene // VISIBILITY_RAYS), 1)), 1)
 
 
 def visible_samples_cpu(
@@ -240,7 +255,7 @@ def visible_samples_cpu(
     Not differentiable.
     """
     scenes, per_scene = origins.shape[:2]
-    rays, cells, longest = marching(origins, directions, occupancy, step, offset, space)
+    rays, cells = marching(origins, directions, occupancy, step, offset, space)
     dtype, features = rays.offset.dtype, table.shape[2]
     grid = Grid.of(dtype, scales, resolutions, offsets, smoothstep, 3)
     field = DensityField(
@@ -249,22 +264,17 @@ def visible_samples_cpu(
     )  # fmt: skip
     counts = torch.zeros(scenes * per_scene, dtype=torch.int64)
     of_ray, parts = counts.numpy(), list[tuple[Visible, int]]()
-    tasks = np.array(
-        [
-            (scene, scene * per_scene + begin, scene * per_scene + min(begin + VISIBILITY_RAYS, per_scene))
-            for scene in range(scenes)
-            for begin in range(0, per_scene, VISIBILITY_RAYS)
-        ],
-        np.int64,
-    ).reshape(-1, 3)
+    tasks = pieces_of(np.arange(scenes + 1) * per_scene, _rays_of_task(per_scene))
 
     def task(lo: int, hi: int) -> None:
-        # Room for all that there could be; memory that is not written to is not taken.
-        room = int((tasks[lo:hi, 2] - tasks[lo:hi, 1]).sum()) * longest
-        visible = Visible(np.empty((room, 2), np.int32), np.empty((room, 2), dtype), np.empty(room * sizes[0], dtype))
-        lengths = lengths_of(3, features)
-        total = _visible_samples(rays, cells, field, opaque, tasks, lo, hi, of_ray, visible, *lengths)
-        parts.append((visible, total))
+        room, lengths = ROOM, lengths_of(3, features)
+        while lo < hi:
+            visible = Visible(
+                np.empty((room, 2), np.int32), np.empty((room, 2), dtype), np.empty(room * sizes[0], dtype)
+            )
+            done, total = _visible_samples(rays, cells, field, opaque, tasks, lo, hi, of_ray, visible, *lengths)
+            parts.append((visible, total))
+            room, lo = room if done > lo else 2 * room, done
 
     parallel(task, len(tasks))
     first = starts_of(counts)
