@@ -199,7 +199,7 @@ class Walk:
         """The surface there, with what leads to the coordinates of files."""
         stretch, t = self._stretch(place)
         mesh: Mesh = self.run.task.mesh(self.at(place), resolution)
-        frame = frame_between(*self.scenes[stretch : stretch + 2], t)
+        frame = frame_between(self.scenes[stretch], self.scenes[stretch + 1], t)
         return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))
 
     def at(self, place: float) -> BoundField:
