@@ -35,6 +35,7 @@ from hyperfields.tasks.config import Cosine
 from hyperfields.training import axes
 from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
+from hyperfields.training.refinement import pictures_of
 from hyperfields.training.refinement import refine as refined
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.symmetry import Mirrored, with_mirrored
@@ -45,6 +46,7 @@ POSTERIOR_WEIGHT = 1e-5  # of the divergence in the loss
 POSTERIOR_START = 0.3  # standard deviation of q at first, in units of the prior's
 POSTERIOR_RATE = 3e-2  # of means and logarithms of standard deviations
 CODE_SHARE = 0.15  # of the time, for codes, where weights are refined after them
+ONE_PICTURE_SHARE = 0.4  # the same where a scene is seen in one picture: what it does not show, the code alone tells
 CODE_WARMUP = 10  # steps, of these
 
 
@@ -174,6 +176,11 @@ def _require_bytes(run: Run, size: int) -> None:
         raise InputError(f"--bytes {size!r:.60}: wanted a whole number of at least {least}, for the code alone")
 
 
+def code_share(data: SceneDataset) -> float:
+    """Share of the time that codes get, where weights are refined after them."""
+    return ONE_PICTURE_SHARE if pictures_of(data) == 1 else CODE_SHARE
+
+
 def _descent(
     run: Run,
     data: SceneDataset,
@@ -202,7 +209,7 @@ def _descent(
         return Fields(model.bind(codes), codes)
 
     alone = not refine and size is None
-    middle = 1.0 if alone else CODE_SHARE
+    middle = 1.0 if alone else code_share(data)
     if not alone:
         train = dataclasses.replace(train, schedule=Cosine(CODE_WARMUP))
     trainer = _trainer(run, data, bind_codes, {"latents": [table.codes]}, train, seed)
