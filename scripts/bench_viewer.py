@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import random
 import shutil
 import signal
@@ -194,6 +195,7 @@ def jobs(server: Server, clients: int, frames: int = 24) -> list[Row]:
 
 def attack(server: Server, minutes: float) -> list[Row]:
     """Random messages and requests, a flood, clients that read and ask nothing, while one page looks."""
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # clients that are turned away, as they should be
     end, memory, counts = time.monotonic() + 60.0 * minutes, server.memory, {"messages": 0, "requests": 0, "floods": 0}
     port, cookie = int(server.host.rpartition(":")[2]), cookie_of(server)
     page = Page(server)

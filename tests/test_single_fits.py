@@ -16,14 +16,16 @@ import pytest
 import torch
 
 import hyperfields.scenes
-from hyperfields import cli
+from hyperfields import cli, ops
 from hyperfields.cameras import orbit
 from hyperfields.data import Images, Pixels, SceneDataset, Shapes, Subset, Views
 from hyperfields.rendering.base import Rendered
 from hyperfields.runs.config import FitSettings
 from hyperfields.runs.run import Run
-from hyperfields.tasks import RADIANCE
-from hyperfields.tasks.losses import ColorLoss
+from hyperfields.tasks import RADIANCE, TrainConfig
+from hyperfields.tasks import objective as objective_module
+from hyperfields.tasks.losses import ColorLoss, PixelLoss
+from hyperfields.tasks.objective import RayObjective
 from hyperfields.training.fit import fit
 from hyperfields.training.verdict import STEPS, verdict
 
@@ -97,6 +99,17 @@ def test_a_single_fit_lives(kind: str, number: int, seed: int) -> None:
     preset = PRESETS[number % 5] if BATTERY >= 200 else "tiny"
     run = fit(data, steps=300 if BATTERY >= 200 else STEPS, preset=preset, seed=seed, progress=False)  # a warning fails
     assert verdict(run, data) == []
+    if BATTERY >= 200 and kind in ("cars", "boxes"):
+        assert seen_opacity(run, data) > 0.75
+
+
+def seen_opacity(run: Run, data: SceneDataset) -> float:
+    """Mean opacity of what the pictures show."""
+    batch = data.batch(torch.tensor([0]), 4096, torch.Generator().manual_seed(9))
+    assert isinstance(batch, Pixels)
+    with torch.no_grad():
+        alpha = RADIANCE.render_rays(run.bind(run.names[0]), batch.rays, cells=32).alpha
+    return float(alpha[batch.rgba[..., 3] > 0.5].mean())
 
 
 def test_a_small_object_at_full_length() -> None:
@@ -108,6 +121,49 @@ def test_a_small_object_at_full_length() -> None:
     truth = torch.stack([v.rgba[..., :3] * v.rgba[..., 3:] + 1 - v.rgba[..., 3:] for v in views])
     constant = -10.0 * math.log10(float((truth - truth.mean((0, 1, 2))).square().mean()))
     assert psnr > constant + 5.0
+
+
+class Faint:
+    """A field of one density."""
+
+    step, occupancy, space = 0.02, 8, ops.BOX
+
+    def __init__(self, density: float) -> None:
+        self.value = density
+        self.field = self
+
+    def density(self, x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return torch.full((*x.shape[:-1], 1), self.value)
+
+    def __call__(self, x: torch.Tensor, d: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.density(x), torch.full_like(x, 0.5)
+
+    def visible_samples(self, *_: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("density", "clear", "lifted"), [(1e-3, True, True), (9.0, True, False), (1e-3, False, False)])
+def test_what_is_not_seen_is_lifted_at_once(
+    density: float, clear: bool, lifted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the grid that skips empty space has forgotten the densities of the start."""
+    data = box_views(0.3, 8, 16)
+    if not clear:  # what such pictures show may lie outside of the box
+        views = data.reference(0, "train")
+        data = Views([v.camera for v in views], torch.stack([v.rgba for v in views]).clamp(min=1.0))
+    faint: Any = Faint(density)
+
+    def loss() -> float:
+        objective = RayObjective(data, faint, TrainConfig(scenes=1, samples=4096), 1, PixelLoss())
+        scene = torch.tensor([0])
+        assert bool(objective.occupancy.peak.isinf().all())
+        return float(objective(faint, scene, scene, torch.Generator().manual_seed(0)))
+
+    limit = RayObjective(data, faint, TrainConfig(scenes=1, samples=4096), 1, PixelLoss()).occupancy.limit
+    now = loss()
+    monkeypatch.setattr(objective_module, "UNSEEN", -1.0)
+    more = objective_module.REVIVAL * math.log(2.0 * limit / density) if lifted else 0.0
+    assert now - loss() == pytest.approx(more, abs=1e-6)
 
 
 # What a fit that came to nothing says -----------------------------------------------------------------------------

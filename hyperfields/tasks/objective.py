@@ -232,7 +232,7 @@ class RayObjective:
             rendered = rendered._replace(rgb=self._as_photographed(rendered, batch))
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
             loss = self._mean_error(rendered, batch)
-            empty = self._empty(local)
+            empty = self._empty(local) | self._unseen(rendered.alpha, batch)
             return loss + self._revival(bound, batch, empty) if bool(empty.any()) else loss
 
     def between(
@@ -280,6 +280,18 @@ class RayObjective:
         """Scenes whose density has fallen everywhere, `[s]` bool."""
         return self.occupancy.peak[local] < self.occupancy.limit
 
+    @torch.no_grad()
+    def _unseen(self, alpha: Tensor, batch: Pixels, fits: Tensor | bool = True) -> Tensor:
+        """Scenes of which rays that see something show hardly any of it, `[s]` bool; long before all density is gone.
+
+        alpha: rendered, `[s r]`. fits: which rays were. Of pictures without clear pixels none: what these show may lie
+            outside of the box.
+        """
+        near, far = scene_interval(batch.rays, self.field.space)
+        solid = batch.rgba[..., 3] > 0.5
+        sees = solid & (far > near) & fits
+        return ((alpha * sees).sum(1) < UNSEEN * sees.sum(1)) & ~solid.all(1)
+
     def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator
     ) -> Tensor:
@@ -296,7 +308,8 @@ class RayObjective:
         error = _errors(self.loss, rendered, batch, rendered.fits)
         fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
         values = fits.sum() * error.shape[2:].numel()
-        revival = self._revival(bound, batch, self._empty(local))
+        empty = self._empty(local) | self._unseen(rendered.alpha, batch, rendered.fits)
+        revival = self._revival(bound, batch, empty)
         return (error * fits).sum() / values.clamp(min=1) + revival
 
     def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
@@ -354,6 +367,7 @@ def _photographs(data: SceneDataset, config: TrainConfig, device: torch.device) 
     return Photographs(counts, config.photographs).to(device)
 
 
+UNSEEN = 0.15  # mean opacity of rays that see something, below which a scene counts as empty
 REVIVAL = 1e-2  # weight of the term that lifts the density of empty scenes
 
 
@@ -361,7 +375,8 @@ def _revival(bound: BoundField, batch: Pixels, empty: Tensor, limit: float) -> T
     """A term `[]` that lifts the density of `empty` `[s]` scenes along rays that see something, up to twice `limit`.
 
     A small object lets the density fall everywhere before it is found. The gradient of the density's exponential falls
-    with it, and the scene would never come back. Of what the term lifts, other rays clear all but the object.
+    with it, and the scene would never come back. Of what the term lifts, other rays clear all but the object. The
+    sooner it comes, the better: rates are still high, and the object is not known as empty yet.
     """
     near, far = scene_interval(batch.rays, bound.field.space)
     # No random numbers: those of the other scenes stay what they are.
