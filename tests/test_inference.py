@@ -123,10 +123,14 @@ def test_changes_are_held_back_the_more_the_fewer_the_pictures() -> None:
     assert refinement.pull_of(Halves(names=("a",))) == 0.0
 
 
-def test_codes_get_more_of_the_time_where_one_picture_is_all_there_is() -> None:
-    one, two = (Views(orbit(count, radius=3.0, height=8, width=8), torch.rand(count, 8, 8, 4)) for count in (1, 2))
+def test_codes_get_the_more_of_the_time_the_fewer_the_pictures() -> None:
+    one, two, nine = (
+        Views(orbit(count, radius=3.0, height=8, width=8), torch.rand(count, 8, 8, 4)) for count in (1, 2, 9)
+    )
     assert code_share(one) == pytest.approx(0.4)
     assert code_share(two) == code_share(Halves(names=("a",))) == pytest.approx(0.15)
+    assert code_share(nine) == pytest.approx(0.05)
+    assert code_share(nine, packed=True) == pytest.approx(0.15)  # few bytes are best spent on a good code
 
 
 def test_a_run_is_as_it_was_after_inference(run: Run) -> None:

@@ -38,7 +38,7 @@ from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.refinement import pictures_of
 from hyperfields.training.refinement import refine as refined
 from hyperfields.training.regularizers import GaussianPrior
-from hyperfields.training.symmetry import Mirrored, with_mirrored
+from hyperfields.training.symmetry import FEW, Mirrored, with_mirrored
 from hyperfields.training.trainer import Bind, Fields, Length, Progress, Trainer
 
 By = Literal["descent", "posterior", "encoder", "steps"]
@@ -47,6 +47,7 @@ POSTERIOR_START = 0.3  # standard deviation of q at first, in units of the prior
 POSTERIOR_RATE = 3e-2  # of means and logarithms of standard deviations
 CODE_SHARE = 0.15  # of the time, for codes, where weights are refined after them
 ONE_PICTURE_SHARE = 0.4  # the same where a scene is seen in one picture: what it does not show, the code alone tells
+MANY_PICTURES_SHARE = 0.05  # where more than `symmetry.FEW` pictures show all of it, and all weights are kept
 CODE_WARMUP = 10  # steps, of these
 
 
@@ -176,9 +177,12 @@ def _require_bytes(run: Run, size: int) -> None:
         raise InputError(f"--bytes {size!r:.60}: wanted a whole number of at least {least}, for the code alone")
 
 
-def code_share(data: SceneDataset) -> float:
-    """Share of the time that codes get, where weights are refined after them."""
-    return ONE_PICTURE_SHARE if pictures_of(data) == 1 else CODE_SHARE
+def code_share(data: SceneDataset, packed: bool = False) -> float:
+    """Share of the time that codes get, where weights are refined after them; `packed`: into few bytes."""
+    pictures = pictures_of(data)
+    if pictures > FEW and not packed:
+        return MANY_PICTURES_SHARE
+    return ONE_PICTURE_SHARE if pictures == 1 else CODE_SHARE
 
 
 def _descent(
@@ -209,7 +213,7 @@ def _descent(
         return Fields(model.bind(codes), codes)
 
     alone = not refine and size is None
-    middle = 1.0 if alone else code_share(data)
+    middle = 1.0 if alone else code_share(data, packed=size is not None)
     if not alone:
         train = dataclasses.replace(train, schedule=Cosine(CODE_WARMUP))
     trainer = _trainer(run, data, bind_codes, {"latents": [table.codes]}, train, seed)
