@@ -1,19 +1,21 @@
 """What few views of a new scene give: its code, its code and then all weights, and a fit of it alone.
 
-    python scripts/few_views.py OUT [--family DIR] [--run RUN] [--side 64] [--steps 3000] [--unseen 6] [--each 170]
+    python scripts/few_views.py OUT [--family DIR] [--run RUN] [--side 64] [--steps 3000] [--unseen 6]
+                                [--each 170 | --seconds 1,2.5,5]
                                 [--views 1 --views 2 --views 4 --views 8 --views all] [--views 64 ... as 64,104]
 
 Fits the family without some scenes, evenly spread over the names (or takes RUN, and all scenes that it does not have),
 then shows each of these with so many training views, evenly spread, or with those whose numbers are given with commas
 between them: `--views 64,` and `--views 64,104` are the protocol of SRN. Every way has the same number of steps for a
-scene. Writes OUT/few_views.json and a plot; what is measured are the test views.
+scene, or with `--seconds` the same time, several of them one after another: then it also says when each way has what
+scenes fitted alone have in the longest. Writes OUT/few_views.json and a plot; what is measured are the test views.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000, help="of the family's fit")
     parser.add_argument("--unseen", type=int, default=6)
     parser.add_argument("--each", type=int, default=170, help="steps of a new scene")
+    parser.add_argument("--seconds", help="instead: seconds of a new scene, one or several with commas between them")
     parser.add_argument("--views", action="append", help="a number of views, their numbers with commas, or all")
     parser.add_argument("--scenes", help="names of new scenes, with commas between them; default: all of them")
     asked = parser.parse_args()
@@ -50,21 +53,24 @@ def main() -> None:
         fit(known, folder, steps=asked.steps, resume=(folder / "config.json").is_file())
     run = load_run(folder)
     unseen = asked.scenes.split(",") if asked.scenes else [name for name in names if name not in run.names]
+    lengths = [float(text) for text in asked.seconds.split(",")] if asked.seconds else [None]
     rows: list[dict[str, Any]] = []
+    asked.out.mkdir(parents=True, exist_ok=True)
     for text in asked.views or ["1", "2", "4", "8", "all"]:
         views = chosen(text, asked.family, unseen[0], size)
         data = open_family(asked.family, kind="views", size=size, scenes=unseen, views=views)
-        for way in WAYS:
-            started = time.monotonic()
-            report = measured(way, run, data, asked.each)
-            row = {"views": text if views is None else len(views), "way": way, "bytes": report["bytes_per_scene"]}
-            row |= {"seconds": time.monotonic() - started - report["seconds"], "scenes": report["scenes"]}
-            rows.append({**row, "mean": report["mean"], "numbers": views})
-            print(f"{row['views']} views, {WAYS[way]}: psnr {report['mean']['psnr']:.2f}", flush=True)
-            asked.out.mkdir(parents=True, exist_ok=True)
+        for seconds, way in itertools.product(lengths, WAYS):
+            report = measured(way, run, data, asked.each, seconds)
+            row = {"views": text if views is None else len(views), "way": way, "seconds": seconds}
+            row |= {"bytes": report["bytes_per_scene"], "scenes": report["scenes"], "mean": report["mean"]}
+            rows.append({**row, "numbers": views})
+            length = "" if seconds is None else f" in {seconds:g} s"
+            print(f"{row['views']} views, {WAYS[way]}{length}: psnr {report['mean']['psnr']:.2f}", flush=True)
             (asked.out / "few_views.json").write_text(json.dumps({"steps": asked.each, "rows": rows}, indent=1))
     print(table(rows))
-    plot(rows, asked.out / "few_views.png")
+    for line in waits(rows) if len(lengths) > 1 else []:
+        print(line)
+    plot([row for row in rows if row["seconds"] == lengths[-1]], asked.out / "few_views.png")
 
 
 def chosen(text: str, family: Path, scene: str, size: tuple[int, int]) -> list[int] | None:
@@ -78,26 +84,62 @@ def chosen(text: str, family: Path, scene: str, size: tuple[int, int]) -> list[i
     return [(2 * number + 1) * there // (2 * count) for number in range(count)]
 
 
-def measured(way: str, run: Run, data: SceneDataset, steps: int) -> dict[str, Any]:
-    """A report of `evaluate`."""
+def measured(way: str, run: Run, data: SceneDataset, steps: int, seconds: float | None) -> dict[str, Any]:
+    """A report of `evaluate`.
+
+    steps, seconds: of each scene, for "alone"; all scenes at once have as many steps, or as much time in all.
+    """
+    minutes = None if seconds is None else seconds * len(data.names) / 60.0
     if way == "alone":
-        model = run.config.model
+        length = steps * len(data.names) if seconds is None else None
+        train, model = run.config.train, run.config.model
         alone = fit(
-            data, steps=steps * len(data.names), model=model, train=run.config.train, individually=True, progress=False
-        )
+            data, steps=length, minutes=minutes, model=model, train=train, individually=True, progress=False
+        )  # fmt: skip
         return evaluate(alone, data)
-    return evaluate(run, data, inferred=infer(run, data, steps=steps, refine=way == "refined", progress=False))
+    length = steps if seconds is None else None
+    inferred = infer(run, data, steps=length, minutes=minutes, refine=way == "refined", progress=False)
+    return evaluate(run, data, inferred=inferred)
+
+
+def waits(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines that say after how many seconds each way has what scenes fitted alone have in the longest."""
+    lines = []
+    for views in dict.fromkeys(row["views"] for row in rows):
+        curves = {
+            way: [(row["seconds"], row["mean"]["psnr"]) for row in rows if (row["views"], row["way"]) == (views, way)]
+            for way in WAYS
+        }
+        longest, wanted = max(curves["alone"])
+        for way in ("refined", "alone"):
+            found = reached(sorted(curves[way]), wanted)
+            when = f"not within {longest:g} s" if found is None else f"after {found:.2f} s"
+            lines.append(f"{views} views, {WAYS[way]}: {wanted:.2f} dB {when}")
+    return lines
+
+
+def reached(curve: list[tuple[float, float]], wanted: float) -> float | None:
+    """Where a curve of (seconds, quality) first has the wanted quality, straight between its points; at its first point
+    at the earliest, None where it never has.
+    """
+    if curve[0][1] >= wanted:
+        return curve[0][0]
+    for (before, low), (after, high) in itertools.pairwise(curve):
+        if high >= wanted:
+            return before + (after - before) * (wanted - low) / (high - low)
+    return None
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """PSNR and LPIPS of each way by the number of views."""
-    cells = []
-    for views in dict.fromkeys(row["views"] for row in rows):
-        mine = {row["way"]: row for row in rows if row["views"] == views}
+    """PSNR and LPIPS of each way by the number of views, and by the seconds."""
+    cells, timed = [], rows[0]["seconds"] is not None
+    for views, seconds in dict.fromkeys((row["views"], row["seconds"]) for row in rows):
+        mine = {row["way"]: row for row in rows if (row["views"], row["seconds"]) == (views, seconds)}
         values = [mine[way]["mean"][key] for key in ("psnr", "lpips_alex") for way in WAYS]
-        cells.append((str(views), *("n/a" if v is None else f"{v:.2f}" if v > 1.0 else f"{v:.4f}" for v in values)))
+        shown = ("n/a" if v is None else f"{v:.2f}" if v > 1.0 else f"{v:.4f}" for v in values)
+        cells.append((str(views), *([f"{seconds:g}"] if timed else []), *shown))
     heads = [f"{key}, {WAYS[way]}" for key in ("psnr", "lpips") for way in WAYS]
-    return text_table(("views", *heads), cells)
+    return text_table(("views", *(["seconds"] if timed else []), *heads), cells)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

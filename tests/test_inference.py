@@ -26,7 +26,7 @@ from hyperfields.runs.run import Run
 from hyperfields.tasks import TrainConfig
 from hyperfields.training import refinement
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import By, infer
+from hyperfields.training.inference import By, code_share, infer
 from hyperfields.training.optim import Optimizers
 from hyperfields.training.trainer import Progress, Trainer
 
@@ -121,6 +121,16 @@ def test_changes_are_held_back_the_more_the_fewer_the_pictures() -> None:
         data = Views(orbit(count, radius=3.0, height=8, width=8), torch.rand(count, 8, 8, 4))
         assert refinement.pull_of(data) == pytest.approx(refinement.PULL / count)
     assert refinement.pull_of(Halves(names=("a",))) == 0.0
+
+
+def test_codes_get_the_more_of_the_time_the_fewer_the_pictures() -> None:
+    one, two, nine = (
+        Views(orbit(count, radius=3.0, height=8, width=8), torch.rand(count, 8, 8, 4)) for count in (1, 2, 9)
+    )
+    assert code_share(one) == pytest.approx(0.4)
+    assert code_share(two) == code_share(Halves(names=("a",))) == pytest.approx(0.15)
+    assert code_share(nine) == pytest.approx(0.05)
+    assert code_share(nine, packed=True) == pytest.approx(0.15)  # few bytes are best spent on a good code
 
 
 def test_a_run_is_as_it_was_after_inference(run: Run) -> None:

@@ -35,9 +35,10 @@ from hyperfields.tasks.config import Cosine
 from hyperfields.training import axes
 from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
+from hyperfields.training.refinement import pictures_of
 from hyperfields.training.refinement import refine as refined
 from hyperfields.training.regularizers import GaussianPrior
-from hyperfields.training.symmetry import Mirrored, with_mirrored
+from hyperfields.training.symmetry import FEW, Mirrored, with_mirrored
 from hyperfields.training.trainer import Bind, Fields, Length, Progress, Trainer
 
 By = Literal["descent", "posterior", "encoder", "steps"]
@@ -45,6 +46,8 @@ POSTERIOR_WEIGHT = 1e-5  # of the divergence in the loss
 POSTERIOR_START = 0.3  # standard deviation of q at first, in units of the prior's
 POSTERIOR_RATE = 3e-2  # of means and logarithms of standard deviations
 CODE_SHARE = 0.15  # of the time, for codes, where weights are refined after them
+ONE_PICTURE_SHARE = 0.4  # the same where a scene is seen in one picture: what it does not show, the code alone tells
+MANY_PICTURES_SHARE = 0.05  # where more than `symmetry.FEW` pictures show all of it, and all weights are kept
 CODE_WARMUP = 10  # steps, of these
 
 
@@ -174,6 +177,14 @@ def _require_bytes(run: Run, size: int) -> None:
         raise InputError(f"--bytes {size!r:.60}: wanted a whole number of at least {least}, for the code alone")
 
 
+def code_share(data: SceneDataset, packed: bool = False) -> float:
+    """Share of the time that codes get, where weights are refined after them; `packed`: into few bytes."""
+    pictures = pictures_of(data)
+    if pictures > FEW and not packed:
+        return MANY_PICTURES_SHARE
+    return ONE_PICTURE_SHARE if pictures == 1 else CODE_SHARE
+
+
 def _descent(
     run: Run,
     data: SceneDataset,
@@ -202,7 +213,7 @@ def _descent(
         return Fields(model.bind(codes), codes)
 
     alone = not refine and size is None
-    middle = 1.0 if alone else CODE_SHARE
+    middle = 1.0 if alone else code_share(data, packed=size is not None)
     if not alone:
         train = dataclasses.replace(train, schedule=Cosine(CODE_WARMUP))
     trainer = _trainer(run, data, bind_codes, {"latents": [table.codes]}, train, seed)
