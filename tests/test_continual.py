@@ -286,4 +286,6 @@ def test_pictures_of_another_size_than_are_shown_are_refused(tmp_path: Path) -> 
     for size in ((8, 6), (12, 16)):
         with pytest.raises(InputError, match=r"pictures of \d+x\d+ came, this run was fitted to 6x8; resize them"):
             add(run, Images(torch.rand(1, *size, 3), ["new"]), tmp_path / "out", steps=1, progress=False)
+        with pytest.raises(InputError, match="resize them"):
+            infer(run, Images(torch.rand(2, *size, 3)), steps=1, progress=False)
     assert not (tmp_path / "out").exists()

@@ -31,7 +31,7 @@ from hyperfields.model import HyperField, parameter_groups
 from hyperfields.process import seeded
 from hyperfields.runs.atomic import new_folder, write_atomically
 from hyperfields.runs.config import DataSource, require_seed, versions, write_config
-from hyperfields.runs.run import SUMMARY, Run, load_run, require_data, write_model
+from hyperfields.runs.run import SUMMARY, Run, load_run, require_data, require_pixels, write_model
 from hyperfields.training.inference import infer
 from hyperfields.training.progress import OnStep, shown
 from hyperfields.training.regularizers import GaussianPrior
@@ -197,10 +197,7 @@ def _check(run: Run, data: SceneDataset) -> None:
     known = [name for name in data.names if name in run.names]
     if known:
         raise InputError(f"scene {known[0]!r}: is in {run.label} already ({len(known)} are); choose with --scenes")
-    fitted, size = getattr(run.model.config.field, "pixels", None), run.task.describe(data).get("size")
-    if fitted is not None and size is not None and tuple(size) != tuple(fitted):  # it is shown at those pixels alone
-        here, there = ("x".join(map(str, side)) for side in (size, fitted))
-        raise InputError(f"data: pictures of {here} came, {run.label} was fitted to {there}; resize them")
+    require_pixels(run, data)
 
 
 def _write(

@@ -29,7 +29,7 @@ from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import require_seed
 from hyperfields.runs.inferred import InferredCodes, require_codes_file, unpacked, write_codes
 from hyperfields.runs.lock import FileLock
-from hyperfields.runs.run import MODEL, SOURCE, Run, require_data
+from hyperfields.runs.run import MODEL, SOURCE, Run, require_data, require_pixels
 from hyperfields.tasks import TrainConfig
 from hyperfields.tasks.config import Cosine
 from hyperfields.training import axes
@@ -94,6 +94,7 @@ def infer(
         raise InputError(f"by {by!r:.60}: unknown, wanted one of {', '.join(get_args(By))}")
     require_seed(seed)
     require_data(run, data)
+    require_pixels(run, data)
     if out is not None:
         require_codes_file(Path(out))
         with FileLock(Path(out)):
