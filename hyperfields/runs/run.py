@@ -206,8 +206,9 @@ class Run:
 
 def require_pixels(run: Run, data: SceneDataset) -> None:
     """InputError unless pictures are of the size that the run was fitted to, where it knows its pixels alone."""
-    fitted, size = getattr(run.model.config.field, "pixels", None), run.task.describe(data).get("size")
-    if fitted is not None and size is not None and tuple(size) != tuple(fitted):  # it is shown at those pixels alone
+    fitted = getattr(run.model.config.field, "pixels", None)
+    size = None if fitted is None else run.task.describe(data).get("size")
+    if fitted is not None and size is not None and tuple(size) != tuple(fitted):
         here, there = ("x".join(map(str, side)) for side in (size, fitted))
         raise InputError(f"data: pictures of {here} came, {run.label} was fitted to {there}; resize them")
 
