@@ -165,10 +165,13 @@ def test_a_walk_over_images_goes_evenly_from_end_to_end(tmp_path: Path) -> None:
 def test_a_walk_over_shapes_writes_meshes(tmp_path: Path) -> None:
     out = tmp_path / "walk"
     out.mkdir()  # an empty folder is taken
-    interpolate_run(ends("shapes"), out, frames=3, resolution=32)
+    scenes = ends("shapes")
+    interpolate_run(scenes, out, frames=3, resolution=32, timing="linear")
     assert sorted(p.name for p in out.iterdir()) == [f"frame_00{i}.ply" for i in range(3)]
-    reach = [np.abs(vertices(p)).sum(1).max() for p in sorted(out.iterdir())]
-    assert reach == pytest.approx([0.5, 0.65, 0.8], abs=0.03)
+    first, last = (np.array(scene.frame) for scene in scenes)  # of files: (scale, centre)
+    frames = [first, 0.5 * (first + last), last]
+    boxed = [(vertices(p) - frame[1:]) / frame[0] for p, frame in zip(sorted(out.iterdir()), frames, strict=True)]
+    assert [np.abs(corners).sum(1).max() for corners in boxed] == pytest.approx([0.5, 0.65, 0.8], abs=0.03)
 
 
 def test_a_walk_as_an_animation_grows_and_may_circle(tmp_path: Path) -> None:

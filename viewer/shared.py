@@ -39,7 +39,6 @@ MOST_THUMBS = 1024  # of a larger run the others are dots
 COARSE = 32  # cells along a side of the grid that skips empty space, while something moves
 FINE = 64  # and when all is still
 MOVED = "moved"  # the way of a walk that is read off the fields of its stops; the others are paths of codes
-IMPORTED = ("skimage.measure._marching_cubes_lewiner", "trimesh.exchange.gltf", "av")  # by meshes and films
 _CACHE_BYTES = 256e6
 _KEPT_MOVED = 8  # fields between two scenes
 _HINTS = 1000  # scenes among which a name like a wrong one is looked for: it takes a while
@@ -109,9 +108,11 @@ class SharedState:
         """Render one small picture: loads the kernels, so that the first page need not wait for them. And what jobs
         import, a second or two in which no other thread gets anywhere.
         """
-        for module in IMPORTED:
-            with contextlib.suppress(ImportError):  # not installed: said when it is asked for
-                importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # not installed: said when it is asked for
+            importlib.import_module("skimage.measure._marching_cubes_lewiner")
+            importlib.import_module("trimesh.exchange.gltf")
+        with contextlib.suppress(ImportError):
+            importlib.import_module("av")
         size = (32, 32)
         with self.computing(), self.lock.held():
             field = self.scene(self.map.coordinates[0]).field
