@@ -109,10 +109,11 @@ class SharedState:
         import, a second or two in which no other thread gets anywhere.
         """
         with contextlib.suppress(ImportError):  # not installed: said when it is asked for
-            importlib.import_module("skimage.measure._marching_cubes_lewiner")
-            importlib.import_module("trimesh.exchange.gltf")
-        with contextlib.suppress(ImportError):
             importlib.import_module("av")
+        if self.task.has_mesh:
+            with contextlib.suppress(ImportError):
+                importlib.import_module("skimage.measure._marching_cubes_lewiner")
+                importlib.import_module("trimesh.exchange.gltf")
         size = (32, 32)
         with self.computing(), self.lock.held():
             field = self.scene(self.map.coordinates[0]).field

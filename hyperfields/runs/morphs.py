@@ -21,7 +21,7 @@ from hyperfields.hypernets import shares_networks
 from hyperfields.ops import Box, devices
 from hyperfields.runs.images import IMAGE_SUFFIXES
 from hyperfields.runs.meshes import MESH_SUFFIXES
-from hyperfields.runs.scene import Scene
+from hyperfields.runs.scene import Scene, framed
 
 MorphKind = Literal["moved", "codes"]
 KEPT = 16  # motions of a walk, which takes its way twice: to look how much changes, and for its frames
@@ -198,9 +198,8 @@ class Walk:
     def mesh(self, place: float, resolution: int) -> Mesh:
         """The surface there, with what leads to the coordinates of files."""
         stretch, t = self._stretch(place)
-        mesh: Mesh = self.run.task.mesh(self.at(place), resolution)
-        frame = frame_between(self.scenes[stretch], self.scenes[stretch + 1], t)
-        return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))
+        mesh = self.run.task.mesh(self.at(place), resolution)
+        return framed(mesh, frame_between(self.scenes[stretch], self.scenes[stretch + 1], t))
 
     def at(self, place: float) -> BoundField:
         stretch, t = self._stretch(place)

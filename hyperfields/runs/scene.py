@@ -151,9 +151,7 @@ class Scene:
         if cameras and not hasattr(self.field.field, "space"):
             raise InputError(f"cameras: scene {self.name!r} is one of {self.run.kind}; they are for radiance (views)")
         options: dict[str, Any] = {"cameras": cameras} if cameras else {}
-        mesh = self.run.task.mesh(self.field, resolution, **options)
-        frame = self.frame
-        return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))
+        return framed(self.run.task.mesh(self.field, resolution, **options), self.frame)
 
     @property
     def frame(self) -> tuple[float, ...] | None:
@@ -178,6 +176,11 @@ class Scene:
         """
         export_scene(self, Path(path), resolution=resolution, formats=formats)
         return Path(path)
+
+
+def framed(mesh: Mesh, frame: tuple[float, ...] | None) -> Mesh:
+    """The mesh with what leads back to its file, if there is one; see `Scene.frame`."""
+    return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))
 
 
 def scene_of_sum(run: Run, text: str, parts: Sequence[tuple[float, str]], code: Callable[[str], Tensor]) -> Scene:
