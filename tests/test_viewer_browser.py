@@ -305,7 +305,8 @@ def mesh(visit: Visit, shot: Path) -> None:
     page = visit.page
     page.keyboard.press("h")
     page.keyboard.press("4")
-    visit.still()
+    page.click("#scenes li:nth-child(2)")  # the walk stopped somewhere
+    visit.await_caption("middle")
     picture = visit.settled("#picture")
     page.check("#show-mesh")
     page.wait_for_selector("body[data-covered=true]")
@@ -313,7 +314,9 @@ def mesh(visit: Visit, shot: Path) -> None:
     drawn = visit.settled("#solid")
     page.screenshot(path=shot)
     scene, solid = ((image - image[0, 0]).abs().amax(-1) > 0.1 for image in (picture, drawn))
-    assert float((scene & solid).sum() / (scene | solid).sum()) > 0.95
+    iou = float((scene & solid).sum() / (scene | solid).sum())
+    print(f"picture and mesh overlap by {iou:.4f}")
+    assert iou > 0.95
     sent = len(visit.sent)
     drag(visit, "#picture")
     turned(visit, drawn)
