@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +230,27 @@ def test_families_of_shapes_with_several_axes_say_how_many_have_each() -> None:
     found = {"path": "shapes", "kind": "shapes", "format": "meshes", "scenes": scenes, "left_out": [], "notes": []}
     assert ("up", "z of 2, y of 1") in family_rows(found)
     assert ("up", "z") in family_rows({**found, "scenes": scenes[1:]})
+
+
+def test_scenes_without_views_to_test_with_are_left_out_of_what_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And where no new scene has some, add says so, with the run whole."""
+    for name in ("one", "other"):
+        folder = capture(tmp_path / "family" / name)
+        shutil.copytree(folder, tmp_path / "new" / f"new {name}")
+    path = tmp_path / "new" / "new one" / "transforms.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "frames": content["frames"][:1]}))
+    run, more, page = (str(tmp_path / name) for name in ("run", "more", "page.html"))
+    short = ["--steps", "2"]
+    assert main(["fit", str(tmp_path / "family"), "--preset", "tiny", "--out", run, *short]) == 0
+    assert main(["add", run, str(tmp_path / "new"), "--out", more, *short, "--scenes", "new one"]) == 0
+    assert "1 new scenes: n/a without views to test with" in capsys.readouterr().out
+    shutil.rmtree(more)
+    assert main(["add", run, str(tmp_path / "new"), "--out", more, *short]) == 0
+    assert main(["eval", more, "--html", page]) == 0
+    out = capsys.readouterr().out
+    assert "none of its 1 pictures is for 'test'" in out
+    assert "without the 1 of 4 scenes that lack it" in out
+    assert main(["eval", run, "--split", "val"]) == 2  # none of them
