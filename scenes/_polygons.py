@@ -24,7 +24,7 @@ def triangulated(points: NDArray[np.float64], polygons: Sequence[Sequence[int]])
     plain = np.ones(len(polygons), dtype=np.bool_)
     lengths = np.array([len(polygon) for polygon in polygons], dtype=np.int64)
     for length in np.unique(lengths[lengths > 3]):
-        which = np.nonzero(lengths == length)[0]
+        which = np.nonzero(lengths == length)[0].tolist()
         plain[which] = _is_convex(points, np.array([polygons[i] for i in which], dtype=np.int64))
     triangles: list[tuple[int, int, int]] = []
     for polygon, convex in zip(polygons, plain, strict=True):
@@ -44,7 +44,7 @@ def _is_convex(points: NDArray[np.float64], polygons: NDArray[np.int64]) -> NDAr
         edge = np.roll(ring, -1, axis=1) - ring
         turn = np.cross(np.roll(edge, 1, axis=1), edge)
         along = np.einsum("knx,kx->kn", turn, _normals(ring))
-        convex = ~known
+        convex = np.logical_not(known)
         convex[known] = ~(along < -1e-9 * np.abs(along).max(axis=1, keepdims=True)).any(axis=1)
     return convex
 
@@ -173,9 +173,9 @@ def _text_rows(body: bytes, elements: Sequence[Element]) -> tuple[NDArray[np.flo
             raise ValueError("it is shorter than its header says")
         for row in rows:
             values: dict[str, list[bytes]] = {}
-            for words in properties:
-                start, end = (1, 1 + int(row[0])) if words[0] == "list" else (0, 1)
-                values[words[-1]], row = row[start:end], row[end:]
+            for kind, *_, key in properties:
+                start, end = (1, 1 + int(row[0])) if kind == "list" else (0, 1)
+                values[key], row = row[start:end], row[end:]
             if name == "vertex":
                 points.append([float(values[axis][0]) for axis in "xyz"])
             elif name == "face":
