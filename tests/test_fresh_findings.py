@@ -74,7 +74,9 @@ def test_unseen_scenes_are_read_as_the_run_was(
 ) -> None:
     other, codes = pictures(tmp_path / "other", "d", width=16), tmp_path / "codes.safetensors"
     assert main(["infer", str(fitted), str(other), "--steps", "1", "--out", str(codes)]) == 0
-    assert "--aspect" not in capsys.readouterr().out  # nothing was chosen for the user
+    out = capsys.readouterr().out
+    assert "--aspect" not in out  # nothing was chosen for the user
+    assert f"next: hyperfields eval {fitted} --codes {codes}\n" in out  # how well it went
     assert load_codes(codes, hf.load_run(fitted)).source["aspect"] == "pad"
     squeezed = tmp_path / "squeezed.safetensors"
     words = ["--steps", "1", "--aspect", "fit", "--out", str(squeezed)]
@@ -247,6 +249,9 @@ def test_scenes_without_views_to_test_with_are_left_out_of_what_is_measured(
     assert main(["fit", str(tmp_path / "family"), "--preset", "tiny", "--out", run, *short]) == 0
     assert main(["add", run, str(tmp_path / "new"), "--out", more, *short, "--scenes", "new one"]) == 0
     assert "1 new scenes: n/a without views to test with" in capsys.readouterr().out
+    codes = str(tmp_path / "codes.safetensors")
+    assert main(["infer", run, str(tmp_path / "new"), "--out", codes, *short, "--scenes", "new one"]) == 0
+    assert f"next: hyperfields eval {run} --codes {codes} --split train\n" in capsys.readouterr().out
     shutil.rmtree(more)
     assert main(["add", run, str(tmp_path / "new"), "--out", more, *short]) == 0
     assert main(["eval", more, "--html", page]) == 0
