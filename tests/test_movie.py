@@ -56,7 +56,8 @@ def vertices(path: Path) -> np.ndarray:
     data = path.read_bytes()
     head, body = data.split(b"end_header\n", 1)
     count = int(head.split(b"element vertex ")[1].split()[0])
-    return np.frombuffer(body, "<f4", 3 * count).reshape(-1, 3)
+    row = np.dtype([("place", "<f4", 3), *([("color", "u1", 3)] if b"uchar red" in head else [])])
+    return np.frombuffer(body, row, count)["place"]
 
 
 # --------------------------------------------------------------------------------------------------- render
@@ -80,6 +81,14 @@ def test_pictures_have_the_size_that_was_fitted_unless_asked(tmp_path: Path) -> 
     assert pixels(tmp_path / "x.png").shape == (6, 8, 3)
     render_scene(run_of("views")["big"], tmp_path / "x.png", channel="depth")
     assert pixels(tmp_path / "x.png").shape == (20, 20, 3)
+
+
+def test_a_cube_that_fills_the_box_is_seen_whole_from_all_sides() -> None:
+    corners = torch.cartesian_prod(*[torch.tensor([-0.9, 0.9])] * 3)
+    for camera in orbit_cameras(run_of("shapes"), 9, (64, 64)):
+        pixels = camera.project(corners)
+        assert float(pixels.min()) > 0.0
+        assert float(pixels.max()) < 64.0
 
 
 def test_an_animation_circles_the_scene(tmp_path: Path) -> None:
