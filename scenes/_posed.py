@@ -170,11 +170,12 @@ class _Scene:
         return (camera if (camera.height, camera.width) == (height, width) else camera.resized(height, width)), rgba
 
     def mask(self, frame: Frame, camera: Camera) -> NDArray[np.bool_] | None:
-        """True `[h w]` where a frame's pixels count; None without a mask. Any other value than 0 counts."""
+        """True `[h w]` where a frame's pixels count; None without a mask. What is neither 0 nor transparent counts."""
         circle = None if frame.circle is None else _circle(camera, frame.circle * camera.width / frame.camera.width)
         if frame.mask is None:
             return circle
-        shown = as_unit(read_rgba(frame.mask))[..., :3].max(axis=-1, keepdims=True) > 0.0
+        rgba = as_unit(read_rgba(frame.mask))
+        shown = rgba[..., :3].max(axis=-1, keepdims=True) * rgba[..., 3:] > 0.0
         mask = (~shown if frame.hides else shown).astype(np.float32)
         if abs(mask.shape[1] * camera.height / (mask.shape[0] * camera.width) - 1.0) > SHAPE:
             raise InputError(

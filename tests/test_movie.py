@@ -85,10 +85,13 @@ def test_pictures_have_the_size_that_was_fitted_unless_asked(tmp_path: Path) -> 
 
 def test_a_cube_that_fills_the_box_is_seen_whole_from_all_sides() -> None:
     corners = torch.cartesian_prod(*[torch.tensor([-0.9, 0.9])] * 3)
-    for camera in orbit_cameras(run_of("shapes"), 9, (64, 64)):
-        pixels = camera.project(corners)
-        assert float(pixels.min()) > 0.0
-        assert float(pixels.max()) < 64.0
+    for size in ((64, 64), (64, 100), (100, 64)):
+        for camera in orbit_cameras(run_of("shapes"), 9, size):
+            pixels = camera.project(corners)
+            assert float(pixels.min()) > 0.0
+            assert (pixels < torch.tensor([size[1], size[0]])).all()
+    wide, whole = (orbit_cameras(run_of("views"), 1, size)[0] for size in ((20, 60), (20, 20)))
+    assert wide.fx == pytest.approx(whole.fx)  # more is seen at the sides, nothing less above and below
 
 
 def test_an_animation_circles_the_scene(tmp_path: Path) -> None:

@@ -279,6 +279,10 @@ def test_masked_pixels_are_neither_drawn_nor_measured(tmp_path: Path) -> None:
     whole = (wrong.clamp(0, 1) - truth)[:, view.mask].square().mean()
     values = picture_metrics(wrong, truth, "s", {}, print, counting=view.mask[None])
     assert values["psnr"] == pytest.approx(float(-10 * whole.log10()), abs=1e-3)
+    Image.fromarray(np.stack([np.full_like(mask, 255)] * 3 + [mask], -1)).save(folder / "mask.png")
+    cut_out = open_family(folder).reference(0, "train")[0].mask  # a mask that is white where it is not transparent
+    assert cut_out is not None
+    assert bool((cut_out == view.mask).all())
     Image.fromarray(np.zeros_like(mask)).save(folder / "mask.png")
     with pytest.raises(InputError, match="no pixel counts"):
         open_family(folder)

@@ -44,17 +44,25 @@ def picture_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def _fov(run: HasConfig, size: tuple[int, int]) -> float:
+    """The angle across the width of pictures of a size, in which all is seen that the run's own pictures show."""
+    fov, (height, width) = float(run.config.picture.get("fov", FOV)), native_size(run)
+    wider = size[1] * height / (size[0] * width)
+    return fov if wider <= 1.0 else 2.0 * math.atan(wider * math.tan(0.5 * fov))
+
+
 def orbit_cameras(run: HasConfig, frames: int, size: tuple[int, int]) -> list[Camera]:
     """`frames` cameras on a circle round the scenes of a run; the first looks from the front left.
 
-    Distance, height and field of view are those of the pictures that a run of views was fitted to.
+    Distance, height and field of view are those of the pictures that a run of views was fitted to; pictures that are
+    wider or higher show more.
     """
     picture = run.config.picture
     return orbit(
         frames,
         radius=picture.get("radius", RADIUS),
         elevation=picture.get("elevation", ELEVATION),
-        fov=picture.get("fov", FOV),
+        fov=_fov(run, size),
         up=picture.get("up", (0.0, 0.0, 1.0)),
         start=START,
         height=size[0],
@@ -71,7 +79,7 @@ def spiral_cameras(run: HasConfig, frames: int, size: tuple[int, int]) -> list[C
         middle=orbit_cameras(run, 1, size)[0].T_world_camera,
         focus=radius,
         radii=(SPIRAL * radius, SPIRAL * radius, SPIRAL * radius),
-        fov=picture.get("fov", FOV),
+        fov=_fov(run, size),
         height=size[0],
         width=size[1],
     )
