@@ -138,7 +138,7 @@ def test_cameras_are_those_that_the_run_was_fitted_to() -> None:
     assert math.asin(float(first[2]) / 3.5) == pytest.approx(0.5, abs=1e-6)
     assert first[0] < 0.0  # from the left
     assert first[1] < 0.0  # and the front
-    assert 2.0 * math.atan(10.0 / cameras[0].fx) == pytest.approx(0.7)
+    assert 2.0 * math.atan(5.0 / cameras[0].fx) == pytest.approx(0.7)  # across the shorter side
     total = sum(camera.T_world_camera[:2, 3] for camera in cameras)
     torch.testing.assert_close(torch.as_tensor(total), torch.zeros(2), rtol=0, atol=1e-5)
     assert native_size(run) == (20, 20)
