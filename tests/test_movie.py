@@ -56,8 +56,7 @@ def vertices(path: Path) -> np.ndarray:
     data = path.read_bytes()
     head, body = data.split(b"end_header\n", 1)
     count = int(head.split(b"element vertex ")[1].split()[0])
-    row = np.dtype([("place", "<f4", 3), *([("color", "u1", 3)] if b"uchar red" in head else [])])
-    return np.frombuffer(body, row, count)["place"]
+    return np.frombuffer(body, "<f4", 3 * count).reshape(-1, 3)
 
 
 # --------------------------------------------------------------------------------------------------- render

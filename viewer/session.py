@@ -18,7 +18,6 @@ from torch import Tensor
 
 from hyperfields.data import Mesh, View
 from hyperfields.errors import InputError
-from hyperfields.rendering.meshing import vertex_normals
 from hyperfields.viewer.lock import Turn
 from hyperfields.viewer.reference import photograph_picture, reference_picture
 from hyperfields.viewer.requests import AXES, ViewRequest, view_request
@@ -239,10 +238,14 @@ def mesh_header(mesh: Mesh) -> dict[str, int]:
 
 
 def mesh_bytes(mesh: Mesh) -> bytes:
-    """A mesh for WebGL, little-endian: positions `[v 3]` float32, normals `[v 4]` int8 (x y z 0), then faces `[f 3]`
-    uint32.
+    """A mesh for WebGL, little-endian: positions `[v 3]` float32, normals `[v 4]` int8 (x y z 0), faces `[f 3]` uint32.
+
+    The normal of a vertex is the mean of those of its faces, weighted by their area.
     """
-    unit = torch.nn.functional.pad(vertex_normals(mesh), (0, 1))
+    corners = mesh.vertices[mesh.faces]  # [f 3 3]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    sums = torch.zeros_like(mesh.vertices).index_add_(0, mesh.faces.flatten(), normals.repeat_interleave(3, 0))
+    unit = torch.nn.functional.pad(torch.nn.functional.normalize(sums, dim=-1), (0, 1))
     arrays = (
         mesh.vertices.numpy().astype("<f4"),
         (unit * 127.0).round().to(torch.int8).numpy(),

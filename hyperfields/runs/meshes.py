@@ -23,8 +23,6 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
     `frame`: "file" puts the vertices back into the frame of the file that the scene came from
     (p * scale + center), "scene" leaves them. Axes are kept, also in a .glb, whose viewers take +Y as up.
 
-    Colours of vertices go into a .ply, an .obj (`v x y z r g b`) and a .glb, whose colours are linear, as glTF says.
-
     Far from the origin float32 is too coarse for a vertex: a .ply then has doubles, an .obj as many digits as it
     takes, and a .glb, whose vertices stay in the scene frame, a node with the scale and the translation.
 
@@ -40,9 +38,8 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
     inside = mesh.vertices.detach().cpu().double().numpy()  # [v 3], scene frame
     vertices = inside * scale + np.array(center, dtype=np.float64)
     faces = mesh.faces.detach().cpu().numpy().astype(np.int64)
-    colors = None if mesh.colors is None else mesh.colors.detach().cpu().double().numpy()
     if suffix == ".ply":
-        write_atomically(path, _ply(vertices, faces, colors, doubles=_rounding(vertices) > 1e-6 * abs(scale)))
+        write_atomically(path, _ply(vertices, faces, doubles=_rounding(vertices) > 1e-6 * abs(scale)))
         return
     trimesh = _trimesh(path)
     if suffix == ".glb":
@@ -50,21 +47,14 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
         if len(faces):  # an accessor of a glTF must not be empty
             to_file = np.diag([scale, scale, scale, 1.0])
             to_file[:3, 3] = center
-            scene.add_geometry(
-                trimesh.Trimesh(inside, faces, vertex_colors=_bytes(_linear(colors)), process=False), transform=to_file
-            )
+            scene.add_geometry(trimesh.Trimesh(inside, faces, process=False), transform=to_file)
         write_atomically(path, trimesh.exchange.gltf.export_glb(scene, include_normals=False))
         return
-    plain = trimesh.Trimesh(vertices, faces, vertex_colors=_bytes(colors), process=False)
+    plain = trimesh.Trimesh(vertices, faces, process=False)
     if suffix == ".obj":
         digits = max(0, math.ceil(12.0 - math.log10(scale))) if scale > 0.0 else 12  # 1e-12 of the scene frame's unit
         text = trimesh.exchange.obj.export_obj(
-            plain,
-            include_normals=False,
-            include_color=colors is not None,
-            include_texture=False,
-            digits=digits,
-            header=None,
+            plain, include_normals=False, include_color=False, include_texture=False, digits=digits, header=None
         )
         write_atomically(path, text.encode())
         return
@@ -82,35 +72,17 @@ def _rounding(vertices: NDArray[np.float64]) -> float:
     return float(np.abs(vertices.astype(np.float32) - vertices).max(initial=0.0))
 
 
-def _linear(colors: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    """Linear values of those that pictures have (IEC 61966-2-1)."""
-    if colors is None:
-        return None
-    return np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
-
-
-def _bytes(colors: NDArray[np.float64] | None) -> NDArray[np.uint8] | None:
-    return None if colors is None else np.round(colors * 255.0).astype(np.uint8)
-
-
-def _ply(
-    vertices: NDArray[np.float64], faces: NDArray[np.int64], colors: NDArray[np.float64] | None, doubles: bool
-) -> bytes:
+def _ply(vertices: NDArray[np.float64], faces: NDArray[np.int64], doubles: bool) -> bytes:
     """A binary .ply (Turk, 1994). Those of trimesh have float32 vertices only."""
     kind, name = ("<f8", "double") if doubles else ("<f4", "float")
-    tints = "" if colors is None else "".join(f"property uchar {tint}\n" for tint in ("red", "green", "blue"))
-    points = np.empty(len(vertices), dtype=[("place", kind, 3), *([] if colors is None else [("color", "u1", 3)])])
-    points["place"] = vertices
-    if (values := _bytes(colors)) is not None:
-        points["color"] = values
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n"
         f"property {name} x\nproperty {name} y\nproperty {name} z\n"
-        f"{tints}element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
     rows = np.empty(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
     rows["count"], rows["corners"] = 3, faces
-    return header.encode() + points.tobytes() + rows.tobytes()
+    return header.encode() + vertices.astype(kind).tobytes() + rows.tobytes()
 
 
 def _trimesh(path: Path) -> Any:

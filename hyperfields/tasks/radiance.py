@@ -21,7 +21,7 @@ from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import Rendered, on_background
 from hyperfields.rendering.composition import Composition
 from hyperfields.rendering.image import Window
-from hyperfields.rendering.meshing import mesh_from_field, vertex_normals
+from hyperfields.rendering.meshing import mesh_from_field
 from hyperfields.rendering.pictures import (
     CELLS,
     RAYS_PER_BLOCK,
@@ -286,8 +286,7 @@ class RadianceTask:
         return pictures, truth, counting, rendered
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION, *, cameras: Sequence[Camera] = ()) -> Mesh:
-        """The surface in the scene box where a sample becomes more opaque than clear, with its colours as they are seen
-        from straight above.
+        """The surface in the scene box where a sample becomes more opaque than clear.
 
         cameras: of pictures of the scene; places that none of them has in its picture are clear, and parts of the
             surface that none of them sees are left out.
@@ -300,7 +299,7 @@ class RadianceTask:
 
         mesh = mesh_from_field(clearness, resolution=resolution, safety=math.inf, device=bound.device)
         if not cameras or not len(mesh.faces):
-            return _colored(bound, mesh)
+            return mesh
 
         def depth(camera: Camera) -> Tensor:
             rays = camera.to(bound.device).rays()
@@ -308,7 +307,7 @@ class RadianceTask:
             ends = shown.depth.where(shown.alpha > 0.5, math.inf)
             return ends.reshape(camera.height, camera.width)
 
-        return _colored(bound, seen_parts(mesh, cameras, depth, 2.0 * step + 4.0 / resolution))
+        return seen_parts(mesh, cameras, depth, 2.0 * step + 4.0 / resolution)
 
     def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
         return RadianceMorph(first, second)
@@ -397,15 +396,3 @@ def _renderer(bound: BoundField | Composition, cells: int, normals: bool) -> Cal
 
 
 RADIANCE = RadianceTask()
-
-
-@torch.no_grad()
-def _colored(bound: BoundField, mesh: Mesh) -> Mesh:
-    """The mesh with the colours of the first half sample below it."""
-    if not len(mesh.vertices):
-        return mesh
-    down = -vertex_normals(mesh)
-    below = (mesh.vertices + 0.5 * bound.field.step * down).clamp(-1.0, 1.0)
-    blocks = zip(below.split(RAYS_PER_BLOCK), down.split(RAYS_PER_BLOCK), strict=True)
-    colors = [bound(x[None].to(bound.device), d[None].to(bound.device))[1][0].float().cpu() for x, d in blocks]
-    return mesh._replace(colors=torch.cat(colors).clamp(0.0, 1.0))
