@@ -344,17 +344,11 @@ def _require_room(out: Path, resume: bool) -> RunConfig | None:
 
     Asked before the data are read, which may take long.
     """
-    from hyperfields.runs.atomic import holds_files
-    from hyperfields.runs.config import CONFIG, read_config
+    from hyperfields.runs.config import read_config, require_new
 
     if resume:
         return read_config(out)
-    if (out / CONFIG).exists():
-        raise InputError(f"{out}: holds a fit already; go on with it by --resume, or choose another --out")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; wanted a new or an empty folder for the run")
-    if out.is_dir() and holds_files(out):
-        raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the run")
+    require_new(out)
     return None
 
 

@@ -30,7 +30,7 @@ from hyperfields.evaluation.report import evaluate
 from hyperfields.evaluation.unseen import file_rows, measure_unseen
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import ModelConfig
-from hyperfields.runs.atomic import append, holds_files, write_atomically
+from hyperfields.runs.atomic import append, require_room, write_atomically
 from hyperfields.runs.config import CONFIG, FitSettings
 from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import Run, load_run
@@ -228,8 +228,8 @@ def _begin(out: Path, settings: dict[str, Any], task: Task | None = None) -> lis
         for key, value in json.loads(json.dumps(settings)).items():
             if key not in GROWING and old.get(key) != value:
                 raise InputError(f"{out}: holds a comparison with another {key}; choose another --out")
-    elif out.is_dir() and holds_files(out):
-        raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the comparison")
+    else:
+        require_room(out, "the comparison")
     write_atomically(path, json.dumps(settings, indent=1).encode())
     results = _read_results(out)
     if (out / RESULTS).is_file():  # without the line that was cut

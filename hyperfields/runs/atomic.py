@@ -106,6 +106,18 @@ def holds_files(folder: Path) -> bool:
     return any(left.name != LOCK and not TEMPORARY.fullmatch(left.name) for left in folder.iterdir())
 
 
+def require_room(folder: Path, what: str = "the run") -> None:
+    """Nothing, when a folder is new or empty: asked before long work, and again by `new_folder` as it begins.
+
+    Raises:
+        InputError: it is a file, or holds files of anybody's.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; wanted a new or an empty folder for {what}")
+    if folder.is_dir() and holds_files(folder):
+        raise InputError(f"{folder}: holds other files; wanted a new or an empty folder for {what}")
+
+
 def require_suffix(path: Path, allowed: tuple[str, ...], what: str) -> str:
     """The suffix of `path` in lower case. Ask before the work starts: the writers below ask again.
 

@@ -37,7 +37,7 @@ from hyperfields.model import HyperField, ModelConfig
 from hyperfields.ops.devices import require_float32
 from hyperfields.process import seeded
 from hyperfields.runs import codec, shards
-from hyperfields.runs.atomic import holds_files, new_folder, write_atomically
+from hyperfields.runs.atomic import new_folder, require_room, write_atomically
 from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
 from hyperfields.runs.scene import Scene, scene_of_sum
 from hyperfields.tasks import Task, task_of
@@ -191,8 +191,7 @@ class Run:
             InputError: a folder in use, or one that cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or holds_files(folder)):
-            raise InputError(f"{folder}: is in use; wanted a new or an empty folder for the run")
+        require_room(folder)
         with new_folder(folder, parents=True) as new:
             write_config(new, self.config)
             digest = write_model(new, self.model)

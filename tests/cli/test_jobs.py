@@ -179,7 +179,7 @@ def test_a_fit_with_bases_from_a_part_keeps_its_scenes_and_spares_other_runs(
     family: Path, run: Path, tmp_path: Path, refused: Refused
 ) -> None:
     data, before = open_family(family), contents(run)
-    with pytest.raises(InputError, match="is in use; wanted a new or an empty folder"):
+    with pytest.raises(InputError, match="holds a fit already"):
         hf.fit_many(data, run, bases_from=3, steps=1, preset="tiny", progress=False)
     assert contents(run) == before
 
