@@ -26,7 +26,7 @@ from hyperfields.runs.run import Run
 from hyperfields.tasks import TrainConfig
 from hyperfields.training import refinement
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import By, code_share, infer
+from hyperfields.training.inference import By, code_share, each_scene_steps, infer, new_code
 from hyperfields.training.optim import Optimizers
 from hyperfields.training.trainer import Progress, Trainer
 
@@ -167,6 +167,17 @@ def test_both_stages_of_a_refinement_warm_up(run: Run, monkeypatch: pytest.Monke
         assert factors[first] == pytest.approx(1.0 / warmup, rel=0.01)
         assert factors[first + warmup] > 0.7
         assert factors[last] < 0.02
+
+
+def test_what_a_number_of_steps_is_for_each_scene(run: Run) -> None:
+    """A step takes 16 scenes; weights are fitted eight scenes at a time."""
+    few, many = Halves(names=("a",)), Halves(names=tuple(map(str, range(64))))
+    assert each_scene_steps(run, few, 100) == ""
+    assert each_scene_steps(run, many, 100) == "steps: a scene takes part in about 25 of 100"
+    share = code_share(many)
+    codes, weights = round(share * 800 * 16 / 64), round((1.0 - share) * 800 / 8)
+    wanted = f"steps: a scene takes part in about {codes} of 800 for its code, then in {weights} for its weights"
+    assert each_scene_steps(run, many, 800, refine=True) == wanted
 
 
 def test_an_inference_that_cannot_be_is_one_line(run: Run, tmp_path: Path) -> None:

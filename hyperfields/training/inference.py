@@ -35,7 +35,7 @@ from hyperfields.tasks.config import Cosine
 from hyperfields.training import axes
 from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
-from hyperfields.training.refinement import pictures_of
+from hyperfields.training.refinement import GROUP, pictures_of
 from hyperfields.training.refinement import refine as refined
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.symmetry import FEW, Mirrored, with_mirrored
@@ -188,6 +188,18 @@ def code_share(data: SceneDataset, packed: bool = False) -> float:
 
 def _descent(
     run: Run,
+def each_scene_steps(run: Run, data: SceneDataset, steps: int, refine: bool = False, packed: bool = False) -> str:
+    """A line about how many of the steps a scene takes part in; empty where it is all of them."""
+    count, each = len(data.names), min(run.config.train.scenes, len(data.names))
+    if not (refine or packed):
+        return "" if each == count else f"steps: a scene takes part in about {steps * each / count:.0f} of {steps:,}"
+    share, groups = code_share(data, packed), math.ceil(count / GROUP)
+    return (
+        f"steps: a scene takes part in about {share * steps * each / count:.0f} of {steps:,} for its code, then in "
+        f"{(1.0 - share) * steps / groups:.0f} for its weights"
+    )
+
+
     data: SceneDataset,
     length: Length,
     refine: bool,
