@@ -196,6 +196,10 @@ def test_an_inference_that_cannot_be_is_one_line(run: Run, tmp_path: Path) -> No
             infer(run, one, **settings)
     with pytest.raises(InputError, match="holds images, the family holds views"):
         infer(run, Balls(), by="posterior", steps=1)
+    alone = run.with_codes(["p0"], run.codes("p0"))
+    for ask in (lambda: infer(alone, one, by="posterior", steps=1), lambda: new_code(alone, 0)):
+        with pytest.raises(InputError, match=r"(posterior|sample 0): takes how codes .* holds one scene"):
+            ask()
     infer(run, one, tmp_path / "c.safetensors", steps=1, progress=False)
     other = fit(Halves(), steps=1, model=MODEL, train=TrainConfig(16, 64), progress=False)
     with pytest.raises(InputError, match="its codes belong to another run than this run"):

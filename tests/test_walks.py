@@ -23,6 +23,7 @@ from hyperfields.runs.timing import timed_places
 from hyperfields.training.fit import fit
 
 from ._octahedra import run_of
+from hyperfields.training.inference import new_code
 from .cli._families import run_cli
 
 
@@ -150,6 +151,8 @@ def test_sums_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 # ------------------------------------------------------------------------------------------------------ latents
+    with pytest.raises(InputError, match=r"sample 1: the scenes of .* were fitted each alone"):
+        new_code(run, 1)
 
 
 def test_draws_stay_where_scenes_are() -> None:

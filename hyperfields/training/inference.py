@@ -128,6 +128,8 @@ def _inferred(
             raise InputError(f"--refine, --bytes {bytes_per_scene}: give one of the two")
         if bytes_per_scene is not None:
             _require_bytes(run, bytes_per_scene)
+        if by == "posterior":
+            _require_spread(run, "--by posterior")
         length = Length(minutes, steps)
         with frozen(run.model), shown(progress, "infer") as on_step:
 
@@ -171,6 +173,14 @@ def _trainer(
     return Trainer(bind, groups, objective, torch.arange(count), train, seed, regularizers=[GaussianPrior(train.prior)])
 
 
+def _require_spread(run: Run, option: str) -> None:
+    """InputError for one fitted scene: how codes differ, which is the prior of other scenes, is then not known."""
+    if len(run) < 2:
+        raise InputError(
+            f"{option}: takes how codes of fitted scenes differ, and {run.label} holds one scene; use a run of several"
+        )
+
+
 def _require_bytes(run: Run, size: int) -> None:
     """InputError when no code fits into so many bytes; how many it takes is known once it is found."""
     least = math.ceil(run.model.config.latent_size / 2)
@@ -178,16 +188,6 @@ def _require_bytes(run: Run, size: int) -> None:
         raise InputError(f"--bytes {size!r:.60}: wanted a whole number of at least {least}, for the code alone")
 
 
-def code_share(data: SceneDataset, packed: bool = False) -> float:
-    """Share of the time that codes get, where weights are refined after them; `packed`: into few bytes."""
-    pictures = pictures_of(data)
-    if pictures > FEW and not packed:
-        return MANY_PICTURES_SHARE
-    return ONE_PICTURE_SHARE if pictures == 1 else CODE_SHARE
-
-
-def _descent(
-    run: Run,
 def each_scene_steps(run: Run, data: SceneDataset, steps: int, refine: bool = False, packed: bool = False) -> str:
     """A line about how many of the steps a scene takes part in; empty where it is all of them."""
     count, each = len(data.names), min(run.config.train.scenes, len(data.names))
@@ -200,6 +200,16 @@ def each_scene_steps(run: Run, data: SceneDataset, steps: int, refine: bool = Fa
     )
 
 
+def code_share(data: SceneDataset, packed: bool = False) -> float:
+    """Share of the time that codes get, where weights are refined after them; `packed`: into few bytes."""
+    pictures = pictures_of(data)
+    if pictures > FEW and not packed:
+        return MANY_PICTURES_SHARE
+    return ONE_PICTURE_SHARE if pictures == 1 else CODE_SHARE
+
+
+def _descent(
+    run: Run,
     data: SceneDataset,
     length: Length,
     refine: bool,
@@ -375,9 +385,18 @@ def fields_of(
 def new_code(run: Run, seed: int) -> Tensor:
     """Code `[1 z]` of a new scene: a draw from N(0, 1) if the run was fitted under that prior by distributions
     (`Variational`), else from the Gaussian of the fitted codes, number by number.
+
+    Raises:
+        InputError: one fitted scene, which is no distribution; scenes that were fitted each alone.
     """
+    if not shares_networks(run.model.config.generator):
+        raise InputError(
+            f"--sample {seed}: the scenes of {run.label} were fitted each alone, so that nothing generates a new one; "
+            "fit without --individually"
+        )
     generator, codes = torch.Generator().manual_seed(seed), run.model.latents.codes.detach()
     drawn = torch.randn(1, codes.shape[1], generator=generator).to(codes)
     if type(run.config.codes).__name__ == "Variational":
         return drawn
+    _require_spread(run, f"--sample {seed}")
     return codes.mean(0) + codes.std(0, correction=0) * drawn
