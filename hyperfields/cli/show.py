@@ -271,7 +271,7 @@ def interpolate(
     """
     from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.render import interpolate_run
-    from hyperfields.training.progress import Meter
+    from hyperfields.training.progress import Stages
 
     loaded = load(run)
     inferred = None if codes is None else load_codes(codes, loaded)
@@ -279,7 +279,7 @@ def interpolate(
         names = " ".join((loaded.names if inferred is None else inferred.names)[:2])
         count = "one scene" if scenes else "no scene"
         raise InputError(f"interpolate: {count} came; a walk is between two or more, e.g. {names}")
-    with Meter("interpolate") as meter:
+    with Stages() as stages:
         interpolate_run(
             [(loaded if inferred is None else inferred)[scene] for scene in scenes],
             out,
@@ -289,7 +289,8 @@ def interpolate(
             timing=timing,
             orbit=orbit,
             size=parse_size(size),
-            progress=frames_shown(meter),
+            looks=lambda done, total: stages.count("timing", done, total, "looking how much changes"),
+            progress=lambda done, total: stages.count("interpolate", done, total, "frames"),
         )
     print(f"wrote {out}")
 

@@ -132,6 +132,7 @@ def interpolate_run(
     resolution: int = MESH_RESOLUTION,
     progress: OnFrame | None = None,
 ) -> None:
+    looks: OnFrame | None = None,
     """Walk from scene to scene of one run, ends included.
 
     Args:
@@ -146,6 +147,8 @@ def interpolate_run(
         resolution: of meshes, cells a side.
 
     Raises:
+        looks: called as (done, in all) while even timing looks how much changes where, before the first frame.
+        progress: called as (frames done, frames in all).
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
             is not empty; a file that cannot be written.
 
@@ -172,13 +175,13 @@ def interpolate_run(
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
     if animated:
         require_suffix(out, ANIMATION_SUFFIXES, "a walk")  # before the places are looked for, which is long
-        bounds = map(walk.at, timed_places(walk, frames, timing))
+        bounds = map(walk.at, timed_places(walk, frames, timing, progress=looks))
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
         write_animation(out, _counted(pictures, frames, progress), FPS)
         return
     bare: list[int] = []  # frames without a surface
     with new_folder(out) as folder:
-        places = timed_places(walk, frames, timing)
+        places = timed_places(walk, frames, timing, progress=looks)
         if as_meshes:
             meshes = (walk.mesh(place, resolution) for place in places)
             for number, mesh in enumerate(_counted(meshes, frames, progress)):
