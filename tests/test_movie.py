@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from hyperfields.errors import InputError
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.export import export_scene
 from hyperfields.runs.field_file import load_field
+from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.render import interpolate_run, render_scene
+from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import render_picture
 
@@ -94,6 +97,11 @@ def test_an_animation_circles_the_scene(tmp_path: Path) -> None:
         assert float((frame - wanted).abs().mean()) < 0.01
 
 
+def framed_run(run: Run, **frames: tuple[float, ...]) -> Run:
+    picture = {**run.config.picture, "frames": {name: list(frame) for name, frame in frames.items()}}
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, picture=picture))
+
+
 def test_a_film_along_a_camera_path(tmp_path: Path) -> None:
     """Poses of a file are in the frame of the capture; a folder gets a picture a frame, as `render_picture` has it."""
     run = run_of("views")
@@ -111,6 +119,17 @@ def test_a_film_along_a_camera_path(tmp_path: Path) -> None:
     for name, camera in zip(names, around, strict=True):
         wanted = render_picture(run.bind("big"), camera, SIZE)
         assert float((pixels(tmp_path / "frames" / name) - wanted).abs().mean()) < 2e-3
+    fitted = framed_run(run, big=frame, small=frame)
+    for made in (fitted["big + big - big"], fitted.between("big", "small", 0.0)):  # of a scene that was made, too
+        out = tmp_path / made.name
+        render_scene(made, out, path=tmp_path / "path.json")
+        assert [file.read_bytes() for file in sorted(out.iterdir())] == [
+            file.read_bytes() for file in sorted((tmp_path / "frames").iterdir())
+        ]
+    shifted = framed_run(run, big=frame, small=(4.0, 1.0, 1.0, 1.0))
+    assert shifted["big - small"].frame == (3.0, 3.0, 0.0, 0.75)
+    assert shifted["big - small + small"].frame == pytest.approx((10 / 3, 7 / 3, 1 / 3, 2.5 / 3))
+    assert InferredCodes(run, ("x", "y"), run.codes("big", "small"))["x - y"].frame is None
     render_scene(scene, tmp_path / "x.gif", path="spiral", frames=5, size=SIZE)
     assert len(frames(tmp_path / "x.gif")) == 5
     with pytest.raises(InputError, match=r"--frames 2: is of an orbit or a spiral"):

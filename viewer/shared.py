@@ -81,6 +81,7 @@ class SharedState:
         self.names = run.names if inferred is None else inferred.names
         self.codes = (run.model.latents.codes if inferred is None else inferred.codes).detach()
         self.map = latent_map(self.codes)
+        self._frame = (run if inferred is None else inferred).frame_of()
         self.lock = FairLock()
         self.closing = threading.Event()
         self._inferred = inferred
@@ -181,7 +182,7 @@ class SharedState:
 
     def blend(self, code: Tensor) -> Scene:
         """The scene of a code `[1 z]`."""
-        return Scene(self.run, "blend", code, fitted=False)
+        return Scene(self.run, "blend", code, fitted=False, frame=self._frame)
 
     def _numbered(self, number: int) -> Scene:
         name = self.names[number]

@@ -139,7 +139,7 @@ def render(
         elif scene is not None or codes is not None or uncertainty:
             raise InputError(f"--sample {sample}: is a scene of its own; leave --scene, --codes and --uncertainty out")
         else:
-            shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
+            shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False, frame=loaded.frame_of())
     if family is not None and not uncertainty:
         raise InputError(f"--family {family}: is read for --uncertainty alone; leave it out")
     if uncertainty and (any(value is not None for value in (orbit, path, frames)) or channel != "rgb"):
