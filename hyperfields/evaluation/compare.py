@@ -72,6 +72,8 @@ class Comparison:
             raise InputError(f"--seeds {self.seeds}: wanted at least 1")
         if self.leaders is not None and self.leaders < 1:
             raise InputError(f"--leaders {self.leaders}: wanted at least 1")
+        if self.leaders is not None and self.seeds == 1 and len(self.bytes_per_scene) < 2:
+            raise InputError(f"--leaders {self.leaders}: get other --bytes or --seeds; give several, or leave it out")
         for option, sizes in (("--bytes", self.bytes_per_scene), ("--unseen-bytes", self.unseen_bytes)):
             if any(size < 1 for size in sizes):
                 raise InputError(f"{option} {','.join(map(str, sizes))}: wanted numbers above 0")
