@@ -86,9 +86,10 @@ def render(
         compose: instead of a run, a JSON file of radiance scenes with their places, of one run or several: {"scenes":
             [{"run": "runs/cars", "scene": "bus", "position": [0, 0, 0], "turn": 90, "scale": 1}, ...]}, paths from the
             file's folder, turn in degrees about +Z; codes instead of scene, or rotation instead of turn.
-        path: of the camera, for films: a circle, a spiral, or a file of nerfstudio's camera paths; default: orbit.
+        path: of the camera, for films: orbit, a circle round the scene (default), spiral, or a file of nerfstudio's
+            camera paths.
         frames: number of frames of an orbit or a spiral; default: 48.
-        orbit: number of frames of a circle: --path orbit --frames N in one.
+        orbit: number of frames of an orbit: --path orbit --frames N in one.
         size: height and width of the picture; default: as fitted, or as in the file of --path.
         channel: colours, distances from the camera (near is bright), or surface normals.
         uncertainty: also write FILE.uncertainty.png, bright where the standard deviation is large.

@@ -109,6 +109,8 @@ def _film(
         film = path
         if pixels is not None:
             film = film._replace(cameras=[camera.resized(*pixels) for camera in film.cameras])
+    elif not Path(path).exists():
+        raise InputError(f"{path}: not readable as a camera path: not there; wanted orbit, spiral, or nerfstudio's file")
     else:
         film = read_camera_path(Path(path), pixels)
     frame = scene.frame
@@ -130,9 +132,9 @@ def interpolate_run(
     orbit: bool = False,
     size: int | tuple[int, int] | None = None,
     resolution: int = MESH_RESOLUTION,
+    looks: OnFrame | None = None,
     progress: OnFrame | None = None,
 ) -> None:
-    looks: OnFrame | None = None,
     """Walk from scene to scene of one run, ends included.
 
     Args:
@@ -145,10 +147,10 @@ def interpolate_run(
         orbit: let the camera circle once meanwhile.
         size: (height, width) or one number, default as fitted.
         resolution: of meshes, cells a side.
-
-    Raises:
         looks: called as (done, in all) while even timing looks how much changes where, before the first frame.
         progress: called as (frames done, frames in all).
+
+    Raises:
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
             is not empty; a file that cannot be written.
 
