@@ -264,11 +264,12 @@ def interpolate(
         codes: file of codes written by infer: walk over its scenes instead of the fitted ones.
         frames: number of frames of the whole walk.
         morph: moved: fields of two scenes, of which one is carried to the other; codes: the fields of mixed codes.
-        mode: of --morph codes: straight lines, the default, arcs, or one curve without corners through all codes.
+        mode: of --morph codes: lerp, straight lines (default); slerp, arcs; smooth, one curve without corners through
+            all codes.
         timing: even: as much of the picture or of the surface changes from each frame to the next; linear: the same
             share of the way lies between.
-        orbit: let the camera circle the scene.
-        size: height and width of the pictures.
+        orbit: let the camera circle the scene once.
+        size: height and width of the pictures; default: as fitted.
     """
     from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.render import interpolate_run

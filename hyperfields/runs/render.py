@@ -110,7 +110,7 @@ def _film(
         if pixels is not None:
             film = film._replace(cameras=[camera.resized(*pixels) for camera in film.cameras])
     elif not Path(path).exists():
-        raise InputError(f"{path}: not readable as a camera path: not there; wanted orbit, spiral, or nerfstudio's file")
+        raise InputError(f"{path}: not readable as a camera path: not there; wanted orbit, spiral or a file of paths")
     else:
         film = read_camera_path(Path(path), pixels)
     frame = scene.frame
