@@ -117,7 +117,7 @@ def evaluate(
     if part is not None and (protocol is not None or html is not None):
         raise InputError(f"--shard {shard}: goes with neither --protocol nor --html; leave them out")
     if out is not None:
-        require_suffix(out, (".json",), "a report")
+        require_suffix(out, (".json",), "a report", makes_folder=part is not None)  # that of all parts
     if html is not None:
         require_suffix(html, (".html",), "a page")
     if lpips_weights is not None and not lpips_weights.exists():
