@@ -16,6 +16,7 @@ from hyperfields.cameras import CameraPath, write_camera_path
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
 from hyperfields.runs.cameras import orbit_cameras
+from hyperfields.runs.compose import compose
 from hyperfields.runs.export import export_scene
 from hyperfields.runs.field_file import load_field
 from hyperfields.runs.inferred import InferredCodes
@@ -126,6 +127,11 @@ def test_a_film_along_a_camera_path(tmp_path: Path) -> None:
         assert [file.read_bytes() for file in sorted(out.iterdir())] == [
             file.read_bytes() for file in sorted((tmp_path / "frames").iterdir())
         ]
+    told: list[str] = []
+    render_scene(compose([fitted["big"]]), tmp_path / "composed", path=tmp_path / "path.json", note=told.append)
+    assert told == [
+        f"{tmp_path / 'path.json'}: its poses are taken in the frame of the scene box, since 'big' is of no capture"
+    ]
     shifted = framed_run(run, big=frame, small=(4.0, 1.0, 1.0, 1.0))
     assert shifted["big - small"].frame == (3.0, 3.0, 0.0, 0.75)
     assert shifted["big - small + small"].frame == pytest.approx((10 / 3, 7 / 3, 1 / 3, 2.5 / 3))

@@ -114,6 +114,9 @@ def _film(
     else:
         film = read_camera_path(Path(path), pixels)
     frame = scene.frame
+    if not film.in_box and frame is None and scene.run.config.picture.get("frames"):  # which others of its run have
+        note = f"{path}: its poses are taken in the frame of the scene box, since {scene.name!r:.100} is of no capture"
+        return film._replace(note=note)
     if film.in_box or frame is None:
         return film._replace(note=None)
     moved = [camera.into((frame[0], frame[1], frame[2], frame[3])) for camera in film.cameras]
