@@ -292,7 +292,7 @@ class RayObjective:
         near, far = inside
         solid = batch.rgba[..., 3] > 0.5
         sees = solid & (far > near) & fits
-        unseen = sees & (alpha < UNSEEN)
+        unseen = sees & (alpha < self.config.unseen)
         many = (unseen.sum(1) > MANY * sees.sum(1)) & ~solid.all(1)
         empty = self.occupancy.peak[local] < self.occupancy.limit
         return torch.where(empty[:, None], sees, unseen & many[:, None])
@@ -373,8 +373,7 @@ def _photographs(data: SceneDataset, config: TrainConfig, device: torch.device) 
     return Photographs(counts, config.photographs).to(device)
 
 
-UNSEEN = 0.15  # opacity of a ray that sees something, below which it shows nothing of it
-MANY = 0.1  # such a part of these rays is too much
+MANY = 0.1  # such a part of the rays that see something is too much to show nothing of it
 REVIVAL = 1e-2  # weight of the term that lifts the density of empty scenes
 
 

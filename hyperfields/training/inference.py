@@ -221,7 +221,7 @@ def _descent(
     model, count = run.model, len(data.names)
     center = model.latents.codes.detach().mean(0)  # of the fitted codes: the most likely place under the prior
     table = LatentTable(count, len(center), sparse=True, start=center.expand(count, len(center)))
-    train = dataclasses.replace(run.config.train, prior=prior)
+    train = run.config.train.for_new_scenes(prior=prior)
     progress = Progress()
     along = axes.code_axes(run, data, seed) if count >= axes.SCENES else None
     if along is not None:
@@ -279,7 +279,7 @@ def _posterior(
         z = mean + std * torch.randn(mean.shape, generator=noise, device=mean.device)
         return Fields(model.bind(center + std_fitted * z), None, weight * gaussian_kl(mean, std).mean())
 
-    train = dataclasses.replace(run.config.train, prior=0.0, rate_latents=POSTERIOR_RATE)
+    train = run.config.train.for_new_scenes(prior=0.0, rate_latents=POSTERIOR_RATE)
     trainer = _trainer(run, data, bind, {"latents": [table.codes]}, train, seed)
     trainer.fit(length, Progress(), on_step=on_step)
     mean, log_std = table.codes.detach().chunk(2, 1)
@@ -294,7 +294,7 @@ def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
         what = "without an encoder" if by == "encoder" else "not for a few steps"
         raise InputError(f"{run.label}: was fitted {what}; make such a run with: hyperfields fit {how}")
     source = code_source(run, data, config)
-    device, train = run.model.latents.codes.device, run.config.train
+    device, train = run.model.latents.codes.device, run.config.train.for_new_scenes()
     count = len(data.names)
     objective = run.task.objective(data, run.model.config.field, train, count, device=device, loss=train.loss)
     generator, parts = torch.Generator(device).manual_seed(seed), []
