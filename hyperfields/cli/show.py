@@ -321,8 +321,8 @@ def export(
     $ hyperfields export runs/shapes --out 'meshes/{scene}.ply' --shard 3/10
 
     Args:
-        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
-            for cameras. With {scene} in it, a file for each scene.
+        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh, of views with colours (but .stl);
+            .safetensors for the field; .json for cameras. With {scene} in it, a file for each scene.
         scene: name of a scene of the run, or in the file of --codes; or a sum of their codes, "A - B + C".
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         resolution: of a mesh, cells along a side of the scene box; default 192.
