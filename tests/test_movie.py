@@ -60,7 +60,8 @@ def vertices(path: Path) -> np.ndarray:
     data = path.read_bytes()
     head, body = data.split(b"end_header\n", 1)
     count = int(head.split(b"element vertex ")[1].split()[0])
-    return np.frombuffer(body, "<f4", 3 * count).reshape(-1, 3)
+    color = [("color", "u1", 3)] if b"uchar red" in head else []
+    return np.frombuffer(body, np.dtype([("place", "<f4", 3), *color]), count)["place"]
 
 
 # --------------------------------------------------------------------------------------------------- render
@@ -271,6 +272,7 @@ def test_a_shape_goes_back_into_the_frame_of_its_file(tmp_path: Path) -> None:
 
 def test_views_become_the_mesh_of_what_is_opaque(tmp_path: Path) -> None:
     export_scene(run_of("views")["small"], tmp_path / "x.ply", resolution=32)
+    assert b"property uchar red" in (tmp_path / "x.ply").read_bytes()[:300]
     reach = np.abs(vertices(tmp_path / "x.ply")).sum(1)
     assert reach.max() == pytest.approx(0.5, abs=0.04)
     assert reach.min() > 0.4
