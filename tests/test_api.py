@@ -210,15 +210,12 @@ def test_losses_of_tensors_are_told_of_the_batch(data: Any, loss: Any, tmp_path:
         short_fit(data, loss=loss)
     out = tmp_path / "run"  # free after a fit that failed at once
     with refused("loss: it is called as"):
-        short_fit(data, out=out, loss=Absolute())
+        short_fit(data, out=out, loss=of_tensors)
     assert short_fit(data, out=out).path == out
 
 
-class Absolute:
-    """A loss of tensors."""
-
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return (prediction - target).abs()
+def of_tensors(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction - target).abs()
 
 
 def test_reduced_losses_and_unreduced_regularizers_are_refused() -> None:

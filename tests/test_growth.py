@@ -60,7 +60,7 @@ def test_a_closing_fills_narrow_gaps_and_keeps_edges_and_wide_ones() -> None:
     wanted = torch.maximum(block, -wide) / CELL
     found = closed(solid, 1.5)
     clear = wanted.abs() > 0.3
-    corners = (GRID - torch.tensor((0.2, 0.0, 0.0))).abs()[..., 2] < 3.0 * CELL  # of the gaps' floors, which are rounded
+    corners = (GRID - torch.tensor((0.2, 0.0, 0.0))).abs()[..., 2] < 3.0 * CELL  # of rounded floors
     assert torch.equal((found < 0.0)[clear & ~corners], (wanted < 0.0)[clear & ~corners])
 
 
