@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hyperfields.cameras import CameraPath, write_camera_path
-from hyperfields.data import Kind
+from hyperfields.data import Kind, Mesh, Shapes, Subset
 from hyperfields.errors import InputError
 from hyperfields.runs.cameras import orbit_cameras
 from hyperfields.runs.compose import compose
@@ -23,7 +25,7 @@ from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.render import interpolate_run, render_scene
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
-from hyperfields.tasks import render_picture
+from hyperfields.tasks import render_picture, task_of
 
 from ._octahedra import run_of
 
@@ -89,8 +91,11 @@ def test_pictures_have_the_size_that_was_fitted_unless_asked(tmp_path: Path) -> 
 
 def test_a_cube_that_fills_the_box_is_seen_whole_from_all_sides() -> None:
     corners = torch.cartesian_prod(*[torch.tensor([-0.9, 0.9])] * 3)
+    data = Shapes([Mesh(corners, torch.tensor([[0, 1, 2], [5, 6, 7]])), Mesh(0.4 * corners, torch.tensor([[0, 1, 2]]))])
+    run: Any = SimpleNamespace(config=SimpleNamespace(picture=task_of("shapes").describe(data)))
+    assert "radius" not in task_of("shapes").describe(Subset(data, [1]))
     for size in ((64, 64), (64, 100), (100, 64)):
-        for camera in orbit_cameras(run_of("shapes"), 9, size):
+        for camera in orbit_cameras(run, 9, size):
             pixels = camera.project(corners)
             assert float(pixels.min()) > 0.0
             assert (pixels < torch.tensor([size[1], size[0]])).all()

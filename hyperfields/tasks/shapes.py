@@ -46,6 +46,8 @@ from hyperfields.tasks.objective import Loss, Objective, PointObjective
 from hyperfields.weights import Weights
 
 FAR = 0.3  # a distance that an encoder sees as far, scene units
+NEAR = 3.6  # distance of a camera that shows shapes, if all of them are seen whole from there
+LOOKED_AT = 32  # shapes of a family, evenly spread, that the distance is found for
 SHOWN = 320  # pixels a side of a shape beside the truth
 SIDE = "side: the longest side of the truth's bounding box"
 
@@ -100,7 +102,10 @@ class ShapeTask:
         )
 
     def describe(self, data: SceneDataset) -> dict[str, Any]:
-        """Frames of the scenes in their files; none of data without reference meshes (NotImplementedError)."""
+        """Frames of the scenes in their files, and the distance from which the largest is seen whole, if that is far.
+
+        None of data without reference meshes (NotImplementedError).
+        """
         known = known_frames(data)
         try:
             if len(known) == len(data.names):  # told without reading a mesh
@@ -112,8 +117,9 @@ class ShapeTask:
                 first = next(iter(meshes.values()))
         except NotImplementedError:
             return {"frames": {}}
-        up = up_of_mesh(first)
-        return {"frames": frames, **({} if up is None else {"up": up})}
+        some = range(0, len(data.names), -(-len(data.names) // LOOKED_AT))
+        away, up = max(distance_of(data.reference(scene)) for scene in some), up_of_mesh(first)
+        return {"frames": frames, **({} if up is None else {"up": up}), **({} if away == NEAR else {"radius": away})}
 
     def picture(
         self,
@@ -174,8 +180,8 @@ class ShapeTask:
         truth, pairs = data.reference(scene), []
         assert isinstance(truth, Mesh)
         size = (SHOWN, SHOWN)
-        for camera in orbit(2, radius=4.7, elevation=math.radians(25.0), up=truth.up, start=math.radians(-135.0),
-                            height=SHOWN, width=SHOWN):  # fmt: skip
+        for camera in orbit(2, radius=distance_of(truth), elevation=math.radians(25.0), up=truth.up,
+                            start=math.radians(-135.0), height=SHOWN, width=SHOWN):  # fmt: skip
             picture, depth = (self.picture(bound, camera, size, channel).cpu() for channel in ("rgb", "depth"))
             shown = mesh_picture(truth, camera, size, supersample=self.supersample)
             pairs.append(Pair(shown, picture, depth))
@@ -211,6 +217,14 @@ class ShapeTask:
 
     def opacity(self, bound: BoundField, points: Tensor) -> Tensor | None:
         return None
+
+
+def distance_of(mesh: Any) -> float:
+    """From where a mesh is seen whole, by a camera that looks at the middle of the box with an angle of 40 degrees."""
+    if not isinstance(mesh, Mesh) or not len(mesh.vertices):
+        return NEAR
+    farthest = float(mesh.vertices.square().sum(-1).max().sqrt())
+    return max(NEAR, math.ceil(10.0 * farthest / math.sin(math.radians(19.0))) / 10.0)
 
 
 def up_of_mesh(mesh: Any) -> list[float] | None:
