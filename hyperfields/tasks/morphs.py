@@ -87,7 +87,7 @@ def mixed_distance(first: Tensor, second: Tensor, widest: Tensor, t: float) -> T
 
 def widest_difference(difference: Tensor, cells: int) -> Tensor:
     """The largest size of differences `[n n n 1]` within so many cells, smooth, with the sign of each: `[n n n 1]`."""
-    size = averaged(widened(difference.abs()[..., 0], cells), 1)[..., None]
+    size = averaged(widened(difference.abs()[..., 0], cells)[None], 1)[0, ..., None]
     return torch.where(difference < 0.0, -size, size)
 
 
@@ -186,18 +186,8 @@ def solid_distances(solid: Tensor, depth: float) -> Tensor:
     cell = 2.0 / (len(solid) - 1)
     filled = ~outside(~solid)
     outer, inner = (_distances(where) * cell for where in (filled, ~filled))
-    distance = (outer - inner).clamp(min=-depth)[None, None]
-    return smooth(distance, 1, 2)[0, 0]  # steps of whole cells become slopes
-
-
-def smooth(values: Tensor, radius: int, times: int) -> Tensor:
-    """Values `[1 c *n]` averaged over windows, so many times."""
-    dims = values.dim() - 2
-    pool = torch.nn.functional.avg_pool3d if dims == 3 else torch.nn.functional.avg_pool2d
-    for _ in range(times):
-        around = torch.nn.functional.pad(values, (radius,) * (2 * dims), mode="replicate")
-        values = pool(around, 2 * radius + 1, 1)
-    return values
+    distance = (outer - inner).clamp(min=-depth)[None]
+    return averaged(distance, 1, 2)[0]  # steps of whole cells become slopes
 
 
 def _distances(solid: Tensor) -> Tensor:
@@ -343,7 +333,7 @@ class RadianceMorph(_Way):
         for end, place, distance in zip(self.ends, where, found, strict=True):
             slope = values_at(_slopes(end[..., 0]), place)
             ahead = (wanted - distance) * slope / slope.square().sum(-1, keepdim=True).clamp_min(0.25)
-            moves.append(place + smooth(ahead.movedim(-1, 0)[None], 1, 2)[0].movedim(0, -1) - grid)
+            moves.append(place + averaged(ahead.movedim(-1, 0), 1, 2).movedim(0, -1) - grid)
         field = RadianceBetween(self.first, self.second, torch.cat(moves, -1), t, hue)
         return BoundField(field, self.first.weights, 1)
 
@@ -446,5 +436,5 @@ def _compared(colors: Tensor) -> Tensor:
     rim = torch.cat((picture[0], picture[-1], picture[:, 0], picture[:, -1]))
     behind = rim.median(0).values
     outline = solid_distances((picture - behind).abs().amax(-1) > BACKGROUND, OUTLINE).clamp(max=OUTLINE)
-    soft = smooth(picture.permute(2, 0, 1)[None], BLUR, 2)[0].permute(1, 2, 0)
+    soft = averaged(picture.permute(2, 0, 1), BLUR, 2).permute(1, 2, 0)
     return torch.cat((soft, 2.0 * outline[..., None]), -1)
