@@ -98,7 +98,11 @@ def open_family(
             )
     given["progress"] = progress
     options = {option: value for option, value in given.items() if option in reader.options}
-    return reader.open(folder, scenes=scenes, limit=limit, **options)
+    data = reader.open(folder, scenes=scenes, limit=limit, **options)
+    if not all(hasattr(data, member) for member in ("kind", "names", "batch")) or data.kind != reader.kind:
+        came = getattr(data, "kind", type(data).__name__)
+        raise InputError(f"{folder}: the reader of {reader.name} gave {came}; wanted a data set of {reader.kind}")
+    return data
 
 
 def family_names(
@@ -136,7 +140,7 @@ def pack_family(
     temporary file meanwhile.
 
     Args:
-        out: an empty folder; what is written last is its pack.json.
+        out: a new or an empty folder; what is written last is its pack.json.
         options: of `open_family`: size, aspect, background, up, split, views, memory.
         progress: called as (done, total, name) after each scene.
 
@@ -144,7 +148,7 @@ def pack_family(
         Names of the scenes.
 
     Raises:
-        InputError: as `open_family`; a family that is packed already.
+        InputError: as `open_family`; a family that is packed already; an `out` that holds files.
     """
     if packed.place_of(path) is not None:
         raise InputError(f"{path}: is packed already; copy it as it is")

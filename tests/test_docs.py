@@ -104,14 +104,14 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Words of each `hyperfields VERB ...` of a page, in blocks without a language and in the text."""
     text = page.read_text(encoding="utf-8")
     lines = [line for _, language, body in blocks(text) if not language for line in body.splitlines()]
-    lines += re.findall(r"`(hyperfields [a-z]+ [^`]*)`", BLOCK.sub("", text))
+    lines += re.findall(r"`(hyperfields\s+[a-z]+\s[^`]*)`", BLOCK.sub("", text))
     for line in lines:
         words = shlex.split(line, comments=True)
         if len(words) > 1 and words[0] == "hyperfields" and "..." not in words and words[1] in cli.VERBS:
             yield words[1:]
 
 
-COMMANDS = [(page.name, " ".join(words)) for page in PAGES for words in commands(page)]
+COMMANDS = [(page.name, shlex.join(words)) for page in PAGES for words in commands(page)]
 
 
 def without_work(verb: Callable[..., None]) -> Callable[..., None]:

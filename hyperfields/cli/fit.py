@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
     from hyperfields.model import ModelConfig
     from hyperfields.runs.config import FitSettings, RunConfig
-    from hyperfields.tasks import TrainConfig
+    from hyperfields.tasks import Task, TrainConfig
     from hyperfields.training.fit import Fit
     from hyperfields.training.trainer import Progress
 
@@ -262,8 +262,8 @@ def infer(
     Args:
         out: file of codes to write, .safetensors.
         views: numbers of the training views to use, from 0, for radiance fields; default: all.
-        minutes: length in minutes; default, without --steps too: 2.
-        steps: length in steps.
+        minutes: length in minutes, of all scenes together; default, without --steps too: 2.
+        steps: length in steps, of all scenes together.
         refine: then also fit all weights of each scene, from those that its code generates, for details that no code
             gives.
         bytes: instead, fit only those changes of a scene's weights that are worth their bytes, and write no more than N
@@ -279,7 +279,7 @@ def infer(
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.merged import part_of
     from hyperfields.scenes import family_names
-    from hyperfields.training.inference import POSTERIOR_WEIGHT
+    from hyperfields.training.inference import POSTERIOR_WEIGHT, each_scene_steps
     from hyperfields.training.inference import infer as find_codes
 
     require_suffix(out, (".safetensors",), "codes")
@@ -317,6 +317,8 @@ def infer(
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
+    if steps is not None and (told := each_scene_steps(loaded, data, steps, refine, bytes is not None)):
+        print(told)
     source = {"path": recorded(family), **present(size=size, views=chosen, shard=shard), **looks}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     found = find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
@@ -326,7 +328,16 @@ def infer(
         )
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]
+    print(_eval_line(loaded.task, data, run, "--codes", out))
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
+
+
+def _eval_line(task: Task, data: SceneDataset, *words: object) -> str:
+    """The line that says how to measure what came out, by views that are held out where there are some."""
+    from hyperfields.tasks.radiance import held_out
+
+    split = (held_out(data) or "train") if task.has_splits else "test"
+    return next_line("eval", *words, *([] if split == "test" else ["--split", split]))
 
 
 def _alone(data: SceneDataset, codes: Codes | None) -> bool:
@@ -344,17 +355,11 @@ def _require_room(out: Path, resume: bool) -> RunConfig | None:
 
     Asked before the data are read, which may take long.
     """
-    from hyperfields.runs.atomic import holds_files
-    from hyperfields.runs.config import CONFIG, read_config
+    from hyperfields.runs.config import read_config, require_new
 
     if resume:
         return read_config(out)
-    if (out / CONFIG).exists():
-        raise InputError(f"{out}: holds a fit already; go on with it by --resume, or choose another --out")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; wanted a new or an empty folder for the run")
-    if out.is_dir() and holds_files(out):
-        raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the run")
+    require_new(out)
     return None
 
 
@@ -453,11 +458,9 @@ def _run_fit(fitting: Fit, out: Path, again: str, last: bool = True) -> None:
 
 def _say_next(fitting: Fit, out: Path) -> None:
     """Say what to type next, and whether the fit came to nothing."""
-    from hyperfields.tasks.radiance import held_out
     from hyperfields.training.fit import REMEDY
     from hyperfields.training.verdict import in_one_line
 
-    split = (held_out(fitting.data) or "train") if fitting.task.has_splits else "test"
-    print(next_line("eval", out, *([] if split == "test" else ["--split", split])))
+    print(_eval_line(fitting.task, fitting.data, out))
     if fitting.remarks:
         raise Unsound(f"{in_one_line(fitting.remarks)}; {REMEDY}")

@@ -24,9 +24,19 @@ from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, require_float32, saying_what_to_lower
 from hyperfields.process import seeded
-from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
+from hyperfields.runs.config import (
+    CONFIG,
+    DataSource,
+    FitSettings,
+    RunConfig,
+    read_config,
+    require_new,
+    versions,
+    write_config,
+)
 from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import (
+    METRICS,
     MODEL,
     Run,
     load_run,
@@ -127,8 +137,8 @@ def fit(
         world: processes that fit together, from `hf.distributed`; `out` is then a folder that all of them see.
 
     Raises:
-        InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or
-            a precision that cannot be had.
+        InputError: settings that do not go together, a folder that holds another fit or other files or cannot be
+            written, a device or a precision that cannot be had.
         FloatingPointError: a loss or a gradient became infinite; the last good state is on disk.
         KeyboardInterrupt: after the state is saved; `resume=True` goes on. SIGTERM ends the program so.
 
@@ -157,7 +167,7 @@ class Fit:
     """A fit, in a folder or in memory: make it, `run` it; a stopped one goes on from its last state.
 
     Raises:
-        InputError: the folder holds another fit, or cannot be written, or there is nothing to resume.
+        InputError: the folder holds another fit or other files, or cannot be written, or there is nothing to resume.
     """
 
     def __init__(
@@ -327,8 +337,17 @@ class Fit:
         """
         try:
             return self._finish() if self.finished else self._run(on_step)
+        except Exception:
+            self._take_back()
+            raise
         finally:
             self._release()
+
+    def _take_back(self) -> None:
+        """Free the folder of a fit that failed before a state was saved, so that it can begin with other settings."""
+        if self.out is not None and self.world.first and self.state is not None and not self.state.exists():
+            for name in (CONFIG, METRICS):
+                (self.out / name).unlink(missing_ok=True)
 
     def _release(self) -> None:
         if self.lock is not None:
@@ -439,10 +458,7 @@ class Fit:
             if resume:
                 self._resume()
             elif out is not None and self.world.first:
-                if (out / CONFIG).exists():
-                    raise InputError(
-                        f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
-                    )
+                require_new(out)
                 write_config(out, self.config)
         except BaseException:
             self._release()
