@@ -29,12 +29,6 @@ def redistanced(values: Tensor) -> Tensor:
     return torch.where(values < 0.0, -distance, distance)
 
 
-def closed(distance: Tensor, radius: float) -> Tensor:
-    """The signed distance from a solid without its gaps narrower than twice a radius, of its distance `[n n n]`, in
-    cells: its morphological closing by a ball (Serra 1982, "Image analysis and mathematical morphology")."""
-    return redistanced(distance - radius) + radius
-
-
 def travelled(start: Tensor, free: Tensor, before: Tensor | None = None) -> Tensor:
     """When a front arrives at the points of a grid, 1 a cell: `[n n n]`, FAR where it does not.
 

@@ -21,7 +21,7 @@ from hyperfields import ops
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.fields.flow import Level, places, register, values_at
-from hyperfields.fields.fronts import averaged, closed, outside, redistanced, widened
+from hyperfields.fields.fronts import averaged, outside, redistanced, widened
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.enlarge import MOST, enlarged
 from hyperfields.rendering.image import sample_image
@@ -33,8 +33,6 @@ CELLS = 64  # a side, of the grids on which two scenes are compared
 NEAR = 0.1  # of a surface, scene units, where distances are compared
 FINER = 3  # halves of a cell: so much finer is the grid of a shape between
 SAFETY = 1.5  # of the search for its surface, see `mesh_from_field`
-GAP = 0.7  # cells of that grid: half of the width of gaps that close
-DEEP, SOON = 3.0, 0.12  # so deep they are closed at once, in cells; to their mouths at this part of the way
 REACH = 4  # cells, within which the largest difference of distances is looked for
 SOLID_LEVELS = (Level(4, 13, 40), Level(8, 25, 40))
 PICTURE_LEVELS = (Level(4, 17, 60), Level(8, 33, 60))
@@ -141,8 +139,7 @@ class ShapeMorph(_Way):
     """The way from one shape to another.
 
     Between, shapes are true distances again, on a grid: neither the slopes of the ends' fields nor those of a mixture
-    are 1. What is thinner than its cells is not seen. Narrow gaps, as in double walls, would flicker as they move: they
-    close soon, the deepest first, and open again as late.
+    are 1. What is thinner than its cells is not seen.
     """
 
     @one_torch_thread()
@@ -174,9 +171,7 @@ class ShapeMorph(_Way):
         table = torch.cat((*ends, values_at(middle, self.flow.carried(self.grid, 0.5 - t))), -1)
         mixed = DistanceBetween(self.first, self.second, table)
         cells = FINER * CELLS // 2
-        values = redistanced(grid_values(mixed, cells, self.first.device, safety=SAFETY))
-        open_ = DEEP * max(1.0 - min(t, 1.0 - t) / SOON, 0.0)  # cells: so deep gaps still are
-        values = torch.minimum(values, closed(values, GAP) + open_) * (2.0 / cells)
+        values = redistanced(grid_values(mixed, cells, self.first.device, safety=SAFETY)) * (2.0 / cells)
         return BoundField(DistanceGrid(values[..., None].to(self.grid)), self.first.weights, 1)
 
 
