@@ -236,6 +236,8 @@ class RayObjective:
                 found = self._mean_error(rendered, batch), rendered.alpha, rendered.samples
             loss, alpha, samples = found
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(samples / (len(scenes) * rays), 1.0)
+            if not self._may_be_dark(alpha, batch, local):
+                return loss
             dark = self._dark(alpha, batch, local)
             return loss + _revival(bound, batch, dark, self.occupancy.limit) if bool(dark.any()) else loss
 
@@ -258,13 +260,13 @@ class RayObjective:
         self, bound: BoundField, batch: Pixels, cells: Tensor, offset: Tensor
     ) -> tuple[Tensor, Tensor, int] | None:
         """(mean error `[]`, opacity `[s r]`, samples) of fields and losses that an op knows; None for others."""
-        known = type(bound.field) is RadianceField and type(self.loss) is PixelLoss and self.loss.distortion == 0.0
         plain = batch.behind is None and self.photographs is None and self.config.near_gradients == 0.0
-        if not (known and plain):
+        if not plain or type(bound.field) is not RadianceField or type(self.loss) is not PixelLoss:
             return None
-        haze = self.loss.background_opacity_l1
+        if self.loss.distortion > 0.0:
+            return None
         found: tuple[Tensor, Tensor, int] | None = bound.field.mean_error(
-            bound.weights, batch.rays, cells, offset, OPAQUE, batch.rgba, haze
+            bound.weights, batch.rays, cells, offset, OPAQUE, batch.rgba, self.loss.background_opacity_l1
         )
         return found
 
@@ -309,6 +311,15 @@ class RayObjective:
         many = (unseen.sum(1) > MANY * sees.sum(1)) & ~solid.all(1)
         empty = self.occupancy.peak[local] < self.occupancy.limit
         return torch.where(empty[:, None], sees, unseen & many[:, None])
+
+    @torch.no_grad()
+    def _may_be_dark(self, alpha: Tensor, batch: Pixels, local: Tensor) -> bool:
+        """False where `_dark` would find no ray, in a third of its operations: a ray that shows something has met the
+        box, so that a larger part is unseen of all rays than of those that met it.
+        """
+        solid = batch.rgba[..., 3] > 0.5
+        many = (solid & (alpha < UNSEEN)).sum(1) > MANY * solid.sum(1)
+        return bool((many | (self.occupancy.peak[local] < self.occupancy.limit)).any())
 
     def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator

@@ -220,9 +220,9 @@ def rendered_error_cpu(
     d [m 3], edges [m 2], counts [s*r], rgba [s r 4].
     """
     scenes, per_scene = rgba.shape[:2]
-    inputs = [part.detach().contiguous().numpy() for part in (features, d, edges, rgba)]
-    starts, real, share = starts_of(counts), inputs[0].dtype.type, 1.0 / counts.numel()
-    samples = Samples(inputs[0].reshape(-1), *inputs[1:3], starts, inputs[3].reshape(-1, 4), real(haze), real(share))
+    points, ways, spans, truth = (part.detach().contiguous().numpy() for part in (features, d, edges, rgba))
+    starts, real, share = starts_of(counts), points.dtype.type, 1.0 / counts.numel()
+    samples = Samples(points.reshape(-1), ways, spans, starts, truth.reshape(-1, 4), real(haze), real(share))
     density, color = Network.of(density_params, density_sizes), Network.of(color_params, color_sizes)
     head = Head(degree, real(slope), real(ceiling))
     rays_of_task = max(MLP_POINTS * len(counts) // len(features), 1)
