@@ -136,7 +136,7 @@ def pack_family(
     temporary file meanwhile.
 
     Args:
-        out: an empty folder; what is written last is its pack.json.
+        out: a new or an empty folder; what is written last is its pack.json.
         options: of `open_family`: size, aspect, background, up, split, views, memory.
         progress: called as (done, total, name) after each scene.
 
@@ -144,7 +144,7 @@ def pack_family(
         Names of the scenes.
 
     Raises:
-        InputError: as `open_family`; a family that is packed already.
+        InputError: as `open_family`; a family that is packed already; an `out` that holds files.
     """
     if packed.place_of(path) is not None:
         raise InputError(f"{path}: is packed already; copy it as it is")

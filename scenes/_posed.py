@@ -86,7 +86,8 @@ def open_posed(
     """
     frames = [_chosen(capture, views) for capture in captures]
     pixels = sum(math.prod(size or (f.camera.height, f.camera.width)) for chosen in frames for f in chosen)
-    pictures, scenes = Pictures(memory, pixels), [_Scene(capture, size) for capture in captures]
+    pictures = Pictures(memory, pixels)
+    scenes = [_Scene(capture, chosen, size) for capture, chosen in zip(captures, frames, strict=True)]
     total, blind = sum(map(len, frames)), {}
     for scene, chosen in zip(scenes, frames, strict=True):
         unseen = _fill(
@@ -130,8 +131,9 @@ def _names(capture: Capture, frames: Sequence[Frame]) -> list[str]:
 class _Scene:
     """One scene: what its training pictures say about all of its pictures."""
 
-    def __init__(self, capture: Capture, size: tuple[int, int] | None) -> None:
-        self.capture, self.name, self.size = capture, capture.name, size
+    def __init__(self, capture: Capture, chosen: Sequence[Frame], size: tuple[int, int] | None) -> None:
+        """chosen: the training pictures that are used."""
+        self.capture, self.name, self.chosen, self.size = capture, capture.name, chosen, size
         self.cameras: list[Camera] = []  # of the training pictures
         self.background: Color | None = None  # that opaque pictures are cut out of
         self.how: str | None = None  # what was decided about the background, as text; None: alpha says it
@@ -139,8 +141,8 @@ class _Scene:
         self.remarks: list[str] = []  # what may be wrong
 
     def views(self, split: str) -> LazyViews:
-        """The views of a split, in the order of its file."""
-        frames = self.capture.frames(split)
+        """The views of a split, in the order of its file; of those for training, the ones that are used."""
+        frames = self.chosen if split == "train" else self.capture.frames(split)
         return LazyViews(len(frames), lambda number: self.view(frames[number]))
 
     def view(self, frame: Frame) -> View:

@@ -76,19 +76,37 @@ def write(
     reading: Mapping[str, Any],
     progress: Progress | None,
 ) -> None:
-    """Write scenes into an empty folder.
+    """Write scenes into a new or an empty folder, which is again as it was when they cannot be.
 
     Args:
         read: scenes by name.
         apart: they may be read a part at a time.
         reading: options by which they are read, for the record.
+
+    Raises:
+        InputError: what `read` raises; a folder that holds files.
     """
+    new = not out.exists()
+    if not new and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out}: exists already and is not an empty folder; choose another")
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        _write(out, names, read, apart, reading, progress, deep=False)
-    except Deeper:
-        for written in out.iterdir():
-            written.unlink()
-        _write(out, names, read, apart, reading, progress, deep=True)
+        try:
+            _write(out, names, read, apart, reading, progress, deep=False)
+        except Deeper:
+            _clear(out)
+            _write(out, names, read, apart, reading, progress, deep=True)
+    except BaseException:
+        _clear(out)
+        if new:
+            out.rmdir()
+        raise
+
+
+def _clear(folder: Path) -> None:
+    """Remove what was written into a folder that was empty."""
+    for written in folder.iterdir():
+        written.unlink()
 
 
 def _write(

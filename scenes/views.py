@@ -89,7 +89,8 @@ def open_views(
 
     Args:
         size: (height, width) to which pictures and cameras are brought; by default each picture keeps its own.
-        views: numbers of the training pictures to use, default all; the box is found from the cameras of all.
+        views: numbers of the training pictures to use, default all; the others are in no split. The box is found from
+            the cameras of all.
         background: of pictures without alpha: a colour that is cut out, or "scene", every pixel shows the scene.
             Default: the colour of their borders where that is even, else "scene".
         up: the axis of the file that is up in pictures from new cameras, "x", "-y" ...; default found from the cameras.

@@ -108,6 +108,7 @@ def test_bytes_are_numbers() -> None:
         ({"generators": ("full", "fool")}, "generator 'fool': unknown, wanted one of full, per-layer"),
         ({"generators": ()}, "wanted names, each once"),
         ({"generators": ("full",), "leaders": 0}, "--leaders 0: wanted at least 1"),
+        ({"generators": ("full", "lora"), "leaders": 1}, "--leaders 1: get other --bytes or --seeds; give several"),
         ({"generators": ("full",), "bytes_per_scene": (0,)}, "--bytes 0: wanted numbers above 0"),
         ({"generators": ("full",), "seeds": 0}, "--seeds 0: wanted at least 1"),
         ({"generators": ("full",), "minutes": 1.0}, "give one of the two"),

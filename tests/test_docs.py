@@ -111,7 +111,7 @@ def commands(page: Path) -> Iterator[list[str]]:
             yield words[1:]
 
 
-COMMANDS = [(page.name, " ".join(words)) for page in PAGES for words in commands(page)]
+COMMANDS = [(page.name, shlex.join(words)) for page in PAGES for words in commands(page)]
 
 
 def without_work(verb: Callable[..., None]) -> Callable[..., None]:

@@ -166,6 +166,20 @@ def test_meshes_come_back(suffix: str, frame: str, tmp_path: Path) -> None:
     torch.testing.assert_close(corners, wanted[TETRAHEDRON.faces], atol=exact, rtol=exact)
 
 
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_colors_of_meshes_come_back(suffix: str, tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh", reason="trimesh (hyperfields[shapes]) is missing")
+    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.2, 0.4, 0.6], [0.5, 0.5, 0.5]])
+    path = tmp_path / f"mesh{suffix}"
+    write_mesh(path, TETRAHEDRON._replace(colors=colors))
+    read = trimesh.load_mesh(str(path), process=False)
+    if suffix == ".glb":  # colours of a glTF are linear: 0.5 is 0.2140 of white's light
+        assert int(read.visual.vertex_colors[3, 0]) == round(0.2140 * 255.0)
+        colors = torch.where(colors < 0.04, colors, ((colors + 0.055) / 1.055) ** 2.4)
+    found = torch.tensor(np.asarray(read.visual.vertex_colors)[np.asarray(read.faces), :3] / 255.0).float()
+    torch.testing.assert_close(found, colors[TETRAHEDRON.faces], atol=0.5 / 255.0 + 1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".stl"])
 def test_meshes_come_back_through_open3d(suffix: str, tmp_path: Path) -> None:
     o3d = pytest.importorskip("open3d", reason="open3d (hyperfields[shapes]) is missing", exc_type=ImportError)

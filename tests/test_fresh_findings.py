@@ -63,6 +63,10 @@ def test_a_few_views_of_a_scene_in_another_unit_have_its_box(tmp_path: Path, vie
     folder = capture(tmp_path / "ball", scale=1000.0)
     whole, few = (hf.open_family(folder, views=v) for v in (None, views))
     assert few.up == whole.up
+    for data, numbers in ((whole, range(7)), (few, views)):  # the split that is fitted has what is fitted, no more
+        truth = [view.name for view in whole.reference(0, "train")]
+        assert [view.name for view in data.reference(0, "train")] == [truth[number] for number in numbers]
+        assert [view.name for view in data.reference(0, "test")] == [view.name for view in whole.reference(0, "test")]
     (size, *centre), (expected, *place) = few.frames[0], whole.frames[0]
     assert 0.5 < size / expected < 2.0
     assert np.linalg.norm(np.subtract(centre, place)) < 0.2 * expected

@@ -26,7 +26,7 @@ from hyperfields.runs.run import Run
 from hyperfields.tasks import TrainConfig
 from hyperfields.training import refinement
 from hyperfields.training.fit import fit
-from hyperfields.training.inference import By, code_share, infer
+from hyperfields.training.inference import By, code_share, each_scene_steps, infer, new_code
 from hyperfields.training.optim import Optimizers
 from hyperfields.training.trainer import Progress, Trainer
 
@@ -169,6 +169,17 @@ def test_both_stages_of_a_refinement_warm_up(run: Run, monkeypatch: pytest.Monke
         assert factors[last] < 0.02
 
 
+def test_what_a_number_of_steps_is_for_each_scene(run: Run) -> None:
+    """A step takes 16 scenes; weights are fitted eight scenes at a time."""
+    few, many = Halves(names=("a",)), Halves(names=tuple(map(str, range(64))))
+    assert each_scene_steps(run, few, 100) == ""
+    assert each_scene_steps(run, many, 100) == "steps: a scene takes part in about 25 of 100"
+    share = code_share(many)
+    codes, weights = round(share * 800 * 16 / 64), round((1.0 - share) * 800 / 8)
+    wanted = f"steps: a scene takes part in about {codes} of 800 for its code, then in {weights} for its weights"
+    assert each_scene_steps(run, many, 800, refine=True) == wanted
+
+
 def test_an_inference_that_cannot_be_is_one_line(run: Run, tmp_path: Path) -> None:
     one = Halves(names=("a",))
     cases: list[tuple[dict[str, Any], str]] = [
@@ -185,6 +196,10 @@ def test_an_inference_that_cannot_be_is_one_line(run: Run, tmp_path: Path) -> No
             infer(run, one, **settings)
     with pytest.raises(InputError, match="holds images, the family holds views"):
         infer(run, Balls(), by="posterior", steps=1)
+    alone = run.with_codes(["p0"], run.codes("p0"))
+    for ask in (lambda: infer(alone, one, by="posterior", steps=1), lambda: new_code(alone, 0)):
+        with pytest.raises(InputError, match=r"(posterior|sample 0): takes how codes .* holds one scene"):
+            ask()
     infer(run, one, tmp_path / "c.safetensors", steps=1, progress=False)
     other = fit(Halves(), steps=1, model=MODEL, train=TrainConfig(16, 64), progress=False)
     with pytest.raises(InputError, match="its codes belong to another run than this run"):

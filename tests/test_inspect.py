@@ -123,10 +123,12 @@ def test_shapes() -> None:
         (("--background", "pink"), "--background"),
         (("--size", "0x3"), "--size '0x3'"),
         (("--preset", "tiny"), "both came; give the folder of a run or of a family, or a preset"),
+        (("--kind", "shapes", "--size", "8x8"), "--size 8x8: is of pictures, of which shapes have none"),
     ],
 )
 def test_options_that_do_not_fit(options: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(SAMPLES / "cars_views"), *options]) == 2
+    of = ["--preset", "tiny"] if "--kind" in options else [str(SAMPLES / "cars_views")]
+    assert main(["inspect", *of, *options]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert said in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from hyperfields.cameras import CameraPath, write_camera_path
 from hyperfields.data import Kind
 from hyperfields.errors import InputError
 from hyperfields.runs.cameras import orbit_cameras
+from hyperfields.runs.compose import compose
 from hyperfields.runs.export import export_scene
 from hyperfields.runs.field_file import load_field
+from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.render import interpolate_run, render_scene
+from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.tasks import render_picture
 
@@ -56,7 +60,8 @@ def vertices(path: Path) -> np.ndarray:
     data = path.read_bytes()
     head, body = data.split(b"end_header\n", 1)
     count = int(head.split(b"element vertex ")[1].split()[0])
-    return np.frombuffer(body, "<f4", 3 * count).reshape(-1, 3)
+    color = [("color", "u1", 3)] if b"uchar red" in head else []
+    return np.frombuffer(body, np.dtype([("place", "<f4", 3), *color]), count)["place"]
 
 
 # --------------------------------------------------------------------------------------------------- render
@@ -94,6 +99,11 @@ def test_an_animation_circles_the_scene(tmp_path: Path) -> None:
         assert float((frame - wanted).abs().mean()) < 0.01
 
 
+def framed_run(run: Run, **frames: tuple[float, ...]) -> Run:
+    picture = {**run.config.picture, "frames": {name: list(frame) for name, frame in frames.items()}}
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, picture=picture))
+
+
 def test_a_film_along_a_camera_path(tmp_path: Path) -> None:
     """Poses of a file are in the frame of the capture; a folder gets a picture a frame, as `render_picture` has it."""
     run = run_of("views")
@@ -111,6 +121,22 @@ def test_a_film_along_a_camera_path(tmp_path: Path) -> None:
     for name, camera in zip(names, around, strict=True):
         wanted = render_picture(run.bind("big"), camera, SIZE)
         assert float((pixels(tmp_path / "frames" / name) - wanted).abs().mean()) < 2e-3
+    fitted = framed_run(run, big=frame, small=frame)
+    for made in (fitted["big + big - big"], fitted.between("big", "small", 0.0)):  # of a scene that was made, too
+        out = tmp_path / made.name
+        render_scene(made, out, path=tmp_path / "path.json")
+        assert [file.read_bytes() for file in sorted(out.iterdir())] == [
+            file.read_bytes() for file in sorted((tmp_path / "frames").iterdir())
+        ]
+    told: list[str] = []
+    render_scene(compose([fitted["big"]]), tmp_path / "composed", path=tmp_path / "path.json", note=told.append)
+    assert told == [
+        f"{tmp_path / 'path.json'}: its poses are taken in the frame of the scene box, since 'big' is of no capture"
+    ]
+    shifted = framed_run(run, big=frame, small=(4.0, 1.0, 1.0, 1.0))
+    assert shifted["big - small"].frame == (3.0, 3.0, 0.0, 0.75)
+    assert shifted["big - small + small"].frame == pytest.approx((10 / 3, 7 / 3, 1 / 3, 2.5 / 3))
+    assert InferredCodes(run, ("x", "y"), run.codes("big", "small"))["x - y"].frame is None
     render_scene(scene, tmp_path / "x.gif", path="spiral", frames=5, size=SIZE)
     assert len(frames(tmp_path / "x.gif")) == 5
     with pytest.raises(InputError, match=r"--frames 2: is of an orbit or a spiral"):
@@ -246,6 +272,7 @@ def test_a_shape_goes_back_into_the_frame_of_its_file(tmp_path: Path) -> None:
 
 def test_views_become_the_mesh_of_what_is_opaque(tmp_path: Path) -> None:
     export_scene(run_of("views")["small"], tmp_path / "x.ply", resolution=32)
+    assert b"property uchar red" in (tmp_path / "x.ply").read_bytes()[:300]
     reach = np.abs(vertices(tmp_path / "x.ply")).sum(1)
     assert reach.max() == pytest.approx(0.5, abs=0.04)
     assert reach.min() > 0.4

@@ -42,7 +42,13 @@ class Known(RadianceTask):
             beside = (origins + along[..., None] * rays.directions).square().sum(-1)
             met = along - (ball[3] ** 2 - beside).clamp(min=0.0).sqrt()
             depth = depth.minimum(met.where(beside < ball[3] ** 2, math.inf))
-        return Rendered(torch.zeros(*depth.shape, 3), depth.isfinite().float(), depth)
+        met = depth.isfinite()[..., None]
+        rgb = color(rays.origins + depth[..., None] * rays.directions).where(met, 0.0)
+        return Rendered(rgb, depth.isfinite().float(), depth)
+
+
+def color(x: Tensor) -> Tensor:
+    return 0.5 + 0.5 * x
 
 
 def density(x: Tensor) -> Tensor:
@@ -50,7 +56,14 @@ def density(x: Tensor) -> Tensor:
     return torch.where(solid, 1e4, 0.0)[..., None]
 
 
-BOUND: Any = types.SimpleNamespace(field=types.SimpleNamespace(step=0.02), device=torch.device("cpu"), density=density)
+class Bound:
+    field, device, density = types.SimpleNamespace(step=0.02), torch.device("cpu"), staticmethod(density)
+
+    def __call__(self, x: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        return density(x), color(x)
+
+
+BOUND: Any = Bound()
 
 
 def places(mesh: Mesh) -> list[int]:
@@ -83,6 +96,15 @@ def test_what_no_camera_sees_is_no_part_of_the_mesh() -> None:
     # All that can be seen from outside stays where cameras go round.
     around = places(Known().mesh(BOUND, 48, cameras=orbit(8, radius=4.0, height=32, width=32)))
     assert [count > 0 for count in around] == [True, False, False, True, True]
+
+
+def test_a_mesh_has_the_colours_of_its_surface() -> None:
+    for cameras in ([], front(6)):
+        mesh = Known().mesh(BOUND, 48, cameras=cameras)
+        assert mesh.colors is not None
+        outer = (torch.linalg.vector_norm(mesh.vertices, dim=-1) - OBJECT[3]).abs() < 0.05
+        error = (mesh.colors - color(mesh.vertices))[outer].abs().amax(-1)
+        assert float(error.quantile(0.98)) < 0.02  # normals of steps that cells make lean a little
 
 
 def test_cells_that_are_in_a_picture() -> None:

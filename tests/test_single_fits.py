@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from functools import cache
@@ -27,6 +28,7 @@ from hyperfields.tasks import objective as objective_module
 from hyperfields.tasks.losses import ColorLoss, PixelLoss
 from hyperfields.tasks.objective import RayObjective
 from hyperfields.training.fit import fit
+from hyperfields.training.inference import infer
 from hyperfields.training.verdict import STEPS, verdict
 
 SAMPLES = Path(hyperfields.scenes.__file__).parent / "samples"
@@ -143,9 +145,7 @@ class Faint:
 
 
 @pytest.mark.parametrize(("density", "clear", "lifted"), [(1e-3, True, True), (9.0, True, False), (1e-3, False, False)])
-def test_what_is_not_seen_is_lifted_at_once(
-    density: float, clear: bool, lifted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_seen_is_lifted_at_once(density: float, clear: bool, lifted: bool) -> None:
     """Before the grid that skips empty space has forgotten the densities of the start."""
     data = box_views(0.3, 8, 16)
     if not clear:  # what such pictures show may lie outside of the box
@@ -153,17 +153,31 @@ def test_what_is_not_seen_is_lifted_at_once(
         data = Views([v.camera for v in views], torch.stack([v.rgba for v in views]).clamp(min=1.0))
     faint: Any = Faint(density)
 
-    def loss() -> float:
-        objective = RayObjective(data, faint, TrainConfig(scenes=1, samples=4096), 1, PixelLoss())
+    train = TrainConfig(scenes=1, samples=4096)
+
+    def loss(train: TrainConfig) -> float:
+        objective = RayObjective(data, faint, train, 1, PixelLoss())
         scene = torch.tensor([0])
         assert bool(objective.occupancy.peak.isinf().all())
         return float(objective(faint, scene, scene, torch.Generator().manual_seed(0)))
 
-    limit = RayObjective(data, faint, TrainConfig(scenes=1, samples=4096), 1, PixelLoss()).occupancy.limit
-    now = loss()
-    monkeypatch.setattr(objective_module, "UNSEEN", -1.0)
+    limit = RayObjective(data, faint, train, 1, PixelLoss()).occupancy.limit
     more = objective_module.REVIVAL * math.log(2.0 * limit / density) if lifted else 0.0
-    assert now - loss() == pytest.approx(more, abs=1e-6)
+    assert loss(train) - loss(train.for_new_scenes()) == pytest.approx(more, abs=1e-6)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_new_scenes_are_not_lifted(refine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a code cannot show would take it away from what it can."""
+    run, big = fit(box_views(0.3, 8, 16), steps=60, seed=0, progress=False), box_views(0.9, 8, 16)
+
+    def found(weight: float) -> torch.Tensor:
+        monkeypatch.setattr(objective_module, "REVIVAL", weight)
+        return infer(run, big, steps=8, refine=refine, progress=False).codes
+
+    assert torch.equal(found(0.0), found(1e3))
+    monkeypatch.setattr(TrainConfig, "for_new_scenes", dataclasses.replace)
+    assert not torch.equal(found(0.0), found(1e3))
 
 
 # What a fit that came to nothing says -----------------------------------------------------------------------------

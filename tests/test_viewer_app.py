@@ -289,7 +289,7 @@ def test_the_mesh_comes_when_all_is_still(shapes: Viewer) -> None:
         still, mesh = page.until(level="still"), page.until(type="mesh", id=3)
         assert mesh["key"] == still["latent"]["key"]
         assert mesh["faces"] > 1000
-        assert len(mesh["bytes"]) == 16 * mesh["vertices"] + 12 * mesh["faces"]
+        assert len(mesh["bytes"]) == 20 * mesh["vertices"] + 12 * mesh["faces"]
         corners = torch.frombuffer(bytearray(mesh["bytes"][: 12 * mesh["vertices"]]), dtype=torch.float32).reshape(
             -1, 3
         )

@@ -292,10 +292,14 @@ def test_a_field_in_turns_is_the_field(kind: Kind) -> None:
 def test_a_mesh_is_sent_as_arrays() -> None:
     mesh = octahedron(0.5)
     data = mesh_bytes(mesh)
-    assert len(data) == 6 * 12 + 6 * 4 + 8 * 12
+    assert len(data) == 6 * 12 + 6 * 4 + 6 * 4 + 8 * 12
     assert struct.unpack("<3f", data[:12]) == (0.5, 0.0, 0.0)
     assert struct.unpack("<4b", data[72:76]) == (127, 0, 0, 0)  # of the corner on +x
-    assert struct.unpack("<3I", data[96:108]) == (0, 1, 2)
+    assert data[96:120] == bytes(24)
+    assert struct.unpack("<3I", data[120:132]) == (0, 1, 2)
+    red = mesh_bytes(mesh._replace(colors=torch.tensor([1.0, 0.0, 0.2]).expand(6, 3)))
+    assert red[96:120] == bytes([255, 0, 51, 255]) * 6
+    assert red[120:] == data[120:]
     empty = Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
     assert mesh_bytes(empty) == b""
 

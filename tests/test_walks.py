@@ -16,11 +16,14 @@ from hyperfields.codes.paths import even_places, path_at
 from hyperfields.data import Images
 from hyperfields.errors import InputError
 from hyperfields.evaluation.latents import contact_sheet, describe_latents, draw_codes, format_latents
+from hyperfields.runs import morphs
 from hyperfields.runs.inferred import InferredCodes
 from hyperfields.runs.morphs import Walk
 from hyperfields.runs.render import interpolate_run
+from hyperfields.runs.scene import Scene
 from hyperfields.runs.timing import timed_places
 from hyperfields.training.fit import fit
+from hyperfields.training.inference import new_code
 
 from ._octahedra import run_of
 from .cli._families import run_cli
@@ -79,6 +82,28 @@ def test_even_timing_shows_even_changes(tmp_path: Path) -> None:
         timed_places(walk, 5, timing="odd")
 
 
+def test_a_walk_finds_what_moves_once_and_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, found, looks = run_of("images", a=0.1, b=0.4, c=0.6, d=0.9), [], []
+
+    class Still(morphs.Morph):
+        def __init__(self, first: Scene, second: Scene) -> None:
+            found.append(first.name)
+            self.first = first
+
+        def at(self, t: float) -> Scene:
+            return self.first
+
+    monkeypatch.setattr(morphs, "Morph", Still)
+    for kept, expected in ((64, "abc"), (2, "abcbc")):  # a and c are kept, until b is needed again
+        monkeypatch.setattr(morphs, "KEPT", kept)
+        found.clear()
+        looks.clear()
+        scenes = [run[name] for name in run]
+        interpolate_run(scenes, tmp_path / f"{kept}", frames=24, looks=lambda *count: looks.append(count))
+        assert "".join(found) == expected
+        assert looks == [(look, 25) for look in range(1, 26)]
+
+
 # -------------------------------------------------------------------------------------------------- expressions
 
 
@@ -126,6 +151,8 @@ def test_scenes_that_were_fitted_alone_have_no_sums(tmp_path: Path, capsys: pyte
             ask()
     with pytest.raises(InputError, match="fitted each alone, so that their codes have nothing in common"):
         Walk([run["a"], run["b"]], "codes")
+    with pytest.raises(InputError, match=r"sample 1: the scenes of .* were fitted each alone"):
+        new_code(run, 1)
     assert run_cli("render", run.path, "--scene", "a - b", "--out", tmp_path / "no.png") == 2
     said = capsys.readouterr().err
     assert "fitted each alone" in said

@@ -284,7 +284,7 @@ class Jobs:
             walk = Walk([shared.scene(stop) for stop in stops])
         else:
             walk = Walk([shared.blend(shared.code(stop)) for stop in stops], "codes", mode)
-        times = timed_places(walk, frames, timing, turn=functools.partial(self._turn, job))
+        times = timed_places(walk, frames, timing, turn=functools.partial(self._turn, job), progress=job.progress)
         views: list[Any] = [shared.first_view(size)] * frames
         if message.get("orbit") is True and shared.task.has_camera:
             views = list(orbit_cameras(shared.run, frames, size))

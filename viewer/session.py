@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hyperfields.data import Mesh, View
 from hyperfields.errors import InputError
+from hyperfields.rendering.meshing import vertex_normals
 from hyperfields.viewer.lock import Turn
 from hyperfields.viewer.reference import photograph_picture, reference_picture
 from hyperfields.viewer.requests import AXES, ViewRequest, view_request
@@ -238,17 +239,17 @@ def mesh_header(mesh: Mesh) -> dict[str, int]:
 
 
 def mesh_bytes(mesh: Mesh) -> bytes:
-    """A mesh for WebGL, little-endian: positions `[v 3]` float32, normals `[v 4]` int8 (x y z 0), faces `[f 3]` uint32.
-
-    The normal of a vertex is the mean of those of its faces, weighted by their area.
+    """A mesh for WebGL, little-endian: positions `[v 3]` float32, normals `[v 4]` int8 (x y z 0), colours `[v 4]` uint8
+    (0 0 0 0 where the mesh has none), faces `[f 3]` uint32.
     """
-    corners = mesh.vertices[mesh.faces]  # [f 3 3]
-    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    sums = torch.zeros_like(mesh.vertices).index_add_(0, mesh.faces.flatten(), normals.repeat_interleave(3, 0))
-    unit = torch.nn.functional.pad(torch.nn.functional.normalize(sums, dim=-1), (0, 1))
+    pad = torch.nn.functional.pad
+    colors = (
+        mesh.vertices.new_zeros(len(mesh.vertices), 4) if mesh.colors is None else pad(mesh.colors, (0, 1), value=1.0)
+    )
     arrays = (
         mesh.vertices.numpy().astype("<f4"),
-        (unit * 127.0).round().to(torch.int8).numpy(),
+        (pad(vertex_normals(mesh), (0, 1)) * 127.0).round().to(torch.int8).numpy(),
+        (colors * 255.0).round().to(torch.uint8).numpy(),
         mesh.faces.numpy().astype("<u4"),
     )
     return b"".join(array.tobytes() for array in arrays)

@@ -24,7 +24,7 @@ from hyperfields.fields import BoundField
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.image import Window
 from hyperfields.runs.cameras import native_size, orbit_cameras
-from hyperfields.runs.morphs import KEPT, Morph
+from hyperfields.runs.morphs import Morph
 from hyperfields.runs.run import Run
 from hyperfields.runs.scene import Scene
 from hyperfields.viewer.lock import FairLock
@@ -40,7 +40,7 @@ COARSE = 32  # cells along a side of the grid that skips empty space, while some
 FINE = 64  # and when all is still
 MOVED = "moved"  # the way of a walk that is read off the fields of its stops; the others are paths of codes
 _CACHE_BYTES = 256e6
-_KEPT_MOVED = 8  # fields between two scenes
+_KEPT_MORPHS, _KEPT_MOVED = 16, 8  # ways between two scenes, and fields on them
 _HINTS = 1000  # scenes among which a name like a wrong one is looked for: it takes a while
 
 
@@ -81,6 +81,7 @@ class SharedState:
         self.names = run.names if inferred is None else inferred.names
         self.codes = (run.model.latents.codes if inferred is None else inferred.codes).detach()
         self.map = latent_map(self.codes)
+        self._frame = (run if inferred is None else inferred).frame_of()
         self.lock = FairLock()
         self.closing = threading.Event()
         self._inferred = inferred
@@ -91,7 +92,7 @@ class SharedState:
         self._sheets: dict[int, bytes] = {}
         self._mutex, self._dataset_mutex, self._sheet_mutex = threading.Lock(), threading.Lock(), threading.Lock()
         self._entering, self._finding = threading.Lock(), threading.Lock()
-        self._morph = functools.lru_cache(maxsize=KEPT)(self._found)
+        self._morph = functools.lru_cache(maxsize=_KEPT_MORPHS)(self._found)
         self._moved = functools.lru_cache(maxsize=_KEPT_MOVED)(self._between)
 
     @contextlib.contextmanager
@@ -181,7 +182,7 @@ class SharedState:
 
     def blend(self, code: Tensor) -> Scene:
         """The scene of a code `[1 z]`."""
-        return Scene(self.run, "blend", code, fitted=False)
+        return Scene(self.run, "blend", code, fitted=False, frame=self._frame)
 
     def _numbered(self, number: int) -> Scene:
         name = self.names[number]

@@ -64,7 +64,7 @@ def add(
         seed: seed of all random numbers.
     """
     from hyperfields.evaluation.added import add_and_measure, format_added
-    from hyperfields.runs.atomic import holds_files
+    from hyperfields.runs.atomic import require_room
 
     require_length(minutes, steps)
     for option, value, fits in (
@@ -76,8 +76,7 @@ def add(
             raise InputError(f"{option} {value:g}: has no meaning for --method {method}; leave it out")
     if minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
-    if out.is_file() or (out.is_dir() and holds_files(out)):  # said before the old scenes are measured, which is long
-        raise InputError(f"{out}: exists already and is not an empty folder; choose another --out")
+    require_room(out)  # said before the old scenes are measured, which is long
     loaded = load(run)
     size, scenes, limit = size_of(loaded), parse_names(reading.scenes), reading.limit
     data, looks = read_alike(loaded, family, reading.looks(), kind=loaded.kind, size=size, scenes=scenes, limit=limit)

@@ -90,9 +90,9 @@ def evaluate(
             views at the size of their files; every-8th, every eighth picture, which the fit must have held out.
         minutes: length of the inference of a protocol in minutes; default, without --steps too: 2.
         steps: length of the inference of a protocol in steps.
-        refine: then also fit all weights of each scene, as for infer.
-        seeds: infer so many times with other random numbers; mean and standard deviation are reported.
-        limit: only the first N unseen scenes by name.
+        refine: in the inference of a protocol, also fit all weights of each scene, as infer --refine does.
+        seeds: of a protocol, infer so many times with other random numbers; mean and standard deviation are reported.
+        limit: of a protocol, only the first N unseen scenes by name.
         shard: measure the I-th of N parts of the scenes; put the reports together with: hyperfields merge.
         out: JSON file to write the report to: of each view, each scene, and the mean.
         html: page to write, .html, with truth, result, error and depth of the worst, the median and the best views; it
@@ -117,7 +117,7 @@ def evaluate(
     if part is not None and (protocol is not None or html is not None):
         raise InputError(f"--shard {shard}: goes with neither --protocol nor --html; leave them out")
     if out is not None:
-        require_suffix(out, (".json",), "a report")
+        require_suffix(out, (".json",), "a report", makes_folder=part is not None)  # that of all parts
     if html is not None:
         require_suffix(html, (".html",), "a page")
     if lpips_weights is not None and not lpips_weights.exists():

@@ -262,8 +262,8 @@ def infer(
     Args:
         out: file of codes to write, .safetensors.
         views: numbers of the training views to use, from 0, for radiance fields; default: all.
-        minutes: length in minutes; default, without --steps too: 2.
-        steps: length in steps.
+        minutes: length in minutes, of all scenes together; default, without --steps too: 2.
+        steps: length in steps, of all scenes together.
         refine: then also fit all weights of each scene, from those that its code generates, for details that no code
             gives.
         bytes: instead, fit only those changes of a scene's weights that are worth their bytes, and write no more than N
@@ -279,7 +279,7 @@ def infer(
     from hyperfields.runs.atomic import require_suffix
     from hyperfields.runs.merged import part_of
     from hyperfields.scenes import family_names
-    from hyperfields.training.inference import POSTERIOR_WEIGHT
+    from hyperfields.training.inference import POSTERIOR_WEIGHT, each_scene_steps
     from hyperfields.training.inference import infer as find_codes
 
     require_suffix(out, (".safetensors",), "codes")
@@ -317,6 +317,8 @@ def infer(
     if by in ("descent", "posterior") and minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
         print(f"inferring for {DEFAULT_MINUTES:g} minutes; choose with --minutes M or --steps N")
+    if steps is not None and (told := each_scene_steps(loaded, data, steps, refine, bytes is not None)):
+        print(told)
     source = {"path": recorded(family), **present(size=size, views=chosen, shard=shard), **looks}
     options: dict[str, Any] = {"by": by, "refine": refine, "bytes_per_scene": bytes, **settings}
     found = find_codes(loaded, data, out, minutes=minutes, steps=steps, seed=seed, source=source, **options)
@@ -344,17 +346,11 @@ def _require_room(out: Path, resume: bool) -> RunConfig | None:
 
     Asked before the data are read, which may take long.
     """
-    from hyperfields.runs.atomic import holds_files
-    from hyperfields.runs.config import CONFIG, read_config
+    from hyperfields.runs.config import read_config, require_new
 
     if resume:
         return read_config(out)
-    if (out / CONFIG).exists():
-        raise InputError(f"{out}: holds a fit already; go on with it by --resume, or choose another --out")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; wanted a new or an empty folder for the run")
-    if out.is_dir() and holds_files(out):
-        raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the run")
+    require_new(out)
     return None
 
 

@@ -59,7 +59,7 @@ def inspect(
     Args:
         out: of a family: folder for family.json, and for cameras.html and cameras.png, which show cameras and box.
         kind: kind of the scenes; default: detected; with --preset: images.
-        size: height and width of their pictures; default: their own; with --preset: 64x64.
+        size: height and width of their pictures; default: their own; with --preset of images and views: 64x64.
         limit: of a family, only the first N scenes by name.
         background: of a family, as for fit.
         up: of a family, as for fit.
@@ -133,6 +133,8 @@ def _preset(preset: str, kind: str | None, size: str | None, scenes: int, genera
 
     if scenes < 1:
         raise InputError(f"--scenes {scenes}: wanted at least 1")
+    if size is not None and not tasks.task_of(kind or KINDS[0]).sized:
+        raise InputError(f"--size {size}: is of pictures, of which {kind} have none; leave it out")
     side = max(parse_size(size) or (64, 64))
     chosen = None if generator is None else hypernets.parse(generator, hypernets.SHARING)
     config, _ = tasks.preset(preset, kind or KINDS[0], scenes, side, generator=chosen)

@@ -11,10 +11,13 @@ from hyperfields.cli.common import load, next_line, scene_count, write_json
 from hyperfields.cli.options import QUIET, Folder
 from hyperfields.errors import InputError
 
+_OUT = "file of what is merged, .json or .safetensors; of a run, a new folder."
+_PARTS = "reports, .json; files of codes, .safetensors; or a run, then files of its codes or runs of its networks."
+
 
 def merge(
-    out: Positional[Annotated[Path, arg(metavar="OUT", help="file or new folder.", help_behavior_hint=QUIET)]],
-    parts: Positional[Annotated[tuple[Path, ...], arg(metavar="PARTS", help="results.", help_behavior_hint=QUIET)]],
+    out: Positional[Annotated[Path, arg(metavar="OUT", help=_OUT, help_behavior_hint=QUIET)]],
+    parts: Positional[Annotated[tuple[Path, ...], arg(metavar="PARTS", help=_PARTS, help_behavior_hint=QUIET)]],
     *,
     run: Folder = None,
 ) -> None:

@@ -21,7 +21,10 @@ AnyRunPath = Positional[
 ]
 _FAMILY = arg(
     metavar="FAMILY",
-    help="folder of images, of meshes, or of scene folders: transforms.json, COLMAP, LLFF, ShapeNet-SRN.",
+    help=(
+        "folder of images, of meshes, of one scene or of scene folders (transforms.json, COLMAP, LLFF, ShapeNet-SRN, "
+        "Polycam), or what pack wrote, a folder or a URL."
+    ),
     help_behavior_hint=QUIET,
 )
 FamilyPath = Positional[Annotated[Path, _FAMILY]]
@@ -90,7 +93,7 @@ class ReadingAlike:
     """How other scenes are read for a run: as its own were, where nothing else is asked for.
 
     Args:
-        scenes: names, or patterns with *, of the scenes to take; default: all, for add all that the run lacks.
+        scenes: names, or patterns with *, of the scenes to take; default: all; of add, those that the run lacks.
         limit: only the first N scenes by name.
         aspect: how images come to the size of the run, as for fit; default: as the run.
         background: colour behind the objects of pictures without alpha, as for fit; default: as the run.

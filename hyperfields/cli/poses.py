@@ -56,22 +56,15 @@ def poses(
     """
     from hyperfields.scenes.poses import find_poses, text_of
     from hyperfields.training.interrupt import Terminated, between_steps
-    from hyperfields.training.progress import Meter
-
-    meter: Meter | None = None
+    from hyperfields.training.progress import Stages
 
     def show(stage: str, done: int, total: int, name: str) -> None:
-        nonlocal meter
-        if meter is None or meter.what != stage:
-            if meter is not None:
-                meter.__exit__(None, None, None)
-            meter = Meter(stage)
-        meter.count(done, total, name)
+        stages.count(stage, done, total, name)
         stop_if_asked()
 
     again = shlex.join(["hyperfields", "poses", str(photos), "--out", str(out), "--resume"])
     try:
-        with between_steps() as stop_if_asked:
+        with Stages() as stages, between_steps() as stop_if_asked:
             found = find_poses(
                 photos, out, cameras=cameras, lens=lens, frames=frames, feature_size=feature_size, matching=matching,
                 resume=resume, progress=show,
@@ -79,9 +72,6 @@ def poses(
     except (KeyboardInterrupt, Terminated) as stopped:
         code = 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
         raise Stopped(f"stopped; go on with: {again}", code) from None
-    finally:
-        if meter is not None:
-            meter.__exit__(None, None, None)
     if text := text_of(found):
         print(text)
     if not found.posed:

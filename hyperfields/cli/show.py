@@ -86,9 +86,10 @@ def render(
         compose: instead of a run, a JSON file of radiance scenes with their places, of one run or several: {"scenes":
             [{"run": "runs/cars", "scene": "bus", "position": [0, 0, 0], "turn": 90, "scale": 1}, ...]}, paths from the
             file's folder, turn in degrees about +Z; codes instead of scene, or rotation instead of turn.
-        path: of the camera, for films: a circle, a spiral, or a file of nerfstudio's camera paths; default: orbit.
+        path: of the camera, for films: orbit, a circle round the scene (default), spiral, or a file of nerfstudio's
+            camera paths.
         frames: number of frames of an orbit or a spiral; default: 48.
-        orbit: number of frames of a circle: --path orbit --frames N in one.
+        orbit: number of frames of an orbit: --path orbit --frames N in one.
         size: height and width of the picture; default: as fitted, or as in the file of --path.
         channel: colours, distances from the camera (near is bright), or surface normals.
         uncertainty: also write FILE.uncertainty.png, bright where the standard deviation is large.
@@ -139,7 +140,7 @@ def render(
         elif scene is not None or codes is not None or uncertainty:
             raise InputError(f"--sample {sample}: is a scene of its own; leave --scene, --codes and --uncertainty out")
         else:
-            shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False)
+            shown = Scene(loaded, f"sample {sample}", new_code(loaded, sample), fitted=False, frame=loaded.frame_of())
     if family is not None and not uncertainty:
         raise InputError(f"--family {family}: is read for --uncertainty alone; leave it out")
     if uncertainty and (any(value is not None for value in (orbit, path, frames)) or channel != "rgb"):
@@ -263,15 +264,16 @@ def interpolate(
         codes: file of codes written by infer: walk over its scenes instead of the fitted ones.
         frames: number of frames of the whole walk.
         morph: moved: fields of two scenes, of which one is carried to the other; codes: the fields of mixed codes.
-        mode: of --morph codes: straight lines, the default, arcs, or one curve without corners through all codes.
+        mode: of --morph codes: lerp, straight lines (default); slerp, arcs; smooth, one curve without corners through
+            all codes.
         timing: even: as much of the picture or of the surface changes from each frame to the next; linear: the same
             share of the way lies between.
-        orbit: let the camera circle the scene.
-        size: height and width of the pictures.
+        orbit: let the camera circle the scene once.
+        size: height and width of the pictures; default: as fitted.
     """
     from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.render import interpolate_run
-    from hyperfields.training.progress import Meter
+    from hyperfields.training.progress import Stages
 
     loaded = load(run)
     inferred = None if codes is None else load_codes(codes, loaded)
@@ -279,7 +281,7 @@ def interpolate(
         names = " ".join((loaded.names if inferred is None else inferred.names)[:2])
         count = "one scene" if scenes else "no scene"
         raise InputError(f"interpolate: {count} came; a walk is between two or more, e.g. {names}")
-    with Meter("interpolate") as meter:
+    with Stages() as stages:
         interpolate_run(
             [(loaded if inferred is None else inferred)[scene] for scene in scenes],
             out,
@@ -289,7 +291,8 @@ def interpolate(
             timing=timing,
             orbit=orbit,
             size=parse_size(size),
-            progress=frames_shown(meter),
+            looks=lambda done, total: stages.count("timing", done, total, "looking how much changes"),
+            progress=lambda done, total: stages.count("interpolate", done, total, "frames"),
         )
     print(f"wrote {out}")
 
@@ -318,8 +321,8 @@ def export(
     $ hyperfields export runs/shapes --out 'meshes/{scene}.ply' --shard 3/10
 
     Args:
-        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh; .safetensors for the field; .json
-            for cameras. With {scene} in it, a file for each scene.
+        out: .png, .jpg or .webp for a picture; .ply, .obj, .glb or .stl for a mesh, of views with colours (but .stl);
+            .safetensors for the field; .json for cameras. With {scene} in it, a file for each scene.
         scene: name of a scene of the run, or in the file of --codes; or a sum of their codes, "A - B + C".
         codes: file of codes written by infer; needs no --scene if it holds one scene.
         resolution: of a mesh, cells along a side of the scene box; default 192.

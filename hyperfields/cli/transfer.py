@@ -38,7 +38,7 @@ def transfer(
             to 1, y down; x y z of others, in the coordinates of the scene's file. Lines that begin with # are comments.
         codes: file of codes written by infer, of whose scenes both are.
         orbit: frames of a film from a circle round the scene.
-        size: height and width of the pictures.
+        size: height and width of the pictures; default: as fitted.
     """
     from hyperfields.runs.inferred import load_codes
     from hyperfields.runs.marks import carry_marks

@@ -82,6 +82,7 @@ class Mesh(NamedTuple):
     scale: float = 1.0
     center: tuple[float, float, float] = (0.0, 0.0, 0.0)
     up: tuple[float, float, float] = (0.0, 0.0, 1.0)  # the direction that is up in pictures
+    colors: Tensor | None = None  # [v 3] in [0, 1], sRGB, as seen from straight ahead; of radiance
 
 
 @runtime_checkable

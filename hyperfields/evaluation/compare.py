@@ -30,7 +30,7 @@ from hyperfields.evaluation.report import evaluate
 from hyperfields.evaluation.unseen import file_rows, measure_unseen
 from hyperfields.hypernets import shares_networks
 from hyperfields.model import ModelConfig
-from hyperfields.runs.atomic import append, holds_files, write_atomically
+from hyperfields.runs.atomic import append, require_room, write_atomically
 from hyperfields.runs.config import CONFIG, FitSettings
 from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import Run, load_run
@@ -72,6 +72,8 @@ class Comparison:
             raise InputError(f"--seeds {self.seeds}: wanted at least 1")
         if self.leaders is not None and self.leaders < 1:
             raise InputError(f"--leaders {self.leaders}: wanted at least 1")
+        if self.leaders is not None and self.seeds == 1 and len(self.bytes_per_scene) < 2:
+            raise InputError(f"--leaders {self.leaders}: get other --bytes or --seeds; give several, or leave it out")
         for option, sizes in (("--bytes", self.bytes_per_scene), ("--unseen-bytes", self.unseen_bytes)):
             if any(size < 1 for size in sizes):
                 raise InputError(f"{option} {','.join(map(str, sizes))}: wanted numbers above 0")
@@ -228,8 +230,8 @@ def _begin(out: Path, settings: dict[str, Any], task: Task | None = None) -> lis
         for key, value in json.loads(json.dumps(settings)).items():
             if key not in GROWING and old.get(key) != value:
                 raise InputError(f"{out}: holds a comparison with another {key}; choose another --out")
-    elif out.is_dir() and holds_files(out):
-        raise InputError(f"{out}: holds other files; wanted a new or an empty folder for the comparison")
+    else:
+        require_room(out, "the comparison")
     write_atomically(path, json.dumps(settings, indent=1).encode())
     results = _read_results(out)
     if (out / RESULTS).is_file():  # without the line that was cut

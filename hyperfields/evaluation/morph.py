@@ -21,6 +21,7 @@ from torch import Tensor
 from hyperfields.cameras import Rays
 from hyperfields.errors import InputError
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, load_lpips
+from hyperfields.evaluation.report import require_lpips
 from hyperfields.evaluation.surfaces import Surface, apart, slope_error, surface_of
 from hyperfields.evaluation.tables import text_table
 from hyperfields.fields import BoundField
@@ -140,6 +141,7 @@ def measure_morphs(
         raise InputError(f"--pairs {pairs}: wanted at least 1")
     if len(run.names) < 2:
         raise InputError(f"{run.label}: holds one scene; a morph is between two")
+    require_lpips(run.task, lpips_weights)
     chosen = draw_pairs(len(run.names), pairs, seed)
     notes: dict[str, None] = {}
     if len(chosen) < pairs:

@@ -82,6 +82,7 @@ def evaluate(
     elif fingerprint_differs(run, data):
         notes["family: its data or their size are not those that were fitted"] = None
     learned = learned_of(run)
+    require_lpips(task, lpips_weights)
     nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
     views: dict[str, list[dict[str, Any]]] = {}
@@ -166,6 +167,12 @@ def scene_places(run: Run, data: SceneDataset, names: Sequence[str]) -> dict[str
             "are missing); give the family that was fitted with --family"
         )
     return {name: places[name] for name in names}
+
+
+def require_lpips(task: Task, weights: Path | None) -> None:
+    """InputError for weights of LPIPS, where nothing is measured by it."""
+    if weights is not None and not any(metric.name.startswith("lpips_") for metric in task.metrics):
+        raise InputError(f"--lpips-weights {weights}: is of pictures, but the run holds {task.kind}; leave it out")
 
 
 def _load_lpips(metrics: Sequence[Metric], weights: Path | None, notes: dict[str, None]) -> dict[str, Lpips]:

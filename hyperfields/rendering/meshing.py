@@ -98,6 +98,14 @@ def mesh_from_values(values: Tensor, *, box: float = 1.0) -> Mesh:
     return Mesh(points, torch.from_numpy(np.ascontiguousarray(faces)).long())
 
 
+def vertex_normals(mesh: Mesh) -> Tensor:
+    """Unit normals of a mesh's vertices, `[v 3]`: of their triangles, weighted by area; 0 where there are none."""
+    corners = mesh.vertices[mesh.faces]  # [f 3 3]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    sums = torch.zeros_like(mesh.vertices).index_add_(0, mesh.faces.flatten(), normals.repeat_interleave(3, 0))
+    return torch.nn.functional.normalize(sums, dim=-1, eps=1e-20)
+
+
 @one_torch_thread()
 def grid_values(
     distance: Callable[[Tensor], Tensor],

@@ -86,4 +86,5 @@ def _kept(mesh: Mesh, shown: Tensor) -> Mesh:
     """A mesh with some of its vertices `[v]` and the triangles between them."""
     number = torch.cumsum(shown.long(), 0) - 1
     faces = mesh.faces[shown[mesh.faces[:, 0]]]
-    return mesh._replace(vertices=mesh.vertices[shown], faces=number[faces])
+    colors = None if mesh.colors is None else mesh.colors[shown]
+    return mesh._replace(vertices=mesh.vertices[shown], faces=number[faces], colors=colors)

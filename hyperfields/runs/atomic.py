@@ -106,8 +106,22 @@ def holds_files(folder: Path) -> bool:
     return any(left.name != LOCK and not TEMPORARY.fullmatch(left.name) for left in folder.iterdir())
 
 
-def require_suffix(path: Path, allowed: tuple[str, ...], what: str) -> str:
+def require_room(folder: Path, what: str = "the run") -> None:
+    """Nothing, when a folder is new or empty: asked before long work, and again by `new_folder` as it begins.
+
+    Raises:
+        InputError: it is a file, or holds files of anybody's.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; wanted a new or an empty folder for {what}")
+    if folder.is_dir() and holds_files(folder):
+        raise InputError(f"{folder}: holds other files; wanted a new or an empty folder for {what}")
+
+
+def require_suffix(path: Path, allowed: tuple[str, ...], what: str, *, makes_folder: bool = False) -> str:
     """The suffix of `path` in lower case. Ask before the work starts: the writers below ask again.
+
+    makes_folder: the folder of `path` may be made when it is written.
 
     Raises:
         InputError: when it is not one of `allowed`, the folder of `path` does not exist, or `path` is a file of a run.
@@ -116,7 +130,7 @@ def require_suffix(path: Path, allowed: tuple[str, ...], what: str) -> str:
     require_no_run_file(path)
     if suffix not in allowed:
         raise InputError(f"{path}: suffix {suffix or '(none)'} cannot hold {what}; use one of {', '.join(allowed)}")
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() and not makes_folder:
         raise InputError(f"{path}: folder {path.parent} does not exist; make it first")
     return suffix
 

@@ -18,7 +18,7 @@ from hyperfields.errors import CONTROL, InputError
 from hyperfields.fields import encodings
 from hyperfields.model import ModelConfig
 from hyperfields.ops import Box, Contracted, GridSpec
-from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.atomic import require_room, write_atomically
 from hyperfields.tasks import TASKS, TrainConfig, losses
 from hyperfields.tasks import config as training
 from hyperfields.tasks.between import Between
@@ -186,6 +186,17 @@ def versions() -> dict[str, str]:
     from hyperfields import __version__
 
     return {"hyperfields": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def require_new(folder: Path) -> None:
+    """Nothing, when a fit can begin in a folder.
+
+    Raises:
+        InputError: it holds a fit, or other files, or is a file.
+    """
+    if (folder / CONFIG).exists():
+        raise InputError(f"{folder}: holds a fit already; go on with it by --resume, or choose another --out")
+    require_room(folder)
 
 
 def write_config(folder: Path, config: RunConfig) -> None:

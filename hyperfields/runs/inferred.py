@@ -26,7 +26,7 @@ from hyperfields.runs.codec import read_tensors
 from hyperfields.runs.config import FORMAT
 from hyperfields.runs.packing import Packing
 from hyperfields.runs.run import Run
-from hyperfields.runs.scene import Scene, scene_of_sum
+from hyperfields.runs.scene import Scene, mean_frame, scene_of_sum
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -110,10 +110,15 @@ class InferredCodes:
                 f"scene {name!r:.100}: is a sum of codes, and these scenes have weights of their own; name one"
             )
         if len(parts) > 1:
-            return scene_of_sum(self.run, name, parts, lambda part: self.codes[[self.index(part)]])
+            return scene_of_sum(self.run, name, parts, lambda part: self.codes[[self.index(part)]], self.frame_of(name))
         row = self.index(name := parts[0][1])
         field, frame = self.bind(name), _frame(self.source, name)
         return Scene(self.run, name, self.codes[row : row + 1], fitted=False, field=field, frame=frame)
+
+    def frame_of(self, *names: str) -> tuple[float, ...] | None:
+        """As `Run.frame_of`."""
+        parts = [name for text in names for _, name in terms(text, self.names)]
+        return mean_frame(_frame(self.source, name) for name in parts or self.names)
 
     def sample(self, name: str, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Codes `[samples z]` of a scene, drawn from its distribution.

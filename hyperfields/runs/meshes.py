@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hyperfields.data import Mesh
 from hyperfields.errors import InputError
 from hyperfields.runs.atomic import require_suffix, write_atomically
+from hyperfields.runs.images import as_bytes
 
 MESH_SUFFIXES = (".ply", ".obj", ".glb", ".stl")
 
@@ -22,6 +25,9 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
 
     `frame`: "file" puts the vertices back into the frame of the file that the scene came from
     (p * scale + center), "scene" leaves them. Axes are kept, also in a .glb, whose viewers take +Y as up.
+
+    Colours go along, but not into an .stl: in 8 bits, in an .obj as three more numbers of a vertex, in a .glb linear,
+    as glTF has them.
 
     Far from the origin float32 is too coarse for a vertex: a .ply then has doubles, an .obj as many digits as it
     takes, and a .glb, whose vertices stay in the scene frame, a node with the scale and the translation.
@@ -38,8 +44,9 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
     inside = mesh.vertices.detach().cpu().double().numpy()  # [v 3], scene frame
     vertices = inside * scale + np.array(center, dtype=np.float64)
     faces = mesh.faces.detach().cpu().numpy().astype(np.int64)
+    colors = None if mesh.colors is None else mesh.colors.detach().cpu().double().clamp(0.0, 1.0)
     if suffix == ".ply":
-        write_atomically(path, _ply(vertices, faces, doubles=_rounding(vertices) > 1e-6 * abs(scale)))
+        write_atomically(path, _ply(vertices, faces, colors, doubles=_rounding(vertices) > 1e-6 * abs(scale)))
         return
     trimesh = _trimesh(path)
     if suffix == ".glb":
@@ -47,14 +54,21 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
         if len(faces):  # an accessor of a glTF must not be empty
             to_file = np.diag([scale, scale, scale, 1.0])
             to_file[:3, 3] = center
-            scene.add_geometry(trimesh.Trimesh(inside, faces, process=False), transform=to_file)
+            paint = None if colors is None else as_bytes(_linear(colors)[None])[0]
+            scene.add_geometry(trimesh.Trimesh(inside, faces, vertex_colors=paint, process=False), transform=to_file)
         write_atomically(path, trimesh.exchange.gltf.export_glb(scene, include_normals=False))
         return
-    plain = trimesh.Trimesh(vertices, faces, process=False)
+    paint = None if colors is None else as_bytes(colors[None])[0]
+    plain = trimesh.Trimesh(vertices, faces, vertex_colors=paint, process=False)
     if suffix == ".obj":
         digits = max(0, math.ceil(12.0 - math.log10(scale))) if scale > 0.0 else 12  # 1e-12 of the scene frame's unit
         text = trimesh.exchange.obj.export_obj(
-            plain, include_normals=False, include_color=False, include_texture=False, digits=digits, header=None
+            plain,
+            include_normals=False,
+            include_color=colors is not None,
+            include_texture=False,
+            digits=digits,
+            header=None,
         )
         write_atomically(path, text.encode())
         return
@@ -72,17 +86,27 @@ def _rounding(vertices: NDArray[np.float64]) -> float:
     return float(np.abs(vertices.astype(np.float32) - vertices).max(initial=0.0))
 
 
-def _ply(vertices: NDArray[np.float64], faces: NDArray[np.int64], doubles: bool) -> bytes:
+def _linear(colors: Tensor) -> Tensor:
+    """Light of sRGB colours (IEC 61966-2-1)."""
+    return torch.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+
+
+def _ply(vertices: NDArray[np.float64], faces: NDArray[np.int64], colors: Tensor | None, doubles: bool) -> bytes:
     """A binary .ply (Turk, 1994). Those of trimesh have float32 vertices only."""
     kind, name = ("<f8", "double") if doubles else ("<f4", "float")
+    paint = "".join(f"property uchar {color}\n" for color in ("red", "green", "blue")) if colors is not None else ""
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n"
-        f"property {name} x\nproperty {name} y\nproperty {name} z\n"
+        f"property {name} x\nproperty {name} y\nproperty {name} z\n{paint}"
         f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
     rows = np.empty(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
     rows["count"], rows["corners"] = 3, faces
-    return header.encode() + vertices.astype(kind).tobytes() + rows.tobytes()
+    corners = np.empty(len(vertices), dtype=[("place", kind, 3), *([("color", "u1", 3)] if colors is not None else [])])
+    corners["place"] = vertices
+    if colors is not None:
+        corners["color"] = as_bytes(colors[None])[0]
+    return header.encode() + corners.tobytes() + rows.tobytes()
 
 
 def _trimesh(path: Path) -> Any:

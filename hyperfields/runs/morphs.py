@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,8 @@ from hyperfields.runs.meshes import MESH_SUFFIXES
 from hyperfields.runs.scene import Scene, framed
 
 MorphKind = Literal["moved", "codes"]
-KEPT = 16  # motions of a walk, which takes its way twice: to look how much changes, and for its frames
+# Morphs of a walk, about 8 MB each, which takes its way twice: to look how much changes where, and for its frames.
+KEPT = 64
 
 
 class MovedScene(Scene):
@@ -185,10 +185,14 @@ class Walk:
                     )
                 _require_coded(scene)
             self.codes = torch.cat([scene.code for scene in scenes])
-        self._morph = functools.lru_cache(maxsize=KEPT)(self._found)
+        self._morphs: dict[int, Morph] = {}
 
-    def _found(self, stretch: int) -> Morph:
-        return Morph(*self.scenes[stretch : stretch + 2])
+    def _morph(self, stretch: int) -> Morph:
+        if stretch not in self._morphs:
+            if len(self._morphs) >= KEPT:  # the newest goes: the first ones are needed first when the walk begins again
+                self._morphs.popitem()
+            self._morphs[stretch] = Morph(*self.scenes[stretch : stretch + 2])
+        return self._morphs[stretch]
 
     def _stretch(self, place: float) -> tuple[int, float]:
         """Number of the stretch, and the place on it from 0 to 1."""

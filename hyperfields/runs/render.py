@@ -109,9 +109,14 @@ def _film(
         film = path
         if pixels is not None:
             film = film._replace(cameras=[camera.resized(*pixels) for camera in film.cameras])
+    elif not Path(path).exists():
+        raise InputError(f"{path}: not readable as a camera path: not there; wanted orbit, spiral or a file of paths")
     else:
         film = read_camera_path(Path(path), pixels)
     frame = scene.frame
+    if not film.in_box and frame is None and scene.run.config.picture.get("frames"):  # which others of its run have
+        note = f"{path}: its poses are taken in the frame of the scene box, since {scene.name!r:.100} is of no capture"
+        return film._replace(note=note)
     if film.in_box or frame is None:
         return film._replace(note=None)
     moved = [camera.into((frame[0], frame[1], frame[2], frame[3])) for camera in film.cameras]
@@ -130,6 +135,7 @@ def interpolate_run(
     orbit: bool = False,
     size: int | tuple[int, int] | None = None,
     resolution: int = MESH_RESOLUTION,
+    looks: OnFrame | None = None,
     progress: OnFrame | None = None,
 ) -> None:
     """Walk from scene to scene of one run, ends included.
@@ -144,6 +150,8 @@ def interpolate_run(
         orbit: let the camera circle once meanwhile.
         size: (height, width) or one number, default as fitted.
         resolution: of meshes, cells a side.
+        looks: called as (done, in all) while even timing looks how much changes where, before the first frame.
+        progress: called as (frames done, frames in all).
 
     Raises:
         InputError: a suffix or an orbit that this kind cannot give; too few scenes or frames; a folder that
@@ -172,13 +180,13 @@ def interpolate_run(
     cameras = orbit_cameras(run, frames, size) if orbit else orbit_cameras(run, 1, size) * frames
     if animated:
         require_suffix(out, ANIMATION_SUFFIXES, "a walk")  # before the places are looked for, which is long
-        bounds = map(walk.at, timed_places(walk, frames, timing))
+        bounds = map(walk.at, timed_places(walk, frames, timing, progress=looks))
         pictures = (task.picture(b, c, size) for b, c in zip(bounds, cameras, strict=True))
         write_animation(out, _counted(pictures, frames, progress), FPS)
         return
     bare: list[int] = []  # frames without a surface
     with new_folder(out) as folder:
-        places = timed_places(walk, frames, timing)
+        places = timed_places(walk, frames, timing, progress=looks)
         if as_meshes:
             meshes = (walk.mesh(place, resolution) for place in places)
             for number, mesh in enumerate(_counted(meshes, frames, progress)):

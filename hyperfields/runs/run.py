@@ -37,9 +37,9 @@ from hyperfields.model import HyperField, ModelConfig
 from hyperfields.ops.devices import require_float32
 from hyperfields.process import seeded
 from hyperfields.runs import codec, shards
-from hyperfields.runs.atomic import holds_files, new_folder, write_atomically
+from hyperfields.runs.atomic import new_folder, require_room, write_atomically
 from hyperfields.runs.config import CONFIG, FORMAT, RunConfig, finite, read_config, write_config
-from hyperfields.runs.scene import Scene, scene_of_sum
+from hyperfields.runs.scene import Scene, mean_frame, scene_of_sum
 from hyperfields.tasks import Task, task_of
 
 MODEL, STATE, METRICS, SUMMARY, SOURCE, PHOTOGRAPHS = (
@@ -125,7 +125,7 @@ class Run:
         parts = [(1.0, name)] if name in self._numbers else terms(name, self.names)
         if len(parts) == 1:
             return Scene(self, parts[0][1], self._code(parts[0][1]))
-        return scene_of_sum(self, name, parts, self._code)
+        return scene_of_sum(self, name, parts, self._code, self.frame_of(name))
 
     def between(self, first: str, second: str, t: float, mode: str = "lerp") -> Scene:
         """A scene on the way from one to another in latent space: `t` 0 is the first, 1 the second, beyond them the way
@@ -147,7 +147,7 @@ class Run:
             code = torch.lerp(ends[:1], ends[1:], t)  # exact at both ends
         else:
             code = point_between(ends[:1], ends[1:], ends.new_full((1, 1), t), mode)
-        return Scene(self, f"{first}-{second}-{t:g}", code, fitted=False)
+        return Scene(self, f"{first}-{second}-{t:g}", code, fitted=False, frame=self.frame_of(first, second))
 
     def index(self, name: str) -> int:
         """Number of a scene.
@@ -165,6 +165,12 @@ class Run:
         if all(name in self._numbers for name in names):
             return self.model.latents.codes.detach()[[self._numbers[name] for name in names]]
         return torch.cat([self[name].code for name in names])
+
+    def frame_of(self, *names: str) -> tuple[float, ...] | None:
+        """The mean of the frames of scenes, or of those in sums of them, see `Scene.frame`; without names, of all."""
+        frames = self.config.picture.get("frames", {})
+        parts = [name for text in names for _, name in terms(text, self.names)]
+        return mean_frame(frames.get(name) for name in parts or self.names)
 
     def _code(self, name: str) -> Tensor:
         return self.model.latents.codes.detach()[[self.index(name)]]
@@ -191,8 +197,7 @@ class Run:
             InputError: a folder in use, or one that cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or holds_files(folder)):
-            raise InputError(f"{folder}: is in use; wanted a new or an empty folder for the run")
+        require_room(folder)
         with new_folder(folder, parents=True) as new:
             write_config(new, self.config)
             digest = write_model(new, self.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Scene:
         field: BoundField | None = None,
         frame: tuple[float, ...] | None = None,
     ) -> None:
-        """frame: of a scene that was not fitted, in the file that it was read from."""
+        """frame: of a scene that was not fitted, see `Scene.frame`."""
         self.run, self.name, self.code, self.fitted, self._frame = run, name, code, fitted, frame
         if field is None:
             with torch.no_grad():
@@ -155,7 +155,10 @@ class Scene:
 
     @property
     def frame(self) -> tuple[float, ...] | None:
-        """(scale, centre x y z) of the scene in the file that it was read from: p_file = p * scale + centre."""
+        """(scale, centre x y z) of the scene in the file that it was read from: p_file = p * scale + centre.
+
+        Of a scene that was made of others, the mean of theirs.
+        """
         return self.run.config.picture.get("frames", {}).get(self.name) if self.fitted else self._frame
 
     def save(
@@ -183,13 +186,29 @@ def framed(mesh: Mesh, frame: tuple[float, ...] | None) -> Mesh:
     return mesh if frame is None else mesh._replace(scale=frame[0], center=(frame[1], frame[2], frame[3]))
 
 
-def scene_of_sum(run: Run, text: str, parts: Sequence[tuple[float, str]], code: Callable[[str], Tensor]) -> Scene:
+def mean_frame(frames: Iterable[Sequence[float] | None]) -> tuple[float, ...] | None:
+    """The frame of a scene that was made of others, see `Scene.frame`: the mean of theirs; None where they have none.
+
+    Its meshes, points and cameras are then where those of the others are.
+    """
+    known = [frame for frame in frames if frame is not None]
+    return tuple(sum(values) / len(known) for values in zip(*known, strict=True)) or None
+
+
+def scene_of_sum(
+    run: Run,
+    text: str,
+    parts: Sequence[tuple[float, str]],
+    code: Callable[[str], Tensor],
+    frame: tuple[float, ...] | None = None,
+) -> Scene:
     """The scene of a sum of codes.
 
     Args:
         text: the sum as it was typed, which is the scene's name.
         parts: see `codes.expressions.terms`.
         code: name of a scene -> its code `[1 z]`.
+        frame: of the sum, see `mean_frame`.
 
     Raises:
         InputError: unknown names, or scenes that were fitted alone, whose codes have nothing in common.
@@ -200,4 +219,4 @@ def scene_of_sum(run: Run, text: str, parts: Sequence[tuple[float, str]], code: 
             f"scene {text!r:.100}: is a sum of codes, and the scenes of {run.label} were fitted each alone, so that "
             "their codes cannot be added; name one, or fit without --individually"
         )
-    return Scene(run, text, total, fitted=False)
+    return Scene(run, text, total, fitted=False, frame=frame)

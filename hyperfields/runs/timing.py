@@ -35,6 +35,7 @@ def timed_places(
     timing: str = "even",
     *,
     turn: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """Places of a walk at which its frames are, ends included.
 
@@ -42,6 +43,7 @@ def timed_places(
         timing: "linear", at even distances; "even", where what is seen changes evenly: of shapes the distances near
             the surface, of others the small picture from the front left, by its mean absolute difference.
         turn: makes contexts that each look is taken in.
+        progress: called as (looks taken, looks in all) after each.
 
     Raises:
         ValueError: fewer than two frames.
@@ -55,10 +57,13 @@ def timed_places(
     if timing == "linear" or frames < 3:
         return even
     looks, probes = [], PROBES[walk.kind]
-    for probe in range(probes * walk.stretches + 1):
+    last = probes * walk.stretches
+    for probe in range(last + 1):
         field = walk.at(probe / probes)  # outside of a turn: a motion takes a second to find
         with turn():
             looks.append(_look(walk.run, field))
+        if progress is not None:
+            progress(probe + 1, last + 1)
     change = _surface_change if _is_surface(walk.run) else _picture_change
     steps = torch.stack([change(*pair) for pair in itertools.pairwise(looks)])
     places: list[float] = (even_places(steps, frames).double() * walk.stretches).tolist()

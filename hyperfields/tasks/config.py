@@ -60,6 +60,8 @@ class TrainConfig:
     rates: of parameter groups of your own, (name, rate) each.
     photographs: what is learned of each training picture; views only. near_gradients: distance from cameras, scene
     units, within which gradients are scaled down; views only, 0: nowhere. between: what is asked of mixed codes.
+    unseen: opacity of rays that see something, below which density is lifted there, should many rays of a scene have
+    less; views only, 0: only in scenes that have lost all their density.
     """
 
     deferred: ClassVar[tuple[str, ...]] = ("loss", "schedule")  # what rendering and measuring do without
@@ -78,6 +80,7 @@ class TrainConfig:
     photographs: PhotographConfig = dataclasses.field(default_factory=PhotographConfig)
     near_gradients: float = 0.0
     between: Between = dataclasses.field(default_factory=Between)
+    unseen: float = 0.15
 
     def __post_init__(self) -> None:
         if self.scenes < 1 or self.samples < 1:
@@ -86,6 +89,16 @@ class TrainConfig:
             )
         if not 0.0 <= self.near_gradients < math.inf:
             raise InputError(f"TrainConfig: near_gradients {self.near_gradients}: wanted a distance of 0 or more")
+        if not 0.0 <= self.unseen <= 1.0:
+            raise InputError(f"TrainConfig: unseen {self.unseen}: wanted an opacity from 0 to 1")
+
+    def for_new_scenes(self, **changes: Any) -> TrainConfig:
+        """The recipe for scenes that a fitted run is shown, with `changes`.
+
+        Their density begins as that of a scene, so it is not lost as in a fit from nothing. Lifted where a code cannot
+        show it, it would take the code away from what it can show.
+        """
+        return dataclasses.replace(self, unseen=0.0, **changes)
 
     def rate(self, group: str) -> float:
         """Peak rate of a group of parameters.

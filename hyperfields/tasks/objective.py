@@ -43,6 +43,8 @@ from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.losses import ColorLoss, DistanceLoss, PixelLoss
 from hyperfields.tasks.photographs import Photographs
 
+Interval = tuple[Tensor, Tensor]  # distances `[s r]` along rays, see `scene_interval`
+
 
 class Loss(Protocol):
     """A prediction and its batch -> unreduced errors `[s n ...]`; see `PointObjective` and `RayObjective`."""
@@ -238,8 +240,9 @@ class RayObjective:
             self.per_ray = 0.9 * self.per_ray + 0.1 * max(samples / (len(scenes) * rays), 1.0)
             if not self._may_be_dark(alpha, batch, local):
                 return loss
-            dark = self._dark(alpha, batch, local)
-            return loss + _revival(bound, batch, dark, self.occupancy.limit) if bool(dark.any()) else loss
+            inside = scene_interval(batch.rays, self.field.space)
+            dark = self._dark(alpha, batch, inside, local)
+            return loss + _revival(bound, batch, inside, dark, self.occupancy.limit) if bool(dark.any()) else loss
 
     def between(
         self, bound: BoundField, mixed: BoundField, share: Tensor, scenes: Tensor, generator: torch.Generator
@@ -295,19 +298,21 @@ class RayObjective:
         return self.photographs.colored(rendered.rgb, rendered.alpha, batch.images)
 
     @torch.no_grad()
-    def _dark(self, alpha: Tensor, batch: Pixels, local: Tensor, fits: Tensor | bool = True) -> Tensor:
+    def _dark(
+        self, alpha: Tensor, batch: Pixels, inside: Interval, local: Tensor, fits: Tensor | bool = True
+    ) -> Tensor:
         """Rays that see something which is not there, `[s r]` bool, where a scene has many of them.
 
         Of a scene whose density has fallen everywhere all rays that see something; of others, long before, those that
         show hardly any of it, when they are a good part. Of pictures without clear pixels none of these: what such
         pictures show may lie outside of the box.
 
-        alpha: rendered, `[s r]`. fits: which rays were.
+        alpha: rendered, `[s r]`. inside: where rays are in the scene. fits: which rays were rendered.
         """
-        near, far = scene_interval(batch.rays, self.field.space)
+        near, far = inside
         solid = batch.rgba[..., 3] > 0.5
         sees = solid & (far > near) & fits
-        unseen = sees & (alpha < UNSEEN)
+        unseen = sees & (alpha < self.config.unseen)
         many = (unseen.sum(1) > MANY * sees.sum(1)) & ~solid.all(1)
         empty = self.occupancy.peak[local] < self.occupancy.limit
         return torch.where(empty[:, None], sees, unseen & many[:, None])
@@ -318,7 +323,7 @@ class RayObjective:
         box, so that a larger part is unseen of all rays than of those that met it.
         """
         solid = batch.rgba[..., 3] > 0.5
-        many = (solid & (alpha < UNSEEN)).sum(1) > MANY * solid.sum(1)
+        many = (solid & (alpha < self.config.unseen)).sum(1) > MANY * solid.sum(1)
         return bool((many | (self.occupancy.peak[local] < self.occupancy.limit)).any())
 
     def _static_loss(
@@ -337,7 +342,9 @@ class RayObjective:
         error = _errors(self.loss, rendered, batch, rendered.fits)
         fits = rendered.fits.reshape(*rendered.fits.shape, *(1,) * (error.dim() - 2))
         values = fits.sum() * error.shape[2:].numel()
-        revival = _revival(bound, batch, self._dark(rendered.alpha, batch, local, rendered.fits), self.occupancy.limit)
+        inside = scene_interval(batch.rays, self.field.space)
+        dark = self._dark(rendered.alpha, batch, inside, local, rendered.fits)
+        revival = _revival(bound, batch, inside, dark, self.occupancy.limit)
         return (error * fits).sum() / values.clamp(min=1) + revival
 
     def _batch(self, scenes: Tensor, rays: int, generator: torch.Generator) -> Pixels:
@@ -395,19 +402,18 @@ def _photographs(data: SceneDataset, config: TrainConfig, device: torch.device) 
     return Photographs(counts, config.photographs).to(device)
 
 
-UNSEEN = 0.15  # opacity of a ray that sees something, below which it shows nothing of it
-MANY = 0.1  # such a part of these rays is too much
+MANY = 0.1  # such a part of the rays that see something is too much to show nothing of it
 REVIVAL = 1e-2  # weight of the term that lifts the density of empty scenes
 
 
-def _revival(bound: BoundField, batch: Pixels, dark: Tensor, limit: float) -> Tensor:
-    """A term `[]` that lifts the density along `dark` `[s r]` rays, up to twice `limit`.
+def _revival(bound: BoundField, batch: Pixels, inside: Interval, dark: Tensor, limit: float) -> Tensor:
+    """A term `[]` that lifts the density along `dark` `[s r]` rays, `inside` the scene, up to twice `limit`.
 
     A small object, or a part of one, lets the density fall before it is found. The gradient of the density's
     exponential falls with it, and it would never come back. Of what the term lifts, other rays clear all but the
     object. The sooner it comes, the better: rates are still high, and the place is not known as empty yet.
     """
-    near, far = scene_interval(batch.rays, bound.field.space)
+    near, far = inside
     # No random numbers: those of the other scenes stay what they are.
     place = torch.arange(near.shape[1], device=near.device) * 0.618034 % 1.0
     along = near + place * (far - near)

@@ -21,7 +21,7 @@ from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.base import Rendered, on_background
 from hyperfields.rendering.composition import Composition
 from hyperfields.rendering.image import Window
-from hyperfields.rendering.meshing import mesh_from_field
+from hyperfields.rendering.meshing import mesh_from_field, vertex_normals
 from hyperfields.rendering.pictures import (
     CELLS,
     RAYS_PER_BLOCK,
@@ -286,7 +286,7 @@ class RadianceTask:
         return pictures, truth, counting, rendered
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION, *, cameras: Sequence[Camera] = ()) -> Mesh:
-        """The surface in the scene box where a sample becomes more opaque than clear.
+        """The surface in the scene box where a sample becomes more opaque than clear, with its colours.
 
         cameras: of pictures of the scene; places that none of them has in its picture are clear, and parts of the
             surface that none of them sees are left out.
@@ -298,8 +298,10 @@ class RadianceTask:
             return clear if known is None else clear.where(cells_at(known, x)[..., None], 0.5)
 
         mesh = mesh_from_field(clearness, resolution=resolution, safety=math.inf, device=bound.device)
-        if not cameras or not len(mesh.faces):
+        if not len(mesh.faces):
             return mesh
+        if not cameras:
+            return self._colored(bound, mesh, 4.0 / resolution)
 
         def depth(camera: Camera) -> Tensor:
             rays = camera.to(bound.device).rays()
@@ -307,7 +309,17 @@ class RadianceTask:
             ends = shown.depth.where(shown.alpha > 0.5, math.inf)
             return ends.reshape(camera.height, camera.width)
 
-        return seen_parts(mesh, cameras, depth, 2.0 * step + 4.0 / resolution)
+        return self._colored(bound, seen_parts(mesh, cameras, depth, 2.0 * step + 4.0 / resolution), 4.0 / resolution)
+
+    @torch.no_grad()
+    def _colored(self, bound: BoundField, mesh: Mesh, away: float) -> Mesh:
+        """A mesh with the colours that rays see which come straight down onto its vertices from so far away."""
+        normals, vertices = (part.to(bound.device) for part in (vertex_normals(mesh), mesh.vertices))
+        down = torch.where(normals.any(-1, keepdim=True), -normals, normals.new_tensor([0.0, 0.0, -1.0]))
+        shown = self.render_rays(bound, Rays((vertices - away * down)[None], down[None]))
+        _, there = bound(vertices[None], down[None])  # for rays that meet nothing
+        colors = torch.where(shown.alpha[..., None] > 0.5, shown.rgb / shown.alpha[..., None], there)
+        return mesh._replace(colors=colors[0].clamp(0.0, 1.0).float().cpu())
 
     def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
         return RadianceMorph(first, second)

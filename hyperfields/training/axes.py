@@ -11,7 +11,6 @@ Source: the preconditioning by the fourth root is that of Gupta, Koren, Singer 2
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
@@ -35,7 +34,7 @@ def code_axes(run: Run, data: SceneDataset, seed: int) -> Tensor:
     """
     model, fitted = run.model, run.model.latents.codes.detach()
     center, device, count = fitted.mean(0), fitted.device, len(data.names)
-    train = dataclasses.replace(run.config.train, scenes=min(run.config.train.scenes, count))
+    train = run.config.train.for_new_scenes(scenes=min(run.config.train.scenes, count))
     objective = run.task.objective(data, model.config.field, train, count, device=device, loss=train.loss)
     generator, total = torch.Generator(device).manual_seed(seed), fitted.new_zeros(2 * (len(center),))
     for step in range(math.ceil(GRADIENTS * len(center) / train.scenes)):

@@ -169,7 +169,7 @@ def _fit_added(
         model.hypernet.requires_grad_(False).eval()
         model.hypernet.extensions[-1].requires_grad_(True)
     table = LatentTable(new, model.config.latent_size, sparse=True, start=model.latents.codes[count:])
-    train = dataclasses.replace(run.config.train, scenes=min(run.config.train.scenes, new))
+    train = run.config.train.for_new_scenes(scenes=min(run.config.train.scenes, new))
 
     def bind(local: Tensor, generator: torch.Generator) -> Fields:
         codes = table(local)

@@ -24,7 +24,15 @@ from hyperfields.fields import BoundField
 from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, require_float32, saying_what_to_lower
 from hyperfields.process import seeded
-from hyperfields.runs.config import CONFIG, DataSource, FitSettings, RunConfig, read_config, versions, write_config
+from hyperfields.runs.config import (
+    DataSource,
+    FitSettings,
+    RunConfig,
+    read_config,
+    require_new,
+    versions,
+    write_config,
+)
 from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import (
     MODEL,
@@ -127,8 +135,8 @@ def fit(
         world: processes that fit together, from `hf.distributed`; `out` is then a folder that all of them see.
 
     Raises:
-        InputError: settings that do not go together, a folder that holds another fit or cannot be written, a device or
-            a precision that cannot be had.
+        InputError: settings that do not go together, a folder that holds another fit or other files or cannot be
+            written, a device or a precision that cannot be had.
         FloatingPointError: a loss or a gradient became infinite; the last good state is on disk.
         KeyboardInterrupt: after the state is saved; `resume=True` goes on. SIGTERM ends the program so.
 
@@ -157,7 +165,7 @@ class Fit:
     """A fit, in a folder or in memory: make it, `run` it; a stopped one goes on from its last state.
 
     Raises:
-        InputError: the folder holds another fit, or cannot be written, or there is nothing to resume.
+        InputError: the folder holds another fit or other files, or cannot be written, or there is nothing to resume.
     """
 
     def __init__(
@@ -439,10 +447,7 @@ class Fit:
             if resume:
                 self._resume()
             elif out is not None and self.world.first:
-                if (out / CONFIG).exists():
-                    raise InputError(
-                        f"{out}: holds a fit already; add --resume to go on with it, or choose another --out"
-                    )
+                require_new(out)
                 write_config(out, self.config)
         except BaseException:
             self._release()

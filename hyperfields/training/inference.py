@@ -35,7 +35,7 @@ from hyperfields.tasks.config import Cosine
 from hyperfields.training import axes
 from hyperfields.training.compression import compress
 from hyperfields.training.progress import OnStep, shown
-from hyperfields.training.refinement import pictures_of
+from hyperfields.training.refinement import GROUP, pictures_of
 from hyperfields.training.refinement import refine as refined
 from hyperfields.training.regularizers import GaussianPrior
 from hyperfields.training.symmetry import FEW, Mirrored, with_mirrored
@@ -128,6 +128,8 @@ def _inferred(
             raise InputError(f"--refine, --bytes {bytes_per_scene}: give one of the two")
         if bytes_per_scene is not None:
             _require_bytes(run, bytes_per_scene)
+        if by == "posterior":
+            _require_spread(run, "--by posterior")
         length = Length(minutes, steps)
         with frozen(run.model), shown(progress, "infer") as on_step:
 
@@ -171,11 +173,31 @@ def _trainer(
     return Trainer(bind, groups, objective, torch.arange(count), train, seed, regularizers=[GaussianPrior(train.prior)])
 
 
+def _require_spread(run: Run, option: str) -> None:
+    """InputError for one fitted scene: how codes differ, which is the prior of other scenes, is then not known."""
+    if len(run) < 2:
+        raise InputError(
+            f"{option}: takes how codes of fitted scenes differ, and {run.label} holds one scene; use a run of several"
+        )
+
+
 def _require_bytes(run: Run, size: int) -> None:
     """InputError when no code fits into so many bytes; how many it takes is known once it is found."""
     least = math.ceil(run.model.config.latent_size / 2)
     if not isinstance(size, int) or isinstance(size, bool) or size < least:
         raise InputError(f"--bytes {size!r:.60}: wanted a whole number of at least {least}, for the code alone")
+
+
+def each_scene_steps(run: Run, data: SceneDataset, steps: int, refine: bool = False, packed: bool = False) -> str:
+    """A line about how many of the steps a scene takes part in; empty where it is all of them."""
+    count, each = len(data.names), min(run.config.train.scenes, len(data.names))
+    if not (refine or packed):
+        return "" if each == count else f"steps: a scene takes part in about {steps * each / count:.0f} of {steps:,}"
+    share, groups = code_share(data, packed), math.ceil(count / GROUP)
+    return (
+        f"steps: a scene takes part in about {share * steps * each / count:.0f} of {steps:,} for its code, then in "
+        f"{(1.0 - share) * steps / groups:.0f} for its weights"
+    )
 
 
 def code_share(data: SceneDataset, packed: bool = False) -> float:
@@ -199,7 +221,7 @@ def _descent(
     model, count = run.model, len(data.names)
     center = model.latents.codes.detach().mean(0)  # of the fitted codes: the most likely place under the prior
     table = LatentTable(count, len(center), sparse=True, start=center.expand(count, len(center)))
-    train = dataclasses.replace(run.config.train, prior=prior)
+    train = run.config.train.for_new_scenes(prior=prior)
     progress = Progress()
     along = axes.code_axes(run, data, seed) if count >= axes.SCENES else None
     if along is not None:
@@ -257,7 +279,7 @@ def _posterior(
         z = mean + std * torch.randn(mean.shape, generator=noise, device=mean.device)
         return Fields(model.bind(center + std_fitted * z), None, weight * gaussian_kl(mean, std).mean())
 
-    train = dataclasses.replace(run.config.train, prior=0.0, rate_latents=POSTERIOR_RATE)
+    train = run.config.train.for_new_scenes(prior=0.0, rate_latents=POSTERIOR_RATE)
     trainer = _trainer(run, data, bind, {"latents": [table.codes]}, train, seed)
     trainer.fit(length, Progress(), on_step=on_step)
     mean, log_std = table.codes.detach().chunk(2, 1)
@@ -272,7 +294,7 @@ def _at_once(run: Run, data: SceneDataset, by: str, seed: int) -> InferredCodes:
         what = "without an encoder" if by == "encoder" else "not for a few steps"
         raise InputError(f"{run.label}: was fitted {what}; make such a run with: hyperfields fit {how}")
     source = code_source(run, data, config)
-    device, train = run.model.latents.codes.device, run.config.train
+    device, train = run.model.latents.codes.device, run.config.train.for_new_scenes()
     count = len(data.names)
     objective = run.task.objective(data, run.model.config.field, train, count, device=device, loss=train.loss)
     generator, parts = torch.Generator(device).manual_seed(seed), []
@@ -363,9 +385,18 @@ def fields_of(
 def new_code(run: Run, seed: int) -> Tensor:
     """Code `[1 z]` of a new scene: a draw from N(0, 1) if the run was fitted under that prior by distributions
     (`Variational`), else from the Gaussian of the fitted codes, number by number.
+
+    Raises:
+        InputError: one fitted scene, which is no distribution; scenes that were fitted each alone.
     """
+    if not shares_networks(run.model.config.generator):
+        raise InputError(
+            f"--sample {seed}: the scenes of {run.label} were fitted each alone, so that nothing generates a new one; "
+            "fit without --individually"
+        )
     generator, codes = torch.Generator().manual_seed(seed), run.model.latents.codes.detach()
     drawn = torch.randn(1, codes.shape[1], generator=generator).to(codes)
     if type(run.config.codes).__name__ == "Variational":
         return drawn
+    _require_spread(run, f"--sample {seed}")
     return codes.mean(0) + codes.std(0, correction=0) * drawn

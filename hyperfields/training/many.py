@@ -23,8 +23,8 @@ from hyperfields.configs import parts_of
 from hyperfields.data import SceneDataset, Subset, require_scenes
 from hyperfields.errors import InputError
 from hyperfields.hypernets import shares_networks
-from hyperfields.runs.atomic import holds_files, write_atomically
-from hyperfields.runs.config import write_config
+from hyperfields.runs.atomic import write_atomically
+from hyperfields.runs.config import require_new, write_config
 from hyperfields.runs.inferred import InferredCodes, load_codes
 from hyperfields.runs.merged import with_scenes
 from hyperfields.runs.run import SUMMARY, Run, load_run, write_model
@@ -78,8 +78,8 @@ def fit_many(
     if (world := options.get("world")) is not None and world.size > 1:
         raise InputError("bases_from: needs one process; fit some scenes on several ranks, then infer the others")
     folder = None if out is None else Path(out)
-    if folder is not None and not options.get("resume") and folder.exists() and holds_files(folder):
-        raise InputError(f"{folder}: is in use; wanted a new or an empty folder, or resume=True to go on in it")
+    if folder is not None and not options.get("resume"):
+        require_new(folder)
     places = {name: place for place, name in enumerate(data.names)}
 
     def read(names: list[str]) -> SceneDataset:

@@ -134,6 +134,29 @@ class Meter:
         self.show(done / total, f"{done} of {total}, {name}")
 
 
+class Stages:
+    """Work in stages that take their time each: a `Meter` for one after another."""
+
+    def __init__(self) -> None:
+        self.meter: Meter | None = None
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.meter is not None:
+            self.meter.__exit__(kind, error, trace)
+
+    def count(self, stage: str, done: int, total: int, name: str) -> None:
+        """As `Meter.count`; another `stage` than before begins its meter."""
+        if self.meter is None or self.meter.what != stage:
+            self.__exit__(None, None, None)
+            self.meter = Meter(stage)
+        self.meter.count(done, total, name)
+
+
 def say(line: str) -> None:
     """A line for people on stderr, where results do not go."""
     print(line, file=sys.stderr, flush=True)

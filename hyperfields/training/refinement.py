@@ -12,7 +12,6 @@ implicit neural representations".
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -118,8 +117,8 @@ def refine(
 def recipe(run: Run, rates: Mapping[str, float], adam: Adam, scenes: int) -> TrainConfig:
     """The run's recipe for a short fit of weights alone: their rates by name, so many scenes in each step."""
     train = run.config.train
-    return dataclasses.replace(
-        train, scenes=scenes, samples=scenes * min(train.samples, SAMPLES), prior=0.0, adam=adam,
+    return train.for_new_scenes(
+        scenes=scenes, samples=scenes * min(train.samples, SAMPLES), prior=0.0, adam=adam,
         schedule=Cosine(WARMUP), rates=tuple(rates.items()),
     )  # fmt: skip
 

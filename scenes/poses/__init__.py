@@ -157,6 +157,8 @@ def _settings(given: dict[str, Any], is_video: bool) -> dict[str, Any]:
             raise InputError(f"--{option} {value!r:.40}: wanted a whole number from {least} to {MOST}")
     if given["frames"] is not None and not is_video:
         raise InputError(f"--frames {given['frames']}: is for videos; leave it out, all photographs are used")
+    if given["cameras"] == "folder" and is_video:
+        raise InputError("--cameras folder: is for photographs in folders; of a video leave it out, or give each")
     defaults = {"cameras": "one", "frames": video.FRAMES if is_video else None, "feature_size": FEATURE_SIZE}
     return {name: defaults.get(name) if value is None else value for name, value in given.items()}
 

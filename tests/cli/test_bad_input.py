@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from ._families import HEADER, TINY, box_ply, make_images, make_shapes, make_views, run_cli, spoil
+import hyperfields as hf
+
+from ._families import HEADER, TINY, box_ply, contents, make_images, make_shapes, make_views, run_cli, spoil
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,20 @@ def test_bad_places_for_a_run(tmp_path: Path, fits: Any, refused: Any) -> None:
     (tmp_path / "notes" / "a.txt").write_text("a")
     assert "holds other files" in refused("fit", family, "--out", tmp_path / "notes", *TINY)
     assert "is a file" in refused("fit", family, "--out", tmp_path / "notes" / "a.txt", *TINY)
+    data, whole, before = hf.open_family(family), hf.load_run(run), contents(tmp_path)
+    writers: dict[str, Callable[[Path], object]] = {
+        "fit": lambda out: hf.fit(data, out, steps=1, preset="tiny", progress=False),
+        "fit_many": lambda out: hf.fit_many(data, out, bases_from=1, steps=1, preset="tiny", progress=False),
+        "add": lambda out: hf.add(whole, hf.Images(torch.zeros(1, 16, 16, 3)), out, steps=1, progress=False),
+        "compare": lambda out: hf.compare(data, out, hf.Comparison(("full",), steps=1)),
+        "pack": lambda out: hf.pack_family(family, out),
+        "save": whole.save,
+    }
+    for place in (tmp_path / "notes", tmp_path / "notes" / "a.txt"):
+        for write in writers.values():  # never beside files of others, in Python as on the command line
+            with pytest.raises(hf.InputError, match=rf"{place}: (holds other files|is a file|exists already)"):
+                write(place)
+    assert contents(tmp_path) == before
 
 
 def test_a_full_disk(tmp_path: Path, fits: Any, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:

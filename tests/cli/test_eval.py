@@ -77,6 +77,9 @@ def test_images_are_compared_at_the_size_asked_for(
     assert "such as 20x20" in said
     for kind in ("shapes", "views"):
         assert f"--size 8x8: is of images, but the run holds {kind}" in refused("eval", fits(kind)[1], "--size", "8x8")
+    for words in ((), ("--morph",)):
+        said = refused("eval", fits("shapes")[1], "--lpips-weights", tmp_path, *words)
+        assert f"--lpips-weights {tmp_path}: is of pictures, but the run holds shapes" in said
 
 
 def test_another_kind_than_asked(tmp_path: Path, fits: Any, refused: Any) -> None:

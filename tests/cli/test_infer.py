@@ -24,6 +24,7 @@ def test_infer_then_use_the_codes(fits: Any, tmp_path: Path, capsys: pytest.Capt
     assert run_cli("infer", run, family, "--out", codes, "--steps", 4, "--views", "0,1", "--refine") == 0
     out = capsys.readouterr().out
     assert "views: 2 scenes (as the run)" in out
+    assert "steps: a scene takes part in about 1 of 4 for its code, then in 3 for its weights" in out
     assert f"render {run} --codes {codes} --scene disc --out disc.png" in out
     assert run_cli("render", run, "--codes", codes, "--scene", "ring", "--out", tmp_path / "ring.png") == 0
     assert run_cli("export", run, "--codes", codes, "--scene", "ring", "--out", tmp_path / "r.safetensors") == 0

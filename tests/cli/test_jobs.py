@@ -87,7 +87,7 @@ def test_shards_of_infer_and_eval(family: Path, run: Path, tmp_path: Path, refus
         part = load_codes(file, loaded)
         assert torch.equal(part.codes, whole.codes[[whole.index(name) for name in part.names]])
 
-    reports = [tmp_path / f"{number}.json" for number in (1, 2)]
+    reports = [tmp_path / "reports" / f"{number}.json" for number in (1, 2)]  # in a folder that the first one makes
     common = ("--codes", merged, "--lpips-weights", tmp_path)
     for number, file in enumerate(reports, 1):
         assert run_cli("eval", run, *common, "--out", file, "--shard", f"{number}/2") == 0
@@ -179,7 +179,7 @@ def test_a_fit_with_bases_from_a_part_keeps_its_scenes_and_spares_other_runs(
     family: Path, run: Path, tmp_path: Path, refused: Refused
 ) -> None:
     data, before = open_family(family), contents(run)
-    with pytest.raises(InputError, match="is in use; wanted a new or an empty folder"):
+    with pytest.raises(InputError, match="holds a fit already"):
         hf.fit_many(data, run, bases_from=3, steps=1, preset="tiny", progress=False)
     assert contents(run) == before
 

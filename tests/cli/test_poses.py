@@ -67,6 +67,9 @@ def test_options_that_do_not_fit(tmp_path: Path, refused: Callable[..., str]) ->
     assert "--feature-size 8: wanted a whole number from 32 to 100000" in refused(
         "poses", photos, "--out", out, "--feature-size", 8
     )
+    (tmp_path / "walk.mp4").write_bytes(b"x")
+    said = refused("poses", tmp_path / "walk.mp4", "--out", out, "--cameras", "folder")
+    assert "--cameras folder: is for photographs in folders" in said
     assert "holds no poses that were begun" in refused("poses", photos, "--out", out, "--resume")
     assert "exists already" in refused("poses", photos, "--out", photos)
 

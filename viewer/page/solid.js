@@ -7,13 +7,14 @@ import { clipMatrix } from "./view.js";
 /** @typedef {{ends: [number[], number[]], color: number[], width: number}} Segment a line in the scene: colour in [0, 1], width in pixels */
 
 const MESH_VERTEX = `#version 300 es
-uniform mat4 clip; in vec3 position; in vec3 normal; out vec3 x, n;
-void main() { x = position; n = normal; gl_Position = clip * vec4(position, 1.0); }`;
+uniform mat4 clip; in vec3 position; in vec3 normal; in vec4 paint; out vec3 x, n; out vec4 own;
+void main() { x = position; n = normal; own = paint; gl_Position = clip * vec4(position, 1.0); }`;
 
-// The light of rendering/shading.py without ambient occlusion, so that a mesh looks like the picture that it covers.
+// The light of rendering/shading.py without ambient occlusion, or colours of the mesh's own, in which light is already:
+// so a mesh looks like the picture that it covers.
 const MESH_FRAGMENT = `#version 300 es
 precision highp float;
-uniform vec3 eye; in vec3 x, n; out vec4 color;
+uniform vec3 eye; in vec3 x, n; in vec4 own; out vec4 color;
 float lit(vec3 normal, vec3 light, float wrap) { return max((dot(normal, normalize(light)) + wrap) / (1.0 + wrap), 0.0); }
 void main() {
   vec3 normal = normalize(n);
@@ -22,7 +23,8 @@ void main() {
   light += lit(normal, vec3(-0.6, -0.7, 0.6), 0.1) * vec3(0.58, 0.52, 0.44);
   light += lit(normal, vec3(0.9, -0.2, 0.3), 0.3) * vec3(0.10, 0.13, 0.18);
   light += pow(1.0 - facing, 4.0) * up * vec3(0.12, 0.13, 0.15);
-  color = vec4(pow(clamp(light * vec3(0.70, 0.72, 0.75), 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
+  vec3 grey = pow(clamp(light * vec3(0.70, 0.72, 0.75), 0.0, 1.0), vec3(1.0 / 2.2));
+  color = vec4(mix(grey, own.rgb, own.a), 1.0);
 }`;
 
 // A line as a rectangle of some pixels, as WebGL's own lines are one pixel wide. Ends behind the eye are cut off.
@@ -101,16 +103,16 @@ export class Solid {
     const gl = this.gl, program = this.gpu.meshProgram, { vertices, bytes } = mesh;
     gl.bindVertexArray(this.gpu.meshArray);
     gl.bindBuffer(gl.ARRAY_BUFFER, this.gpu.vertices);
-    gl.bufferData(gl.ARRAY_BUFFER, bytes.subarray(0, 16 * vertices), gl.STATIC_DRAW);
-    for (const [name, type, stride, offset] of /** @type {[string, number, number, number][]} */ ([
-      ["position", gl.FLOAT, 12, 0], ["normal", gl.BYTE, 4, 12 * vertices],
+    gl.bufferData(gl.ARRAY_BUFFER, bytes.subarray(0, 20 * vertices), gl.STATIC_DRAW);
+    for (const [name, size, type, stride, offset] of /** @type {[string, number, number, number, number][]} */ ([
+      ["position", 3, gl.FLOAT, 12, 0], ["normal", 3, gl.BYTE, 4, 12 * vertices], ["paint", 4, gl.UNSIGNED_BYTE, 4, 16 * vertices],
     ])) {
       const place = gl.getAttribLocation(program, name);
       gl.enableVertexAttribArray(place);
-      gl.vertexAttribPointer(place, 3, type, type === gl.BYTE, stride, offset);
+      gl.vertexAttribPointer(place, size, type, type !== gl.FLOAT, stride, offset);
     }
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.gpu.faces);
-    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, bytes.subarray(16 * vertices), gl.STATIC_DRAW);
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, bytes.subarray(20 * vertices), gl.STATIC_DRAW);
     gl.bindVertexArray(null);
   }
 
