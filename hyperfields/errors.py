@@ -16,3 +16,7 @@ class InputError(ValueError):
     def __init__(self, message: str = "") -> None:
         """message: what files bring into it cannot break the line."""
         super().__init__(CONTROL.sub(lambda found: ascii(found[0])[1:-1], message))
+
+
+class NoViews(InputError):
+    """A scene has no pictures for what was asked: it is left out where others have some."""

@@ -98,7 +98,11 @@ def open_family(
             )
     given["progress"] = progress
     options = {option: value for option, value in given.items() if option in reader.options}
-    return reader.open(folder, scenes=scenes, limit=limit, **options)
+    data = reader.open(folder, scenes=scenes, limit=limit, **options)
+    if not all(hasattr(data, member) for member in ("kind", "names", "batch")) or data.kind != reader.kind:
+        came = getattr(data, "kind", type(data).__name__)
+        raise InputError(f"{folder}: the reader of {reader.name} gave {came}; wanted a data set of {reader.kind}")
+    return data
 
 
 def family_names(

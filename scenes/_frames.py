@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hyperfields.cameras import Camera
-from hyperfields.errors import InputError
+from hyperfields.errors import InputError, NoViews
 from hyperfields.scenes._common import one_line, picture_size
 from hyperfields.scenes._lenses import LARGEST
 from hyperfields.scenes._splits import EVERY_8, SPLITS, Rule, by_lists
@@ -108,7 +108,7 @@ class Divided:
         chosen = [self._frames[i] for i in self._numbers.get(split, ())]
         if not chosen:
             there = [f"{name} {len(part)}" for name, part in self._numbers.items() if part]
-            raise InputError(
+            raise NoViews(
                 f"{self.where}: none of its {len(self._frames)} pictures is for {split!r} ({', '.join(there)}); "
                 "divide them with --split"
             )

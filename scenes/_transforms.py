@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperfields.errors import InputError
+from hyperfields.errors import InputError, NoViews
 from hyperfields.scenes._common import IMAGE_SUFFIXES, is_inside, one_line, picture_size, read_json, visible_folders
 from hyperfields.scenes._frames import (
     Array,
@@ -159,7 +159,7 @@ class _BySplit:
         path = self.folder / f"transforms_{split}.json"
         if not path.is_file():
             there = [s for s in SPLITS if (self.folder / f"transforms_{s}.json").is_file()]
-            raise InputError(f"{path}: is missing; splits of this scene: {', '.join(there)}; wanted {split!r}")
+            raise NoViews(f"{path}: is missing; splits of this scene: {', '.join(there)}; wanted {split!r}")
         file = self._files[path] = self._files.get(path) or _File(path)
         return [file.frame(i) for i in range(len(file.entries))]
 

@@ -83,7 +83,7 @@ def read_colmap(folder: Path, rule: Rule | None, size: tuple[int, int] | None = 
         )
     if photos.missing:
         notes.append(
-            f"{photos.folder}: {len(photos.missing)} of {len(names)} pictures of {model.name} are not there and left "
+            f"{photos.folder}: {len(photos.missing)} of {len(names)} pictures of {model} are not there and left "
             f"out ({named(photos.missing)})"
         )
     notes += [photos.note] if photos.note else []

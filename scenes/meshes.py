@@ -34,7 +34,7 @@ from hyperfields.scenes._common import (
     warn_left_out,
 )
 from hyperfields.scenes._glb import refuse_huge
-from hyperfields.scenes._polygons import read_binary_ply, read_off
+from hyperfields.scenes._polygons import read_obj, read_off, read_ply
 from hyperfields.scenes.reader import Reader
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".stl", ".glb")
@@ -158,6 +158,8 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
     try:
         if path.suffix.lower() == ".off":
             return read_off(content)
+        if path.suffix.lower() == ".obj":
+            return read_obj(content)
         if path.suffix.lower() == ".ply":
             _refuse_ply(content)
         if path.suffix.lower() == ".stl":
@@ -169,19 +171,20 @@ def _triangles(path: Path, content: bytes) -> tuple[NDArray[np.float64], NDArray
         except ValueError:
             if path.suffix.lower() != ".ply" or b"format binary" not in content[:200]:
                 raise
-            return read_binary_ply(content)
+            return read_ply(content)
         if lost := _lost_faces(path.suffix.lower(), content, len(faces)):
             raise ValueError(lost)
+        if path.suffix.lower() == ".ply" and len(faces) > _announced(content).get(b"face", 0):
+            return read_ply(content)  # it has polygons
         return points, faces
     except Exception as error:  # a damaged file makes the parsers raise nearly anything
         raise InputError(f"{path}: not a readable mesh ({one_line(error)}); replace or remove the file") from error
 
 
 def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    settings: dict[str, Any] = {"skip_materials": True, "maintain_order": True} if suffix == ".obj" else {}
-    # Bytes and no resolver: what a file refers to (materials, textures, other files, addresses) is not looked for.
+    # Bytes and no resolver: what a file refers to (textures, other files, addresses) is not looked for.
     with no_log("trimesh"):
-        scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False, **settings)
+        scene = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False)
         parts = scene.dump()  # with the transforms of their nodes
     points, faces, count = [np.empty((0, 3))], [np.empty((0, 3), dtype=np.int64)], 0
     for part in parts:
@@ -192,10 +195,15 @@ def _with_trimesh(trimesh: Any, content: bytes, suffix: str) -> tuple[NDArray[np
     return np.concatenate(points), np.concatenate(faces)
 
 
+def _announced(content: bytes) -> dict[bytes, int]:
+    """Rows of each element of a .ply, by its header."""
+    header = content.partition(b"end_header")[0]
+    return {name: int(count) for name, count in re.findall(rb"element\s+(\w+)\s+(\d+)", header)}
+
+
 def _refuse_ply(content: bytes) -> None:
     """Raises ValueError for a .ply that holds something else than faces."""
-    header = content.partition(b"end_header")[0]
-    declared = {name: int(count) for name, count in re.findall(rb"element\s+(\w+)\s+(\d+)", header)}
+    declared = _announced(content)
     if declared.get(b"tristrips") and not declared.get(b"face"):
         raise ValueError("it holds triangle strips, which are not read; store faces, e.g. with meshlab or Blender")
     if declared.get(b"vertex") and not declared.get(b"face"):
@@ -209,6 +217,8 @@ def _whole_stl(content: bytes) -> bytes:
     """A binary .stl without what some programs put behind its triangles."""
     size = 84 + 50 * int.from_bytes(content[80:84], "little")
     text = content.lstrip()[:5] == b"solid" and b"facet" in content[:1024]
+    if text and (comma := re.search(rb"\bvertex\s+[^\r\n,]*,[^\r\n]*", content)):
+        raise ValueError(f"{comma[0][:60].decode('utf-8', 'replace')!r} came; numbers are written with a point")
     return content[:size] if not text and 84 < size < len(content) else content
 
 
@@ -216,7 +226,7 @@ def _lost_faces(suffix: str, content: bytes, triangles: int) -> str | None:
     """A sign that a file was cut short, for which trimesh gives the faces that are left; None when whole."""
     if suffix == ".ply":
         header, _, body = content.partition(b"end_header")
-        declared = {name: int(count) for name, count in re.findall(rb"element\s+(\w+)\s+(\d+)", header)}
+        declared = _announced(content)
         faces, rows = declared.get(b"face", 0), sum(declared.values())
         lines = sum(bool(line.strip()) for line in body.splitlines()) if b"format ascii" in header else rows
         return f"{faces} faces announced, {triangles} read" if triangles < faces or lines < rows else None

@@ -205,9 +205,17 @@ def test_models_that_are_none_are_refused(pixels: Tensor) -> None:
 
 @pytest.mark.parametrize("data", [FAMILIES["images"], FAMILIES["views"]])
 @pytest.mark.parametrize("loss", [torch.nn.MSELoss(), torch.nn.functional.l1_loss])
-def test_losses_of_tensors_are_told_of_the_batch(data: Any, loss: Any) -> None:
+def test_losses_of_tensors_are_told_of_the_batch(data: Any, loss: Any, tmp_path: Path) -> None:
     with refused(r"loss: it is called as loss\(prediction, batch\): .*; use batch\.(target|rgba)"):
         short_fit(data, loss=loss)
+    out = tmp_path / "run"  # free after a fit that failed at once
+    with refused("loss: it is called as"):
+        short_fit(data, out=out, loss=of_tensors)
+    assert short_fit(data, out=out).path == out
+
+
+def of_tensors(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction - target).abs()
 
 
 def test_reduced_losses_and_unreduced_regularizers_are_refused() -> None:

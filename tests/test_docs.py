@@ -104,7 +104,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Words of each `hyperfields VERB ...` of a page, in blocks without a language and in the text."""
     text = page.read_text(encoding="utf-8")
     lines = [line for _, language, body in blocks(text) if not language for line in body.splitlines()]
-    lines += re.findall(r"`(hyperfields [a-z]+ [^`]*)`", BLOCK.sub("", text))
+    lines += re.findall(r"`(hyperfields\s+[a-z]+\s[^`]*)`", BLOCK.sub("", text))
     for line in lines:
         words = shlex.split(line, comments=True)
         if len(words) > 1 and words[0] == "hyperfields" and "..." not in words and words[1] in cli.VERBS:

@@ -24,6 +24,8 @@ from hyperfields.runs.images import write_image
 from hyperfields.runs.meshes import MESH_SUFFIXES, write_mesh
 from hyperfields.runs.video import write_animation
 
+from ._octahedra import RED, run_of
+
 Field = Callable[[Tensor], Tensor]
 TETRAHEDRON = Mesh(
     torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0, 0.25, 0], [0, 0, 1]]),
@@ -166,18 +168,23 @@ def test_meshes_come_back(suffix: str, frame: str, tmp_path: Path) -> None:
     torch.testing.assert_close(corners, wanted[TETRAHEDRON.faces], atol=exact, rtol=exact)
 
 
-@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
-def test_colors_of_meshes_come_back(suffix: str, tmp_path: Path) -> None:
+def test_meshes_of_radiance_have_their_colours(tmp_path: Path) -> None:
     trimesh = pytest.importorskip("trimesh", reason="trimesh (hyperfields[shapes]) is missing")
-    colors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.2, 0.4, 0.6], [0.5, 0.5, 0.5]])
-    path = tmp_path / f"mesh{suffix}"
-    write_mesh(path, TETRAHEDRON._replace(colors=colors))
-    read = trimesh.load_mesh(str(path), process=False)
-    if suffix == ".glb":  # colours of a glTF are linear: 0.5 is 0.2140 of white's light
-        assert int(read.visual.vertex_colors[3, 0]) == round(0.2140 * 255.0)
-        colors = torch.where(colors < 0.04, colors, ((colors + 0.055) / 1.055) ** 2.4)
-    found = torch.tensor(np.asarray(read.visual.vertex_colors)[np.asarray(read.faces), :3] / 255.0).float()
-    torch.testing.assert_close(found, colors[TETRAHEDRON.faces], atol=0.5 / 255.0 + 1e-6, rtol=0)
+    scene = run_of("views")["big"]
+    mesh = scene.mesh(24)
+    assert mesh.colors is not None
+    torch.testing.assert_close(mesh.colors, torch.tensor(RED).expand(len(mesh.vertices), 3), atol=2e-3, rtol=0)
+    mixed = mesh._replace(colors=torch.rand(len(mesh.vertices), 3, generator=torch.Generator().manual_seed(0)))
+    linear = torch.where(mixed.colors <= 0.04045, mixed.colors / 12.92, ((mixed.colors + 0.055) / 1.055) ** 2.4)
+    for suffix, wanted in ((".ply", mixed.colors), (".obj", mixed.colors), (".glb", linear), (".stl", None)):
+        write_mesh(tmp_path / f"mesh{suffix}", mixed)
+        read = trimesh.load(str(tmp_path / f"mesh{suffix}"), force="mesh", process=False)
+        assert len(read.faces) == len(mesh.faces)
+        if wanted is not None:
+            assert np.abs(read.visual.vertex_colors[:, :3] / 255.0 - wanted.numpy()).max() < 0.51 / 255.0
+    with open(tmp_path / "mesh.obj") as lines:
+        assert {len(line.split()) for line in lines if line.startswith("v ")} == {7}
+    assert scene.run.with_codes(["none"], torch.zeros_like(scene.code))["none"].mesh(8).colors is None
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".stl"])

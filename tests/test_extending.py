@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import hyperfields as hf
 from hyperfields import ImageField, ModelConfig, TrainConfig
 from hyperfields.evaluation.compare import redo_report
 from hyperfields.evaluation.comparison_table import format_table
-from hyperfields.scenes import READERS
+from hyperfields.scenes import READERS, Reader
 from hyperfields.training.cost import point_flops
 
 from .extension import audio_field, audio_task, encoding, export, generator, training
@@ -242,6 +243,70 @@ def test_a_kind_of_three_files(tmp_path: Path) -> None:
     assert {row["way"] for result in compared["results"] for row in result["unseen_rows"]} == {"full", "alone"}
     assert redo_report(tmp_path / "compared", task)["table"] == compared["table"]
     assert "snr [dB], mean over 3 scenes" in format_table(compared, task)
+
+
+class Wrong(torch.nn.Module):
+    """What a generator may do wrong."""
+
+    def __init__(self, spec: Any, fault: str) -> None:
+        super().__init__()
+        self.spec, self.fault = spec, fault
+        self.weights = torch.nn.ParameterDict(
+            {name.replace(".", "/"): torch.zeros(e.shape) for name, e in spec.items()}
+        )
+
+    def forward(self, codes: torch.Tensor) -> dict[str, torch.Tensor]:
+        made = {n.replace("/", "."): w.expand(len(codes), *w.shape) for n, w in self.weights.items()}
+        first = next(iter(made))
+        return {**made, first: made[first][..., :-1]} if self.fault == "shape" else {first: made[first]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Faulty(hf.Generator):
+    fault: str
+
+    def build(self, spec: Any, latent_size: int, share: float) -> torch.nn.Module:
+        return Wrong(spec, self.fault)
+
+
+@dataclasses.dataclass(frozen=True)
+class Short(encoding.Planes):
+    """An encoding with fewer features than it says."""
+
+    def __call__(self, *args: Any) -> torch.Tensor:
+        return super().__call__(*args)[..., 1:]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"generator": Faulty("shape")}, r"Wrong: gave 'mlp.0.bias' of shape .*, wanted \[s, "),
+        ({"generator": Faulty("names")}, r"Wrong: gave the weights \['mlp.0.bias'\], wanted mlp.0.bias, mlp"),
+        ({"field": ImageField(Short(), hidden=(8,))}, r"Short: gave \d+ features a point, its `channels` says"),
+        ({"loss": lambda color, batch: (color - batch.target).detach()}, "loss: its values have no gradient"),
+    ],
+)
+def test_faults_of_own_parts_are_said(parts: dict[str, Any], message: str) -> None:
+    loss = {"loss": parts.pop("loss")} if "loss" in parts else {}
+    with pytest.raises(hf.InputError, match=message):
+        hf.fit(DATA, steps=2, model=dataclasses.replace(MODEL, **parts), train=TRAIN, progress=False, **loss)
+
+
+def test_formats_and_readers_are_held_to_what_they_say(tmp_path: Path) -> None:
+    def half(scene: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise ValueError("mine")
+
+    scene = hf.fit(DATA, steps=1, model=MODEL, train=TRAIN, progress=False)[0]
+    with pytest.raises(ValueError, match="mine"):
+        scene.save(tmp_path / "a.mine", formats={".mine": half})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(hf.InputError, match=r"a\.mine: the format for \.mine has not written it"):
+        scene.save(tmp_path / "a.mine", formats={".mine": lambda scene, path: None})
+    (tmp_path / "a.npy").touch()
+    reader = Reader(kind="shapes", name="mine", wants="", detect=lambda folder: True, open=lambda folder, **_: DATA)
+    with pytest.raises(hf.InputError, match="the reader of mine gave images; wanted a data set of shapes"):
+        hf.open_family(tmp_path, readers=[reader])
 
 
 def test_without_its_task_a_kind_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,9 @@ def test_unseen_scenes_are_read_as_the_run_was(
 ) -> None:
     other, codes = pictures(tmp_path / "other", "d", width=16), tmp_path / "codes.safetensors"
     assert main(["infer", str(fitted), str(other), "--steps", "1", "--out", str(codes)]) == 0
-    assert "--aspect" not in capsys.readouterr().out  # nothing was chosen for the user
+    out = capsys.readouterr().out
+    assert "--aspect" not in out  # nothing was chosen for the user
+    assert f"next: hyperfields eval {fitted} --codes {codes}\n" in out  # how well it went
     assert load_codes(codes, hf.load_run(fitted)).source["aspect"] == "pad"
     squeezed = tmp_path / "squeezed.safetensors"
     words = ["--steps", "1", "--aspect", "fit", "--out", str(squeezed)]
@@ -233,3 +236,30 @@ def test_families_of_shapes_with_several_axes_say_how_many_have_each() -> None:
     found = {"path": "shapes", "kind": "shapes", "format": "meshes", "scenes": scenes, "left_out": [], "notes": []}
     assert ("up", "z of 2, y of 1") in family_rows(found)
     assert ("up", "z") in family_rows({**found, "scenes": scenes[1:]})
+
+
+def test_scenes_without_views_to_test_with_are_left_out_of_what_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And where no new scene has some, add says so, with the run whole."""
+    for name in ("one", "other"):
+        folder = capture(tmp_path / "family" / name)
+        shutil.copytree(folder, tmp_path / "new" / f"new {name}")
+    path = tmp_path / "new" / "new one" / "transforms.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "frames": content["frames"][:1]}))
+    run, more, page = (str(tmp_path / name) for name in ("run", "more", "page.html"))
+    short = ["--steps", "2"]
+    assert main(["fit", str(tmp_path / "family"), "--preset", "tiny", "--out", run, *short]) == 0
+    assert main(["add", run, str(tmp_path / "new"), "--out", more, *short, "--scenes", "new one"]) == 0
+    assert "1 new scenes: n/a without views to test with" in capsys.readouterr().out
+    codes = str(tmp_path / "codes.safetensors")
+    assert main(["infer", run, str(tmp_path / "new"), "--out", codes, *short, "--scenes", "new one"]) == 0
+    assert f"next: hyperfields eval {run} --codes {codes} --split train\n" in capsys.readouterr().out
+    shutil.rmtree(more)
+    assert main(["add", run, str(tmp_path / "new"), "--out", more, *short]) == 0
+    assert main(["eval", more, "--html", page]) == 0
+    out = capsys.readouterr().out
+    assert "none of its 1 pictures is for 'test'" in out
+    assert "without the 1 of 4 scenes that lack it" in out
+    assert main(["eval", run, "--split", "val"]) == 2  # none of them

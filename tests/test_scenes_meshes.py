@@ -138,6 +138,8 @@ def test_every_format_gives_the_box_in_the_scene_frame(tmp_path: Path, suffix: s
 MIXED = [*QUADS[:2], *TRIANGLES[4:]]
 PYRAMID = [(0, 0, 0), (2, 0, 0), (3, 1, 0), (1.5, 2, 0), (0, 1, 0), (1, 0.8, 2)]
 SIDES = [(4, 3, 2, 1, 0), *((i, (i + 1) % 5, 5) for i in range(5))]
+NOTCHED = [(x, y, z) for z in (0, 1) for x, y in ((0, 0), (2, 0), (2, 2), (1, 0.2), (0, 2))]
+WALLS = [(4, 3, 2, 1, 0), (5, 6, 7, 8, 9), *((i, (i + 1) % 5, (i + 1) % 5 + 5, i + 5) for i in range(5))]
 ODDITIES: dict[str, tuple[str | bytes, float]] = {  # file -> content, volume
     "mixed.ply": (ply(box(), MIXED), 1.0),
     "mixed_little.ply": (binary_ply(box(), MIXED), 1.0),
@@ -149,6 +151,12 @@ ODDITIES: dict[str, tuple[str | bytes, float]] = {  # file -> content, volume
     "glued.off": (off(box(), QUADS).replace("OFF\n", "OFF"), 1.0),  # as in ModelNet40
     "commented.off": (off(box(), QUADS).replace("OFF\n", "OFF # by hand\n\n").replace("\n", "\r\n"), 1.0),
     "colored.off": (off(box(), QUADS).replace("3 1\n", "3 1 0.5 0.5 0.5\n").replace("OFF", "COFF"), 1.0),
+    "notched.obj": (obj(NOTCHED, WALLS), 2.2),
+    "notched.off": (off(NOTCHED, WALLS), 2.2),
+    "notched.ply": (ply(NOTCHED, WALLS), 2.2),
+    "notched_binary.ply": (binary_ply(NOTCHED, WALLS), 2.2),
+    "between.obj": ("\n".join(obj([box()[i] for i in q], []) + "f -4 -3 -2 -1  # back" for q in QUADS), 1.0),
+    "tabs.obj": (obj(box(), QUADS).replace("v ", "v\t").replace("\n", " \r\n"), 1.0),
     "backwards.obj": (obj(box(), []) + "\n".join("f " + " ".join(str(i - 8) for i in f) for f in QUADS), 1.0),
     "material.obj": ("mtllib nowhere.mtl\nusemtl red\n" + obj(box(), QUADS), 1.0),
 }
@@ -160,6 +168,9 @@ def test_polygons_and_what_programs_make_of_the_formats(tmp_path: Path, name: st
     mesh = read_mesh(write(tmp_path / name, content))  # closed, and without a warning
     corners = mesh.vertices[mesh.faces].double()
     assert float(torch.linalg.det(corners).sum() / 6.0) * mesh.scale**3 == pytest.approx(volume, rel=1e-5)
+    if name.startswith("notched"):  # nothing lies over the notch
+        sides = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        assert float(sides.norm(dim=-1).sum() / 2.0) * mesh.scale**2 == pytest.approx(10.4 + 2 * 4.24**0.5, rel=1e-5)
 
 
 def test_distances_of_a_box_are_exact_and_negative_inside(tmp_path: Path) -> None:
@@ -303,6 +314,8 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "cut_row.off": (off(box(), QUADS)[:-3], "not a readable mesh"),
     "cut_row.ply": (ply(box(), TRIANGLES)[:-3], "not a readable mesh"),
     "cut_quads.ply": (ply(box(), QUADS)[:-12], "not a readable mesh"),
+    "comma.stl": (b"solid a\nfacet normal 0 0 0\nouter loop\nvertex 0 0,5 0\n", "vertex 0 0,5 0.*with a point"),
+    "comma.obj": ("v 0,5 0 0\n", "v 0,5 0 0.*with a point"),
     "cut_text.stl": (b"solid a\nfacet normal 0 0 0\nouter loop\nvertex 0 0 0\n", "not a readable mesh"),
     "text.stl": (b"hello", "not a readable mesh"),
     "noise.glb": (b"glTF" + bytes(range(60)), "not a readable mesh"),

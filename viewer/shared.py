@@ -166,7 +166,7 @@ class SharedState:
     @property
     def modes(self) -> tuple[str, ...]:
         """Ways of a walk, the one first that is meant when none is said."""
-        return (MOVED, *MODES) if hasattr(self.task, "morph") else tuple(MODES)
+        return (MOVED, *MODES) if getattr(self.task, "morph", None) is not None else tuple(MODES)
 
     def moved(self, way: Way) -> Scene:
         """The scene on a way. Waits, but for the lock, until it is known what moves where: about a second at first."""

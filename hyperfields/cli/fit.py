@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from hyperfields.data import SceneDataset
     from hyperfields.model import ModelConfig
     from hyperfields.runs.config import FitSettings, RunConfig
-    from hyperfields.tasks import TrainConfig
+    from hyperfields.tasks import Task, TrainConfig
     from hyperfields.training.fit import Fit
     from hyperfields.training.trainer import Progress
 
@@ -328,7 +328,16 @@ def infer(
         )
     print(f"wrote {out}: {scene_count(len(data.names))}, {out.stat().st_size / 1e3:,.1f} kB")
     first = data.names[0]
+    print(_eval_line(loaded.task, data, run, "--codes", out))
     print(next_line("render", run, "--codes", out, "--scene", first, "--out", f"{first}.png"))
+
+
+def _eval_line(task: Task, data: SceneDataset, *words: object) -> str:
+    """The line that says how to measure what came out, by views that are held out where there are some."""
+    from hyperfields.tasks.radiance import held_out
+
+    split = (held_out(data) or "train") if task.has_splits else "test"
+    return next_line("eval", *words, *([] if split == "test" else ["--split", split]))
 
 
 def _alone(data: SceneDataset, codes: Codes | None) -> bool:
@@ -449,11 +458,9 @@ def _run_fit(fitting: Fit, out: Path, again: str, last: bool = True) -> None:
 
 def _say_next(fitting: Fit, out: Path) -> None:
     """Say what to type next, and whether the fit came to nothing."""
-    from hyperfields.tasks.radiance import held_out
     from hyperfields.training.fit import REMEDY
     from hyperfields.training.verdict import in_one_line
 
-    split = (held_out(fitting.data) or "train") if fitting.task.has_splits else "test"
-    print(next_line("eval", out, *([] if split == "test" else ["--split", split])))
+    print(_eval_line(fitting.task, fitting.data, out))
     if fitting.remarks:
         raise Unsound(f"{in_one_line(fitting.remarks)}; {REMEDY}")

@@ -59,7 +59,7 @@ def poses(
     from hyperfields.training.progress import Stages
 
     def show(stage: str, done: int, total: int, name: str) -> None:
-        stages.count(stage, done, total, name)
+        stages.at(stage).count(done, total, name)
         stop_if_asked()
 
     again = shlex.join(["hyperfields", "poses", str(photos), "--out", str(out), "--resume"])

@@ -291,8 +291,8 @@ def interpolate(
             timing=timing,
             orbit=orbit,
             size=parse_size(size),
-            looks=lambda done, total: stages.count("timing", done, total, "looking how much changes"),
-            progress=lambda done, total: stages.count("interpolate", done, total, "frames"),
+            looks=lambda done, total: stages.at("timing").count(done, total, "looking how much changes"),
+            progress=lambda done, total: frames_shown(stages.at("interpolate"))(done, total),
         )
     print(f"wrote {out}")
 

@@ -21,7 +21,7 @@ from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.shapes import Shapes, drawn_points
 from hyperfields.data.store import AGAIN, INDEX, MEMORY, PACK, Cache, Store, Writer, dumped, text_tensor
 from hyperfields.data.views import Frame, Views
-from hyperfields.errors import InputError
+from hyperfields.errors import InputError, NoViews
 from hyperfields.ops.gather import image_and_pixel, unit
 
 
@@ -173,7 +173,7 @@ class PackedViews(Packed):
         """See `Views.reference`; the pictures of a scene are read together."""
         tensors, beside = self.store.loaded("reference", scene)
         if split not in beside:
-            raise InputError(
+            raise NoViews(
                 f"scene {self.names[scene]}: has no {split} views in {self.store.place}; splits: {', '.join(beside)}"
             )
         training = [] if f"rgba.{split}.0" in tensors else self._training(scene)

@@ -18,7 +18,7 @@ from hyperfields.data.boxes import OUTWARDS, Box, find_box, outside, seen_rays, 
 from hyperfields.data.pictures import MEMORY, Pictures
 from hyperfields.data.pixel_rays import PixelRays
 from hyperfields.data.posed import Posed, as_masks, posed_scenes
-from hyperfields.errors import InputError
+from hyperfields.errors import InputError, NoViews
 
 Frame = tuple[float, float, float, float]  # scale, centre x y z: p_file = p * scale + centre
 Reference = Callable[[int, str], Sequence[View]]  # (scene, split) -> the views of that split, in the cameras' frame
@@ -187,7 +187,7 @@ class Views:
             return LazyViews(len(cameras), lambda number: _view(cameras[number], self._picture(first + number)))
         if split != "test" or self._held_out is None:
             splits = "train" if self._held_out is None else "train, test"
-            raise InputError(
+            raise NoViews(
                 f"scene {self.names[scene]}: has no views to test with; splits: {splits}; "
                 f"wanted {split!r}: give Views(..., test=(cameras, rgba))"
             )

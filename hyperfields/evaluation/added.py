@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hyperfields.data import SceneDataset
+from hyperfields.errors import NoViews
 from hyperfields.evaluation.report import evaluate
 from hyperfields.runs.atomic import write_atomically
 from hyperfields.runs.inferred import load_codes
@@ -27,9 +28,9 @@ def add_and_measure(
         options: of `add`.
 
     Returns:
-        `method`, `old` {scenes before after} and `new` {scenes after} (means of the metrics, None without the data),
-        `drift` (root mean square by which weights of old scenes moved, in units of their initial standard deviation),
-        `bytes_per_scene`, `steps`, `seconds`.
+        `method`, `old` {scenes before after} and `new` {scenes after} (means of the metrics, None without the data or
+        views to test with), `drift` (root mean square by which weights of old scenes moved, in units of their initial
+        standard deviation), `bytes_per_scene`, `steps`, `seconds`.
 
     Raises:
         InputError: see `add`.
@@ -39,13 +40,13 @@ def add_and_measure(
     report: dict[str, Any] = {"method": method, "old": {"scenes": list(run.names), "before": before, "after": before}}
     if method == "frozen":
         inferred = load_codes(out / CODES, run)
-        after = evaluate(run, data, inferred=inferred)["mean"]
+        after = _means(run, data, inferred=inferred)
         report["new"] = {"scenes": list(inferred.names), "after": after}
         report |= {"drift": 0.0, "bytes_per_scene": {"amortised": None, "marginal": inferred.bytes_per_scene}}
     else:
         if old_data is not None:
             report["old"]["after"] = evaluate(new, old_data, scenes=[new[name] for name in run.names])["mean"]
-        after = evaluate(new, data, scenes=[new[name] for name in data.names])["mean"]
+        after = _means(new, data, scenes=[new[name] for name in data.names])
         report["new"] = {"scenes": list(data.names), "after": after}
         with torch.no_grad():
             report["drift"] = math.sqrt(float(drift(run.model, new.model, torch.arange(len(run.names)))))
@@ -56,6 +57,15 @@ def add_and_measure(
     return report
 
 
+def _means(run: Run, data: SceneDataset, **which: Any) -> dict[str, float | None] | None:
+    """Means of the metrics over new scenes; None where there is nothing to measure them with."""
+    try:
+        means: dict[str, float | None] = evaluate(run, data, **which)["mean"]
+    except NoViews:
+        return None
+    return means
+
+
 def format_added(found: dict[str, Any]) -> str:
     """A report of `add` as text."""
     lines = []
@@ -63,7 +73,8 @@ def format_added(found: dict[str, Any]) -> str:
         part = found[group]
         head = f"{len(part['scenes'])} {group} scenes"
         if part["after"] is None:
-            lines.append(f"{head}: n/a without their data; say where they are with --old DIR")
+            why = "their data; say where they are with --old DIR" if group == "old" else "views to test with"
+            lines.append(f"{head}: n/a without {why}")
             continue
         before = part.get("before") or {}
         values = []

@@ -67,6 +67,8 @@ class Comparison:
         if not self.generators or len(set(self.generators)) < len(self.generators):
             raise InputError(f"--generators {','.join(self.generators)}: wanted names, each once")
         for name in self.generators:
+            if not isinstance(name, str):
+                raise InputError(f"generators: {name!r:.60} came; wanted names, as in hypernets.GENERATORS")
             hypernets.parse(name)  # raises
         if self.seeds < 1:
             raise InputError(f"--seeds {self.seeds}: wanted at least 1")

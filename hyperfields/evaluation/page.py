@@ -71,7 +71,8 @@ def write_page(
     """
     require_suffix(path, (".html",), "a page")
     metrics, scenes = run.task.metrics, report["scenes"]
-    names = sorted(scenes, key=lambda name: rank(scenes[name], metrics[0]))
+    measured = [name for name in scenes if not run.task.has_splits or report["per_view"].get(name)]
+    names = sorted(measured, key=lambda name: rank(scenes[name], metrics[0]))
     chosen = [names[place] for place in spread(len(names), SCENES)]
     places = scene_places(run, data, chosen)
     shown: dict[str, list[_Row]] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hyperfields.data import SPLITS, SceneDataset, fingerprint
-from hyperfields.errors import InputError
+from hyperfields.errors import InputError, NoViews
 from hyperfields.evaluation.lpips import Lpips, LpipsUnavailable, Net, load_lpips
 from hyperfields.evaluation.tables import text_table
 from hyperfields.hypernets import shares_networks
@@ -58,8 +58,8 @@ def evaluate(
         line of `notes` says why. A mean is over the scenes that have the value.
 
     Raises:
-        InputError: data of another kind, or that lack a scene, an unknown split, a model that is not finite, or open3d
-            or scikit-image missing for shapes.
+        InputError: data of another kind, or that lack a scene, or views of this split for all scenes; an unknown split,
+            a model that is not finite, or open3d or scikit-image missing for shapes.
     """
     started = time.monotonic()
     require_data(run, data)
@@ -85,13 +85,22 @@ def evaluate(
     require_lpips(task, lpips_weights)
     nets = _load_lpips(task.metrics, lpips_weights, notes) if perceptual else {}
     rows: dict[str, dict[str, float | None]] = {}
+    without: dict[str, NoViews] = {}
     views: dict[str, list[dict[str, Any]]] = {}
     for done, (name, scene) in enumerate(zip(names, chosen, strict=True)):
         bound = (run if inferred is None else inferred).bind(scene) if isinstance(scene, str) else scene.field
         options = dict(learned)
         if task.has_splits:
             options["each"] = _view_rows(views.setdefault(name, []))
-        rows[name] = _known(task.measure(bound, data, places[name], split, nets, notes.setdefault, **options))
+        try:
+            measured = task.measure(bound, data, places[name], split, nets, notes.setdefault, **options)
+        except NoViews as error:  # of one scene: others are measured
+            without[name] = error
+            if len(without) == len(names):
+                raise
+            measured = dict.fromkeys((metric.name for metric in task.metrics), math.nan)
+            notes[str(error)] = None
+        rows[name] = _known(measured)
         if progress is not None:
             progress(done + 1, len(names), name)
     sizes: dict[str, float | None] = dict(zip(("amortised", "marginal"), run.model.bytes_per_scene(), strict=True))

@@ -76,7 +76,11 @@ def encoded_mlp(
     """Outputs of a network on encoded points in [0, 1]^d, `[... o]`; a grid and its network can be one kernel."""
     if isinstance(encoding, GridEncoding):
         return ops.encode_mlp(x, weights[TABLE], encoding.grid, network, activation, counts=counts, encoded=encoded)
-    return ops.batched_mlp(encoding(x, weights, counts), network, activation, counts=counts)
+    features = encoding(x, weights, counts)
+    if features.shape[-1] != encoding.channels:  # an encoding of one's own can be wrong
+        name = type(encoding).__name__
+        raise InputError(f"{name}: gave {features.shape[-1]} features a point, its `channels` says {encoding.channels}")
+    return ops.batched_mlp(features, network, activation, counts=counts)
 
 
 def encoded_mlp_error(

@@ -29,6 +29,12 @@ def redistanced(values: Tensor) -> Tensor:
     return torch.where(values < 0.0, -distance, distance)
 
 
+def closed(distance: Tensor, radius: float) -> Tensor:
+    """The signed distance from a solid without its gaps narrower than twice a radius, of its distance `[n n n]`, in
+    cells: its morphological closing by a ball (Serra 1982, "Image analysis and mathematical morphology")."""
+    return redistanced(distance - radius) + radius
+
+
 def travelled(start: Tensor, free: Tensor, before: Tensor | None = None) -> Tensor:
     """When a front arrives at the points of a grid, 1 a cell: `[n n n]`, FAR where it does not.
 
@@ -59,7 +65,7 @@ def lengths(distance: Tensor, length: Tensor, within: Tensor, radius: int, least
     length = torch.where(within, length, 0.0).contiguous()
     _fronts.farthest(distance.numpy(), length.numpy(), order)
     length = torch.where(within & (distance > 0.0), length, 0.0)
-    around = averaged(widened(length, radius), radius)
+    around = averaged(widened(length, radius)[None], radius)[0]
     length = torch.maximum(around, length).clamp(min=least).contiguous()
     _fronts.outwards(distance.numpy(), length.numpy(), order)
     return length
@@ -75,17 +81,20 @@ def widened(values: Tensor, cells: int) -> Tensor:
     return found[0, 0]
 
 
-def averaged(values: Tensor, cells: int) -> Tensor:
-    """The mean of values `[n n n]` within so many cells, in a cube."""
-    around = torch.nn.functional.pad(values[None, None], (cells,) * 6, mode="replicate")
-    return torch.nn.functional.avg_pool3d(around, 1 + 2 * cells, 1)[0, 0]
+def averaged(values: Tensor, cells: int, times: int = 1) -> Tensor:
+    """The mean of values `[c *n]`, of two or three axes, within so many cells, in a square or cube; so many times."""
+    axes = values.dim() - 1
+    pool = torch.nn.functional.avg_pool3d if axes == 3 else torch.nn.functional.avg_pool2d
+    for _ in range(times):
+        values = pool(torch.nn.functional.pad(values, (cells,) * (2 * axes), mode="replicate"), 1 + 2 * cells, 1)
+    return values
 
 
 def extended(values: Tensor, known: Tensor, cells: int) -> Tensor:
     """Values `[n n n]` where they are known, bool; within so many cells of that the mean of neighbours; 0 beyond."""
     weight, values = known.float(), torch.where(known, values, 0.0)
     for _ in range(cells):
-        total, count = averaged(values * weight, 1), averaged(weight, 1)
+        total, count = averaged(torch.stack((values * weight, weight)), 1)
         values = torch.where(weight > 0.0, values, total / count.clamp(min=1e-6))
         weight = (count > 1e-6).float()
         values = values * weight

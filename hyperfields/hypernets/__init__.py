@@ -228,7 +228,21 @@ class Hypernet(nn.Module):
 
     def _bounded(self, features: Tensor, changes: Weights) -> Weights:
         """Output of the generator with the changes of extensions, in the bounds of `stability`."""
-        return self.stability.constrain(_total(self.generator(features), changes), self.spec)
+        weights = self.generator(features)
+        _require_weights(self.generator, weights, self.spec)
+        return self.stability.constrain(_total(weights, changes), self.spec)
+
+
+def _require_weights(generator: nn.Module, weights: Any, spec: WeightSpec) -> None:
+    """Raises InputError for weights that are not those of the spec: a generator of one's own can be wrong."""
+    name = type(generator).__name__
+    if not isinstance(weights, Mapping) or weights.keys() != spec.keys():
+        came = sorted(weights) if isinstance(weights, Mapping) else type(weights).__name__
+        raise InputError(f"{name}: gave the weights {came!s:.200}, wanted {', '.join(sorted(spec))}")
+    for key, entry in spec.items():
+        if weights[key].shape[1:] != entry.shape:
+            wanted = f"[s, {', '.join(map(str, entry.shape))}]"
+            raise InputError(f"{name}: gave {key!r} of shape {list(weights[key].shape)}, wanted {wanted}")
 
 
 def _total(*parts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ from hyperfields.errors import InputError
 from hyperfields.runs.config import LARGEST, MOST_PIXELS, RunConfig, is_size
 
 START = math.radians(-135.0)  # azimuth of the first camera: from the front left, as fronts look towards -Y
-RADIUS, ELEVATION, FOV = 3.6, math.radians(25.0), 0.6911112  # of cameras without pictures; a longest side is 1.8
+# Of cameras without pictures: a cube whose side is 1.8, which the longest one is, is seen whole from all sides.
+RADIUS, ELEVATION, FOV = 4.7, math.radians(25.0), 0.6911112
 SPIRAL = 0.15  # of the distance from the scene: how far a spiral goes to each side
 SIZE = (256, 256)  # of pictures of scenes that were not fitted to pictures
 

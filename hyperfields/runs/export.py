@@ -49,7 +49,7 @@ def export_scene(
     allowed = dict.fromkeys((*IMAGE_SUFFIXES, *meshes, FIELD_SUFFIX, *more))
     suffix = require_suffix(out, tuple(allowed), f"a scene of {run.kind}")
     if suffix in more:
-        more[suffix](scene, out)
+        _write_with(more[suffix], scene, out)
     elif suffix == FIELD_SUFFIX:
         write_field(out, scene.field, field_facts(scene))
     elif suffix in meshes:
@@ -59,6 +59,23 @@ def export_scene(
         write_mesh(out, mesh)
     else:
         write_image(out, scene.render())
+
+
+def _write_with(write: Format, scene: Scene, out: Path) -> None:
+    """Call a format of one's own; what it began before it raised does not stay.
+
+    Raises:
+        InputError: it wrote no such file.
+    """
+    before = out.exists()
+    try:
+        write(scene, out)
+    except BaseException:
+        if not before:
+            out.unlink(missing_ok=True)
+        raise
+    if not out.exists():
+        raise InputError(f"{out}: the format for {out.suffix} has not written it; it gets the scene and this path")
 
 
 def field_facts(scene: Scene) -> dict[str, Any]:

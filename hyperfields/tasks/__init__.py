@@ -47,7 +47,7 @@ def task_of(kind: str) -> Task:
         InputError: an unknown kind.
     """
     if kind not in TASKS:
-        raise InputError(f"kind {kind!r:.60}: wanted one of {', '.join(TASKS)}")
+        raise InputError(f"kind {kind!r:.60}: wanted one of {', '.join(TASKS)}; of a kind of your own give its task=")
     return TASKS[kind]
 
 

@@ -4,9 +4,7 @@ Each place of what the second solid alone has gets a time. A front leaves what b
 within the solid, however thin it is, and is at the end of each way at 1: a plate grows from where it is attached. Where
 a difference is a thin layer, that is the plain blend of distances. Two things follow fronts of their own:
 
-- What no front leads to: islands come in the second half, those nearest to the rest first, each from its nearest point;
-  hollows that nothing leads into but cracks, such as those within double walls, close in the first fifth, the deepest
-  first, so that what nobody sees does not come and go all the way.
+- Islands, to which no front leads, come in the second half: the nearest to the rest first, each from its nearest point.
 - What would close last deep inside. Seen backwards, it is dug out from without.
 
 What the first alone has goes by the same rule, with the solids and the ends of the way exchanged.
@@ -19,13 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hyperfields.fields.fronts import FAR, extended, lengths, outside, travelled, widened
+from hyperfields.fields.fronts import FAR, extended, lengths, travelled, widened
 
 TOUCH = 0.5  # cells: so close to a solid is in it, or thin plates would be rows of islands
 SMOOTH = 1  # cells, over which lengths of ways change
 SHORTEST = 1.0  # cells: of a way, what lies within a cell is not seen well
 EXTENT = 2  # cells beyond a solid where times are known, for what lies between the points of the grid
-CLOSED = 0.2  # when hollows that nothing leads into are
 STEEPEST = 6.0  # cells in the whole time, at least, of fronts of their own
 EARLIEST = 0.05  # of times set so: an infinite speed is none
 
@@ -53,24 +50,16 @@ def growth(first: Tensor, second: Tensor) -> Growth:
     excess = torch.where(led & ~both, way - a.clamp(min=0.0), 0.0)
     rate = _from_without(way, rate, led & ~both, ~there)
 
-    def at(where: Tensor, distance: Tensor, start: float, end: float) -> None:
-        """Sets times one by one: the nearest of those places at the start, the farthest at the end."""
-        if not bool(where.any()):
-            return
-        near, far = float(distance[where].min()), float(distance[where].max())
+    islands = there & ~led
+    if bool(islands.any()):
+        rest = torch.where(led | (a < TOUCH), 0.0, torch.inf)
+        away = travelled(rest, torch.ones_like(there))
+        near, far = float(away[islands].min()), float(away[islands].max())
         span = max(far - near, 1.0)
         speed = max(2.0 * span, STEEPEST)
-        time = start + (end - start) * (distance - near) / span
-        excess[where], rate[where] = (speed * time - a)[where], speed
-
-    everywhere, islands = torch.ones_like(there), there & ~led
-    rest = torch.where(led | (a < TOUCH), 0.0, torch.inf)
-    at(islands, travelled(rest, everywhere), 0.5, 1.0)
-    open_ = outside(a > TOUCH)
-    # Deep in the second solid a crack is one; elsewhere it may be the rim of what is open, two cells wide.
-    one, two = (widened(open_.float(), cells) > 0.0 for cells in (1, 2))
-    hollows = (a > 0.0) & (b < 0.0) & ~torch.where(b < -1.0, one, two)
-    at(hollows, travelled(torch.where(open_, 0.0, torch.inf), everywhere), CLOSED, 0.0)
+        time = 0.5 + 0.5 * (away - near) / span
+        excess = torch.where(islands, speed * time - a, excess)
+        rate = torch.where(islands, speed, rate)
     return Growth(*(cell * extended(part, there, EXTENT) for part in (excess, rate)))
 
 

@@ -164,6 +164,8 @@ class ImageTask:
         raise InputError("images have no surface; meshes come from shapes and views")
 
     def morph(self, first: BoundField, second: BoundField) -> FieldMorph:
+        if first.field.dims != 2:  # of a kind that was made from this one
+            raise InputError(f"morph: nothing moves between {self.kind}; walk by their codes: --morph codes")
         return PictureMorph(first, second)
 
     def observe(

@@ -21,7 +21,7 @@ from hyperfields import ops
 from hyperfields.errors import InputError
 from hyperfields.fields import BoundField
 from hyperfields.fields.flow import Level, places, register, values_at
-from hyperfields.fields.fronts import averaged, outside, redistanced, widened
+from hyperfields.fields.fronts import averaged, closed, outside, redistanced, widened
 from hyperfields.ops.threads import one_torch_thread
 from hyperfields.rendering.enlarge import MOST, enlarged
 from hyperfields.rendering.image import sample_image
@@ -33,6 +33,8 @@ CELLS = 64  # a side, of the grids on which two scenes are compared
 NEAR = 0.1  # of a surface, scene units, where distances are compared
 FINER = 3  # halves of a cell: so much finer is the grid of a shape between
 SAFETY = 1.5  # of the search for its surface, see `mesh_from_field`
+GAP = 0.7  # cells of that grid: half of the width of gaps that close
+DEEP, SOON = 3.0, 0.12  # so deep they are closed at once, in cells; to their mouths at this part of the way
 REACH = 4  # cells, within which the largest difference of distances is looked for
 SOLID_LEVELS = (Level(4, 13, 40), Level(8, 25, 40))
 PICTURE_LEVELS = (Level(4, 17, 60), Level(8, 33, 60))
@@ -87,7 +89,7 @@ def mixed_distance(first: Tensor, second: Tensor, widest: Tensor, t: float) -> T
 
 def widest_difference(difference: Tensor, cells: int) -> Tensor:
     """The largest size of differences `[n n n 1]` within so many cells, smooth, with the sign of each: `[n n n 1]`."""
-    size = averaged(widened(difference.abs()[..., 0], cells), 1)[..., None]
+    size = averaged(widened(difference.abs()[..., 0], cells)[None], 1)[0, ..., None]
     return torch.where(difference < 0.0, -size, size)
 
 
@@ -139,7 +141,8 @@ class ShapeMorph(_Way):
     """The way from one shape to another.
 
     Between, shapes are true distances again, on a grid: neither the slopes of the ends' fields nor those of a mixture
-    are 1. What is thinner than its cells is not seen.
+    are 1. What is thinner than its cells is not seen. Narrow gaps, as in double walls, would flicker as they move: they
+    close soon, the deepest first, and open again as late.
     """
 
     @one_torch_thread()
@@ -171,7 +174,9 @@ class ShapeMorph(_Way):
         table = torch.cat((*ends, values_at(middle, self.flow.carried(self.grid, 0.5 - t))), -1)
         mixed = DistanceBetween(self.first, self.second, table)
         cells = FINER * CELLS // 2
-        values = redistanced(grid_values(mixed, cells, self.first.device, safety=SAFETY)) * (2.0 / cells)
+        values = redistanced(grid_values(mixed, cells, self.first.device, safety=SAFETY))
+        open_ = DEEP * max(1.0 - min(t, 1.0 - t) / SOON, 0.0)  # cells: so deep gaps still are
+        values = torch.minimum(values, closed(values, GAP) + open_) * (2.0 / cells)
         return BoundField(DistanceGrid(values[..., None].to(self.grid)), self.first.weights, 1)
 
 
@@ -186,18 +191,8 @@ def solid_distances(solid: Tensor, depth: float) -> Tensor:
     cell = 2.0 / (len(solid) - 1)
     filled = ~outside(~solid)
     outer, inner = (_distances(where) * cell for where in (filled, ~filled))
-    distance = (outer - inner).clamp(min=-depth)[None, None]
-    return smooth(distance, 1, 2)[0, 0]  # steps of whole cells become slopes
-
-
-def smooth(values: Tensor, radius: int, times: int) -> Tensor:
-    """Values `[1 c *n]` averaged over windows, so many times."""
-    dims = values.dim() - 2
-    pool = torch.nn.functional.avg_pool3d if dims == 3 else torch.nn.functional.avg_pool2d
-    for _ in range(times):
-        around = torch.nn.functional.pad(values, (radius,) * (2 * dims), mode="replicate")
-        values = pool(around, 2 * radius + 1, 1)
-    return values
+    distance = (outer - inner).clamp(min=-depth)[None]
+    return averaged(distance, 1, 2)[0]  # steps of whole cells become slopes
 
 
 def _distances(solid: Tensor) -> Tensor:
@@ -343,7 +338,7 @@ class RadianceMorph(_Way):
         for end, place, distance in zip(self.ends, where, found, strict=True):
             slope = values_at(_slopes(end[..., 0]), place)
             ahead = (wanted - distance) * slope / slope.square().sum(-1, keepdim=True).clamp_min(0.25)
-            moves.append(place + smooth(ahead.movedim(-1, 0)[None], 1, 2)[0].movedim(0, -1) - grid)
+            moves.append(place + averaged(ahead.movedim(-1, 0), 1, 2).movedim(0, -1) - grid)
         field = RadianceBetween(self.first, self.second, torch.cat(moves, -1), t, hue)
         return BoundField(field, self.first.weights, 1)
 
@@ -446,5 +441,5 @@ def _compared(colors: Tensor) -> Tensor:
     rim = torch.cat((picture[0], picture[-1], picture[:, 0], picture[:, -1]))
     behind = rim.median(0).values
     outline = solid_distances((picture - behind).abs().amax(-1) > BACKGROUND, OUTLINE).clamp(max=OUTLINE)
-    soft = smooth(picture.permute(2, 0, 1)[None], BLUR, 2)[0].permute(1, 2, 0)
+    soft = averaged(picture.permute(2, 0, 1), BLUR, 2).permute(1, 2, 0)
     return torch.cat((soft, 2.0 * outline[..., None]), -1)

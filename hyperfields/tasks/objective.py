@@ -428,7 +428,7 @@ def _errors(loss: Loss, prediction: Any, batch: Points | Pixels, samples: Tensor
 
     Raises:
         InputError: it cannot be called as losses are, or gives other than one value, or several, for each of `samples`
-            `[s n ...]`.
+            `[s n ...]`, or such without a gradient.
     """
     try:
         error = loss(prediction, batch)
@@ -440,4 +440,11 @@ def _errors(loss: Loss, prediction: Any, batch: Points | Pixels, samples: Tensor
         came = f"shape {list(error.shape)}" if isinstance(error, Tensor) else type(error).__name__
         unreduced = f"[{samples.shape[0]}, {samples.shape[1]}, ...]"
         raise InputError(f"loss: got {came}, wanted unreduced values {unreduced}; leave the mean to the objective")
+    if torch.is_grad_enabled() and not error.requires_grad and _has_gradient(prediction):
+        raise InputError("loss: its values have no gradient, so nothing would be fitted; leave detach, item, numpy out")
     return error
+
+
+def _has_gradient(prediction: Any) -> bool:
+    parts = prediction if isinstance(prediction, tuple) else (prediction,)
+    return any(isinstance(part, Tensor) and part.requires_grad for part in parts)

@@ -67,6 +67,7 @@ from hyperfields.weights import Weights
 INSIDE = 0.5  # of the box: nearer to its middle no camera circles a scene
 WIDEST = 0.5 * math.pi  # angle of pinholes that show scenes of fisheyes and panoramas
 UPRIGHT = (0.0, 0.0, 1.0)
+MESH_SAMPLES = 2.0  # of a ray, that are more opaque than clear in a mesh; with one, outlines lie within pictures
 PROBED = 8  # test views that a curve of quality is measured on
 
 
@@ -286,7 +287,7 @@ class RadianceTask:
         return pictures, truth, counting, rendered
 
     def mesh(self, bound: BoundField, resolution: int = MESH_RESOLUTION, *, cameras: Sequence[Camera] = ()) -> Mesh:
-        """The surface in the scene box where a sample becomes more opaque than clear, with its colours.
+        """The surface in the scene box where two samples become more opaque than clear, with its colours.
 
         cameras: of pictures of the scene; places that none of them has in its picture are clear, and parts of the
             surface that none of them sees are left out.
@@ -294,7 +295,7 @@ class RadianceTask:
         step, known = bound.field.step, looked_at(cameras).to(bound.device) if cameras else None
 
         def clearness(x: Tensor) -> Tensor:
-            clear = torch.exp(-step * bound.density(x)) - 0.5
+            clear = torch.exp(-MESH_SAMPLES * step * bound.density(x)) - 0.5
             return clear if known is None else clear.where(cells_at(known, x)[..., None], 0.5)
 
         mesh = mesh_from_field(clearness, resolution=resolution, safety=math.inf, device=bound.device)

@@ -174,7 +174,7 @@ class ShapeTask:
         truth, pairs = data.reference(scene), []
         assert isinstance(truth, Mesh)
         size = (SHOWN, SHOWN)
-        for camera in orbit(2, radius=3.6, elevation=math.radians(25.0), up=truth.up, start=math.radians(-135.0),
+        for camera in orbit(2, radius=4.7, elevation=math.radians(25.0), up=truth.up, start=math.radians(-135.0),
                             height=SHOWN, width=SHOWN):  # fmt: skip
             picture, depth = (self.picture(bound, camera, size, channel).cpu() for channel in ("rgb", "depth"))
             shown = mesh_picture(truth, camera, size, supersample=self.supersample)

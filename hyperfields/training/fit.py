@@ -25,6 +25,7 @@ from hyperfields.model import HyperField, ModelConfig, parameter_groups
 from hyperfields.ops.devices import Precision, require_float32, saying_what_to_lower
 from hyperfields.process import seeded
 from hyperfields.runs.config import (
+    CONFIG,
     DataSource,
     FitSettings,
     RunConfig,
@@ -35,6 +36,7 @@ from hyperfields.runs.config import (
 )
 from hyperfields.runs.lock import FolderLock
 from hyperfields.runs.run import (
+    METRICS,
     MODEL,
     Run,
     load_run,
@@ -335,8 +337,17 @@ class Fit:
         """
         try:
             return self._finish() if self.finished else self._run(on_step)
+        except Exception:
+            self._take_back()
+            raise
         finally:
             self._release()
+
+    def _take_back(self) -> None:
+        """Free the folder of a fit that failed before a state was saved, so that it can begin with other settings."""
+        if self.out is not None and self.world.first and self.state is not None and not self.state.exists():
+            for name in (CONFIG, METRICS):
+                (self.out / name).unlink(missing_ok=True)
 
     def _release(self) -> None:
         if self.lock is not None:

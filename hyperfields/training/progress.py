@@ -149,12 +149,12 @@ class Stages:
         if self.meter is not None:
             self.meter.__exit__(kind, error, trace)
 
-    def count(self, stage: str, done: int, total: int, name: str) -> None:
-        """As `Meter.count`; another `stage` than before begins its meter."""
+    def at(self, stage: str) -> Meter:
+        """The meter of a stage; that of the stage before it ends."""
         if self.meter is None or self.meter.what != stage:
             self.__exit__(None, None, None)
             self.meter = Meter(stage)
-        self.meter.count(done, total, name)
+        return self.meter
 
 
 def say(line: str) -> None:
