@@ -112,6 +112,20 @@ def test_a_loss_that_an_op_knows_is_what_it_says(width: float) -> None:
     torch.testing.assert_close(*found)
 
 
+def test_a_loss_of_views_that_an_op_knows_has_the_gradients_of_the_ops_one_by_one() -> None:
+    field = RadianceField(HashGrid(3, 2, 2, 6, 2, 4), hidden=(8,), geometry=3, color_hidden=(8,), step=0.1, occupancy=4)
+    model, scenes, loss = HyperField(ModelConfig(field, LowRank(2), 8), 2), torch.arange(2), losses.PixelLoss()
+    found = []
+    for one in (loss, lambda *answers: loss(*answers)):
+        objective = task_of("views").objective(FAMILIES["views"], field, TrainConfig(2, 1024), 2, loss=one)
+        error = objective(model(scenes), scenes, scenes, torch.Generator().manual_seed(0))
+        gradients = torch.autograd.grad(error, [part for part in model.parameters() if not part.is_sparse])
+        assert objective.per_ray > 1.0
+        found.append([error.detach(), *(part.to_dense() for part in gradients)])
+    for known, wanted in zip(*found, strict=True):
+        assert float((known - wanted).norm()) < 1e-5 * float(wanted.norm())
+
+
 def test_a_batch_of_another_kind_is_named() -> None:
     objective = task_of("images").objective(FAMILIES["views"], FIELDS["images"], TrainConfig(2, 256), 4)
     scenes = torch.arange(2)

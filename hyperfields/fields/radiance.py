@@ -100,6 +100,31 @@ class RadianceField:
             self.activation, ceiling=MAX_LOG_DENSITY, opaque=opaque, space=self.space,
         )  # fmt: skip
 
+    @region("rest of the field")
+    def mean_error(
+        self, weights: Weights, rays: Rays, occupancy: Tensor, offset: Tensor, opaque: float, rgba: Tensor, haze: float
+    ) -> tuple[Tensor, Tensor, int] | None:
+        """(mean error `[]` of rays against straight colours `[s r 4]`, opacity `[s r]` without a gradient, samples).
+
+        By the visible samples, see `visible_samples` and `ops.rendered_error`. None for encodings without a grid, in
+        contracted space, for truths of another dtype, and where no ray meets an occupied cell.
+        """
+        grid = self.encoding
+        if not isinstance(grid, GridEncoding) or self.space != ops.BOX or rgba.dtype != rays.origins.dtype:
+            return None
+        seen = self.visible_samples(weights, rays, occupancy, offset, opaque)
+        if seen is None or len(seen.edges) == 0:
+            return None
+        features = ops.hash_encode(
+            seen.x * 0.5 + 0.5, weights[TABLE], grid.grid, counts=seen.counts.reshape(rgba.shape[:2]).sum(1),
+            encoded=seen.encoded,
+        )  # fmt: skip
+        error, alpha = ops.rendered_error(
+            features, seen.d, seen.edges, seen.counts, rgba, layers(weights, "density"), layers(weights, "color"),
+            self.activation, degree=self.directions.degree, ceiling=MAX_LOG_DENSITY, haze=haze,
+        )  # fmt: skip
+        return error, alpha, len(seen.edges)
+
     def _density_only(self, weights: Weights) -> Layers:
         """Density network without the features that it hands on."""
         *first, (weight, bias) = layers(weights, "density")

@@ -26,7 +26,7 @@ from hyperfields.ops.composite import Composited, composite
 from hyperfields.ops.dispatch import Activation, Backend, backends, interpreting, twice_differentiable
 from hyperfields.ops.distortion import distortion
 from hyperfields.ops.encode import encode_mlp, hash_encode
-from hyperfields.ops.error import encode_mlp_error, pixel_error
+from hyperfields.ops.error import encode_mlp_error, pixel_error, rendered_error
 from hyperfields.ops.grid import GridSpec
 from hyperfields.ops.heads import linear_heads
 from hyperfields.ops.march import PaddedSamples, Samples, gather_samples, ray_march, ray_march_padded
@@ -63,6 +63,7 @@ __all__ = [
     "radiance_head",
     "ray_march",
     "ray_march_padded",
+    "rendered_error",
     "truncated_exp",
     "twice_differentiable",
     "visible_samples",

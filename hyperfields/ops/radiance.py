@@ -48,16 +48,10 @@ def radiance_head(
     Source: Mildenhall et al. 2020, section 3; Mueller et al. 2022, section 5.4.
     """
     dispatch.require_same_kind(out=out, d=d)
-    if out.shape[:-1] != d.shape[:-1] or d.shape[-1] != 3 or not 1 <= degree <= len(BANDS):
-        raise ValueError(
-            f"radiance_head: got out {tuple(out.shape)}, d {tuple(d.shape)}, degree {degree}; wanted [... 1+g], "
-            f"[... 3] and 1 to {len(BANDS)}"
-        )
+    if out.shape[:-1] != d.shape[:-1] or d.shape[-1] != 3:
+        raise ValueError(f"radiance_head: got out {tuple(out.shape)}, d {tuple(d.shape)}; wanted [... 1+g], [... 3]")
     packed, counts = dispatch.pack(out, counts, "out")
-    width = packed.shape[1] - 1 + degree**2
-    sizes = check_layers(packed.new_empty(0, width), layers, activation, counts.shape[0])
-    if sizes[-1] != 3:
-        raise ValueError(f"layers: got {sizes[-1]} outputs, wanted 3, a colour")
+    sizes = check_color_layers(packed, packed.shape[1], layers, activation, degree, counts.shape[0])
     refusal = "derivatives of directions" if torch.is_grad_enabled() and d.requires_grad else why_not_sine(activation)
     selected = dispatch.select(backend, out, d, *itertools.chain(*layers), cpu=refusal, tcnn=dispatch.NOT_IN_TCNN)
     flat_d = d.reshape(-1, 3)
@@ -74,3 +68,19 @@ def radiance_head(
             packed, flat_d, flat_layers(layers), counts, sizes, degree, slope_of(activation), ceiling
         )
     return density.reshape(*out.shape[:-1], 1), rgb.reshape(*out.shape[:-1], 3)
+
+
+def check_color_layers(
+    like: Tensor, width: int, layers: Layers, activation: Activation, degree: int, scenes: int
+) -> list[int]:
+    """Widths of a colour network behind a density network with so many outputs.
+
+    Raises:
+        ValueError, TypeError: harmonics that there are not; layers that do not fit each other, `like` or the scenes.
+    """
+    if not 1 <= degree <= len(BANDS):
+        raise ValueError(f"degree: got {degree}, wanted 1 to {len(BANDS)}")
+    sizes = check_layers(like.new_empty(0, width - 1 + degree**2), layers, activation, scenes)
+    if sizes[-1] != 3:
+        raise ValueError(f"layers: got {sizes[-1]} outputs, wanted 3, a colour")
+    return sizes

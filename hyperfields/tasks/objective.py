@@ -23,7 +23,7 @@ from hyperfields import ops
 from hyperfields.cameras import Rays
 from hyperfields.data import Pixels, Points, SceneDataset, expect, on_device, training_cameras
 from hyperfields.errors import InputError
-from hyperfields.fields import BoundField, Field, ImageField, SDFField
+from hyperfields.fields import BoundField, Field, ImageField, RadianceField, SDFField
 from hyperfields.ops import devices
 from hyperfields.ops.devices import Precision, products
 from hyperfields.ops.profiling import region
@@ -37,7 +37,7 @@ from hyperfields.rendering.static_shapes import (
     render_static,
 )
 from hyperfields.rendering.surface import scene_interval
-from hyperfields.rendering.volume import Fitting, render_volume
+from hyperfields.rendering.volume import OPAQUE, Fitting, render_volume
 from hyperfields.tasks.between import Mixture, MixtureLoss, at_both, color_error, radiance_error
 from hyperfields.tasks.config import TrainConfig
 from hyperfields.tasks.losses import ColorLoss, DistanceLoss, PixelLoss
@@ -227,15 +227,21 @@ class RayObjective:
                 batch = self._batch(scenes, rays, generator)
             offset = torch.rand(len(scenes), rays, generator=generator, device=self.device)
             batch, fitting = self._from_photographs(batch)
-            rendered = render_volume(
-                bound, batch.rays, self.occupancy.cells(local), step=self.field.step, space=self.field.space,
-                offset=offset, visible=bound.visible_samples, fitting=fitting,
-            )  # fmt: skip
-            rendered = rendered._replace(rgb=self._as_photographed(rendered, batch))
-            self.per_ray = 0.9 * self.per_ray + 0.1 * max(rendered.samples / (len(scenes) * rays), 1.0)
-            loss = self._mean_error(rendered, batch)
+            cells = self.occupancy.cells(local)
+            found = self._in_one_op(bound, batch, cells, offset)
+            if found is None:
+                rendered = render_volume(
+                    bound, batch.rays, cells, step=self.field.step, space=self.field.space, offset=offset,
+                    visible=bound.visible_samples, fitting=fitting,
+                )  # fmt: skip
+                rendered = rendered._replace(rgb=self._as_photographed(rendered, batch))
+                found = self._mean_error(rendered, batch), rendered.alpha, rendered.samples
+            loss, alpha, samples = found
+            self.per_ray = 0.9 * self.per_ray + 0.1 * max(samples / (len(scenes) * rays), 1.0)
+            if not self._may_be_dark(alpha, batch, local):
+                return loss
             inside = scene_interval(batch.rays, self.field.space)
-            dark = self._dark(rendered.alpha, batch, inside, local)
+            dark = self._dark(alpha, batch, inside, local)
             return loss + _revival(bound, batch, inside, dark, self.occupancy.limit) if bool(dark.any()) else loss
 
     def between(
@@ -252,6 +258,20 @@ class RayObjective:
             middles = rays.origins + along * rays.directions
             x, d = (torch.cat((part[:pairs], part[pairs:]), 1) for part in (middles, rays.directions))
             return radiance_error(mixed, share[:, None, None], x, d, at_both(bound, mixed, x, d))
+
+    def _in_one_op(
+        self, bound: BoundField, batch: Pixels, cells: Tensor, offset: Tensor
+    ) -> tuple[Tensor, Tensor, int] | None:
+        """(mean error `[]`, opacity `[s r]`, samples) of fields and losses that an op knows; None for others."""
+        plain = batch.behind is None and self.photographs is None and self.config.near_gradients == 0.0
+        if not plain or type(bound.field) is not RadianceField or type(self.loss) is not PixelLoss:
+            return None
+        if self.loss.distortion > 0.0:
+            return None
+        found: tuple[Tensor, Tensor, int] | None = bound.field.mean_error(
+            bound.weights, batch.rays, cells, offset, OPAQUE, batch.rgba, self.loss.background_opacity_l1
+        )
+        return found
 
     def _mean_error(self, rendered: Rendered, batch: Pixels) -> Tensor:
         """Mean error `[]`, as one op of a loss that it knows; one of your own may inherit from that."""
@@ -296,6 +316,15 @@ class RayObjective:
         many = (unseen.sum(1) > MANY * sees.sum(1)) & ~solid.all(1)
         empty = self.occupancy.peak[local] < self.occupancy.limit
         return torch.where(empty[:, None], sees, unseen & many[:, None])
+
+    @torch.no_grad()
+    def _may_be_dark(self, alpha: Tensor, batch: Pixels, local: Tensor) -> bool:
+        """False where `_dark` would find no ray, in a third of its operations: a ray that shows something has met the
+        box, so that a larger part is unseen of all rays than of those that met it.
+        """
+        solid = batch.rgba[..., 3] > 0.5
+        many = (solid & (alpha < self.config.unseen)).sum(1) > MANY * solid.sum(1)
+        return bool((many | (self.occupancy.peak[local] < self.occupancy.limit)).any())
 
     def _static_loss(
         self, static: StaticStepPlan, bound: BoundField, scenes: Tensor, local: Tensor, generator: torch.Generator

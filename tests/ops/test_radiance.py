@@ -150,8 +150,8 @@ def test_the_cpu_kernel_refuses_a_second_derivative() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d": torch.zeros(2, 4, 3)}, r"radiance_head: got out \(2, 5, 4\), d \(2, 4, 3\), degree 2; wanted"),
-        ({"degree": 5}, r"degree 5; wanted \[\.\.\. 1\+g\], \[\.\.\. 3\] and 1 to 4"),
+        ({"d": torch.zeros(2, 4, 3)}, r"radiance_head: got out \(2, 5, 4\), d \(2, 4, 3\); wanted"),
+        ({"degree": 5}, r"degree: got 5, wanted 1 to 4"),
         (
             {"layers": [(torch.zeros(2, 3, 9), None)]},
             r"layers\[0\] weight: got shape \(2, 3, 9\), wanted \[2, out, 7\]",

@@ -32,6 +32,7 @@ from hyperfields.ops._cpu.rays import composite_cpu_backward as composite_cpu_ba
 from hyperfields.ops._cpu.rays import early_termination_cpu as early_termination_cpu
 from hyperfields.ops._cpu.rays import gather_samples_cpu as gather_samples_cpu
 from hyperfields.ops._cpu.rays import ray_march_cpu as ray_march_cpu
+from hyperfields.ops._cpu.rendered import rendered_error_cpu as rendered_error_cpu
 from hyperfields.ops._cpu.threads import stamp_kernels
 from hyperfields.ops._cpu.visibility import visible_samples_cpu as visible_samples_cpu
 

@@ -35,7 +35,7 @@ from hyperfields.ops._cpu.mlp import (
     unpack_piece,
     widest,
 )
-from hyperfields.ops._cpu.operators import differentiable
+from hyperfields.ops._cpu.operators import with_gradients
 from hyperfields.ops._cpu.threads import parallel
 from hyperfields.ops._cpu.vectors import FASTMATH, u64
 from hyperfields.ops.grid import GridSpec
@@ -183,24 +183,31 @@ def encode_mlp_error_cpu(
     return table.new_tensor(sums.sum() * share), *gradients
 
 
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
+def pixels_errors(rgb, alpha, rgba, haze, share, grad_rgb, grad_alpha):
+    """Sum of the errors of rays, rgb [r 3], alpha [r] and rgba [r 4]. share: of a single error in the mean."""
+    third, zero, total = rgb.dtype.type(1.0 / 3.0), rgb.dtype.type(0.0), 0.0
+    for ray in range(alpha.shape[0]):
+        denser, white, squares = alpha[ray] - rgba[ray, 3], zero, zero
+        for c in range(3):
+            on_black = rgb[ray, c] - rgba[ray, c] * rgba[ray, 3]
+            on_white = on_black - denser
+            squares += on_black * on_black + on_white * on_white
+            white += on_white
+            grad_rgb[ray, c] = third * (on_black + on_white) * share
+        sign = denser if denser == zero or denser != denser else np.copysign(haze, denser)
+        grad_alpha[ray] = (sign - third * white) * share
+        total += float(0.5 * third * squares + haze * abs(denser))
+    return total
+
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
-def _pixels_errors(rgb, alpha, rgba, haze, share, sums, grad_rgb, grad_alpha, lo, hi):
-    """rgb [s r 3], alpha [s r], rgba [s r 4]. share: of a single error in the mean."""
-    third, zero = rgb.dtype.type(1.0 / 3.0), rgb.dtype.type(0.0)
+def _scenes_pixels_errors(rgb, alpha, rgba, haze, share, sums, grad_rgb, grad_alpha, lo, hi):
+    """rgb [s r 3], alpha [s r], rgba [s r 4]."""
     for scene in range(lo, hi):
-        total = 0.0
-        for ray in range(alpha.shape[1]):
-            denser, white, squares = alpha[scene, ray] - rgba[scene, ray, 3], zero, zero
-            for c in range(3):
-                on_black = rgb[scene, ray, c] - rgba[scene, ray, c] * rgba[scene, ray, 3]
-                on_white = on_black - denser
-                squares += on_black * on_black + on_white * on_white
-                white += on_white
-                grad_rgb[scene, ray, c] = third * (on_black + on_white) * share
-            sign = denser if denser == zero or denser != denser else np.copysign(haze, denser)
-            grad_alpha[scene, ray] = (sign - third * white) * share
-            total += float(0.5 * third * squares + haze * abs(denser))
-        sums[scene] = total
+        sums[scene] = pixels_errors(
+            rgb[scene], alpha[scene], rgba[scene], haze, share, grad_rgb[scene], grad_alpha[scene]
+        )
 
 
 def pixel_error_cpu(rgb: Tensor, alpha: Tensor, rgba: Tensor, haze: float) -> tuple[Tensor, ...]:
@@ -209,23 +216,11 @@ def pixel_error_cpu(rgb: Tensor, alpha: Tensor, rgba: Tensor, haze: float) -> tu
     gradients = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in (rgb, alpha)]
     results, sums, share = [part.numpy() for part in gradients], np.empty(len(rgb)), 1.0 / alpha.numel()
     settings = inputs[0].dtype.type(haze), inputs[0].dtype.type(share)
-    parallel(lambda lo, hi: _pixels_errors(*inputs, *settings, sums, *results, lo, hi), len(rgb), 2 * rgba.numel())
+    parallel(
+        lambda lo, hi: _scenes_pixels_errors(*inputs, *settings, sums, *results, lo, hi), len(rgb), 2 * rgba.numel()
+    )
     return rgb.new_tensor(sums.sum() * share), *gradients
 
 
-def _context(ctx, inputs, output):
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*output[1:], *inputs[:2])
-    ctx.others = len(inputs) - 2
-
-
-def _backward(ctx, grad, *_):
-    factor, gradients = float(grad), ctx.saved_tensors[:2]
-    if factor != 1.0:
-        gradients = [gradient * factor for gradient in gradients]
-    return *gradients, *(None,) * ctx.others
-
-
-encode_mlp_error_cpu = differentiable(encode_mlp_error_cpu, _context, _backward)
-pixel_error_cpu = differentiable(pixel_error_cpu, _context, _backward)
+encode_mlp_error_cpu = with_gradients(encode_mlp_error_cpu, 2)
+pixel_error_cpu = with_gradients(pixel_error_cpu, 2)

@@ -63,3 +63,24 @@ def differentiable(
     members = {"forward": staticmethod(with_context), "backward": staticmethod(once)}
     applied: Callable[..., Any] = type(forward.__name__, (torch.autograd.Function,), members).apply  # type: ignore[attr-defined]
     return applied
+
+
+def with_gradients(forward: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """`forward` as an autograd function of its first `count` inputs, whose gradients it finds itself.
+
+    It gives a scalar, the `count` gradients, and then what has no derivative.
+    """
+
+    def context(ctx, inputs, output):
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1 : 1 + count], *inputs[:count])  # inputs: to know whether they have derivatives
+        ctx.others = len(inputs) - count
+
+    def backward(ctx, grad, *_):
+        factor, gradients = float(grad), ctx.saved_tensors[:count]
+        if factor != 1.0:
+            gradients = [gradient * factor for gradient in gradients]
+        return *gradients, *(None,) * ctx.others
+
+    return differentiable(forward, context, backward)

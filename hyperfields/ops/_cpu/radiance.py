@@ -59,7 +59,7 @@ class Head(NamedTuple):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
-def _directions(d, begin, count, degree, tile, row):
+def load_directions(d, begin, count, degree, tile, row):
     """Spherical harmonics of the directions of a tile, one a row from `row` on; zeros beyond `count`."""
     at, n = u64(row) * TILE, TILE
     for p in range(u64(0), u64(count)):
@@ -83,7 +83,7 @@ def _directions(d, begin, count, degree, tile, row):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
-def _sigmoid(tile, rows, values, powers):
+def sigmoid_rows(tile, rows, values, powers):
     for first in range(u64(0), u64(rows) * TILE, TILE):
         for p in range(TILE):
             values[p] = -tile[first + p]
@@ -93,7 +93,7 @@ def _sigmoid(tile, rows, values, powers):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH, forceinline=True)
-def _density(tile, ceiling, values, powers):
+def densities(tile, ceiling, values, powers):
     """values[p] = exp(min(tile[0, p], ceiling))."""
     for p in range(TILE):
         values[p] = ceiling if tile[p] > ceiling else tile[p]  # NaN stays what it is
@@ -115,9 +115,9 @@ def _color(out, d, first, count, scene, head, scratch):
     """Loads a tile and runs the colour network on it: inputs in `scratch[0]` from row 1 on, colours in `scratch[2]`."""
     tile, hidden, last, values, powers = scratch
     load_tile(out, first, count, head.width, tile)
-    _directions(d, first, count, head.degree, tile, head.width)
+    load_directions(d, first, count, head.degree, tile, head.width)
     mlp_tile(tile[TILE:], head.weights[scene], head.sizes, head.slope, hidden, last)
-    _sigmoid(last, 3, values, powers)
+    sigmoid_rows(last, 3, values, powers)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
@@ -130,7 +130,7 @@ def _radiance_head(out, d, head, density, rgb, pieces, lo, hi):
             count = min(int(TILE), end - first)
             _color(out, d, first, count, scene, head, scratch)
             store_tile(last, first, count, 3, rgb)
-            _density(tile, head.ceiling, values, powers)
+            densities(tile, head.ceiling, values, powers)
             for p in range(u64(count)):
                 density[u64(first) + p] = values[p]
 
@@ -152,7 +152,7 @@ def _radiance_head_backward(out, d, head, g_density, g_rgb, g_out, partial, piec
             pull = mlp_tile_backward(
                 tile[TILE:], hidden, head.transposed[scene], sizes, head.slope, partial[number], True, above, below
             )
-            _density(tile, head.ceiling, values, powers)
+            densities(tile, head.ceiling, values, powers)
             for p in range(u64(count)):
                 joined[p] = g_density[u64(first) + p] * values[p]  # above the ceiling, too: see `truncated_exp`
             for k in range(TILE, u64(width) * TILE):

@@ -59,26 +59,63 @@ def clear_of(density, edges, first, last):
     return values
 
 
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def composite_block(values, edges, starts, clear, base, rgb, alpha, depth, begin, end):
+    """Rays begin ... end; clear: `clear_of` their samples, the first of which is `base`."""
+    for ray in range(begin, end):
+        through = 1.0
+        for c in range(values.shape[1]):
+            rgb[ray, c] = 0.0
+        opacity = 0.0
+        distance = 0.0
+        for k in range(starts[ray], starts[ray + 1]):
+            weight = -through * clear[k - base]
+            for c in range(values.shape[1]):
+                rgb[ray, c] += weight * values[k, c]
+            opacity += weight
+            distance += weight * 0.5 * (edges[k, 0] + edges[k, 1])
+            through -= weight
+        alpha[ray] = opacity
+        depth[ray] = distance
+
+
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def composite_block_backward(
+    density, values, edges, starts, clear, base, g_rgb, g_alpha, g_depth, d_density, d_values, d_edges, begin, end
+):
+    """Cotangents of the samples of rays begin ... end from those of the rays."""
+    pulls = np.empty_like(clear)
+    for ray in range(begin, end):
+        # dL/dtau_k = g_k T_{k+1} - sum_{j > k} g_j w_j, with g_k = dL/dw_k; first the whole sum, then what is left.
+        rest = 0.0
+        through = 1.0
+        for k in range(starts[ray], starts[ray + 1]):
+            weight = -through * clear[k - base]
+            pull = g_alpha[ray] + g_depth[ray] * 0.5 * (edges[k, 0] + edges[k, 1])
+            for c in range(values.shape[1]):
+                pull += g_rgb[ray, c] * values[k, c]
+                d_values[k, c] = weight * g_rgb[ray, c]
+            pulls[k - base] = pull
+            rest += weight * pull
+            through -= weight
+        through = 1.0
+        for k in range(starts[ray], starts[ray + 1]):
+            length = float(edges[k, 1]) - float(edges[k, 0])
+            weight, pull = -through * clear[k - base], pulls[k - base]
+            rest -= weight * pull
+            through -= weight
+            d_optical = pull * through - rest
+            d_density[k] = d_optical * length
+            d_edges[k, 0] = 0.5 * weight * g_depth[ray] - d_optical * density[k]
+            d_edges[k, 1] = 0.5 * weight * g_depth[ray] + d_optical * density[k]
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def _composite_rays(density, values, edges, starts, rgb, alpha, depth, begin, end):
     for block in range(begin, end, COMPOSITE_RAYS):
         stop, base = min(block + COMPOSITE_RAYS, end), starts[block]
         clear = clear_of(density, edges, base, starts[stop])
-        for ray in range(block, stop):
-            through = 1.0
-            for c in range(values.shape[1]):
-                rgb[ray, c] = 0.0
-            opacity = 0.0
-            distance = 0.0
-            for k in range(starts[ray], starts[ray + 1]):
-                weight = -through * clear[k - base]
-                for c in range(values.shape[1]):
-                    rgb[ray, c] += weight * values[k, c]
-                opacity += weight
-                distance += weight * 0.5 * (edges[k, 0] + edges[k, 1])
-                through -= weight
-            alpha[ray] = opacity
-            depth[ray] = distance
+        composite_block(values, edges, starts, clear, base, rgb, alpha, depth, block, stop)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -88,30 +125,10 @@ def _composite_rays_backward(
     for block in range(begin, end, COMPOSITE_RAYS):
         stop, base = min(block + COMPOSITE_RAYS, end), starts[block]
         clear = clear_of(density, edges, base, starts[stop])
-        pulls = np.empty_like(clear)
-        for ray in range(block, stop):
-            # dL/dtau_k = g_k T_{k+1} - sum_{j > k} g_j w_j, with g_k = dL/dw_k; first the whole sum, then what is left.
-            rest = 0.0
-            through = 1.0
-            for k in range(starts[ray], starts[ray + 1]):
-                weight = -through * clear[k - base]
-                pull = g_alpha[ray] + g_depth[ray] * 0.5 * (edges[k, 0] + edges[k, 1])
-                for c in range(values.shape[1]):
-                    pull += g_rgb[ray, c] * values[k, c]
-                    d_values[k, c] = weight * g_rgb[ray, c]
-                pulls[k - base] = pull
-                rest += weight * pull
-                through -= weight
-            through = 1.0
-            for k in range(starts[ray], starts[ray + 1]):
-                length = float(edges[k, 1]) - float(edges[k, 0])
-                weight, pull = -through * clear[k - base], pulls[k - base]
-                rest -= weight * pull
-                through -= weight
-                d_optical = pull * through - rest
-                d_density[k] = d_optical * length
-                d_edges[k, 0] = 0.5 * weight * g_depth[ray] - d_optical * density[k]
-                d_edges[k, 1] = 0.5 * weight * g_depth[ray] + d_optical * density[k]
+        composite_block_backward(
+            density, values, edges, starts, clear, base, g_rgb, g_alpha, g_depth, d_density, d_values, d_edges, block,
+            stop,
+        )  # fmt: skip
 
 
 def composite_cpu(density: Tensor, values: Tensor, edges: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
