@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Triangles = tuple[NDArray[np.float64], NDArray[np.int64]]  # vertices [v 3], faces [f 3]
 Element = tuple[str, int, list[list[str]]]  # name, rows, words of its properties
+MOST = 1000  # corners of a polygon that is not convex: ears are looked for in all of it again and again
 CORNERS = ("vertex_indices", "vertex_index")  # the list of a face's corners
 TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
@@ -20,13 +21,19 @@ TYPES = {
 
 
 def triangulated(points: NDArray[np.float64], polygons: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """Triangles `[f 3]` of polygons: of convex ones a fan round the first corner, of others ears that are cut off."""
+    """Triangles `[f 3]` of polygons: of convex ones a fan round the first corner, of others ears that are cut off.
+
+    Raises:
+        ValueError: one that is not convex, with more corners than can be looked at.
+    """
     plain = np.ones(len(polygons), dtype=np.bool_)
     lengths = np.array([len(polygon) for polygon in polygons], dtype=np.int64)
     for length in np.unique(lengths[lengths > 3]):
         which = np.nonzero(lengths == length)[0].tolist()
         plain[which] = _is_convex(points, np.array([polygons[i] for i in which], dtype=np.int64))
     triangles: list[tuple[int, int, int]] = []
+    if len(lengths) and (most := int(lengths[~plain].max(initial=0))) > MOST:
+        raise ValueError(f"a face with notches has {most:,} corners, wanted at most {MOST:,}; divide it into triangles")
     for polygon, convex in zip(polygons, plain, strict=True):
         triangles += _fan(polygon) if convex else _ears(points[list(polygon)], polygon)
     return np.array(triangles, dtype=np.int64).reshape(-1, 3)
@@ -219,4 +226,6 @@ def _elements(header: str) -> Iterator[Element]:
     for block in re.split(r"^element\s+", header, flags=re.MULTILINE)[1:]:
         first, *lines = block.splitlines()
         name, length = first.split()[:2]
+        if int(length) < 0:
+            raise ValueError(f"{length} rows of {name}")
         yield name, int(length), [words[1:] for line in lines if (words := line.split())[:1] == ["property"]]

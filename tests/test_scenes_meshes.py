@@ -173,6 +173,14 @@ def test_polygons_and_what_programs_make_of_the_formats(tmp_path: Path, name: st
         assert float(sides.norm(dim=-1).sum() / 2.0) * mesh.scale**2 == pytest.approx(10.4 + 2 * 4.24**0.5, rel=1e-5)
 
 
+def test_polygons_that_would_take_minutes_are_refused(tmp_path: Path) -> None:
+    angles = np.linspace(0.0, 2.0 * np.pi, 3000, endpoint=False)
+    star = [(r * np.cos(a), r * np.sin(a), 0.0) for a, r in zip(angles, np.tile((1.0, 0.5), 1500), strict=True)]
+    path = write(tmp_path / "star.obj", obj(star, [tuple(range(3000))]))
+    with pytest.raises(InputError, match=r"star\.obj: .*a face with notches has 3,000 corners, wanted at most 1,000"):
+        read_mesh(path)
+
+
 def test_distances_of_a_box_are_exact_and_negative_inside(tmp_path: Path) -> None:
     write(tmp_path / "box.ply", ply(box(4, 2, 2, at=10), TRIANGLES))
     write(tmp_path / "cube.ply", ply(box(), TRIANGLES))
