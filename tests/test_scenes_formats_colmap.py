@@ -203,7 +203,8 @@ def test_masks_and_lists_and_missing_pictures(tmp_path: Path) -> None:
     assert masks[1] is None
     assert torch.equal(masks[0], torch.from_numpy(mask > 0))
     text = "\n".join(data.notes)
-    assert "1 of 10 pictures of 0 are not there and left out (photo 004.png)" in text
+    model = folder / "sparse" / "0"
+    assert f"1 of 10 pictures of {model} are not there and left out (photo 004.png)" in text
     assert "masks: 1 pictures have none: all of them counts" in text
     assert "split: by its lists of names (4 train and 2 test)" in text
 
