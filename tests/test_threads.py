@@ -247,6 +247,39 @@ def test_kernels_are_compiled_anew_when_a_file_beside_them_changes(tmp_path: Pat
     assert answers == [["2", "0"], ["2", "1"], ["3", "0"]]
 
 
+def test_the_cache_gives_no_kernel_of_other_sources_or_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while another process writes into it."""
+    from numba.core.caching import IndexDataCacheFile
+
+    from hyperfields.ops._cpu.threads import _save_kernel
+
+    def cache(stamp: bytes) -> IndexDataCacheFile:
+        return IndexDataCacheFile(str(tmp_path), "kernel-1", stamp)
+
+    old, new = cache(b"old"), cache(b"new")
+    _save_kernel(old, "float32", "old code")
+    assert old.load("float32") == "old code"
+    save_data = IndexDataCacheFile._save_data
+
+    def looked_at(file: IndexDataCacheFile, name: str, data: str) -> None:
+        assert file.load("float32") is None
+        save_data(file, name, data)
+        assert file.load("float32") in (None, "code")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexDataCacheFile, "_save_data", looked_at)
+        _save_kernel(new, "float32", "code")
+    assert new.load("float32") == "code"
+    assert len(list(tmp_path.glob("*.nbc"))) == 1  # nothing of the old source stays
+    other = cache(b"new")  # two processes that have seen the same index write for other types
+    before = other._load_index()
+    _save_kernel(new, "float64", "code of doubles")
+    monkeypatch.setattr(other, "_load_index", lambda: before)
+    _save_kernel(other, "int64", "code of integers")
+    last = cache(b"new")
+    assert [last.load(key) for key in ("float32", "float64", "int64")] == ["code", None, "code of integers"]
+
+
 def test_fits_in_two_threads_are_those_of_one() -> None:
     """Values that modules start with come from the global generator, which one thread at a time may seed."""
     data = hf.Images(torch.rand(2, 8, 8, 3, generator=torch.Generator().manual_seed(0)))

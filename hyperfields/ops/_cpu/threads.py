@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import itertools
 import os
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -38,6 +40,25 @@ def stamp_kernels() -> None:
                 file = getattr(getattr(value, "_cache", None), "_cache_file", None)
                 if file is not None and hasattr(file, "_source_stamp"):  # numba has no public name for it
                     file._source_stamp = stamp
+                    file.save = functools.partial(_save_kernel, file)
+
+
+def _save_kernel(file: Any, key: Any, data: Any) -> None:
+    """Keep a kernel in numba's cache, for processes that look at the same time, too.
+
+    numba writes the index before the machine code, and numbers the files: meanwhile another process may find there what
+    an older source gave, or the code for other types that a third one wrote. Here a file has the name of its source and
+    its types, and is there before the index says so.
+    """
+    base = file._index_name.removesuffix(".nbi")
+    name = f"{base}.{hashlib.sha256(file._source_stamp + repr(key).encode()).hexdigest()[:16]}.nbc"
+    file._save_data(name, data)
+    known = file._load_index()
+    if not known:  # of other sources, if of any
+        for old in Path(file._cache_path).glob(f"{glob.escape(base)}.*.nbc"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+    file._save_index({**known, key: name})
 
 
 ENOUGH = 2**18  # numbers that are moved, from which on a second thread helps
