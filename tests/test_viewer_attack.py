@@ -370,7 +370,7 @@ def test_fifty_look_while_a_film_and_a_mesh_are_made() -> None:
                     assert page.until(type="picture", id=step)
             pages[0].until(type="file", job=1)
             pages[1].until(type="file", job=1)
-        assert lock.blocks > 6
+        assert lock.blocks > 1  # how many, depends on how many looks come before the jobs begin
         assert len(lock.looks) > 50
         assert lock.overtaken == 0
 
