@@ -44,9 +44,12 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
     inside = mesh.vertices.detach().cpu().double().numpy()  # [v 3], scene frame
     vertices = inside * scale + np.array(center, dtype=np.float64)
     faces = mesh.faces.detach().cpu().numpy().astype(np.int64)
-    colors = None if mesh.colors is None else mesh.colors.detach().cpu().double().clamp(0.0, 1.0)
+    paint: NDArray[np.uint8] | None = None
+    if mesh.colors is not None:
+        colors = mesh.colors.detach().cpu().double().clamp(0.0, 1.0)
+        paint = as_bytes((_linear(colors) if suffix == ".glb" else colors)[None])[0]
     if suffix == ".ply":
-        write_atomically(path, _ply(vertices, faces, colors, doubles=_rounding(vertices) > 1e-6 * abs(scale)))
+        write_atomically(path, _ply(vertices, faces, paint, doubles=_rounding(vertices) > 1e-6 * abs(scale)))
         return
     trimesh = _trimesh(path)
     if suffix == ".glb":
@@ -54,18 +57,16 @@ def write_mesh(path: str | Path, mesh: Mesh, frame: Literal["file", "scene"] = "
         if len(faces):  # an accessor of a glTF must not be empty
             to_file = np.diag([scale, scale, scale, 1.0])
             to_file[:3, 3] = center
-            paint = None if colors is None else as_bytes(_linear(colors)[None])[0]
             scene.add_geometry(trimesh.Trimesh(inside, faces, vertex_colors=paint, process=False), transform=to_file)
         write_atomically(path, trimesh.exchange.gltf.export_glb(scene, include_normals=False))
         return
-    paint = None if colors is None else as_bytes(colors[None])[0]
     plain = trimesh.Trimesh(vertices, faces, vertex_colors=paint, process=False)
     if suffix == ".obj":
         digits = max(0, math.ceil(12.0 - math.log10(scale))) if scale > 0.0 else 12  # 1e-12 of the scene frame's unit
         text = trimesh.exchange.obj.export_obj(
             plain,
             include_normals=False,
-            include_color=colors is not None,
+            include_color=paint is not None,
             include_texture=False,
             digits=digits,
             header=None,
@@ -91,21 +92,23 @@ def _linear(colors: Tensor) -> Tensor:
     return torch.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
 
 
-def _ply(vertices: NDArray[np.float64], faces: NDArray[np.int64], colors: Tensor | None, doubles: bool) -> bytes:
+def _ply(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], paint: NDArray[np.uint8] | None, doubles: bool
+) -> bytes:
     """A binary .ply (Turk, 1994). Those of trimesh have float32 vertices only."""
     kind, name = ("<f8", "double") if doubles else ("<f4", "float")
-    paint = "".join(f"property uchar {color}\n" for color in ("red", "green", "blue")) if colors is not None else ""
+    tints = "" if paint is None else "".join(f"property uchar {color}\n" for color in ("red", "green", "blue"))
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n"
-        f"property {name} x\nproperty {name} y\nproperty {name} z\n{paint}"
+        f"property {name} x\nproperty {name} y\nproperty {name} z\n{tints}"
         f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
     )
     rows = np.empty(len(faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
     rows["count"], rows["corners"] = 3, faces
-    corners = np.empty(len(vertices), dtype=[("place", kind, 3), *([("color", "u1", 3)] if colors is not None else [])])
+    corners = np.empty(len(vertices), dtype=[("place", kind, 3), *([("color", "u1", 3)] if paint is not None else [])])
     corners["place"] = vertices
-    if colors is not None:
-        corners["color"] = as_bytes(colors[None])[0]
+    if paint is not None:
+        corners["color"] = paint
     return header.encode() + corners.tobytes() + rows.tobytes()
 
 

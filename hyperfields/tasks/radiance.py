@@ -299,10 +299,6 @@ class RadianceTask:
             return clear if known is None else clear.where(cells_at(known, x)[..., None], 0.5)
 
         mesh = mesh_from_field(clearness, resolution=resolution, safety=math.inf, device=bound.device)
-        if not len(mesh.faces):
-            return mesh
-        if not cameras:
-            return self._colored(bound, mesh, 4.0 / resolution)
 
         def depth(camera: Camera) -> Tensor:
             rays = camera.to(bound.device).rays()
@@ -310,7 +306,10 @@ class RadianceTask:
             ends = shown.depth.where(shown.alpha > 0.5, math.inf)
             return ends.reshape(camera.height, camera.width)
 
-        return self._colored(bound, seen_parts(mesh, cameras, depth, 2.0 * step + 4.0 / resolution), 4.0 / resolution)
+        away = 4.0 / resolution
+        if cameras and len(mesh.faces):
+            mesh = seen_parts(mesh, cameras, depth, 2.0 * step + away)
+        return self._colored(bound, mesh, away) if len(mesh.faces) else mesh
 
     @torch.no_grad()
     def _colored(self, bound: BoundField, mesh: Mesh, away: float) -> Mesh:
